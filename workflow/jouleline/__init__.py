@@ -1,0 +1,1 @@
+"""jouleline: measure, model and predict the energy of fine-tuning Transformers."""
