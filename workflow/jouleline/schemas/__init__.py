@@ -1,0 +1,116 @@
+"""The tables jouleline writes: one definition of every column, from which Arrow schemas and the data dictionary come.
+
+A table is a tuple of `Column`s. Each room has its own module (`runs`, `energy`, `checks`, `calibration`, `model`);
+this one holds what they share. pyarrow is imported inside functions: the Snakefile reads names from here.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from jouleline.errors import UserError
+from jouleline.files import atomic_path
+
+SCHEMA_VERSION = 1
+
+# Names of Arrow types that a column may have.
+_ARROW_TYPES = {
+    "string": lambda pa: pa.string(),
+    "int32": lambda pa: pa.int32(),
+    "int64": lambda pa: pa.int64(),
+    "float32": lambda pa: pa.float32(),
+    "float64": lambda pa: pa.float64(),
+    "bool": lambda pa: pa.bool_(),
+    "list<string>": lambda pa: pa.list_(pa.string()),
+    "list<int32>": lambda pa: pa.list_(pa.int32()),
+    "list<float64>": lambda pa: pa.list_(pa.float64()),
+}
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column: its name, Arrow type, unit ("" where it has none), meaning, and default for outside tables."""
+
+    name: str
+    type: str
+    unit: str
+    description: str
+    default: Any = None
+    required: bool = False
+
+
+@dataclass(frozen=True)
+class Table:
+    """A named table and its columns."""
+
+    name: str
+    description: str
+    columns: tuple[Column, ...]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(column.name for column in self.columns)
+
+    def arrow_schema(self):
+        """The pyarrow schema; unit and description are in each field's metadata, name and version in the table's."""
+        import pyarrow as pa
+
+        fields = [
+            pa.field(
+                column.name,
+                _ARROW_TYPES[column.type](pa),
+                metadata={"unit": column.unit, "description": column.description},
+            )
+            for column in self.columns
+        ]
+        metadata = {"table": self.name, "description": self.description, "version": str(SCHEMA_VERSION)}
+        return pa.schema(fields, metadata=metadata)
+
+
+def to_arrow(table: Table, rows: Iterable[Mapping[str, Any]]):
+    """Build a pyarrow table from dict rows; a missing key is null, an unknown key raises KeyError."""
+    import pyarrow as pa
+
+    rows = list(rows)
+    unknown = {key for row in rows for key in row} - set(table.names)
+    if unknown:
+        raise KeyError(f"table {table.name} has no column {sorted(unknown)}")
+    columns = {name: [row.get(name) for row in rows] for name in table.names}
+    return pa.table(columns, schema=table.arrow_schema())
+
+
+def write_table(table: Table, rows: Iterable[Mapping[str, Any]], path: str | Path) -> None:
+    """Write dict rows as Parquet (zstd), atomically."""
+    import pyarrow.parquet as pq
+
+    with atomic_path(path) as temporary:
+        pq.write_table(to_arrow(table, rows), temporary, compression="zstd")
+
+
+def read_table(table: Table, path: str | Path) -> list[dict[str, Any]]:
+    """Read a Parquet file of `table` as dict rows; raises UserError when it is missing or not that table."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        read = pq.read_table(path)
+    except FileNotFoundError as error:
+        raise UserError(f"missing file {path}; run the rule that makes it, or correct the path") from error
+    except pa.ArrowInvalid as error:
+        raise UserError(f"{path} is not a whole Parquet file ({error}); delete it and run again") from error
+    missing = set(table.names) - set(read.column_names)
+    if missing:
+        raise UserError(f"{path} lacks the columns {sorted(missing)} of the table {table.name}; make it again")
+    return read.to_pylist()
+
+
+def data_dictionary(tables: Iterable[Table]) -> str:
+    """Markdown: one section per table, one line per column (type, unit, description)."""
+    lines = ["# Data dictionary", "", "Generated from `workflow/jouleline/schemas`; do not edit.", ""]
+    for table in tables:
+        lines += [f"## {table.name}", "", table.description, ""]
+        lines += ["| column | type | unit | description |", "|---|---|---|---|"]
+        lines += [f"| `{c.name}` | {c.type} | {c.unit} | {c.description} |" for c in table.columns]
+        lines.append("")
+    return "\n".join(lines)
