@@ -1,0 +1,154 @@
+"""What a row may ask for: the checks between model shape, parallel strategy and device that need no torch.
+
+The grid calls `problems` at parse time, before any job is sent; the node agent calls `require` again with the
+device it really has. The standard library is enough, so that a Snakefile can be parsed in milliseconds.
+"""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from jouleline.errors import UserError
+
+FAMILIES = ("bert", "roberta", "distilbert", "electra")
+"""Model families whose losses under every strategy were proven equal to those of one rank."""
+TASKS = ("classification", "qa", "mlm")
+PRECISIONS = ("fp32", "bf16", "fp16")
+ATTENTIONS = ("sdpa", "eager")
+OPTIMIZERS = ("adamw", "sgd")
+LORA_TARGETS = ("query", "key", "value", "attention_output", "intermediate", "output")
+"""Linear layers of an encoder layer that can carry adapters, by one name for every family."""
+GLUE_TASKS = ("ax", "cola", "mnli", "mrpc", "qnli", "qqp", "rte", "sst2", "wnli")
+"""GLUE tasks with class labels (stsb is a regression)."""
+ROBERTA_POSITION_OFFSET = 2
+"""RoBERTa counts positions from padding_idx + 1, so two of its position embeddings are never reached."""
+
+_CHOICES = {
+    "model_type": FAMILIES,
+    "task": TASKS,
+    "precision": PRECISIONS,
+    "attention": ATTENTIONS,
+    "optimizer": OPTIMIZERS,
+    "zero_stage": (0, 1, 2, 3),
+}
+_AT_LEAST_ONE = [
+    *("layers", "hidden", "heads", "intermediate", "seq_len", "micro_batch", "grad_accum"),
+    *("vocab_size", "max_positions", "tensor_parallel", "nodes", "gpus_per_node"),
+]
+
+
+def problems(row: Mapping[str, Any], device: str = "auto") -> list[str]:
+    """Everything that keeps a complete `row` from running on `device` ("auto", "cpu" or "cuda").
+
+    Returns one line per problem, each with what is wrong and the remedy; an empty list where the row can run.
+    "auto" stands for a device that is not known yet: what depends on it is checked again on the node.
+    """
+    found = list(_value_problems(row))
+    if found:  # the checks below divide and compare, so they need sound values
+        return found
+    return [*_shape_problems(row), *_parallel_problems(row), *_training_problems(row, device)]
+
+
+def require(row: Mapping[str, Any], device: str) -> None:
+    """Raise UserError with every problem of `row` on `device` in one line."""
+    found = problems(row, device)
+    if found:
+        raise UserError("this row cannot run: " + "; ".join(found))
+
+
+def device_count(row: Mapping[str, Any]) -> int:
+    """Ranks of the whole job: nodes x gpus_per_node."""
+    return row["nodes"] * row["gpus_per_node"]
+
+
+def data_parallel(row: Mapping[str, Any]) -> int:
+    """Data-parallel replicas: device_count / tensor_parallel."""
+    return device_count(row) // row["tensor_parallel"]
+
+
+def lora_targets(row: Mapping[str, Any]) -> list[str]:
+    """The names of `lora_targets`, which is one string separated by commas."""
+    return [name.strip() for name in row["lora_targets"].split(",") if name.strip()]
+
+
+def _value_problems(row: Mapping[str, Any]) -> Iterator[str]:
+    for name, choices in _CHOICES.items():
+        if row[name] not in choices:
+            yield f"{name} {row[name]!r} is not supported; choose one of {', '.join(map(str, choices))}"
+    for name in _AT_LEAST_ONE:
+        if not _is_integer(row[name]) or row[name] < 1:
+            yield f"{name} is {row[name]!r}; give a whole number of at least 1"
+    for name in ("frozen_layers", "lora_rank"):
+        if not _is_integer(row[name]) or row[name] < 0:
+            yield f"{name} is {row[name]!r}; give a whole number, 0 for none"
+    if row["num_labels"] is not None and (not _is_integer(row["num_labels"]) or row["num_labels"] < 2):
+        yield f"num_labels is {row['num_labels']!r}; give at least 2, or null to take it from the dataset"
+
+
+def _is_integer(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _shape_problems(row: Mapping[str, Any]) -> Iterator[str]:
+    hidden, heads = row["hidden"], row["heads"]
+    if hidden % heads:
+        yield f"hidden {hidden} is not divisible by heads {heads}; change one of them"
+    reserved = ROBERTA_POSITION_OFFSET if row["model_type"] == "roberta" else 0
+    if row["seq_len"] > row["max_positions"] - reserved:
+        note = f" ({reserved} of them are reserved by roberta)" if reserved else ""
+        yield (
+            f"seq_len {row['seq_len']} needs more than the {row['max_positions']} position embeddings{note}; "
+            "lower seq_len or raise max_positions"
+        )
+    if row["seq_len"] < 8:
+        yield f"seq_len {row['seq_len']} leaves no room for text between the special tokens; give at least 8"
+    if row["frozen_layers"] > row["layers"]:
+        yield f"frozen_layers {row['frozen_layers']} is more than layers {row['layers']}; lower it"
+
+
+def _parallel_problems(row: Mapping[str, Any]) -> Iterator[str]:
+    ranks, shards = device_count(row), row["tensor_parallel"]
+    if ranks % shards:
+        yield (
+            f"tensor_parallel {shards} does not divide the {ranks} devices (nodes x gpus_per_node); "
+            "change tensor_parallel, nodes or gpus_per_node"
+        )
+    if shards > row["heads"]:
+        yield f"tensor_parallel {shards} is more than heads {row['heads']}; lower it, a head is not split"
+    elif row["heads"] % shards:
+        yield f"heads {row['heads']} is not divisible by tensor_parallel {shards}; change either"
+    if row["intermediate"] % shards:
+        yield f"intermediate {row['intermediate']} is not divisible by tensor_parallel {shards}; change either"
+
+
+def _training_problems(row: Mapping[str, Any], device: str) -> Iterator[str]:
+    if row["precision"] == "fp16" and device == "cpu":
+        yield "precision fp16 does not train on a CPU; use bf16 or fp32, or device cuda"
+    if not row["learning_rate"] > 0:
+        yield f"learning_rate is {row['learning_rate']!r}; give a number above 0"
+    yield from _lora_problems(row)
+    yield from _dataset_problems(row)
+
+
+def _lora_problems(row: Mapping[str, Any]) -> Iterator[str]:
+    rank = row["lora_rank"]
+    if not rank:
+        return
+    unknown = [name for name in lora_targets(row) if name not in LORA_TARGETS]
+    if unknown or not lora_targets(row):
+        yield f"lora_targets {row['lora_targets']!r} is not understood; choose from {', '.join(LORA_TARGETS)}"
+    if rank > row["hidden"]:
+        yield f"lora_rank {rank} is more than hidden {row['hidden']}; lower it"
+    if row["tensor_parallel"] > 1:
+        yield "LoRA does not go with tensor_parallel > 1 (adapters are not sharded); set lora_rank 0 or tensor_parallel 1"
+    if row["frozen_layers"]:
+        yield "LoRA freezes the whole encoder already; set frozen_layers 0 or lora_rank 0"
+
+
+def _dataset_problems(row: Mapping[str, Any]) -> Iterator[str]:
+    name, _, task = str(row["dataset"]).partition("/")
+    if name == "docstrings" and not task:
+        return
+    if name != "glue":
+        yield f"dataset {row['dataset']!r} is unknown; use docstrings or glue/<task>"
+    elif task not in GLUE_TASKS:
+        yield f"glue task {task!r} is unknown or has no class labels; choose one of {', '.join(GLUE_TASKS)}"
