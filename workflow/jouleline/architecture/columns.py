@@ -1,0 +1,100 @@
+"""Rows of any form (a dict, a list of dicts, a mapping of columns, a DataFrame) as equally long columns."""
+
+from collections.abc import Sequence
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+
+from jouleline.errors import UserError
+from jouleline.schemas.runs import RUNS
+
+NUMBERS = (
+    *("layers", "hidden", "heads", "intermediate", "seq_len", "micro_batch", "grad_accum", "vocab_size"),
+    *("max_positions", "num_labels", "frozen_layers", "lora_rank", "gradient_checkpointing", "zero_stage"),
+    *("tensor_parallel", "nodes"),
+)
+TEXTS = {
+    "model_type": None,
+    "task": ("classification", "qa", "mlm"),
+    "precision": ("fp32", "bf16", "fp16"),
+    "attention": ("sdpa", "eager"),
+    "optimizer": ("adamw", "sgd"),
+    "lora_targets": None,
+}
+_DEFAULTS = {column.name: column.default for column in RUNS.columns}
+_DEFAULTS |= {"zero_stage": 0, "tensor_parallel": 1, "precision": "fp32"}
+
+
+def read_columns(rows: Any) -> tuple[SimpleNamespace, bool]:
+    """Return (columns, scalar): a float64 array or `Texts` per name, all of one length; whether `rows` was
+    one row.
+
+    A name that is missing, or a value that is null, takes the runs table's default. Raises UserError for a
+    required name that is missing, a value that is no number, and a text outside its set.
+    """
+    if isinstance(rows, Sequence):
+        rows = {name: [row.get(name) for row in rows] for name in {key for row in rows for key in row}}
+    given = {name: rows[name] for name in (*NUMBERS, *TEXTS, "device_count", "gpus_per_node") if name in rows}
+    many = [name for name, value in given.items() if value is not None and not np.isscalar(value)]
+    lengths = {len(given[name]) for name in many}
+    if len(lengths) > 1:
+        raise UserError(
+            f"columns of different lengths {sorted(lengths)}; give every column one value per row"
+        )
+    length = lengths.pop() if many else 1
+    columns = {name: _number(name, given.get(name), _DEFAULTS[name], length) for name in NUMBERS}
+    columns |= {name: Texts(name, given.get(name), length) for name in TEXTS}
+    # Tables have device_count; rows of a grid say it by nodes and gpus_per_node.
+    by_nodes = columns["nodes"] * _number("gpus_per_node", given.get("gpus_per_node"), 1, length)
+    columns["device_count"] = _number("device_count", given.get("device_count"), by_nodes, length)
+    return SimpleNamespace(**columns), not many
+
+
+class Texts:
+    """A column of texts, coded once so that comparing and looking up cost one vector operation each."""
+
+    def __init__(self, name: str, values: Any, length: int):
+        if values is None or np.isscalar(values):
+            self.codes, distinct = np.zeros(length, np.intp), [values]
+        elif hasattr(values, "factorize"):  # a pandas column; its nulls get the code -1
+            self.codes, distinct = values.factorize()
+            distinct = [*distinct, None]
+        else:
+            index = {value: code for code, value in enumerate(dict.fromkeys(values))}
+            self.codes, distinct = np.fromiter(map(index.__getitem__, values), np.intp, length), list(index)
+        self.values = [str(value) if isinstance(value, str) else _DEFAULTS[name] for value in distinct]
+        allowed = TEXTS[name] or self.values
+        for value in self.values:
+            if value not in allowed:
+                raise UserError(f"{name} is {value!r}; use one of {', '.join(allowed)}")
+
+    def __eq__(self, text: object) -> np.ndarray:
+        return self.lookup(lambda value: value == text)
+
+    __hash__ = None
+
+    def lookup(self, function) -> np.ndarray:
+        """`function` of each distinct text, one entry (or row) per row of the column."""
+        return np.array([function(value) for value in self.values])[self.codes]
+
+
+def _number(name: str, value: Any, default: Any, length: int) -> np.ndarray:
+    if value is None:
+        value = np.nan
+    try:
+        if hasattr(value, "to_numpy"):  # a pandas column; its own null is no number to numpy
+            array = value.to_numpy(dtype=np.float64, na_value=np.nan)
+        else:
+            array = np.asarray(value, dtype=np.float64)  # None becomes NaN
+    except (TypeError, ValueError) as error:
+        raise UserError(f"{name} holds a value that is no number ({error}); correct that row") from error
+    array = np.broadcast_to(array, (length,))
+    empty = np.isnan(array)
+    if not empty.any():
+        return array
+    if default is None:
+        raise UserError(
+            f"{name} is missing in row {int(empty.argmax())}; the proxies need it, give it a number"
+        )
+    return np.where(empty, default, array)
