@@ -115,9 +115,9 @@ def _parallel_problems(row: Mapping[str, Any]) -> Iterator[str]:
     if shards > row["heads"]:
         yield f"tensor_parallel {shards} is more than heads {row['heads']}; lower it, a head is not split"
     elif row["heads"] % shards:
-        yield f"heads {row['heads']} is not divisible by tensor_parallel {shards}; change either"
+        yield f"heads {row['heads']} is not divisible by tensor_parallel {shards}; change one"
     if row["intermediate"] % shards:
-        yield f"intermediate {row['intermediate']} is not divisible by tensor_parallel {shards}; change either"
+        yield f"intermediate {row['intermediate']} is not divisible by tensor_parallel {shards}; change one"
 
 
 def _training_problems(row: Mapping[str, Any], device: str) -> Iterator[str]:
@@ -139,7 +139,7 @@ def _lora_problems(row: Mapping[str, Any]) -> Iterator[str]:
     if rank > row["hidden"]:
         yield f"lora_rank {rank} is more than hidden {row['hidden']}; lower it"
     if row["tensor_parallel"] > 1:
-        yield "LoRA does not go with tensor_parallel > 1 (adapters are not sharded); set lora_rank 0 or tensor_parallel 1"
+        yield "LoRA does not go with tensor_parallel > 1 (adapters are not split); use one of the two"
     if row["frozen_layers"]:
         yield "LoRA freezes the whole encoder already; set frozen_layers 0 or lora_rank 0"
 
