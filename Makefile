@@ -16,12 +16,12 @@ setup: $(VENV)/.ready-$(TORCH)
 $(VENV)/.ready-$(TORCH): $(LOCKS) pyproject.toml
 	@echo "setup: installing the hashed locks with the $(TORCH) build of torch (one to two minutes)"
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	@$(BIN)/pip install --quiet pip==$(PIP)
-	@$(BIN)/pip install --quiet --require-hashes -r workflow/envs/requirements.in \
+	@$(BIN)/pip install -qq pip==$(PIP)
+	@$(BIN)/pip install -qq --require-hashes -r workflow/envs/requirements.in \
 	  -c workflow/envs/base.lock -c workflow/envs/torch-$(TORCH).lock || { \
 	  echo "setup: pip failed. If it found no torch for '$(TORCH)', give pip the index of that build" \
 	       "(PIP_EXTRA_INDEX_URL) or say TORCH=cpu or TORCH=cuda."; exit 1; }
-	@$(BIN)/pip install --quiet --no-deps --no-build-isolation --editable .
+	@$(BIN)/pip install -qq --no-deps --no-build-isolation --editable .
 	@rm -f $(VENV)/.ready-* && touch $@
 
 run: setup

@@ -101,7 +101,9 @@ def read_table(table: Table, path: str | Path) -> list[dict[str, Any]]:
         raise UserError(f"{path} is not a whole Parquet file ({error}); delete it and run again") from error
     missing = set(table.names) - set(read.column_names)
     if missing:
-        raise UserError(f"{path} lacks the columns {sorted(missing)} of the table {table.name}; make it again")
+        raise UserError(
+            f"{path} lacks the columns {sorted(missing)} of the table {table.name}; make it again"
+        )
     return read.to_pylist()
 
 

@@ -1,0 +1,79 @@
+# jouleline: from a grid of architectures to a held-out report of what their training costs in energy.
+# This file is the table of contents; config/README.md explains every key of a campaign.
+from snakemake.utils import min_version
+
+min_version("9.27")
+
+
+configfile: "config/config.yaml"
+
+
+include: "rules/common.smk"
+include: "rules/prepare.smk"
+include: "rules/measure.smk"
+include: "rules/reduce.smk"
+include: "rules/model.smk"
+include: "rules/report.smk"
+
+
+localrules:
+    all,
+    plan,
+    smoke,
+    measurements,
+    tables,
+    model,
+    validation,
+    report,
+    predict,
+
+
+rule all:
+    default_target: True
+    input:
+        rules.render_report.output.page,
+
+
+# What the campaign would cost, before anything runs.
+rule plan:
+    input:
+        rules.plan_campaign.output.table,
+
+
+# The first row only: does this machine measure at all?
+rule smoke:
+    input:
+        run_file(RUNS[0].run_id),
+
+
+rule measurements:
+    input:
+        run_files(RUNS),
+
+
+rule tables:
+    input:
+        rules.collect_runs.output,
+        rules.check_runs.output,
+
+
+rule model:
+    input:
+        fit_files(),
+
+
+rule validation:
+    input:
+        rules.validate_holdout.output,
+        rules.enforce_gates.output,
+
+
+rule report:
+    input:
+        rules.render_report.output.page,
+
+
+# Time, energy, cost and CO2 of the configurations in the file `predict.rows`.
+rule predict:
+    input:
+        rules.predict_rows.output,

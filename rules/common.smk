@@ -1,0 +1,150 @@
+# No rules here: the campaign is loaded and checked, and paths, parameters and resources get their functions.
+# Every Slurm job parses this again on its node, so nothing heavy is imported.
+import shlex
+import sys
+from pathlib import Path
+
+ROOT = Path(workflow.basedir)
+sys.path.insert(0, str(ROOT / "workflow"))
+
+from snakemake.exceptions import WorkflowError
+
+from jouleline import config as campaigns
+from jouleline import grid, provenance
+from jouleline.errors import UserError
+from jouleline.files import canonical_json
+
+PYTHON = shlex.quote(sys.executable)
+SCRIPTS = shlex.quote(str(ROOT / "scripts"))
+
+try:
+    CAMPAIGN = campaigns.load(config, ROOT)
+    ALL_RUNS = CAMPAIGN.runs
+except UserError as error:
+    raise WorkflowError(str(error)) from None
+
+SETTINGS = CAMPAIGN.settings
+PROTOCOL = CAMPAIGN.protocol
+RESULTS = CAMPAIGN.results
+ANALYSIS = SETTINGS["analysis"]
+
+
+wildcard_constraints:
+    run_id=r"[^/]+",
+    shard=r"\d+",
+    model=r"\w+",
+    split=r"\w+",
+
+
+def run_file(run_id):
+    return f"{RESULTS}/runs/{run_id}/run.json"
+
+
+def run_files(runs):
+    return [run_file(run.run_id) for run in runs]
+
+
+# With `partial: true` the tables, model and report are made of the runs that are there now.
+RUNS = [run for run in ALL_RUNS if Path(run_file(run.run_id)).exists()] if SETTINGS["partial"] else ALL_RUNS
+if not RUNS:
+    raise WorkflowError("partial: true, but no run is finished yet; measure first, or say partial: false")
+BY_RUN_ID = {run.run_id: run for run in ALL_RUNS}
+
+
+SHARDS = {}
+for run in RUNS:
+    SHARDS.setdefault(grid.shard_of(run.run_id, ANALYSIS["shards"]), []).append(run)
+
+
+def code_digest(*scripts, **options):
+    """Digest of the code behind some scripts: the parameter that reruns a rule when its code changes."""
+    return provenance.code_digest([ROOT / "scripts" / f"{name}.py" for name in scripts], **options)
+
+
+def measuring_code(*scripts):
+    """As code_digest, of the modules that can change a measured number."""
+    return code_digest(*scripts, within="jouleline.measure")
+
+
+def row_key(wildcards):
+    """The canonical row as ONE string: Snakemake compares parameters without their names."""
+    return BY_RUN_ID[wildcards.run_id].key
+
+
+def row_of(wildcards):
+    return BY_RUN_ID[wildcards.run_id].row
+
+
+def dataset_name(dataset, vocab_size):
+    return f"{dataset.replace('/', '-')}-v{vocab_size}"
+
+
+# Path stem of a prepared data set: the name and vocabulary that `prepare_dataset` is given.
+DATASETS = {dataset_name(run.row["dataset"], run.row["vocab_size"]): run.row for run in ALL_RUNS}
+
+
+def dataset_of(wildcards):
+    row = row_of(wildcards)
+    return f"{RESULTS}/dataset/{dataset_name(row['dataset'], row['vocab_size'])}.parquet"
+
+
+def order_priority(wildcards):
+    """A random order of measurement, by a seed; everything else has priority 0."""
+    return grid.order_priority(wildcards.run_id, SETTINGS["order_seed"])
+
+
+# ---- Resources: functions of the row, never parameters, so that a site's limits measure nothing again.
+
+
+def cpus_per_task(row):
+    """CPUs of one node's agent: its ranks' threads on a CPU, a few per device on a GPU."""
+    per_device = PROTOCOL["threads_per_device"] if PROTOCOL["device"] != "cuda" else 4
+    return row["gpus_per_node"] * per_device
+
+
+def gres(devices):
+    """Slurm gres of a node, such as gpu:4; None where the job needs no device of that kind."""
+    kind = SETTINGS["node"]["gres"] or ("gpu" if PROTOCOL["device"] == "cuda" else None)
+    return f"{kind}:{devices}" if kind else None
+
+
+def memory_mb(row):
+    """Host memory of a node: libraries, weights with optimizer state, and on a CPU the activations too."""
+    L, d, ff, S = row["layers"], row["hidden"], row["intermediate"], row["seq_len"]
+    parameters = L * (4 * d * d + 2 * d * ff) + row["vocab_size"] * d
+    activations = row["micro_batch"] * S * L * (24 * d + 4 * ff + 8 * row["heads"] * S)
+    per_rank = (
+        2500 + (24 * parameters + (0 if PROTOCOL["device"] == "cuda" else 12 * activations)) // 1_000_000
+    )
+    return 2000 + row["gpus_per_node"] * per_rank
+
+
+def runtime_min(row):
+    seconds = PROTOCOL["startup_timeout_s"] + 2 * PROTOCOL["idle_s"] + PROTOCOL["cooldown_max_s"]
+    return int((seconds + 4 * PROTOCOL["window_max_s"]) // 60) + 2
+
+
+def exclusive():
+    return "--exclusive" if SETTINGS["node"]["exclusive"] else ""
+
+
+# ---- Targets of the analysis
+
+SPLITS = [*ANALYSIS["splits"], "all"]
+
+
+def fit_files():
+    return [f"{RESULTS}/fit/{model}/{split}.json" for model in ANALYSIS["models"] for split in SPLITS]
+
+
+def prediction_files():
+    return [
+        f"{RESULTS}/predictions/{model}/{split}.parquet"
+        for model in ANALYSIS["models"]
+        for split in ANALYSIS["splits"]
+    ]
+
+
+def options_of(kind):
+    """Canonical JSON of a model's or a split's own options: another one's options refit nothing here."""
+    return lambda wildcards: canonical_json(ANALYSIS[f"{kind}_options"].get(wildcards[kind], {}))

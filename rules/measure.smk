@@ -1,0 +1,67 @@
+# One job per row and replicate: a node agent starts the sidecar and the ranks, and leaves three whole files.
+# The two rules differ in how the agent is started: Snakemake refuses `mpi` for a single task.
+MEASURE = (
+    "{PYTHON} {SCRIPTS}/measure_run.py --run-id {wildcards.run_id} --row {params.row:q} "
+    "--protocol {params.protocol:q} --code-digest {params.code} --dataset {input.dataset} "
+    "--out-dir $(dirname {output.run}) > {log} 2>&1"
+)
+
+
+rule measure_run:
+    input:
+        # The name of a data set says what is in it; its age must not measure anything again.
+        dataset=ancient(dataset_of),
+    output:
+        samples=f"{RESULTS}/runs/{{run_id}}/samples.parquet",
+        markers=f"{RESULTS}/runs/{{run_id}}/markers.parquet",
+        run=f"{RESULTS}/runs/{{run_id}}/run.json",
+    log:
+        f"{RESULTS}/logs/measure_run/{{run_id}}.log",
+    wildcard_constraints:
+        run_id=r"[^/]*-N1x\d+-[^/]*",
+    priority: order_priority
+    threads: lambda wildcards: cpus_per_task(row_of(wildcards))
+    resources:
+        measuring=1,
+        gres=lambda wildcards: gres(row_of(wildcards)["gpus_per_node"]),
+        mem_mb=lambda wildcards: memory_mb(row_of(wildcards)),
+        runtime=lambda wildcards: runtime_min(row_of(wildcards)),
+        slurm_extra=exclusive(),
+    params:
+        row=row_key,
+        protocol=CAMPAIGN.protocol_key,
+        code=measuring_code("measure_run", "prepare_dataset"),
+    shell:
+        MEASURE
+
+
+# srun starts one agent on each node. The executor strips SLURM_* from the job, so the geometry is said again.
+rule measure_run_multinode:
+    input:
+        dataset=ancient(dataset_of),
+    output:
+        samples=f"{RESULTS}/runs/{{run_id}}/samples.parquet",
+        markers=f"{RESULTS}/runs/{{run_id}}/markers.parquet",
+        run=f"{RESULTS}/runs/{{run_id}}/run.json",
+    log:
+        f"{RESULTS}/logs/measure_run_multinode/{{run_id}}.log",
+    wildcard_constraints:
+        run_id=r"[^/]*-N(?!1x)\d+x\d+-[^/]*",
+    priority: order_priority
+    threads: lambda wildcards: cpus_per_task(row_of(wildcards))
+    resources:
+        measuring=1,
+        mpi="srun",
+        nodes=lambda wildcards: row_of(wildcards)["nodes"],
+        tasks_per_node=1,
+        gres=lambda wildcards: gres(row_of(wildcards)["gpus_per_node"]),
+        mem_mb=lambda wildcards: memory_mb(row_of(wildcards)),
+        runtime=lambda wildcards: runtime_min(row_of(wildcards)),
+        slurm_extra=exclusive(),
+    params:
+        row=row_key,
+        protocol=CAMPAIGN.protocol_key,
+        code=measuring_code("measure_run", "prepare_dataset"),
+    shell:
+        "{resources.mpi} -N {resources.nodes} --ntasks-per-node=1 -c {threads} --kill-on-bad-exit=1 "
+        + MEASURE

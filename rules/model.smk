@@ -1,0 +1,99 @@
+# From the runs table to held-out scores. Each (model, split) is a target of its own: a new one fits only itself.
+
+
+rule split_runs:
+    input:
+        runs=rules.collect_runs.output.runs,
+        checks=rules.check_runs.output.checks,
+        labels=lambda wildcards: rules.write_labels.output.labels if wildcards.split == "holdout" else [],
+    output:
+        split=f"{RESULTS}/splits/{{split}}.json",
+    log:
+        f"{RESULTS}/logs/split_runs/{{split}}.log",
+    resources:
+        mem_mb=2000,
+        runtime=20,
+    params:
+        options=options_of("split"),
+        code=code_digest("split_runs"),
+    shell:
+        "{PYTHON} {SCRIPTS}/split_runs.py --runs {input.runs} --checks {input.checks} --labels '{input.labels}' --split {wildcards.split} --options {params.options:q} --out {output.split} > {log} 2>&1"
+
+
+rule fit_model:
+    input:
+        runs=rules.collect_runs.output.runs,
+        split=rules.split_runs.output.split,
+        calibration=rules.calibrate_node.output.calibration,
+    output:
+        fit=f"{RESULTS}/fit/{{model}}/{{split}}.json",
+    log:
+        f"{RESULTS}/logs/fit_model/{{model}}-{{split}}.log",
+    resources:
+        mem_mb=4000,
+        runtime=120,
+    params:
+        options=options_of("model"),
+        code=code_digest("fit_model"),
+    shell:
+        "{PYTHON} {SCRIPTS}/fit_model.py --runs {input.runs} --split {input.split} --model {wildcards.model} --calibration {input.calibration} --options {params.options:q} --out {output.fit} > {log} 2>&1"
+
+
+rule predict_holdout:
+    input:
+        runs=rules.collect_runs.output.runs,
+        split=rules.split_runs.output.split,
+        fit=rules.fit_model.output.fit,
+        calibration=rules.calibrate_node.output.calibration,
+    output:
+        predictions=f"{RESULTS}/predictions/{{model}}/{{split}}.parquet",
+    log:
+        f"{RESULTS}/logs/predict_holdout/{{model}}-{{split}}.log",
+    resources:
+        mem_mb=2000,
+        runtime=20,
+    params:
+        code=code_digest("predict_holdout"),
+    shell:
+        "{PYTHON} {SCRIPTS}/predict_holdout.py --runs {input.runs} --split {input.split} --fit {input.fit} --calibration {input.calibration} --out {output.predictions} > {log} 2>&1"
+
+
+rule validate_holdout:
+    input:
+        runs=rules.collect_runs.output.runs,
+        fits=fit_files(),
+        predictions=prediction_files(),
+    output:
+        validation=f"{RESULTS}/validation.json",
+    log:
+        f"{RESULTS}/logs/validate_holdout.log",
+    resources:
+        mem_mb=2000,
+        runtime=20,
+    params:
+        gates=canonical_json(ANALYSIS["gates"]),
+        code=code_digest("validate_holdout"),
+    shell:
+        "{PYTHON} {SCRIPTS}/validate_holdout.py --runs {input.runs} --predictions {input.predictions} --fits {input.fits} --gates {params.gates:q} --out {output.validation} > {log} 2>&1"
+
+
+# Apart from validate_holdout, so that the report of a campaign that misses a gate can still be read.
+rule enforce_gates:
+    input:
+        validation=rules.validate_holdout.output.validation,
+    output:
+        passed=touch(f"{RESULTS}/gates-passed"),
+    log:
+        f"{RESULTS}/logs/enforce_gates.log",
+    shell:
+        "{PYTHON} {SCRIPTS}/enforce_gates.py --validation {input.validation} > {log} 2>&1"
+
+
+# The newest fitted model plans; where there is none, the roofline with the device's spec sheet.
+rule plan_campaign:
+    output:
+        table=f"{RESULTS}/plan.csv",
+    log:
+        f"{RESULTS}/logs/plan_campaign.log",
+    shell:
+        "{PYTHON} {SCRIPTS}/plan_campaign.py --out {output.table} > {log} 2>&1"

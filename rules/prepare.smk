@@ -1,0 +1,83 @@
+# What a measurement needs: the expanded grid, the data sets, and what the node can do.
+# The row with the most devices on a node: calibration has to see as many.
+LARGEST = max((run.row for run in ALL_RUNS), key=lambda row: row["gpus_per_node"])
+
+
+localrules:
+    write_grid,
+    write_labels,
+
+
+rule write_grid:
+    output:
+        grid=f"{RESULTS}/grid.json",
+    params:
+        runs=provenance.digest_of(run.key for run in ALL_RUNS),
+    run:
+        grid.write(ALL_RUNS, CAMPAIGN.name, output.grid)
+
+
+# The labels that only the analysis reads are kept apart, so that train <-> holdout measures nothing again.
+rule write_labels:
+    output:
+        labels=f"{RESULTS}/labels.json",
+    params:
+        labels=provenance.digest_of(f"{run.run_id} {canonical_json(run.labels)}" for run in ALL_RUNS),
+    run:
+        grid.write_labels(ALL_RUNS, output.labels)
+
+
+rule prepare_dataset:
+    output:
+        dataset=f"{RESULTS}/dataset/{{dataset}}.parquet",
+        tokenizer=f"{RESULTS}/dataset/{{dataset}}.tokenizer.json",
+    log:
+        f"{RESULTS}/logs/prepare_dataset/{{dataset}}.log",
+    resources:
+        mem_mb=4000,
+        runtime=30,
+    params:
+        dataset=lambda wildcards: DATASETS[wildcards.dataset]["dataset"],
+        vocab_size=lambda wildcards: DATASETS[wildcards.dataset]["vocab_size"],
+        seed=SETTINGS["dataset"]["seed"],
+        code=measuring_code("prepare_dataset"),
+    shell:
+        "{PYTHON} {SCRIPTS}/prepare_dataset.py --dataset {params.dataset} --vocab-size {params.vocab_size} --seed {params.seed} --out {output.dataset} --tokenizer {output.tokenizer} > {log} 2>&1"
+
+
+rule calibrate_node:
+    output:
+        calibration=f"{RESULTS}/node/calibration.json",
+        table=f"{RESULTS}/node/calibration.parquet",
+    log:
+        f"{RESULTS}/logs/calibrate_node.log",
+    threads: cpus_per_task(LARGEST)
+    resources:
+        measuring=1,
+        mem_mb=8000,
+        runtime=30,
+        gres=gres(LARGEST["gpus_per_node"]),
+        slurm_extra=exclusive(),
+    params:
+        protocol=CAMPAIGN.protocol_key,
+        code=measuring_code("calibrate_node"),
+    shell:
+        "{PYTHON} {SCRIPTS}/calibrate_node.py --protocol {params.protocol:q} --out {output.calibration} --table {output.table} > {log} 2>&1"
+
+
+rule measure_idle:
+    output:
+        idle=f"{RESULTS}/node/idle.json",
+    log:
+        f"{RESULTS}/logs/measure_idle.log",
+    resources:
+        measuring=1,
+        mem_mb=2000,
+        runtime=10,
+        gres=gres(LARGEST["gpus_per_node"]),
+        slurm_extra=exclusive(),
+    params:
+        protocol=CAMPAIGN.protocol_key,
+        code=measuring_code("measure_idle"),
+    shell:
+        "{PYTHON} {SCRIPTS}/measure_idle.py --protocol {params.protocol:q} --out {output.idle} > {log} 2>&1"

@@ -1,0 +1,57 @@
+# From raw files to tables: nothing here touches a device, so a better integrator never burns GPU hours again.
+
+
+# Many runs per job: ten thousand rows do not become ten thousand tiny jobs.
+rule integrate_energy:
+    input:
+        runs=lambda wildcards: run_files(SHARDS[int(wildcards.shard)]),
+        grid=ancient(rules.write_grid.output.grid),
+    output:
+        energy=f"{RESULTS}/energy/shard-{{shard}}.parquet",
+    log:
+        f"{RESULTS}/logs/integrate_energy/{{shard}}.log",
+    resources:
+        mem_mb=4000,
+        runtime=60,
+    params:
+        code=code_digest("integrate_energy"),
+        shards=ANALYSIS["shards"],
+    shell:
+        "{PYTHON} {SCRIPTS}/integrate_energy.py --grid {input.grid} --shard {wildcards.shard} --shards {params.shards} --out {output.energy} > {log} 2>&1"
+
+
+rule collect_runs:
+    input:
+        grid=rules.write_grid.output.grid,
+        energy=[f"{RESULTS}/energy/shard-{shard}.parquet" for shard in sorted(SHARDS)],
+    output:
+        runs=f"{RESULTS}/tables/runs.parquet",
+        regions=f"{RESULTS}/tables/regions.parquet",
+        dictionary=f"{RESULTS}/tables/data_dictionary.md",
+    log:
+        f"{RESULTS}/logs/collect_runs.log",
+    resources:
+        mem_mb=4000,
+        runtime=60,
+    params:
+        code=code_digest("collect_runs"),
+    shell:
+        "{PYTHON} {SCRIPTS}/collect_runs.py --grid {input.grid} --runs-dir {RESULTS}/runs --energy {input.energy} --runs {output.runs} --regions {output.regions} --dictionary {output.dictionary} > {log} 2>&1"
+
+
+rule check_runs:
+    input:
+        runs=rules.collect_runs.output.runs,
+        regions=rules.collect_runs.output.regions,
+    output:
+        checks=f"{RESULTS}/tables/checks.parquet",
+    log:
+        f"{RESULTS}/logs/check_runs.log",
+    resources:
+        mem_mb=2000,
+        runtime=20,
+    params:
+        code=code_digest("check_runs"),
+        protocol=CAMPAIGN.protocol_key,
+    shell:
+        "{PYTHON} {SCRIPTS}/check_runs.py --runs {input.runs} --regions {input.regions} --protocol {params.protocol:q} --out {output.checks} > {log} 2>&1"

@@ -1,0 +1,135 @@
+"""The grid: what expands, what keeps its name, and what is refused, with all problems at once."""
+
+import pytest
+from jouleline import grid
+from jouleline.errors import UserError
+
+SHAPE = {"layers": 2, "hidden": 128, "heads": 4, "intermediate": 512, "seq_len": 64, "micro_batch": 8}
+
+
+def expand(spec, device="cpu", gpus=4, **options):
+    return grid.expand(spec, device, gpus, **options)
+
+
+def problems(spec, **options):
+    with pytest.raises(UserError) as caught:
+        expand(spec, **options)
+    return str(caught.value)
+
+
+def test_a_block_is_the_product_of_its_axes_and_cases_without_what_is_excluded():
+    block = {
+        "axes": {"layers": [2, 4], "hidden": [64, 128]},
+        "derived": {"heads": "hidden // 32", "intermediate": "4 * hidden"},
+        "set": {"seq_len": 64, "micro_batch": 8},
+        "cases": [{}, {"gpus_per_node": 2, "zero_stage": 3}],
+        "exclude": [{"layers": 4, "hidden": 128}],
+        "replicates": 2,
+    }
+    runs = expand({"blocks": [block]})
+    assert len(runs) == 3 * 2 * 2
+    assert {(r.row["heads"], r.row["intermediate"]) for r in runs} == {(2, 256), (4, 512)}
+    assert {r.row["replicate"] for r in runs} == {1, 2}
+
+
+def test_adding_a_value_renames_no_row():
+    block = {"axes": {"layers": [2, 4]}, "set": {k: v for k, v in SHAPE.items() if k != "layers"}}
+    before = {r.run_id: r.key for r in expand({"blocks": [block]})}
+    block["axes"]["layers"] = [1, 2, 3, 4]
+    after = {r.run_id: r.key for r in expand({"blocks": [block]})}
+    assert before.items() < after.items()
+
+
+def test_a_column_at_its_frozen_default_is_not_in_the_key():
+    plain, explicit = (
+        expand({"rows": [row]})[0] for row in (SHAPE, {**SHAPE, "grad_accum": 1, "precision": "fp32"})
+    )
+    assert plain.run_id == explicit.run_id and plain.key == explicit.key
+    assert expand({"rows": [{**SHAPE, "grad_accum": 2}]})[0].run_id != plain.run_id
+
+
+def test_labels_are_not_part_of_a_row():
+    plain, labelled = (
+        expand({"rows": [row]})[0] for row in (SHAPE, {**SHAPE, "split": "holdout", "label": "x"})
+    )
+    assert plain.key == labelled.key and labelled.labels == {"split": "holdout", "label": "x"}
+
+
+def test_the_same_row_twice_is_one_run():
+    assert len(expand({"rows": [SHAPE, dict(reversed(SHAPE.items()))]})) == 1
+
+
+def test_a_global_batch_is_divided_among_the_replicas():
+    row = {k: v for k, v in SHAPE.items() if k != "micro_batch"}
+    spread = {**row, "global_batch": 16, "gpus_per_node": 4, "tensor_parallel": 2, "grad_accum": 2}
+    assert expand({"rows": [spread]})[0].row["micro_batch"] == 4
+    assert "choose 12 or 16" in problems({"rows": [{**spread, "global_batch": 13}]})
+
+
+def test_numbers_that_yaml_reads_as_text_are_read():
+    assert expand({"rows": [{**SHAPE, "learning_rate": "5e-4"}]})[0].row["learning_rate"] == 5e-4
+
+
+def test_a_table_of_rows_is_read_with_its_types(tmp_path):
+    (tmp_path / "rows.csv").write_text(
+        "layers,hidden,heads,intermediate,seq_len,micro_batch,gradient_checkpointing,split\n2,128,4,512,64,8,true,train\n"
+    )
+    (run,) = expand({"table": "rows.csv"}, root=tmp_path)
+    assert (
+        run.row["gradient_checkpointing"] is True
+        and run.row["layers"] == 2
+        and run.labels == {"split": "train"}
+    )
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        ({"hiden": 3}, "unknown column 'hiden'"),
+        ({"layers": "two"}, "layers must be a whole number, not 'two'"),
+        ({"layers": True}, "layers must be a whole number, not True"),
+        ({"layers": 0}, "layers must be at least 1"),
+        ({"hidden": 100, "heads": 3}, "hidden 100 is not divisible by heads 3"),
+        ({"tensor_parallel": 4, "gpus_per_node": 4, "heads": 2}, "tensor_parallel 4 is more than heads 2"),
+        ({"precision": "fp16"}, "fp16 does not train on a CPU"),
+        ({"precision": "int8"}, "choose from fp32, bf16, fp16"),
+        ({"gpus_per_node": 8}, "gpus_per_node 8 is more than the 4 a node has"),
+        ({"seq_len": 1024}, "needs more than the 512 position embeddings"),
+        ({"heads": None}, "heads is missing"),
+        ({"replicates": 0}, "replicates must be a whole number from 1"),
+    ],
+)
+def test_a_bad_row_gets_one_clear_line(change, text):
+    message = problems({"rows": [{**SHAPE, **change}]})
+    assert text in message and "grid.rows[0]" in message and "\n" not in message
+
+
+def test_all_problems_are_told_at_once():
+    message = problems({"rows": [{**SHAPE, "hidden": 100, "heads": 3}, SHAPE, {**SHAPE, "gpus_per_node": 9}]})
+    assert message.startswith("2 problems in the grid:")
+    assert "grid.rows[0]" in message and "grid.rows[2]" in message
+
+
+def test_a_missing_table_and_an_empty_grid_are_named(tmp_path):
+    assert "missing file" in problems({"table": "none.csv"}, root=tmp_path)
+    assert "the grid has no rows" in problems({"blocks": []})
+
+
+@pytest.mark.parametrize(
+    ("text", "value"), [("4 * hidden", 512), ("max(1, hidden // 64)", 2), ("hidden % 100 - 1", 27)]
+)
+def test_derived_values(text, value):
+    assert grid.evaluate(text, SHAPE) == value
+
+
+@pytest.mark.parametrize("text", ["__import__('os')", "hidden.real", "1 / 2", "width", "4 *", "hidden // 0"])
+def test_a_derived_value_is_arithmetic_and_nothing_else(text):
+    with pytest.raises(UserError):
+        grid.evaluate(text, SHAPE)
+
+
+def test_the_order_is_random_by_seed_and_unmoved_by_new_rows():
+    names = [run.run_id for run in expand({"blocks": [{"axes": {"layers": [1, 2, 3, 4, 5, 6]}, "set": {
+        k: v for k, v in SHAPE.items() if k != "layers"}}]})]  # fmt: skip
+    orders = {tuple(sorted(names, key=lambda n, s=seed: grid.order_priority(n, s))) for seed in range(5)}
+    assert len(orders) > 1 and all(grid.order_priority(n, 0) > 0 for n in names)

@@ -1,0 +1,223 @@
+"""Read a campaign: merge its file under the user's own keys, check it against the schema, fill the defaults.
+
+The defaults of the protocol are frozen: a key at its default is not part of the parameters of a measurement, so a
+new key measures nothing again.
+"""
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from jouleline import grid
+from jouleline.errors import UserError
+from jouleline.files import canonical_json
+
+SCHEMA_FILE = Path(__file__).resolve().parents[1] / "schemas" / "config.schema.json"
+
+# key: (frozen default, unit, meaning)
+PROTOCOL: dict[str, tuple[Any, str, str]] = {
+    "device": ("auto", "", "auto, cpu or cuda"),
+    "meter": ("auto", "", "auto, nvml, rapl or estimate; auto takes the best that is present"),
+    "period_ms": (20, "ms", "Sampling period of the sidecar's fast lane"),
+    "warmup_steps": (5, "steps", "Least number of warm-up steps"),
+    "warmup_max_steps": (200, "steps", "Warm-up ends here even if the step time is not steady"),
+    "steady_rel": (0.05, "", "Step time is steady when it changes by less than this share"),
+    "window_steps": (10, "steps", "Least number of measured steps"),
+    "window_s": (3.0, "s", "Least length of the measured window"),
+    "window_max_s": (120.0, "s", "Aim of the longest measured window"),
+    "edge_target_rel": (
+        None,
+        "",
+        "Lengthen the window until the meter's edge uncertainty is below this share",
+    ),
+    "eval_batches": (4, "batches", "Batches of the evaluation after the window"),
+    "threads_per_device": (1, "threads", "CPU threads of one rank where the device is a CPU"),
+    "idle_s": (1.0, "s", "Idle baseline before and after a run"),
+    "cooldown_max_s": (0.0, "s", "Longest wait for the start temperature"),
+    "start_temperature_c": (None, "°C", "Start a run only below this device temperature"),
+    "estimate_w_per_core": (10.0, "W", "Declared power of a busy core, for the estimate meter"),
+    "estimate_idle_w": (5.0, "W", "Declared idle power, for the estimate meter"),
+    "calibration_s": (60.0, "s", "Time the calibration of a node may take"),
+    "startup_timeout_s": (600.0, "s", "A rank that is not training by then has failed"),
+}
+PROTOCOL_DEFAULTS = {key: default for key, (default, _, _) in PROTOCOL.items()}
+
+DEFAULTS: dict[str, Any] = {
+    "results": "results",
+    "partial": False,
+    "order_seed": 0,
+    "node": {"gpus": None, "gres": None, "exclusive": True},
+    "protocol": {},
+    "dataset": {"seed": 0},
+    "analysis": {
+        "models": ["roofline", "paper", "constant", "flops", "device_seconds"],
+        "splits": ["H0", "H1"],
+        "headline": "roofline",
+        "model_options": {},
+        "split_options": {},
+        "gates": {},
+        "shards": 4,
+    },
+    "report": {"title": "", "traces": 4},
+    "plan": {
+        "price_per_kwh": None,
+        "currency": "EUR",
+        "grid_gco2_per_kwh": None,
+        "pue": 1.0,
+        "device": None,
+        "max_gpu_hours": None,
+        "max_kwh": None,
+    },
+}
+
+
+@dataclass(frozen=True)
+class Campaign:
+    """A checked campaign: every key is there, every row is good."""
+
+    settings: dict[str, Any]
+    root: Path
+
+    @property
+    def name(self) -> str:
+        return self.settings["campaign"]
+
+    @property
+    def results(self) -> str:
+        return f"{self.settings['results'].rstrip('/')}/{self.name}"
+
+    @property
+    def protocol_key(self) -> str:
+        """Canonical JSON of the protocol without the keys at their frozen default."""
+        given = {k: v for k, v in self.settings["protocol"].items() if v != PROTOCOL_DEFAULTS[k]}
+        # 3 and 3.0 are one number, and must be one text.
+        return canonical_json(
+            {k: float(v) if isinstance(PROTOCOL_DEFAULTS[k], float) else v for k, v in given.items()}
+        )
+
+    @property
+    def protocol(self) -> dict[str, Any]:
+        return complete_protocol(self.settings["protocol"])
+
+    @cached_property
+    def runs(self) -> list[grid.Run]:
+        node = self.settings["node"]
+        return grid.expand(
+            self.settings["grid"], _device_here(self.protocol["device"]), node["gpus"], self.root
+        )
+
+
+def _device_here(device: str) -> str:
+    """What `auto` stands for on this machine, without asking a driver."""
+    present = any(Path(path).exists() for path in ("/dev/nvidiactl", "/dev/nvidia0"))
+    return device if device != "auto" else "cuda" if present else "cpu"
+
+
+def complete_protocol(protocol: Mapping[str, Any]) -> dict[str, Any]:
+    """Fill the frozen defaults of the protocol; unknown keys and wrong types raise UserError."""
+    problems = []
+    for key, value in protocol.items():
+        if key not in PROTOCOL:
+            problems.append(f"protocol.{key} is not known; known are {', '.join(sorted(PROTOCOL))}")
+        elif not _is_like(value, PROTOCOL_DEFAULTS[key]):
+            problems.append(f"protocol.{key} must be like {PROTOCOL_DEFAULTS[key]!r}, not {value!r}")
+    for key, choices in {
+        "device": ("auto", "cpu", "cuda"),
+        "meter": ("auto", "nvml", "rapl", "estimate"),
+    }.items():
+        if isinstance(protocol.get(key), str) and protocol[key] not in choices:
+            problems.append(f"protocol.{key} is {protocol[key]!r}; choose from {', '.join(choices)}")
+    if problems:
+        raise UserError("\n  ".join(problems))
+    return {**PROTOCOL_DEFAULTS, **protocol}
+
+
+def _is_like(value: Any, default: Any) -> bool:
+    if isinstance(value, bool):
+        return False
+    if isinstance(default, str):
+        return isinstance(value, str)
+    if value is None:
+        return default is None
+    if isinstance(default, int):
+        return isinstance(value, int) and value >= 0
+    return isinstance(value, int | float) and value >= 0
+
+
+def load(config: Mapping[str, Any], root: Path) -> Campaign:
+    """The campaign that a merged Snakemake config asks for.
+
+    The file ``config/campaigns/<campaign>.yaml`` under `root` is read first, then the keys of `config` are laid
+    over it. Raises UserError that lists every problem of schema and protocol, one line each.
+    """
+    name = config.get("campaign")
+    path = root / "config" / "campaigns" / f"{name}.yaml"
+    given = dict(config)
+    if isinstance(name, str) and path.is_file():
+        given = merge(read_yaml(path), given)
+    elif "grid" not in given:
+        known = ", ".join(sorted(p.stem for p in path.parent.glob("*.yaml"))) or "none"
+        raise UserError(
+            f"campaign {name!r} has no file {path.relative_to(root)} and no grid is given; known are {known}"
+        )
+    problems = schema_problems(given)
+    if problems:
+        raise UserError(
+            "\n  ".join([f"{len(problems)} problem(s) in the configuration of campaign {name!r}:", *problems])
+        )
+    complete_protocol(given.get("protocol", {}))
+    return Campaign(merge(DEFAULTS, given), root)
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """Read a YAML mapping; raises UserError that names file and line."""
+    import yaml
+
+    try:
+        value = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise UserError(f"missing file {path}; correct the path") from error
+    except yaml.YAMLError as error:
+        where = f" line {error.problem_mark.line + 1}" if getattr(error, "problem_mark", None) else ""
+        raise UserError(
+            f"{path}{where} is not YAML: {getattr(error, 'problem', error)}; correct it"
+        ) from error
+    if not isinstance(value, dict):
+        raise UserError(f"{path} holds no mapping of keys; see config/README.md")
+    return value
+
+
+def merge(low: Mapping[str, Any], high: Mapping[str, Any]) -> dict[str, Any]:
+    """Lay `high` over `low`; mappings are merged, anything else is replaced. `grid` is replaced whole."""
+    merged = dict(low)
+    for key, value in high.items():
+        both = isinstance(value, Mapping) and isinstance(low.get(key), Mapping) and key != "grid"
+        merged[key] = merge(low[key], value) if both else value
+    return merged
+
+
+def schema_problems(config: Mapping[str, Any]) -> list[str]:
+    """What is wrong with a config by the JSON schema: where, what, remedy; empty where nothing is."""
+    from jsonschema import Draft202012Validator
+
+    schema = json.loads(SCHEMA_FILE.read_text(encoding="utf-8"))
+    errors = sorted(
+        Draft202012Validator(schema).iter_errors(dict(config)), key=lambda e: list(map(str, e.path))
+    )
+    return [_schema_problem(error) for error in errors]
+
+
+def _schema_problem(error) -> str:
+    where = re.sub(r"\.(\d+)", r"[\1]", ".".join(map(str, error.path))) or "top level"
+    if error.validator == "additionalProperties":
+        known = ", ".join(sorted(error.schema["properties"]))
+        unknown = ", ".join(sorted(set(error.instance) - set(error.schema["properties"])))
+        return f"{where}: unknown key {unknown}; known are {known}"
+    if error.validator == "type":
+        kinds = error.validator_value
+        return f"{where}: must be {kinds if isinstance(kinds, str) else ' or '.join(kinds)}, not {error.instance!r}"
+    return f"{where}: {error.message}; see config/README.md"

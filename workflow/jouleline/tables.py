@@ -1,0 +1,110 @@
+"""Gather finished runs into the runs table: what was asked for, what was done, and what it cost."""
+
+import math
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from jouleline.errors import UserError
+from jouleline.files import read_json
+from jouleline.model.table import family_name
+from jouleline.schemas.runs import RUNS
+
+WINDOW = "window"
+# A run's own columns come from its row; these are worked out or measured.
+_ROW_COLUMNS = frozenset(RUNS.names) - {"campaign", "family", "device", "device_count", "data_parallel"}
+
+
+def collect(
+    grid: Mapping[str, Any], regions: Iterable[Mapping[str, Any]], runs_dir: Path
+) -> list[dict[str, Any]]:
+    """One row of the runs table per run of `grid` that was tried, in the grid's order.
+
+    `grid` is grid.json, `regions` the rows of the regions table, `runs_dir` holds a folder per run. A run without
+    a record is left out (it was never tried); one that failed is there with status `failed` and null numbers.
+    Raises UserError for a record whose row is not the grid's.
+    """
+    totals = {row["run_id"]: row for row in regions if row["region"] == WINDOW and row["device_uuid"] is None}
+    rows = []
+    for entry in grid["runs"]:
+        record = read_record(runs_dir / entry["run_id"])
+        if record is not None:
+            _require_same_row(entry, record)
+            rows.append(run_row(grid["campaign"], entry, record, totals.get(entry["run_id"])))
+    return rows
+
+
+def read_record(run_dir: Path) -> dict[str, Any] | None:
+    """run.json of a run, or run.failed.json where it failed, or None where it was not tried."""
+    for name in ("run.json", "run.failed.json"):
+        if (run_dir / name).exists():
+            return read_json(run_dir / name)
+    return None
+
+
+def _require_same_row(entry: Mapping[str, Any], record: Mapping[str, Any]) -> None:
+    if record.get("row") != entry["row"]:
+        differs = [k for k, v in entry["row"].items() if (record.get("row") or {}).get(k) != v]
+        raise UserError(
+            f"run {entry['run_id']} was measured with another row than the grid's (differs in "
+            f"{', '.join(differs) or 'its columns'}); delete its folder, so that it is measured again"
+        )
+
+
+def run_row(
+    campaign: str, entry: Mapping[str, Any], record: Mapping[str, Any], window: Mapping[str, Any] | None
+) -> dict[str, Any]:
+    """The runs-table row of one run; `window` is the regions-table total of its measured window, if any."""
+    row = dict(entry["row"])
+    training = record.get("training") or {}
+    environment = record.get("environment") or {}
+    devices = row["nodes"] * row["gpus_per_node"]
+    result = {name: row[name] for name in _ROW_COLUMNS if name in row}
+    result |= {
+        "run_id": entry["run_id"],
+        "campaign": campaign,
+        "host": environment.get("host"),
+        "device": environment.get("device"),
+        "device_count": devices,
+        "data_parallel": devices // row["tensor_parallel"],
+        "num_labels": training.get("num_labels") or row["num_labels"],
+        "slurm_energy_j": (record.get("slurm_energy") or {}).get("energy_j"),
+        "status": record["status"],
+    }
+    names = ("steps", "samples", "tokens", "time_s", "loss_first", "loss_last", "accuracy")
+    result |= {name: finite(training.get(name)) for name in names}
+    result |= _energy(window)
+    result["family"] = family_name(result)
+    return result | _judgement(record, window)
+
+
+def _energy(window: Mapping[str, Any] | None) -> dict[str, Any]:
+    if window is None:
+        return {}
+    parts = [window["energy_edge_u_j"], window["energy_gap_u_j"]]
+    known = [part for part in parts if part is not None]
+    return {
+        "energy_j": window["energy_j"],
+        "energy_source": window["energy_source"],
+        "energy_edge_u_j": math.hypot(*known) if known else None,
+        "energy_gain_u_j": window["energy_gain_u_j"],
+        "idle_power_w": window["idle_power_w"],
+        "host_energy_j": window["host_energy_j"],
+        "mean_power_w": window["mean_power_w"],
+    }
+
+
+def _judgement(record: Mapping[str, Any], window: Mapping[str, Any] | None) -> dict[str, str]:
+    """Verdict and reasons; a run that is not ok, or has no window, is invalid."""
+    reasons = [record["reason"]] if record.get("reason") else []
+    if record["status"] != "ok":
+        return {"verdict": "invalid", "reasons": ",".join(reasons or [record["status"]])}
+    if window is None:
+        return {"verdict": "invalid", "reasons": ",".join([*reasons, "no_measured_window"])}
+    reasons += [reason for reason in (window["reasons"] or "").split(",") if reason]
+    return {"verdict": window["verdict"], "reasons": ",".join(reasons)}
+
+
+def finite(value: Any) -> Any:
+    """A number as it is; NaN and infinities, which are not numbers to report, as null."""
+    return None if isinstance(value, float) and not math.isfinite(value) else value
