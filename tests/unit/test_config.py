@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
-from jouleline import config
+from jouleline import config, manual
 from jouleline.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -77,3 +77,8 @@ def test_a_broken_file_names_its_line(tmp_path):
     (tmp_path / "x.yaml").write_text("a: 1\nb: [1,\nc: 2\n")
     with pytest.raises(UserError, match=r"x.yaml line \d"):
         config.read_yaml(tmp_path / "x.yaml")
+
+
+def test_the_manual_shows_every_key_as_it_is_checked():
+    text = manual.MANUAL.read_text()
+    assert manual.filled(text) == text, "run `python -m jouleline.manual`"

@@ -1,0 +1,87 @@
+"""The digest of code: what must move it, and what must not."""
+
+from pathlib import Path
+
+import pytest
+from jouleline import provenance
+
+
+@pytest.fixture
+def package(tmp_path, monkeypatch):
+    """A small package named like ours, with a script that imports one of its modules."""
+    root = tmp_path / "jouleline"
+    files = {
+        "__init__.py": "",
+        "measure/__init__.py": "",
+        "measure/clock.py": 'def now():\n    """Seconds."""\n    return 1\n',
+        "measure/unused.py": "x = 1\n",
+        "reader.py": "def read():\n    from .measure import clock\n    return clock.now()\n",
+    }
+    for name, text in files.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(text)
+    (tmp_path / "script.py").write_text("from jouleline.reader import read\nprint(read())\n")
+    monkeypatch.setattr(provenance, "_PACKAGE_ROOT", root)
+    return tmp_path
+
+
+def digest(package, **options):
+    for cached in (provenance._tree, provenance._meaning, provenance._imports, provenance._module_file):
+        cached.cache_clear()
+    return provenance.code_digest([package / "script.py"], **options)
+
+
+def edit(package: Path, name: str, old: str, new: str) -> None:
+    path = package / name
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new))
+
+
+@pytest.mark.parametrize(
+    ("name", "old", "new"),
+    [
+        ("script.py", "print(read())", "print(read() + 1)"),
+        ("jouleline/measure/clock.py", "return 1", "return 2"),
+        ("jouleline/reader.py", "return clock.now()", "return -clock.now()"),
+        ("jouleline/measure/__init__.py", "", "y = 2\n"),
+    ],
+)
+def test_a_change_of_meaning_anywhere_in_the_closure_changes_it(package, name, old, new):
+    before = digest(package)
+    edit(package, name, old, new)
+    assert digest(package) != before
+
+
+@pytest.mark.parametrize(
+    ("name", "old", "new"),
+    [
+        ("jouleline/measure/clock.py", '"""Seconds."""', '"""Seconds since the start."""'),
+        ("jouleline/measure/clock.py", "    return 1\n", "    return 1  # always\n\n"),
+        ("script.py", "print(read())", "print(\n    read()\n)"),
+        ("jouleline/measure/unused.py", "x = 1", "x = 2"),
+    ],
+)
+def test_docstrings_comments_layout_and_unused_modules_do_not(package, name, old, new):
+    before = digest(package)
+    edit(package, name, old, new)
+    assert digest(package) == before
+
+
+def test_within_counts_only_that_part_but_follows_imports_through_the_rest(package):
+    before = digest(package, within="jouleline.measure")
+    edit(package, "jouleline/reader.py", "return clock.now()", "return -clock.now()")
+    assert digest(package, within="jouleline.measure") == before
+    edit(package, "jouleline/measure/clock.py", "return 1", "return 2")
+    assert digest(package, within="jouleline.measure") != before
+
+
+def test_a_skipped_module_does_not_count(package):
+    before = digest(package, skip=["jouleline.measure.clock"])
+    edit(package, "jouleline/measure/clock.py", "return 1", "return 2")
+    assert digest(package, skip=["jouleline.measure.clock"]) == before
+
+
+def test_a_long_list_becomes_one_short_parameter():
+    assert provenance.digest_of(["a", "b"]) != provenance.digest_of(["ab"])
+    assert len(provenance.digest_of(str(i) for i in range(10_000))) == 16
