@@ -1,0 +1,263 @@
+"""From readings to a cumulative energy curve E(t) of one device.
+
+NVML's energy counter moves only every tick (20 to 100 ms), so reading it at a region's edge is stale by up to
+one tick. Here the moments at which it moved become the knots of a curve, and an edge is interpolated between
+them: the error of an edge falls from a tick's energy to that of a fraction of the polling period.
+"""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from jouleline.energy.load import Series
+
+US = 1e-6
+# A counter that stands still for so many ticks (and at least this long) while it is read is stuck.
+STUCK_TICKS = 4.0
+STUCK_S = 0.25
+# A step of the counter that means more than this times the highest known power is a reset to a higher value.
+JUMP_FACTOR = 2.0
+# Lost energy: the counter's step over a stall differs from the measured power by more than this share.
+LOST_SHARE = 0.2
+# Relative standard uncertainty of energy that is bridged by measured power; and by its neighbours alone.
+BRIDGE_U = 0.1
+BLIND_BRIDGE_U = 0.5
+
+
+@dataclass
+class Defect:
+    """A stretch of the curve that is not plain counter: its code and the uncertainty it brings (J)."""
+
+    start_us: float
+    end_us: float
+    code: str
+    u_j: float
+
+
+@dataclass
+class Curve:
+    """Knots of E(t): `t_us` rising, `energy_j` never falling, `half_us` half-width of where each knot may
+    lie.
+
+    `method` is tick, difference, average_power or instant_power; `tick_s` the counter's update period (NaN
+    unknown).
+    """
+
+    t_us: np.ndarray
+    energy_j: np.ndarray
+    half_us: np.ndarray
+    method: str
+    tick_s: float = np.nan
+    n_resets: int = 0
+    defects: list[Defect] = field(default_factory=list)
+
+    def at(self, t_us: np.ndarray) -> np.ndarray:
+        """E at the given times (J); NaN outside the knots."""
+        return np.interp(t_us, self.t_us, self.energy_j, left=np.nan, right=np.nan)
+
+    def edge_u(self, t_us: np.ndarray) -> np.ndarray:
+        """Standard uncertainty (J) of E at the given times: the knots' place, and power that changes inside a
+        tick.
+
+        With w the place between two knots a, b and P the power there, u^2 = P^2 h^2 / 3 ((1-w)^2 + w^2) for
+        knots uniform within +-h, plus (dP (b-a) w (1-w))^2 / 3, dP the difference to the neighbours' power.
+        """
+        if len(self.t_us) < 2:
+            return np.full(np.shape(t_us), np.nan)
+        right = np.clip(np.searchsorted(self.t_us, t_us, "right"), 1, len(self.t_us) - 1)
+        span = np.diff(self.t_us) * US
+        power = np.diff(self.energy_j) / np.maximum(span, 1e-9)
+        change = np.abs(np.diff(power))
+        nearby = np.maximum(np.append(change, 0.0), np.append(0.0, change))
+        here = right - 1
+        weight = np.clip((t_us - self.t_us[here]) / (self.t_us[right] - self.t_us[here]), 0, 1)
+        half = np.maximum(self.half_us[here], self.half_us[right]) * US
+        place = power[here] ** 2 * half**2 / 3 * ((1 - weight) ** 2 + weight**2)
+        shape = (nearby[here] * span[here] * weight * (1 - weight)) ** 2 / 3
+        return np.sqrt(place + shape)
+
+
+def _readings(series: Series) -> tuple[np.ndarray, np.ndarray]:
+    """Times (us, middle of the call) and energies (J) of the good readings."""
+    fast = series.fast
+    good = (fast["status"] == 0) & np.isfinite(fast["energy_mj"])
+    return fast["t_us"][good] + 0.5 * fast["call_us"][good], fast["energy_mj"][good] * 1e-3
+
+
+def power_readings(series: Series) -> tuple[np.ndarray, np.ndarray]:
+    """Times (us) and instant power (W) of the readings that have it."""
+    fast = series.fast
+    good = np.isfinite(fast["power_mw"])
+    return fast["t_us"][good] + 0.5 * fast["call_us"][good], fast["power_mw"][good] * 1e-3
+
+
+def average_readings(series: Series) -> tuple[np.ndarray, np.ndarray]:
+    """Times (us) and 1 s average power (W) of the slow lane."""
+    slow = series.slow
+    good = np.isfinite(slow["power_average_mw"])
+    return slow["t_us"][good] + 0.5 * slow["call_us"][good], slow["power_average_mw"][good] * 1e-3
+
+
+def cumulate(t_us: np.ndarray, power_w: np.ndarray) -> np.ndarray:
+    """Trapezoid integral of power from the first reading on (J)."""
+    steps = 0.5 * (power_w[1:] + power_w[:-1]) * np.diff(t_us) * US
+    return np.append(0.0, np.cumsum(steps))
+
+
+def counter_curve(series: Series) -> Curve | None:
+    """E(t) from the energy counter; None when there are no two readings of it.
+
+    A continuous counter (RAPL, estimate) is current whenever it is read, so each reading is a knot.
+    """
+    t_us, energy_j = _readings(series)
+    if len(t_us) < 2:
+        return None
+    if series.info.get("counter") == "continuous":
+        return Curve(t_us, energy_j - energy_j[0], np.zeros(len(t_us)), "difference")
+    return _tick_curve(series, t_us, energy_j)
+
+
+def _tick_curve(series: Series, t_us: np.ndarray, energy_j: np.ndarray) -> Curve | None:
+    step_j = np.diff(energy_j)
+    moved = np.flatnonzero(step_j != 0) + 1
+    if len(moved) < 2:
+        return None
+    before, after = t_us[moved - 1], t_us[moved]
+    usual_poll = np.median(np.diff(t_us))
+    close = (after - before) < 3 * usual_poll
+    centre = 0.5 * (before + after)
+    tick_us = float(np.median(np.diff(centre)))
+    # After a gap the counter may have moved several times; the value seen is from the last tick before the
+    # reading.
+    low = np.where(close, before, np.maximum(before, after - tick_us))
+    knot_us, half_us = 0.5 * (low + after), 0.5 * (after - low)
+
+    gain_j = np.append(0.0, step_j[moved[1:] - 1])
+    span_s = np.append(np.inf, np.diff(knot_us)) * US
+    reset = step_j[moved - 1] < 0
+    reset |= gain_j > JUMP_FACTOR * _highest_power(series) * span_s + 1.0
+    curve = Curve(knot_us, energy_j[moved], half_us, "tick", tick_us * US, int(reset.sum()))
+    return _mend(curve, reset, series, t_us)
+
+
+def _highest_power(series: Series) -> float:
+    """The most that the device can draw as far as is known (W): its limit or the highest power seen; inf if
+    none."""
+    known = [series.info.get("power_limit_w") or 0.0]
+    for values in (series.slow["power_limit_mw"], series.fast["power_mw"]):
+        if np.isfinite(values).any():
+            known.append(float(np.nanmax(values)) * 1e-3)
+    return max(known) or np.inf
+
+
+def _mend(curve: Curve, reset: np.ndarray, series: Series, read_us: np.ndarray) -> Curve:
+    """Walk the intervals between knots: leave out the knot of a reset, bridge what is not counted by
+    power."""
+    stuck_us = max(STUCK_TICKS * curve.tick_s, STUCK_S) / US
+    keep = ~reset
+    keep[0] = True
+    kept = np.flatnonzero(keep)
+    crossed = np.diff(np.cumsum(reset)[kept]) > 0
+    knot_us, value_j = curve.t_us[kept], curve.energy_j[kept]
+    gain_j = np.diff(value_j)
+    long = np.diff(knot_us) > stuck_us
+    shapes: list[tuple[int, np.ndarray, np.ndarray]] = []
+    for index in np.flatnonzero(crossed | long):
+        start, end = knot_us[index], knot_us[index + 1]
+        if not crossed[index] and not _was_read(read_us, start, end, stuck_us):
+            continue
+        power_j, u_j, inner = _by_power(series, start, end, gain_j, index, curve.tick_s)
+        lost = crossed[index] or abs(gain_j[index] - power_j) > LOST_SHARE * power_j
+        code = "counter_reset" if crossed[index] else "counter_stuck"
+        curve.defects.append(Defect(start, end, code, u_j if lost else 0.0))
+        if lost:
+            gain_j[index] = power_j
+        if inner is not None:
+            shapes.append((index, *inner))
+    tail = _stuck_tail(curve, series, knot_us[-1], read_us, stuck_us)
+    curve.t_us, curve.half_us = knot_us, curve.half_us[kept]
+    curve.energy_j = np.append(0.0, np.cumsum(np.maximum(gain_j, 0.0)))
+    _insert(curve, shapes, tail)
+    return curve
+
+
+def _was_read(read_us: np.ndarray, start: float, end: float, stuck_us: float) -> bool:
+    """Whether readings between two knots were close enough together to say that the counter stood still."""
+    inside = read_us[(read_us >= start) & (read_us <= end)]
+    if len(inside) < 3:
+        return False
+    return float(np.max(np.diff(np.concatenate(([start], inside, [end]))))) < 0.5 * stuck_us
+
+
+def _by_power(series, start, end, gain_j, index, tick_s):
+    """Energy of one interval by measured power (J), its uncertainty, and the knots inside (times, share of
+    it).
+
+    Without power readings: the power of the intervals on both sides, with the uncertainty of a guess.
+    """
+    t_us, power_w = power_readings(series)
+    inside = (t_us > start) & (t_us < end)
+    if inside.sum() >= 2:
+        times = np.concatenate(([start], t_us[inside], [end]))
+        watts = np.interp(times, t_us, power_w)
+        total = cumulate(times, watts)
+        if total[-1] > 0:
+            return total[-1], BRIDGE_U * total[-1], (times[1:-1], total[1:-1] / total[-1])
+    beside = [gain_j[k] for k in (index - 1, index + 1) if 0 <= k < len(gain_j) and gain_j[k] > 0]
+    watts = float(np.mean(beside)) / tick_s if beside and tick_s > 0 else 0.0
+    energy = watts * (end - start) * US
+    return energy, BLIND_BRIDGE_U * energy, None
+
+
+def _stuck_tail(curve, series, last_us, read_us, stuck_us):
+    """The counter stopped and never moved again: go on by power to the last reading. (times, energies) or
+    None."""
+    if read_us[-1] - last_us <= stuck_us:
+        return None
+    t_us, power_w = power_readings(series)
+    after = (t_us > last_us) & (t_us <= read_us[-1])
+    if after.sum() < 2:
+        return None
+    times = np.append(last_us, t_us[after])
+    energies = cumulate(times, np.interp(times, t_us, power_w))
+    curve.defects.append(Defect(last_us, times[-1], "counter_stuck", BRIDGE_U * energies[-1]))
+    return times[1:], energies[1:]
+
+
+def _insert(curve: Curve, shapes, tail) -> None:
+    """Add the knots inside mended intervals, and the tail, to the curve."""
+    extra_t, extra_e = [], []
+    for index, times, shares in shapes:
+        low, high = curve.energy_j[index], curve.energy_j[index + 1]
+        extra_t.append(times)
+        extra_e.append(low + shares * (high - low))
+    if tail is not None:
+        extra_t.append(tail[0])
+        extra_e.append(curve.energy_j[-1] + tail[1])
+    if not extra_t:
+        return
+    new_t, new_e = np.concatenate(extra_t), np.concatenate(extra_e)
+    t_us = np.concatenate((curve.t_us, new_t))
+    order = np.argsort(t_us, kind="stable")
+    curve.half_us = np.concatenate((curve.half_us, np.zeros(len(new_t))))[order]
+    curve.energy_j = np.concatenate((curve.energy_j, new_e))[order]
+    curve.t_us = t_us[order]
+
+
+def average_curve(series: Series, window_us: float = 1e6) -> Curve | None:
+    """E(t) from the 1 s average power, read once a second: a reading at t is the mean over (t - 1 s, t], so
+    the energy between two readings is that mean times the time between them. None below two readings."""
+    t_us, power_w = average_readings(series)
+    if len(t_us) < 2:
+        return None
+    energy_j = np.append(0.0, np.cumsum(power_w[1:] * np.diff(t_us) * US))
+    return Curve(t_us, energy_j, np.full(len(t_us), 0.1 * window_us), "average_power")
+
+
+def instant_curve(series: Series) -> Curve | None:
+    """E(t) from the instant power by trapezoids; it aliases with steps that line up with the sensor's
+    refresh."""
+    t_us, power_w = power_readings(series)
+    if len(t_us) < 2:
+        return None
+    return Curve(t_us, cumulate(t_us, power_w), np.full(len(t_us), 5e4), "instant_power")

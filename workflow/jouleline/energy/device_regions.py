@@ -1,0 +1,219 @@
+"""Rows of the regions table for one device: energy, its uncertainty, what was seen, and the reasons found."""
+
+from typing import Any
+
+import numpy as np
+
+from jouleline.energy import verdict as v
+from jouleline.energy.curve import US, Curve, average_curve, counter_curve, instant_curve
+from jouleline.energy.load import Node, Series
+from jouleline.energy.windows import Windows
+
+# NVIDIA states +-5 % for the power sensor; as the standard uncertainty of an even spread: 0.05 / sqrt(3).
+NVML_GAIN_U = 0.05 / np.sqrt(3)
+AVERAGE_FROM_S = 10.0
+GAP_PERIODS, GAP_S = 10.0, 0.5
+
+_SOURCES = {"rapl": "rapl", "estimate": "estimate"}
+
+
+class DeviceView:
+    """One device with its curves, made once for all its regions."""
+
+    def __init__(self, node: Node, series: Series):
+        self.node, self.series, self.info = node, series, series.info
+        self.counter = counter_curve(series)
+        self.average = average_curve(series)
+        self.instant = instant_curve(series)
+        fast = series.fast
+        good = (fast["status"] == 0) & (np.isfinite(fast["energy_mj"]) | np.isfinite(fast["power_mw"]))
+        self.read_us = fast["t_us"][good]
+        self.period_us = float((node.meta or {}).get("period_ms") or 20.0) * 1e3
+        doubled = [e["period_ms"] * 1e3 for e in node.events if e.get("kind") == "period_doubled"]
+        self.gap_us = max(GAP_PERIODS * max([self.period_us, *doubled]), GAP_S / US)
+
+    def curve_for(self, time_s: float) -> Curve | None:
+        """The best curve there is for a region of this length."""
+        if self.counter is not None:
+            return self.counter
+        if self.average is not None and (time_s >= AVERAGE_FROM_S or self.instant is None):
+            return self.average
+        return self.instant
+
+    def last_us(self) -> float:
+        """Until when energy is known (us); nan when it never is."""
+        curve = self.curve_for(np.inf)
+        return float(curve.t_us[-1]) if curve is not None else np.nan
+
+    def source(self, curve: Curve | None) -> str | None:
+        if curve is None:
+            return None
+        kind = _SOURCES.get(self.info["kind"])
+        return kind or ("nvml_counter" if curve is self.counter else "nvml_power")
+
+
+def device_rows(view: DeviceView, windows: Windows, idle_w: float | None) -> list[dict[str, Any]]:
+    """One row per region of the device (without run_id, verdict and reasons as text): `reasons` is a set."""
+    rows = []
+    start = windows.start_us
+    end = np.where(np.isfinite(windows.end_us), windows.end_us, view.last_us())
+    columns = _vectors(view, start, end)
+    for index in range(len(start)):
+        row = {name: _plain(values[index]) for name, values in columns.items()}
+        row |= {
+            "region": windows.name[index],
+            "ordinal": int(windows.ordinal[index]),
+            "parent": windows.parent[index],
+            "steps": int(windows.steps[index]),
+            "idle_power_w": idle_w,
+        }
+        row["start_us"], row["end_us"] = float(start[index]), float(end[index])
+        row["reasons"] = _reasons(view, row, truncated=not np.isfinite(windows.end_us[index]))
+        rows.append(row)
+    return rows
+
+
+def _plain(value: Any) -> Any:
+    """A Python scalar; nan becomes None."""
+    value = value.item() if isinstance(value, np.generic) else value
+    return None if isinstance(value, float) and not np.isfinite(value) else value
+
+
+def _vectors(view: DeviceView, start: np.ndarray, end: np.ndarray) -> dict[str, np.ndarray]:
+    """What is worked out for all regions at once: one array per column."""
+    time_s = (end - start) * US
+    count = len(start)
+    chosen = [view.curve_for(seconds) for seconds in time_s]
+    columns: dict[str, Any] = {
+        "time_s": time_s,
+        "energy_j": np.full(count, np.nan),
+        "energy_edge_u_j": np.full(count, np.nan),
+        "energy_gap_u_j": np.full(count, np.nan),
+        "n_ticks": np.full(count, np.nan),
+        "method": [curve.method if curve else None for curve in chosen],
+        "energy_source": [view.source(curve) for curve in chosen],
+    }
+    for curve in {id(c): c for c in chosen if c is not None}.values():
+        mine = np.array([c is curve for c in chosen])
+        s, e = start[mine], end[mine]
+        columns["energy_j"][mine] = curve.at(e) - curve.at(s)
+        columns["energy_edge_u_j"][mine] = np.hypot(curve.edge_u(s), curve.edge_u(e))
+        columns["energy_gap_u_j"][mine] = _gap_u(view, curve, s, e)
+        if curve.method == "tick":
+            ticks = np.searchsorted(curve.t_us, e, "right") - np.searchsorted(curve.t_us, s, "left")
+            columns["n_ticks"][mine] = ticks
+    columns["n_ticks"] = [None if np.isnan(n) else int(n) for n in columns["n_ticks"]]
+    energy = columns["energy_j"]
+    gain = NVML_GAIN_U if view.info["kind"] == "gpu" else np.nan
+    columns["energy_gain_u_j"] = gain * energy
+    with np.errstate(divide="ignore", invalid="ignore"):
+        columns["mean_power_w"] = energy / time_s
+    tick_s = view.counter.tick_s if view.counter is not None else np.nan
+    columns["tick_period_s"] = np.full(count, tick_s)
+    for name, curve in (("instant_energy_j", view.instant), ("average_energy_j", view.average)):
+        columns[name] = curve.at(end) - curve.at(start) if curve is not None else np.full(count, np.nan)
+    return columns | _coverage(view, start, end)
+
+
+def _gap_u(view: DeviceView, curve: Curve, start: np.ndarray, end: np.ndarray) -> np.ndarray:
+    """Uncertainty from bridged faults: each one's own, in the share of it that lies in the region; and from
+    power curves, whose gaps are bridged by a straight line: half of the energy in them."""
+    u2 = np.zeros(len(start))
+    for defect in curve.defects:
+        overlap = np.minimum(end, defect.end_us) - np.maximum(start, defect.start_us)
+        share = np.clip(overlap / max(defect.end_us - defect.start_us, 1.0), 0, 1)
+        u2 += (defect.u_j * np.sqrt(share)) ** 2
+    if curve.method.endswith("power"):
+        gaps = np.flatnonzero(
+            np.diff(curve.t_us) > max(view.gap_us, 2.5e6 * (curve.method == "average_power"))
+        )
+        for gap in gaps:
+            inside = np.clip([start, end], curve.t_us[gap], curve.t_us[gap + 1])
+            u2 += (0.5 * (curve.at(inside[1]) - curve.at(inside[0]))) ** 2
+    return np.sqrt(u2)
+
+
+def _coverage(view: DeviceView, start: np.ndarray, end: np.ndarray) -> dict[str, np.ndarray]:
+    """Readings inside, longest gap between readings cut to the region, share not in gaps above the limit."""
+    read = view.read_us
+    count = len(start)
+    if len(read) == 0:
+        return {
+            "n_samples": np.zeros(count, int),
+            "longest_gap_s": (end - start) * US,
+            "covered_fraction": np.zeros(count),
+        }
+    first, last = np.searchsorted(read, start, "left"), np.searchsorted(read, end, "right")
+    edges = np.concatenate(([-np.inf], read, [np.inf]))
+    longest, missing = np.zeros(count), np.zeros(count)
+    wide = np.flatnonzero(np.diff(edges) > view.gap_us)
+    for index in wide:
+        cut = np.minimum(end, edges[index + 1]) - np.maximum(start, edges[index])
+        missing += np.maximum(cut, 0)
+    steps = np.diff(edges)
+    for index in range(count):
+        inner = steps[first[index] + 1 : last[index]]
+        ends = (
+            min(edges[first[index] + 1], end[index]) - start[index],
+            end[index] - max(edges[last[index]], start[index]),
+        )
+        longest[index] = max(*ends, inner.max() if len(inner) else 0.0)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        covered = np.where(end > start, 1 - missing / (end - start), np.nan)
+    return {"n_samples": last - first, "longest_gap_s": longest * US, "covered_fraction": covered}
+
+
+def _reasons(view: DeviceView, row: dict[str, Any], truncated: bool) -> set[str]:
+    """Reason codes that the energy reading itself gives."""
+    found = {"truncated"} if truncated else set()
+    if not row["time_s"] or row["time_s"] <= 0:
+        return found | {"zero_length"}
+    if row["energy_j"] is None:
+        return found | _why_unknown(view, row)
+    uncertain = np.hypot(row["energy_edge_u_j"] or 0.0, row["energy_gap_u_j"] or 0.0)
+    share = uncertain / row["energy_j"] if row["energy_j"] > 0 else np.inf
+    if share > v.EDGE_INVALID:
+        found.add("edge_too_uncertain")
+    elif share > v.EDGE_DEGRADED:
+        found.add("edge_uncertain")
+    if row["method"] == "tick" and row["n_ticks"] < v.FEWEST_TICKS:
+        found.add("too_few_ticks")
+    if row["longest_gap_s"] / US > view.gap_us:
+        found.add("gap")
+    curve = view.curve_for(row["time_s"])
+    for defect in curve.defects:
+        if defect.start_us < row["end_us"] and defect.end_us > row["start_us"]:
+            found.add(defect.code)
+    return found | _cross_checks(view, row)
+
+
+def _why_unknown(view: DeviceView, row: dict[str, Any]) -> set[str]:
+    read = view.read_us
+    if len(read) == 0:
+        return {"device_missing"}
+    meta = view.node.meta or {}
+    lost = meta.get("end_us") and read[-1] < min(row["end_us"], meta["end_us"]) - view.gap_us
+    return {"edges_unbracketed", "device_lost"} if lost else {"edges_unbracketed"}
+
+
+def _cross_checks(view: DeviceView, row: dict[str, Any]) -> set[str]:
+    """Counter against the average power, and the instant power against the counter."""
+    if view.info["kind"] != "gpu":
+        return set()
+    found = set()
+    energy, average, instant = row["energy_j"], row["average_energy_j"], row["instant_energy_j"]
+    if row["method"] != "tick":
+        found.add("no_counter")
+        if row["method"] == "instant_power" and average and abs(instant / average - 1) > v.ALIAS_SHARE:
+            found.add("alias_error")
+        return found
+    if average is None:
+        if row["time_s"] >= v.COUNTER_WINDOW_S:
+            found.add("unchecked_average")
+    elif row["time_s"] >= v.COUNTER_WINDOW_S:
+        off = abs(energy / average - 1)
+        if off > v.COUNTER_INVALID:
+            found.add("counter_contradicted")
+        elif off > v.COUNTER_DEGRADED:
+            found.add("counter_mismatch")
+    return found

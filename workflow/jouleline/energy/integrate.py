@@ -1,0 +1,169 @@
+"""The energy of every marked region of a run: one row per device, one for all of them together."""
+
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from jouleline.energy.device_regions import DeviceView, device_rows
+from jouleline.energy.load import Measurement, Node, Series, load_run
+from jouleline.energy.state import add_state, event_reasons, idle_power
+from jouleline.energy.verdict import decide
+from jouleline.energy.windows import NODE_RANK, windows_of
+from jouleline.measure.events import utc
+from jouleline.schemas.energy import REGIONS
+
+
+def regions(measurement: Measurement) -> list[dict[str, Any]]:
+    """Rows of the regions table (every column; None where unknown), in order of region, then node and device.
+
+    Always at least one row: a measurement without a region gives one invalid row that says why.
+    """
+    rows = []
+    for node in measurement.nodes:
+        for series in node.devices:
+            if series.info.get("role") != "other":
+                rows += _series_rows(measurement, node, series)
+    keys: dict[tuple[str, int], list[dict]] = {}
+    for row in rows:
+        keys.setdefault((row["region"], row["ordinal"]), []).append(row)
+    if not keys:
+        return [_finish(measurement, _nothing(measurement))]
+    finished = []
+    for parts in keys.values():
+        total = _total(measurement, parts)
+        finished += [_finish(measurement, part) for part in parts] + [_finish(measurement, total)]
+    return finished
+
+
+def unreadable(run_id: str) -> dict[str, Any]:
+    """The row of a run that cannot be read at all: invalid, nothing known."""
+    verdict, reasons = decide({"run_unreadable"})
+    return dict.fromkeys(REGIONS.names) | {"run_id": run_id, "verdict": verdict, "reasons": reasons}
+
+
+def runs_regions(runs_dir: str | Path, run_ids: Iterable[str]) -> list[dict[str, Any]]:
+    """Rows of many runs; one that cannot be read gives one invalid row and does not stop the others."""
+    rows = []
+    for run_id in run_ids:
+        try:
+            rows += [row | {"run_id": run_id} for row in regions(load_run(Path(runs_dir) / run_id))]
+        # Whatever is wrong with one run's files must not cost the other runs their numbers.
+        except Exception as error:
+            print(f"{run_id}: {error}", file=sys.stderr)
+            rows.append(unreadable(run_id))
+    return rows
+
+
+def _series_rows(measurement: Measurement, node: Node, series: Series) -> list[dict[str, Any]]:
+    view = DeviceView(node, series)
+    windows = windows_of(node, series)
+    idle_w = idle_power(node, view)
+    rows = device_rows(view, windows, idle_w)
+    meta, info = node.meta or {}, series.info
+    offset_us = meta.get("start_utc_us", 0) - meta.get("start_us", 0)
+    real = [rank for rank in windows.ranks if rank != NODE_RANK]
+    for row in rows:
+        add_state(node, series, row)
+        row["reasons"] |= event_reasons(node, info["index"], row["start_us"], row["end_us"])
+        row |= {
+            "node": node.number,
+            "host": meta.get("host"),
+            "rank": real[0] if len(real) == 1 else None,
+            "device_uuid": info["uuid"],
+            "device_name": info.get("name"),
+            "role": info.get("role"),
+            "start_utc": utc(int(row["start_us"] + offset_us)),
+            "end_utc": utc(int(row["end_us"] + offset_us)) if np.isfinite(row["end_us"]) else None,
+        }
+        if info.get("mig"):
+            row["reasons"].add("mig_shared")
+    return rows
+
+
+def _missing(measurement: Measurement, key: tuple[str, int]) -> set[str]:
+    """What the run should have and this region has not: nodes, ranks, paired devices."""
+    found = set()
+    marked = 0
+    for node in measurement.nodes:
+        if node.meta is None or not node.devices:
+            found.add("node_missing")
+        known = {uuid for s in node.devices for uuid in (s.info["uuid"], *(s.info.get("mig") or []))}
+        gpus = any(s.info["kind"] == "gpu" for s in node.devices)
+        if gpus and any(uuid not in known for uuid in node.rank_devices.values()):
+            found.add("wrong_pairing")
+        for ranks in node.ranks:
+            here = zip(ranks.name, ranks.ordinal.tolist())
+            marked += ranks.rank != NODE_RANK and key in set(here)
+    if measurement.expected_ranks is not None and marked < measurement.expected_ranks:
+        found.add("rank_missing")
+    return found
+
+
+def _total(measurement: Measurement, parts: list[dict[str, Any]]) -> dict[str, Any]:
+    """The job's devices together: energies add, edge and gap uncertainties add in squares, gains add
+    plainly."""
+    jobs = [part for part in parts if part["role"] == "job"]
+    hosts = [part for part in parts if part["role"] == "host"]
+    first = jobs[0] if jobs else parts[0]
+    key = (first["region"], first["ordinal"])
+    total = {name: first[name] for name in ("region", "ordinal", "parent", "steps")}
+    total["reasons"] = set().union(*(part["reasons"] for part in jobs or parts), _missing(measurement, key))
+    if not jobs:
+        total["reasons"].add("device_missing")
+    devices = sum(s.info.get("role") == "job" for node in measurement.nodes for s in node.devices)
+    if len(jobs) < devices:
+        total["reasons"].add("rank_missing")
+
+    def add(column, combine=sum, rows=jobs):
+        values = [row.get(column) for row in rows]
+        return combine(values) if values and all(value is not None for value in values) else None
+
+    def squares(values):
+        return float(np.sqrt(np.sum(np.square(values))))
+
+    total |= {name: add(name) for name in ("energy_j", "energy_gain_u_j", "idle_power_w")}
+    total |= {name: add(name) for name in ("instant_energy_j", "average_energy_j", "n_samples", "n_ticks")}
+    total |= {name: add(name, squares) for name in ("energy_edge_u_j", "energy_gap_u_j")}
+    total |= {name: add(name, min) for name in ("start_utc", "temperature_start_c", "covered_fraction")}
+    total |= {name: add(name, max) for name in ("end_utc", "time_s", "longest_gap_s", "tick_period_s")}
+    total |= {name: add(name, max) for name in ("temperature_end_c", "temperature_max_c")}
+    total |= {name: add(name, max) for name in ("throttle_thermal_fraction", "throttle_power_fraction")}
+    total["host_energy_j"] = add("energy_j", sum, hosts)
+    total["sm_clock_mhz"] = add("sm_clock_mhz", lambda values: sum(values) / len(values))
+    for name in ("energy_source", "method", "device_name"):
+        kinds = {part.get(name) for part in jobs}
+        total[name] = kinds.pop() if len(kinds) == 1 else None
+    if total["energy_source"] is None and jobs:
+        # A counter on one device and power on another: the weaker of the two names the sum.
+        sources = {part.get("energy_source") for part in jobs}
+        total["energy_source"] = "nvml_power" if sources == {"nvml_counter", "nvml_power"} else None
+    if total["energy_j"] is not None and total["time_s"]:
+        total["mean_power_w"] = total["energy_j"] / total["time_s"]
+    return total
+
+
+def _nothing(measurement: Measurement) -> dict[str, Any]:
+    reasons = {"no_regions"}
+    if any(node.meta is None or not node.devices for node in measurement.nodes):
+        reasons.add("node_missing")
+    return {"reasons": reasons}
+
+
+def _finish(measurement: Measurement, row: dict[str, Any]) -> dict[str, Any]:
+    """Add the verdict; an invalid region has no energy."""
+    verdict, reasons = decide(row["reasons"])
+    row = {name: row.get(name) for name in REGIONS.names} | {
+        "run_id": measurement.run_id,
+        "verdict": verdict,
+        "reasons": reasons,
+    }
+    if row["idle_power_w"] is not None and row["time_s"] is not None:
+        row["idle_energy_j"] = row["idle_power_w"] * row["time_s"]
+    if verdict == "invalid":
+        row |= dict.fromkeys(
+            ("energy_j", "energy_edge_u_j", "energy_gap_u_j", "energy_gain_u_j", "mean_power_w")
+        )
+    return row

@@ -1,0 +1,197 @@
+"""Marks in a trainer: where regions begin and end, where steps are, which device the rank runs on.
+
+    from jouleline.measure import region, step
+
+    with region("epoch"):
+        for batch in loader:
+            train(batch)
+            step()
+
+The environment variable JOULELINE_MARKERS names the folder; without it every call does nothing. One file per
+rank, append only, one write(2) of 64 bytes per mark: a mark is in the kernel when the call returns, so
+killing the process loses none. A mark that cannot be written (full disk) is dropped: the trainer is never
+harmed, and the hole in the numbering is found on reading. Standard library only; torch is used only if it is
+already imported.
+"""
+
+import itertools
+import os
+import struct
+import sys
+import time
+import zlib
+
+ENVIRONMENT = "JOULELINE_MARKERS"
+MAGIC = 0x4A4C
+VERSION = 1
+START, END, STEP, DEVICE = 1, 2, 3, 4
+NAME_BYTES = 32
+
+# magic, version, kind, seq, t_ns, id, parent, rank, name; then the CRC-32 of these 60 bytes.
+BODY = struct.Struct("<HBBIqIIi32s")
+CHECK = struct.Struct("<I")
+RECORD_BYTES = BODY.size + CHECK.size
+
+
+class MarkerFile:
+    """The file of one rank. `path` is `rank-<r>.bin`, with the pid added when another process has that
+    name."""
+
+    def __init__(self, folder: str, rank: int):
+        os.makedirs(folder, exist_ok=True)
+        self.rank = rank
+        self.lost = 0
+        self.numbers = itertools.count()
+        self.ids = itertools.count(1)
+        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_EXCL | os.O_CLOEXEC
+        try:
+            self.path = os.path.join(folder, f"rank-{rank}.bin")
+            self.handle = os.open(self.path, flags, 0o644)
+        except FileExistsError:
+            self.path = os.path.join(folder, f"rank-{rank}.{os.getpid()}.bin")
+            self.handle = os.open(self.path, flags & ~os.O_EXCL, 0o644)
+
+    def write(self, kind: int, t_ns: int, identity: int, parent: int, name: bytes = b"") -> None:
+        """Append one record."""
+        body = BODY.pack(
+            MAGIC, VERSION, kind, next(self.numbers) & 0xFFFFFFFF, t_ns, identity, parent, self.rank, name
+        )
+        # A mark that is lost leaves a hole in the numbering, which the reader reports.
+        try:
+            os.write(self.handle, body + CHECK.pack(zlib.crc32(body)))
+        except OSError:
+            self.lost += 1
+
+
+class _State:
+    """What this process has open. Made anew after a fork: a child is not the rank that its parent is."""
+
+    def __init__(self):
+        self.file = None
+        self.closed = False
+        self.open_regions = []
+        self.steps = itertools.count()
+        self.pending = []
+
+    def marker_file(self) -> MarkerFile | None:
+        if self.file is None and not self.closed:
+            folder = os.environ.get(ENVIRONMENT)
+            rank = os.environ.get("RANK") or os.environ.get("SLURM_PROCID") or "0"
+            try:
+                self.file = MarkerFile(folder, int(rank)) if folder else None
+            except (OSError, ValueError) as error:
+                print(f"jouleline: no markers in {folder}: {error}", file=sys.stderr)
+            self.closed = self.file is None
+        return self.file
+
+
+_state = _State()
+
+
+def _forget() -> None:
+    global _state
+    _state = _State()
+
+
+os.register_at_fork(after_in_child=_forget)
+
+
+def _cuda():
+    """torch.cuda where the program already uses a GPU, else None."""
+    torch = sys.modules.get("torch")
+    cuda = getattr(torch, "cuda", None)
+    return cuda if cuda is not None and cuda.is_initialized() else None
+
+
+def encode_name(name: str) -> bytes:
+    """A region name as the record holds it; raises ValueError above 32 bytes of UTF-8."""
+    encoded = name.encode("utf-8")
+    if not encoded or len(encoded) > NAME_BYTES:
+        raise ValueError(f"region name {name!r} must have 1 to {NAME_BYTES} bytes; shorten it")
+    return encoded
+
+
+class region:
+    """Context manager that marks a region; regions nest. Both edges come after a device synchronize.
+
+    `synchronize=False` leaves the device running (the edge then says when the host got there).
+    """
+
+    def __init__(self, name: str, synchronize: bool = True):
+        self.name = encode_name(name)
+        self.synchronize = synchronize
+
+    def __enter__(self):
+        state = self.state = _state
+        file = self.file = state.marker_file()
+        if file is None:
+            return self
+        self.identity = next(file.ids)
+        self.parent = state.open_regions[-1].identity if state.open_regions else 0
+        self.origin = None
+        cuda = _cuda()
+        if cuda is not None and self.synchronize:
+            cuda.synchronize()
+            self.origin = cuda.Event(enable_timing=True)
+            self.origin.record()
+        self.start_ns = time.monotonic_ns()
+        file.write(START, self.start_ns, self.identity, self.parent, self.name)
+        state.open_regions.append(self)
+        return self
+
+    def __exit__(self, *exception):
+        if self.file is None or self.state is not _state:
+            return False
+        cuda = _cuda()
+        if cuda is not None and self.synchronize:
+            cuda.synchronize()
+        end_ns = time.monotonic_ns()
+        if self.state.pending:
+            self._write_steps()
+        self.file.write(END, end_ns, self.identity, self.parent, self.name)
+        if self in self.state.open_regions:
+            self.state.open_regions.remove(self)
+        return False
+
+    def _write_steps(self):
+        """Place the steps of this region on the host's clock: start of the region plus the GPU's own time."""
+        mine = [entry for entry in self.state.pending if entry[1] is self]
+        self.state.pending = [entry for entry in self.state.pending if entry[1] is not self]
+        for number, _, event in mine:
+            t_ns = self.start_ns + int(self.origin.elapsed_time(event) * 1e6)
+            self.file.write(STEP, t_ns, number, self.identity)
+
+
+def step(number: int | None = None) -> None:
+    """Mark the end of a training step (numbered from 0 when not given). On a GPU it is timed by a CUDA event
+    on the current stream, without a stall, and written when the region around it ends."""
+    state = _state
+    file = state.marker_file()
+    if file is None:
+        return
+    number = next(state.steps) if number is None else number
+    around = state.open_regions[-1] if state.open_regions else None
+    cuda = _cuda()
+    if cuda is not None and around is not None and around.origin is not None:
+        event = cuda.Event(enable_timing=True)
+        event.record()
+        state.pending.append((number, around, event))
+        return
+    file.write(STEP, time.monotonic_ns(), number, around.identity if around else 0)
+
+
+def report_device(uuid: str) -> None:
+    """Say which device this rank runs on (`GPU-...`, `MIG-...`), for the sidecar to be checked against."""
+    file = _state.marker_file()
+    if file is None:
+        return
+    kind, _, digits = uuid.partition("-")
+    packed = digits.replace("-", "").encode()[:NAME_BYTES]
+    file.write(DEVICE, time.monotonic_ns(), os.getpid(), 1 if kind == "MIG" else 0, packed)
+
+
+def device_uuid(parent: int, name: str) -> str:
+    """The UUID that `report_device` packed: prefix by `parent`, 32 hexadecimal digits in `name`."""
+    prefix = "MIG" if parent == 1 else "GPU"
+    groups = (name[:8], name[8:12], name[12:16], name[16:20], name[20:])
+    return "-".join((prefix, *groups))

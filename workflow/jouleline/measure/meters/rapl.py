@@ -1,0 +1,110 @@
+"""RAPL by Linux powercap: the energy of the CPU packages and their memory.
+
+Files: /sys/class/powercap/intel-rapl:<p>/{name,energy_uj,max_energy_range_uj} and the subzones
+intel-rapl:<p>:<k>. A package already contains its core and uncore subzones, so only packages and dram count;
+psys and the copies under intel-rapl-mmio are left out. The counter wraps at max_energy_range_uj (262 kJ,
+about half an hour at 150 W).
+"""
+
+import os
+from pathlib import Path
+
+from jouleline.errors import UserError
+from jouleline.measure.meters import FAST, NO_METER, LaneSpec, Options
+
+# Where the files are; a container may have /sys of the host somewhere else.
+ROOT_ENVIRONMENT = "JOULELINE_POWERCAP"
+ROOT = "/sys/class/powercap"
+
+
+def zones(root: Path) -> list[Path]:
+    """The zones to sum: every package, and every dram that a package does not contain."""
+    found = []
+    for zone in sorted(root.glob("intel-rapl:*")):
+        try:
+            name = (zone / "name").read_text().strip()
+        except OSError:
+            continue
+        if name.startswith("package") or name == "dram":
+            found.append(zone)
+    return found
+
+
+class Zone:
+    """One counter, unwrapped: energy in mJ since it was opened."""
+
+    def __init__(self, path: Path):
+        self.path = path
+        self.label = f"{(path / 'name').read_text().strip()} ({path.name})"
+        self.range_uj = int((path / "max_energy_range_uj").read_text())
+        try:
+            self.handle = os.open(path / "energy_uj", os.O_RDONLY)
+        except PermissionError as error:
+            remedy = "let an administrator run: chmod a+r " + str(path / "energy_uj")
+            raise UserError(f"no permission to read {path / 'energy_uj'}; {remedy}", NO_METER) from error
+        self.last_uj = self._raw()
+        self.total_uj = 0
+
+    def _raw(self) -> int:
+        return int(os.pread(self.handle, 32, 0))
+
+    def read_mj(self) -> int:
+        raw = self._raw()
+        # Modulo the range: right for one wrap between readings, which takes minutes.
+        self.total_uj += (raw - self.last_uj) % (self.range_uj + 1)
+        self.last_uj = raw
+        return round(self.total_uj * 1e-3)
+
+
+class RaplMeter:
+    """Packages and memory of the node; one device per zone, all of them summed for the job.
+
+    `first_index` and `role` let it stand beside the GPUs as the host's energy. Raises UserError with exit
+    code 3 when there is no zone or no permission.
+    """
+
+    name = "rapl"
+    energy_source = "rapl"
+
+    def __init__(self, options: Options, first_index: int = 0, role: str = "job"):
+        self.options = options
+        self.first_index = first_index
+        root = Path(os.environ.get(ROOT_ENVIRONMENT, ROOT))
+        self.zones = [Zone(path) for path in zones(root)]
+        if not self.zones:
+            message = f"no RAPL zones under {root} (Intel or AMD Linux on bare metal has them)"
+            raise UserError(f"{message}; use --meter estimate for a declared estimate", NO_METER)
+        self.devices = [
+            {
+                "index": first_index + number,
+                "uuid": f"rapl:{options.node}:{zone.path.name}",
+                "name": zone.label,
+                "kind": "rapl",
+                "role": role,
+                "counter": "continuous",
+            }
+            for number, zone in enumerate(self.zones)
+        ]
+        self.capabilities = {"energy_counter": True}
+        self.facts = {"powercap": str(root)}
+
+    def read(self, target: int) -> tuple[int, int | None, None]:
+        """status (errno), energy_mj, power_mw (never known)."""
+        try:
+            return 0, self.zones[target - self.first_index].read_mj(), None
+        except OSError as error:
+            return error.errno or -1, None, None
+        except ValueError:
+            return -1, None, None
+
+    def lanes(self) -> list[LaneSpec]:
+        columns = ("status", "energy_mj", "power_mw")
+        targets = [device["index"] for device in self.devices]
+        return [LaneSpec("rapl", FAST, self.options.period_s, columns, targets, self.read)]
+
+    def check(self) -> list[dict]:
+        return []
+
+    def close(self) -> None:
+        for zone in self.zones:
+            os.close(zone.handle)

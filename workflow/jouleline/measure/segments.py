@@ -1,0 +1,144 @@
+"""Samples on disk: closed segments while measuring, one compact file at the end.
+
+A Parquet file without its footer is unreadable, so each segment is written under a temporary name, flushed to
+disk and renamed: after a SIGKILL every file there is is whole and at most one flush is lost.
+"""
+
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from jouleline.files import atomic_path
+from jouleline.schemas.samples import SAMPLES
+
+FLUSH_S = 4.0
+# Rows kept in memory while the disk is full; above it every second fast row is dropped.
+PENDING_ROWS = 200_000
+PARTS = "samples"
+COMPACT = "samples.parquet"
+SORT = [("node", "ascending"), ("device", "ascending"), ("lane", "ascending"), ("t_us", "ascending")]
+_LEADING = ("device", "t_us", "call_us", "late_us")
+
+
+def rows_to_table(batches, node: int = 0) -> pa.Table:
+    """Arrow table of the samples schema from (LaneSpec, rows) pairs as the lanes keep them."""
+    schema = SAMPLES.arrow_schema()
+    tables = []
+    for spec, rows in batches:
+        device, t_us, call_us, late_us, values = zip(*rows)
+        columns = dict(zip(_LEADING, (device, t_us, call_us, late_us)))
+        columns |= dict(zip(spec.columns, zip(*values)))
+        count = len(rows)
+        columns |= {"node": np.full(count, node, np.int32), "lane": np.full(count, spec.lane, np.int32)}
+        arrays = [
+            pa.array(columns[item.name], item.type) if item.name in columns else pa.nulls(count, item.type)
+            for item in schema
+        ]
+        tables.append(pa.table(arrays, schema=schema))
+    return pa.concat_tables(tables) if tables else schema.empty_table()
+
+
+def write_compact(table: pa.Table, path: Path) -> None:
+    """Write a sorted samples table: differences of neighbours, then zstd (4 to 8 bytes per row)."""
+    deltas = dict.fromkeys(SAMPLES.names, "DELTA_BINARY_PACKED")
+    with atomic_path(path) as temporary:
+        pq.write_table(
+            table, temporary, compression="zstd", compression_level=9, use_dictionary=False,
+            column_encoding=deltas, write_statistics=False, row_group_size=1 << 20,
+        )  # fmt: skip
+
+
+def read_samples(folder: Path) -> pa.Table:
+    """The samples of a measurement directory: the compact file, or else the segments that there are.
+
+    An empty table when there is neither. Segments are whole by construction; one that is not raises
+    ArrowInvalid.
+    """
+    compact = folder / COMPACT
+    if compact.exists():
+        return pq.ParquetFile(compact).read(use_threads=False)
+    parts = sorted((folder / PARTS).glob("part-*.parquet"))
+    if not parts:
+        return SAMPLES.arrow_schema().empty_table()
+    return pa.concat_tables([pq.ParquetFile(part).read(use_threads=False) for part in parts])
+
+
+def compact(folder: Path, target: Path) -> int:
+    """Merge the segments of `folder` into one sorted file in `target`; the segments go only when the row
+    counts agree. Returns the number of rows."""
+    table = read_samples(folder).sort_by(SORT)
+    write_compact(table, target / COMPACT)
+    written = pq.ParquetFile(target / COMPACT).metadata.num_rows
+    if written != table.num_rows:
+        raise OSError(f"{target / COMPACT} has {written} rows, expected {table.num_rows}")
+    for part in (folder / PARTS).glob("part-*.parquet"):
+        part.unlink()
+    (folder / PARTS).rmdir()
+    return written
+
+
+class SegmentWriter(threading.Thread):
+    """Flushes the lanes every few seconds. On a full disk rows wait in memory and are thinned, and it is
+    said."""
+
+    def __init__(self, folder: Path, take, events):
+        super().__init__(name="segments", daemon=True)
+        self.folder = folder / PARTS
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.take = take
+        self.events = events
+        self.number = 0
+        self.rows_written = 0
+        self.pending: list[pa.Table] = []
+        self.failing = False
+        self._end = threading.Event()
+
+    def run(self) -> None:
+        due = time.monotonic() + FLUSH_S
+        while not self._end.wait(max(due - time.monotonic(), 0)):
+            self.flush()
+            due = max(due + FLUSH_S, time.monotonic())
+
+    def flush(self) -> None:
+        """Write what the lanes have as one segment. Never raises on a disk that cannot take it."""
+        table = rows_to_table(self.take())
+        if table.num_rows:
+            self.pending.append(table)
+        if not self.pending:
+            return
+        table = pa.concat_tables(self.pending)
+        try:
+            with atomic_path(self.folder / f"part-{self.number:06d}.parquet") as temporary:
+                pq.write_table(
+                    table, temporary, compression="zstd", compression_level=1, use_dictionary=False
+                )
+        except OSError as error:
+            self._keep(table, error)
+            return
+        self.number += 1
+        self.rows_written += table.num_rows
+        self.pending = []
+        if self.failing:
+            self.failing = False
+            self.events.add("disk_recovered")
+
+    def _keep(self, table: pa.Table, error: OSError) -> None:
+        if not self.failing:
+            self.failing = True
+            self.events.add("disk_failed", message=str(error))
+        if table.num_rows > PENDING_ROWS:
+            even = pa.array(np.arange(table.num_rows) % 2 == 0)
+            table = table.filter(pc.or_(even, pc.equal(table["lane"], 1)))
+            self.events.add("samples_thinned", rows=table.num_rows)
+        self.pending = [table]
+
+    def finish(self) -> None:
+        """End the thread and write the last segment."""
+        self._end.set()
+        self.join()
+        self.flush()

@@ -1,0 +1,293 @@
+"""The sidecar: one process per node that samples the meters while others train.
+
+    python -m jouleline.measure.sidecar --out DIR [--meter auto|nvml|rapl|estimate] [--period-ms 20]
+        [--gpus auto|UUID,...] [--root-pid PID] [--idle-s 1.0] [--estimate '{"w_per_core": 10, "idle_w": 5}']
+
+It writes DIR/ready.json when the idle baseline is done and load may start, and ends on DIR/stop, SIGTERM,
+SIGINT, SIGUSR1, or the death of its parent or of --root-pid. Exit codes: 0 done, 2 bad input, 3 no such
+meter, 4 another sidecar measures this node for this job. It is a process of its own because a sampling thread
+in a busy trainer runs milliseconds late. It never imports torch and never makes a CUDA context.
+"""
+
+import argparse
+import contextlib
+import ctypes
+import json
+import os
+import resource
+import signal
+import socket
+import sys
+import time
+from pathlib import Path
+
+from jouleline.errors import UserError
+from jouleline.files import write_json
+from jouleline.measure.events import EventLog, utc
+from jouleline.measure.meters import Options, open_meter
+from jouleline.measure.sidecar_lanes import Lanes
+
+WATCH_S = 0.05
+CHECK_S = 1.0
+CLOCK_STEP_US = 100_000
+OTHER_SIDECAR = 4
+PR_SET_PDEATHSIG = 1
+# The main thread and the writer must not hold the interpreter when a reading is due.
+SWITCH_INTERVAL_S = 0.0005
+
+
+def node_name() -> str:
+    """The name of this node: Slurm's, where there are several on one host, else the host's."""
+    return os.environ.get("SLURMD_NODENAME") or socket.gethostname()
+
+
+def claim_node(folder: Path) -> socket.socket:
+    """Take this node for this job (without Slurm: this folder). The kernel frees the name when the process
+    dies.
+
+    Raises UserError with exit code 4 when another sidecar has it.
+    """
+    job = os.environ.get("SLURM_JOB_ID")
+    key = f"{job}@{node_name()}" if job else os.path.realpath(folder)
+    name = f"\0jouleline-sidecar-{os.getuid()}-{key}"[:100]
+    claim = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    try:
+        claim.bind(name)
+    except OSError as error:
+        what = f"job {job} on {node_name()}" if job else str(folder)
+        message = f"another sidecar already measures {what}; stop it, or measure one run at a time"
+        raise UserError(message, OTHER_SIDECAR) from error
+    return claim
+
+
+def clear(folder: Path) -> None:
+    """Remove what an earlier measurement left in `folder`: two must never be read as one."""
+    names = ("stop", "ready.json", "meta.json", "events.jsonl", "samples.parquet")
+    for old in (
+        *(folder / name for name in names),
+        *folder.glob("markers/rank-*.bin"),
+        *folder.glob("samples/*"),
+    ):
+        old.unlink(missing_ok=True)
+
+
+def alive(pid: int) -> bool:
+    """Whether the process is there (a zombie is not)."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as handle:
+            stat = handle.read()
+    except OSError:
+        return False
+    return stat[stat.rindex(b")") + 2 : stat.rindex(b")") + 3] not in (b"Z", b"X")
+
+
+class Sidecar:
+    """One measurement from start to end; `run` returns the exit code."""
+
+    def __init__(self, options: argparse.Namespace):
+        self.options = options
+        self.folder = Path(options.out)
+        self.parent = os.getppid()
+        self.stopped_by: str | None = None
+        self.clock_offset_us: int | None = None
+
+    def run(self) -> int:
+        self._catch_signals()
+        claim = self._prepare()
+        # pyarrow is needed only by the writer: the meter is opened first, so that its errors come fast.
+        from jouleline.measure.segments import SegmentWriter, compact
+
+        self.lanes = Lanes(self.meter.lanes(), self.events)
+        scratch = Path(self.options.scratch) if self.options.scratch else self.folder
+        self.writer = SegmentWriter(scratch, self.lanes.take, self.events)
+        self._write_meta(ended=False)
+        self.events.add("started", pid=os.getpid())
+        self.lanes.start()
+        self.writer.start()
+        self._idle("before")
+        if self.stopped_by is None:
+            write_json(self.folder / "ready.json", self._ready())
+        self._wait()
+        if self.stopped_by == "stop file":
+            self._idle("after")
+        self.lanes.stop()
+        self.writer.finish()
+        try:
+            compact(scratch, self.folder)
+        except (OSError, UserError) as error:
+            self.events.add("not_compacted", message=str(error))
+        self.events.add("ended", by=self.stopped_by)
+        self.events.retry()
+        with contextlib.suppress(OSError, UserError):
+            self._write_meta(ended=True)
+        claim.close()
+        return 0
+
+    def _prepare(self) -> socket.socket:
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            (self.folder / "markers").mkdir(exist_ok=True)
+        except OSError as error:
+            message = f"cannot write {self.folder}: {error.strerror}; choose another folder with --out"
+            raise UserError(message) from error
+        if not os.access(self.folder, os.W_OK):
+            raise UserError(
+                f"cannot write {self.folder}: permission denied; choose another folder with --out"
+            )
+        claim = claim_node(self.folder)
+        clear(self.folder)
+        watts = json.loads(self.options.estimate)
+        self.root_pid = self.options.root_pid or self.parent
+        self.meter = open_meter(
+            self.options.meter,
+            Options(
+                root_pid=self.root_pid,
+                period_s=self.options.period_ms * 1e-3,
+                node=node_name(),
+                gpus=self.options.gpus,
+                watts_per_core=float(watts.get("w_per_core", 10.0)),
+                idle_watts=float(watts.get("idle_w", 5.0)),
+            ),
+        )
+        self.events = EventLog(self.folder)
+        sys.setswitchinterval(SWITCH_INTERVAL_S)
+        return claim
+
+    def _catch_signals(self) -> None:
+        def stop(number, _frame):
+            if number != signal.SIGHUP:
+                self.stopped_by = self.stopped_by or signal.Signals(number).name
+
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGHUP):
+            signal.signal(number, stop)
+        # The parent's death wakes the wait; `_parents_alive` then decides (the signal also comes when only
+        # the thread that started us has ended).
+        with contextlib.suppress(OSError, AttributeError):
+            ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGHUP)
+
+    def _parents_alive(self) -> bool:
+        return os.getppid() == self.parent and alive(self.root_pid)
+
+    def _turn(self) -> None:
+        """One turn of the main thread: stuck calls, stop file, parents."""
+        time.sleep(WATCH_S)
+        self.lanes.watch()
+        if self.stopped_by is None and (self.folder / "stop").exists():
+            self.stopped_by = "stop file"
+        if self.stopped_by is None and not self._parents_alive():
+            self.stopped_by = "death of the parent"
+
+    def _check(self) -> None:
+        """Once a second: wall clock, the meter's own checks, events that wait for the disk."""
+        offset_us = time.time_ns() // 1000 - time.monotonic_ns() // 1000
+        if self.clock_offset_us is not None and abs(offset_us - self.clock_offset_us) > CLOCK_STEP_US:
+            self.events.add("clock_step", step_s=round((offset_us - self.clock_offset_us) * 1e-6, 3))
+        self.clock_offset_us = offset_us
+        for event in self.meter.check():
+            self.events.add(**event)
+        self.events.retry()
+
+    def _wait(self) -> None:
+        due = time.monotonic()
+        while self.stopped_by is None:
+            if time.monotonic() >= due:
+                self._check()
+                due += CHECK_S
+            self._turn()
+
+    def _idle(self, phase: str) -> None:
+        """Sample for idle_s seconds with no load, and log from when to when."""
+        start_us = time.monotonic_ns() // 1000
+        until = time.monotonic() + self.options.idle_s
+        while time.monotonic() < until and self.stopped_by in (None, "stop file"):
+            time.sleep(min(WATCH_S, max(until - time.monotonic(), 0)))
+            self.lanes.watch()
+        if self.options.idle_s > 0:
+            self.events.add("idle", phase=phase, start_us=start_us, end_us=time.monotonic_ns() // 1000)
+
+    def _ready(self) -> dict:
+        return {
+            "pid": os.getpid(),
+            "meter": self.meter.name,
+            "energy_source": self.meter.energy_source,
+            "devices": self.meter.devices,
+            "capabilities": self.meter.capabilities,
+        }
+
+    def _write_meta(self, ended: bool) -> None:
+        now_us, mono_us = time.time_ns() // 1000, time.monotonic_ns() // 1000
+        if not ended:
+            self.started = {"started_utc": utc(now_us), "start_utc_us": now_us, "start_us": mono_us}
+        usage = resource.getrusage(resource.RUSAGE_SELF)
+        slurm = {key.lower(): value for key, value in sorted(os.environ.items()) if key in _SLURM}
+        meta = {
+            "schema": 1,
+            "node": node_name(),
+            "host": socket.gethostname(),
+            "slurm": slurm,
+            **self.started,
+            "ended_utc": utc(now_us) if ended else None,
+            "end_us": mono_us if ended else None,
+            "stopped_by": self.stopped_by,
+            "period_ms": self.options.period_ms,
+            "root_pid": self.root_pid,
+            "scratch": self.options.scratch,
+            **self._ready(),
+            "facts": self.meter.facts,
+            "sidecar": {
+                "rows": self.writer.rows_written,
+                "skipped": sum(lane.skipped for lane in self.lanes.lanes),
+                "cpu_s": round(usage.ru_utime + usage.ru_stime, 3),
+                "peak_rss_mib": round(usage.ru_maxrss / 1024, 1),
+            },
+        }
+        write_json(self.folder / "meta.json", meta)
+
+
+_SLURM = (
+    "SLURM_JOB_ID",
+    "SLURM_STEP_ID",
+    "SLURM_NODEID",
+    "SLURM_NNODES",
+    "SLURMD_NODENAME",
+    "SLURM_JOB_PARTITION",
+)
+
+
+def parse(argv: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="jouleline.measure.sidecar", description="Sample this node's meters."
+    )
+    parser.add_argument("--out", required=True, help="measurement directory")
+    parser.add_argument("--meter", choices=("auto", "nvml", "rapl", "estimate"), default="auto")
+    parser.add_argument("--period-ms", type=float, default=20.0, help="period of the fast lane")
+    parser.add_argument(
+        "--gpus", default="auto", help="auto (CUDA_VISIBLE_DEVICES) or UUIDs, comma-separated"
+    )
+    parser.add_argument(
+        "--root-pid", type=int, help="process whose descendants are measured (default: the parent)"
+    )
+    parser.add_argument("--idle-s", type=float, default=1.0, help="idle baseline before and after")
+    parser.add_argument("--estimate", default="{}", help='JSON {"w_per_core": W, "idle_w": W}')
+    parser.add_argument("--scratch", help="node-local folder for the segments (default: --out)")
+    options = parser.parse_args(argv)
+    if not 1 <= options.period_ms <= 1000:
+        raise UserError(f"--period-ms {options.period_ms:g} is not between 1 and 1000; 20 is the default")
+    return options
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Entry point; returns the exit code."""
+    try:
+        return Sidecar(parse(argv)).run()
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+
+
+if __name__ == "__main__":
+    code = main()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    # A thread that hangs in a driver call must not keep the process.
+    os._exit(code)
