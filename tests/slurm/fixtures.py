@@ -1,0 +1,39 @@
+"""The pytest fixture that lends the test cluster: one per test session, ended with it."""
+
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.slurm.cluster import Cluster, Unavailable
+
+
+@pytest.fixture(scope="session")
+def slurm_session() -> Iterator[Cluster]:
+    """A cluster of four nodes with accounting. Skips where it cannot run, and fails there in CI (CI=true)."""
+    state = Path(tempfile.mkdtemp(prefix="slurm-testbed-"))  # short: sockets live in it
+    try:
+        cluster = Cluster(state=state, owned=True)
+        cluster.up()
+    except Unavailable as problem:
+        state.rmdir()
+        if os.environ.get("CI", "").lower() in ("1", "true"):
+            pytest.fail(f"the Slurm tests are required in CI: {problem}")
+        pytest.skip(f"no Slurm test cluster: {problem}")
+    try:
+        yield cluster
+    finally:
+        cluster.down()
+
+
+@pytest.fixture
+def slurm(slurm_session: Cluster) -> Iterator[Cluster]:
+    """The session's cluster with every daemon up, every node booted and no job in its queue."""
+    slurm_session.up()
+    yield slurm_session
+    slurm_session.up()
+    slurm_session.run("scancel", "--user", str(os.getuid()), check=False)
+    for node in slurm_session.settings.node_names:
+        slurm_session.run("scontrol", "update", f"nodename={node}", "state=resume", check=False)

@@ -1,0 +1,1 @@
+from tests.slurm.fixtures import slurm, slurm_session  # noqa: F401
