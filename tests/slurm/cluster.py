@@ -11,7 +11,6 @@ ends every daemon and every job. Each node is a namespace in it with its own hos
 GPUs are links to /dev/null, power is a folder that imitates Cray's pm_counters. All state is in one folder.
 """
 
-import contextlib
 import os
 import secrets
 import shlex
@@ -25,6 +24,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from tests.slurm import daemons
 from tests.slurm import packages as package_source
 from tests.slurm import settings as texts
 from tests.slurm.packages import Unavailable
@@ -45,7 +45,6 @@ CLIENTS = (
     "sstat",
 )
 NAMESPACE = ("--mount", "--pid", "--fork", "--kill-child", "--mount-proc")
-DAEMONS = ("munged", "mariadbd", "slurmdbd", "slurmctld")
 
 
 class Cluster:
@@ -102,10 +101,14 @@ class Cluster:
         """Start a daemon that is not running and wait until it answers."""
         if self.running(daemon):
             return
-        command, ready = self._daemon(daemon)
-        if command:
-            self._spawn(daemon, command)
-        self.wait_for(ready, daemon, 30)
+        if daemon == "munged":
+            (self.state / "run/munge.socket").unlink(missing_ok=True)
+        if daemon == "mariadbd" and not (self.state / "db/mysql").exists():
+            install = daemons.install_database(self.state, self.packages)
+            self._inside(install, self._daemon_environment())
+        self._spawn(daemon, daemons.start(daemon, self.state, self.packages))
+        ping = daemons.ping(daemon, self.state, self.packages)
+        self.wait_for(lambda: self._answers(ping), daemon, 30)
 
     def halt(self, daemon: str) -> None:
         """Stop one daemon cleanly: an outage, until `start` brings it back."""
@@ -279,11 +282,10 @@ class Cluster:
         user = [] if os.getuid() == 0 else [f"--user=/proc/{pid}/ns/user", "--preserve-credentials"]
         return ["nsenter", *user, *options]
 
-    def _inside(self, command: list[str], check: bool = True) -> int:
+    def _inside(self, command: list[str], environment: dict | None = None, check: bool = True) -> int:
         """Run a command among the daemons and return its exit status."""
-        done = subprocess.run(
-            [*self._enter("net", "uts", "mount", "pid"), *command], capture_output=True, text=True
-        )
+        entered = [*self._enter("net", "uts", "mount", "pid"), *command]
+        done = subprocess.run(entered, env=environment, capture_output=True, text=True)
         if check and done.returncode:
             raise RuntimeError(f"{shlex.join(command)} exited {done.returncode}: {done.stderr.strip()}")
         return done.returncode
@@ -304,33 +306,6 @@ class Cluster:
     def _daemon_environment(self) -> dict[str, str]:
         return os.environ | self.packages.environment() | {"SLURM_CONF": self._conf}
 
-    def _daemon(self, name: str) -> tuple[list[str], Callable[[], bool]]:
-        """The command of a daemon and the question whether it answers."""
-        program, run = self.packages.program, self.state / "run"
-        if name == "munged":
-            with contextlib.suppress(FileNotFoundError):
-                (run / "munge.socket").unlink()
-            files = {
-                "key-file": self.state / "etc/munge.key",
-                "socket": run / "munge.socket",
-                "num-threads": 4,
-            }
-            files |= {"pid-file": run / "munged.own.pid", "log-file": self.state / "log/munged.log"}
-            files |= {"seed-file": run / "munged.seed"}
-            # inside a user namespace / belongs to nobody, which munged takes for an insecure path
-            force = [] if os.getuid() == 0 else ["--force"]
-            command = [program("munged"), "-F", *force, *(f"--{key}={value}" for key, value in files.items())]
-            return command, lambda: self._answers([program("munge"), "-S", str(run / "munge.socket"), "-n"])
-        if name == "mariadbd":
-            return self._mariadbd(), lambda: self._sql("select 1")
-        if name == "slurmdbd":
-            ping = [program("sacctmgr"), "-n", "list", "cluster"]
-            return [program("slurmdbd"), "-D"], lambda: self._answers(ping)
-        if name == "slurmctld":
-            command = [program("slurmctld"), "-i", "-D", "-f", self._conf]
-            return command, lambda: self._answers([program("scontrol"), "ping"])
-        raise ValueError(f"no daemon {name}: one of {', '.join(DAEMONS)}")
-
     def _answers(self, command: list[str]) -> bool:
         entered = [*self._enter("net", "uts", "mount"), *command]
         try:
@@ -339,49 +314,6 @@ class Cluster:
             return False
         return done.returncode == 0
 
-    def _mariadbd(self) -> list[str]:
-        data, usr = self.state / "db", self.packages.prefix / "usr"
-        if not (data / "mysql").exists():
-            install = [self.packages.program("mariadb-install-db"), "--no-defaults", f"--basedir={usr}"]
-            install += [f"--datadir={data}", "--user=root", "--skip-test-db", "--skip-name-resolve"]
-            install += ["--auth-root-authentication-method=normal"]
-            environment = self._daemon_environment()
-            with open(self.state / "log/mariadb-install.out", "wb") as log:
-                subprocess.run(
-                    [*self._enter("mount"), *install], env=environment, stdout=log, stderr=log, check=True
-                )
-        options = {"basedir": usr, "datadir": data, "user": "root", "socket": self._mysql_socket}
-        options |= {
-            "port": texts.MYSQL_PORT,
-            "bind-address": "127.0.0.1",
-            "pid-file": f"{self.state}/run/mariadbd.own.pid",
-        }
-        options |= {
-            "innodb-buffer-pool-size": "64M",
-            "innodb-log-file-size": "16M",
-            "innodb-lock-wait-timeout": 900,
-        }
-        options |= {"innodb-flush-log-at-trx-commit": 0}
-        flags = ["--no-defaults", "--skip-name-resolve", "--skip-log-bin", "--skip-slave-start"]
-        return [
-            self.packages.program("mariadbd"),
-            *flags,
-            *(f"--{key}={value}" for key, value in options.items()),
-        ]
-
-    @property
-    def _mysql_socket(self) -> str:
-        return f"{self.state}/run/mysql.sock"
-
-    def _sql(self, statement: str) -> bool:
-        client = [
-            self.packages.program("mariadb"),
-            "--no-defaults",
-            f"--socket={self._mysql_socket}",
-            "-uroot",
-        ]
-        return self._answers([*client, "-e", statement])
-
     def _create_database(self) -> None:
         conf = self.state / "etc/slurmdbd.conf"
         if conf.exists():
@@ -389,7 +321,7 @@ class Cluster:
         password = secrets.token_hex(12)
         statement = f"""create or replace user slurm@127.0.0.1 identified by '{password}';
             create database if not exists slurm_acct; grant all on slurm_acct.* to slurm@127.0.0.1"""
-        if not self._sql(statement):
+        if not self._answers(daemons.sql(statement, self.state, self.packages)):
             raise RuntimeError(f"could not set up the accounting database; logs: {self.state}/log")
         self._write_secret(conf, texts.slurmdbd_conf(self.state, self.packages.plugins, password).encode())
 
