@@ -42,67 +42,61 @@ def step_flop(c: SimpleNamespace) -> SimpleNamespace:
     every layer that is trained.
     """
     f = forward_flop(c)
-    lora, full = c.lora_rank > 0, (c.lora_rank == 0) & (c.frozen_layers == 0)
-    open_layers = c.layers - c.frozen_layers
-    first = np.where(
-        full, 0, np.minimum(open_layers, 1)
-    )  # a lowest trained layer below which nothing is trained
-    inner = open_layers - first
-    projections = 6 * c.seq_len * c.hidden**2  # query, key and value together
-    lora_inner, lora_first = _lora_layers(c, f)
-    trained_inner = np.where(lora, lora_inner, 3 * f.layer)
-    trained_first = np.where(lora, lora_first, 3 * f.layer - projections)
-    recomputed = np.where(c.gradient_checkpointing > 0, open_layers, 0) * (
-        f.layer + np.where(lora, _adapter_flop(c), 0)
-    )
-    encoder = c.frozen_layers * f.layer + inner * trained_inner + first * trained_first + recomputed
+    lora = c.lora_rank > 0
+    adapted_inner, adapted_first = _adapted_layers(c, f)
+    inner = np.where(lora, adapted_inner, 3 * f.layer)
+    first = np.where(lora, adapted_first, 3 * f.layer - 6 * c.seq_len * c.hidden**2)
+    recomputed = (c.gradient_checkpointing > 0) * c.open_layers * (f.layer + _adapter_flop(c))
+    # Where something lies frozen below it, the lowest trained layer has an input without gradient.
+    lowest = np.where(c.is_full, 0, np.minimum(c.open_layers, 1))
+    frozen = c.frozen_layers * f.layer
     return SimpleNamespace(
-        encoder=encoder,
-        rest=np.where(full, 3, 1) * f.embedding + _head(c, f, full),
-        nominal=c.frozen_layers * f.layer + open_layers * trained_inner + recomputed,
+        encoder=frozen + (c.open_layers - lowest) * inner + lowest * first + recomputed,
+        rest=np.where(c.is_full, 3, 1) * f.embedding + _head(c, f),
+        nominal=frozen + c.open_layers * inner + recomputed,
         nominal_rest=3 * (f.embedding + f.head_in + f.head_out),
     )
 
 
 def launches(c: SimpleNamespace) -> np.ndarray:
-    """Matrix products started for one micro-batch, forward and backward (nominal multiples)."""
-    open_layers = c.layers - c.frozen_layers
-    adapters = sum(c.roles.values())
-    per_layer = np.where(c.lora_rank > 0, 6 * 2 + 2 * 3 + 6 * adapters, 3 * FORWARD_LAUNCHES)
-    recomputed = np.where(
-        c.gradient_checkpointing > 0, FORWARD_LAUNCHES + np.where(c.lora_rank > 0, 2 * adapters, 0), 0
-    )
-    head = np.where(c.task == "qa", 1, 2)
-    return c.frozen_layers * FORWARD_LAUNCHES + open_layers * (per_layer + recomputed) + 3 * head
+    """Matrix products started for one micro-batch, forward and backward (by the nominal multiples)."""
+    adapted = sum(c.adapters.values())
+    trained = np.where(c.lora_rank > 0, 6 * 2 + 2 * 3 + 6 * adapted, 3 * FORWARD_LAUNCHES)
+    recomputed = (c.gradient_checkpointing > 0) * (FORWARD_LAUNCHES + 2 * adapted)
+    head = 3 * np.where(c.task == "qa", 1, 2)
+    return c.frozen_layers * FORWARD_LAUNCHES + c.open_layers * (trained + recomputed) + head
 
 
 def _adapter_flop(c: SimpleNamespace) -> np.ndarray:
     """Forward FLOP of one layer's LoRA adapters: sum of 2 S r (d_in + d_out)."""
-    return sum(2 * c.seq_len * c.lora_rank * c.roles[role] * sum(shape) for role, shape in widths(c).items())
+    return sum(
+        2 * c.seq_len * c.lora_rank * c.adapters[name] * sum(shape) for name, shape in widths(c).items()
+    )
 
 
-def _lora_layers(c: SimpleNamespace, f: SimpleNamespace) -> tuple[np.ndarray, np.ndarray]:
+def _adapted_layers(c: SimpleNamespace, f: SimpleNamespace) -> tuple[np.ndarray, np.ndarray]:
     """FLOP of a LoRA layer whose input needs a gradient, and of the lowest one, whose input needs none.
 
     In the lowest layer the gradient starts at the first adapter: what lies before it only runs forward.
     """
     inner = 2 * (f.layer - 2 * f.scores) + 3 * 2 * f.scores + 3 * _adapter_flop(c)
-    a = c.roles
+    a = c.adapters
     in_scores = np.maximum(a["query"], a["key"])
-    reached = {"query": 0.0, "key": 0.0, "value": 0.0, "output": np.maximum(in_scores, a["value"])}
-    reached["up"] = np.maximum(reached["output"], a["output"])
+    # 1 where a matrix's input needs a gradient: an adapter lies before it.
+    reached = dict.fromkeys(("query", "key", "value"), 0.0)
+    reached["attention_output"] = np.maximum(in_scores, a["value"])
+    reached["up"] = np.maximum(reached["attention_output"], a["attention_output"])
     reached["down"] = np.maximum(reached["up"], a["up"])
     lowest = f.scores * (1 + a["query"] + a["key"]) + f.scores * (1 + in_scores + a["value"])
-    for role, (d_in, d_out) in widths(c).items():
-        lowest = lowest + 2 * c.seq_len * d_in * d_out * (1 + reached[role])
-        lowest = lowest + 2 * c.seq_len * c.lora_rank * a[role] * (d_in * (2 + reached[role]) + 3 * d_out)
+    for name, (d_in, d_out) in widths(c).items():
+        lowest = lowest + 2 * c.seq_len * d_in * d_out * (1 + reached[name])
+        lowest = lowest + 2 * c.seq_len * c.lora_rank * a[name] * (d_in * (2 + reached[name]) + 3 * d_out)
     return inner, lowest
 
 
-def _head(c: SimpleNamespace, f: SimpleNamespace, full: np.ndarray) -> np.ndarray:
+def _head(c: SimpleNamespace, f: SimpleNamespace) -> np.ndarray:
     """FLOP of the head: 3x, but no input gradient above a wholly frozen encoder, and no weight gradient of
     an MLM decoder whose matrix is that of frozen embeddings."""
-    below = c.frozen_layers < c.layers
-    has_two = f.head_in > 0
-    tied_frozen = (c.task == "mlm") & ~full
-    return f.head_in * (2 + below) + f.head_out * (2 + (below | has_two) - tied_frozen)
+    below = c.open_layers > 0
+    tied_frozen = (c.task == "mlm") & ~c.is_full
+    return f.head_in * (2 + below) + f.head_out * (2 + (below | (f.head_in > 0)) - tied_frozen)

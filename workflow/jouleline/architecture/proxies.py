@@ -17,7 +17,7 @@ UNITS = {
     "comm_calls": "collectives per device and step",
     "comm_byte_tp": "byte, the tensor-parallel part of comm_byte",
     "comm_calls_tp": "collectives, the tensor-parallel part of comm_calls",
-    "comm_blocking": "share of comm_byte that nothing can overlap (tensor parallel)",
+    "comm_blocking": "share of comm_byte that no computing overlaps",
     "matmul_launches": "matrix products per device and step",
     "parameters": "parameters of the model",
     "trainable_parameters": "parameters that are trained",
@@ -36,7 +36,9 @@ def proxies(rows: Any) -> dict[str, Any]:
     """
     c, scalar = read_columns(rows)
     c.data_parallel = c.device_count / c.tensor_parallel
-    c.roles = dict(zip(parameters.ROLES, c.lora_targets.lookup(parameters.lora_roles).T))
+    c.open_layers = c.layers - c.frozen_layers
+    c.is_full = (c.frozen_layers == 0) & (c.lora_rank == 0)
+    c.adapters = parameters.adapters(c)
     _refuse(c)
     values = _evaluate(c)
     return {name: float(values[name][0]) if scalar else values[name] for name in UNITS}
@@ -45,25 +47,23 @@ def proxies(rows: Any) -> dict[str, Any]:
 def _evaluate(c: SimpleNamespace) -> dict[str, np.ndarray]:
     p = parameters.count(c)
     t = c.tensor_parallel
-    p.device = p.total - c.layers * p.layer * (1 - 1 / t)
-    p.device_trainable = p.trainable - p.trainable_layers * (1 - 1 / t)
     flop = compute.step_flop(c)
     sequences = c.micro_batch * c.grad_accum
     samples = sequences * c.data_parallel
     tokens = samples * c.seq_len
-    dp_byte, dp_calls = traffic.data_parallel_traffic(c, p)
+    dp = traffic.data_parallel_traffic(c, p)
     tp_byte, tp_calls = traffic.tensor_parallel_traffic(c)
-    comm_byte = dp_byte + tp_byte
+    comm_byte = dp.byte + tp_byte
     d, layers = c.hidden, c.layers
     return {
         "compute_flop": sequences * (flop.encoder / t + flop.rest),
         "compute_nominal_flop": sequences * (flop.nominal / t + flop.nominal_rest),
         "memory_byte": traffic.memory_byte(c, p),
         "comm_byte": comm_byte,
-        "comm_calls": dp_calls + tp_calls,
+        "comm_calls": dp.calls + tp_calls,
         "comm_byte_tp": tp_byte,
         "comm_calls_tp": tp_calls,
-        "comm_blocking": tp_byte / np.where(comm_byte > 0, comm_byte, 1),
+        "comm_blocking": (dp.blocking_byte + tp_byte) / np.where(comm_byte > 0, comm_byte, 1),
         "matmul_launches": c.grad_accum * compute.launches(c),
         "parameters": p.total,
         "trainable_parameters": p.trainable,
