@@ -15,13 +15,20 @@ TASKS = ("classification", "qa", "mlm")
 PRECISIONS = ("fp32", "bf16", "fp16")
 ATTENTIONS = ("sdpa", "eager")
 OPTIMIZERS = ("adamw", "sgd")
-LORA_TARGETS = ("query", "key", "value", "attention_output", "intermediate", "output")
-"""Linear layers of an encoder layer that can carry adapters, by one name for every family."""
+LORA_TARGETS = ("query", "key", "value", "attention.output.dense", "intermediate.dense", "output.dense")
+"""Linear layers that can carry adapters: the ends of their module names in BERT, which every family understands.
+`output.dense` is the end of two names, so it puts adapters on both."""
+DISTILBERT_TARGETS = {
+    "query": ("q_lin",),
+    "key": ("k_lin",),
+    "value": ("v_lin",),
+    "attention.output.dense": ("out_lin",),
+    "intermediate.dense": ("lin1",),
+    "output.dense": ("out_lin", "lin2"),
+}
+"""DistilBERT's own names of the same layers; it understands both."""
 GLUE_TASKS = ("ax", "cola", "mnli", "mrpc", "qnli", "qqp", "rte", "sst2", "wnli")
 """GLUE tasks with class labels (stsb is a regression)."""
-ROBERTA_POSITION_OFFSET = 2
-"""RoBERTa counts positions from padding_idx + 1, so two of its position embeddings are never reached."""
-
 _CHOICES = {
     "model_type": FAMILIES,
     "task": TASKS,
@@ -65,9 +72,17 @@ def data_parallel(row: Mapping[str, Any]) -> int:
     return device_count(row) // row["tensor_parallel"]
 
 
-def lora_targets(row: Mapping[str, Any]) -> list[str]:
-    """The names of `lora_targets`, which is one string separated by commas."""
-    return [name.strip() for name in row["lora_targets"].split(",") if name.strip()]
+def lora_modules(row: Mapping[str, Any]) -> list[str]:
+    """Ends of the module names that carry adapters, from `lora_targets` (one string separated by commas).
+
+    Raises KeyError for a name that the row's family does not have.
+    """
+    names = [name.strip() for name in row["lora_targets"].split(",") if name.strip()]
+    known = {name: (name,) for name in LORA_TARGETS}
+    if row["model_type"] == "distilbert":
+        own = {module: (module,) for modules in DISTILBERT_TARGETS.values() for module in modules}
+        known = {**DISTILBERT_TARGETS, **own}
+    return sorted({module for name in names for module in known[name]})
 
 
 def _value_problems(row: Mapping[str, Any]) -> Iterator[str]:
@@ -92,11 +107,9 @@ def _shape_problems(row: Mapping[str, Any]) -> Iterator[str]:
     hidden, heads = row["hidden"], row["heads"]
     if hidden % heads:
         yield f"hidden {hidden} is not divisible by heads {heads}; change one of them"
-    reserved = ROBERTA_POSITION_OFFSET if row["model_type"] == "roberta" else 0
-    if row["seq_len"] > row["max_positions"] - reserved:
-        note = f" ({reserved} of them are reserved by roberta)" if reserved else ""
+    if row["seq_len"] > row["max_positions"]:
         yield (
-            f"seq_len {row['seq_len']} needs more than the {row['max_positions']} position embeddings{note}; "
+            f"seq_len {row['seq_len']} needs more than the {row['max_positions']} position embeddings; "
             "lower seq_len or raise max_positions"
         )
     if row["seq_len"] < 8:
@@ -133,15 +146,19 @@ def _lora_problems(row: Mapping[str, Any]) -> Iterator[str]:
     rank = row["lora_rank"]
     if not rank:
         return
-    unknown = [name for name in lora_targets(row) if name not in LORA_TARGETS]
-    if unknown or not lora_targets(row):
-        yield f"lora_targets {row['lora_targets']!r} is not understood; choose from {', '.join(LORA_TARGETS)}"
+    try:
+        modules = lora_modules(row)
+    except KeyError as error:
+        yield f"lora_targets names {error.args[0]!r}; choose from {', '.join(LORA_TARGETS)}"
+    else:
+        if not modules:
+            yield f"lora_targets is empty; choose from {', '.join(LORA_TARGETS)}"
     if rank > row["hidden"]:
         yield f"lora_rank {rank} is more than hidden {row['hidden']}; lower it"
     if row["tensor_parallel"] > 1:
         yield "LoRA does not go with tensor_parallel > 1 (adapters are not split); use one of the two"
-    if row["frozen_layers"]:
-        yield "LoRA freezes the whole encoder already; set frozen_layers 0 or lora_rank 0"
+    if row["frozen_layers"] == row["layers"]:
+        yield "LoRA has no layer left for adapters; lower frozen_layers"
 
 
 def _dataset_problems(row: Mapping[str, Any]) -> Iterator[str]:

@@ -1,8 +1,8 @@
 """The texts that are fine-tuned on: real, labelled, tokenised once per dataset and vocabulary.
 
 `docstrings` needs no network: the docstrings of Python's own standard library, labelled by the family of
-the module they stand in. `glue/<task>` is read through the `datasets` package. A WordPiece vocabulary is trained
-on the spot from the training texts (or taken from a checkpoint), so only ids below `vocab_size` occur.
+the module they stand in. `glue/<task>` is read through the `datasets` package. A WordPiece vocabulary is
+trained on the spot from the training texts (or taken from a checkpoint).
 """
 
 import ast
@@ -66,9 +66,9 @@ def prepare(
     """Write `dataset` as Parquet to `out` and its tokenizer as JSON to `tokenizer_out`.
 
     Columns: input_ids list<int32> (at most 512 tokens, with [CLS] and [SEP]), label int32, split ("train" or
-    "eval"). The schema metadata holds one JSON object under "jouleline": source, labels, num_labels, vocab_size
-    and the special ids. The same arguments and Python give the same data. With `checkpoint` (a folder or hub name)
-    its fast tokenizer is used instead of a trained one. Raises UserError where the data cannot be had.
+    "eval"). The schema metadata holds one JSON object under "jouleline": source, labels, num_labels,
+    vocab_size and the special ids. The same arguments and Python give the same data. With `checkpoint` (a
+    folder or hub name) its tokenizer is used instead. Raises UserError where the data cannot be had.
     """
     corpus = _read(dataset, seed)
     tokenizer = _checkpoint_tokenizer(checkpoint) if checkpoint else _train_wordpiece(corpus, vocab_size)
@@ -168,8 +168,8 @@ def _read_glue(task: str) -> Corpus:
 
 
 def _train_wordpiece(corpus: Corpus, vocab_size: int) -> Tokenizer:
-    if vocab_size < 512:
-        raise UserError(f"vocab_size {vocab_size} is too small for a WordPiece vocabulary; give at least 512")
+    if vocab_size < 256:
+        raise UserError(f"vocab_size {vocab_size} is too small for a WordPiece vocabulary; give at least 256")
     trained = _bare_tokenizer(models.WordPiece(unk_token="[UNK]"))
     # The trainer numbers letters inside a word in the order of a hash map, and breaks ties by these numbers:
     # handing all of them in as special tokens fixes the numbers, so the same texts give the same vocabulary.

@@ -1,0 +1,252 @@
+"""The node agent: one per node, starts the sidecar and the ranks, watches them, and leaves three whole files.
+
+Order on a node: imports, cool-down, sidecar with its idle baseline, meeting of the agents, ranks, sidecar's idle
+baseline after, end. Node 0 then merges what the nodes measured and writes samples.parquet, markers.parquet and, last,
+run.json into the run's folder. A run that is worth nothing leaves run.failed.json and its raw measurement instead.
+"""
+
+import os
+import shutil
+import signal
+import socket
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TextIO
+
+from jouleline.errors import UserError
+from jouleline.files import read_json, write_json
+from jouleline.measure.environment import choose_device, cool_down, describe, take_gpus
+from jouleline.measure.failures import oom_kills
+from jouleline.measure.launcher import POLL_S, Ranks, Sidecar
+from jouleline.measure.markers import ENVIRONMENT
+from jouleline.measure.outcome import Outcome, merge, of_ranks, write_failed
+from jouleline.measure.rendezvous import meet
+from jouleline.strategy import require
+
+_PEERS_S = 120.0
+
+
+class Stopped(BaseException):
+    """A signal asked the agent to end (Slurm's time limit, scancel, Ctrl-C)."""
+
+    def __init__(self, number: int):
+        super().__init__(signal.Signals(number).name)
+        self.number = number
+
+
+@dataclass
+class Order:
+    """What to measure and where. `row` and `protocol` are complete; `address` is how other nodes reach this one."""
+
+    run_id: str
+    row: dict[str, Any]
+    row_key: str
+    protocol: dict[str, Any]
+    code_digest: str
+    dataset: Path
+    out_dir: Path
+    node: int = 0
+    address: str | None = None
+
+
+@dataclass
+class Agent:
+    """One node's part of one run; `run` returns the exit code."""
+
+    order: Order
+    times_s: dict[str, float] = field(default_factory=dict)
+    started: float = field(default_factory=time.time)
+
+    def __post_init__(self):
+        self.raw = self.order.out_dir / "raw"
+        self.folder = self.raw / f"node-{self.order.node}"
+        self.nodes = self.order.row["nodes"]
+        self.ranks = Ranks(self.folder)
+        self.sidecar: Sidecar | None = None
+        self.state: dict[str, Any] = {"node": self.order.node, "host": socket.gethostname()}
+
+    def run(self) -> int:
+        """Measure; 0 where the run is ok or out of memory (node 0: and its files are written), else not 0.
+
+        Raises UserError where the run cannot start. Children are ended on every way out.
+        """
+        previous = {number: signal.signal(number, _stop) for number in _SIGNALS}
+        try:
+            return self._finish(self._measure())
+        except Stopped as stop:
+            for number in _SIGNALS:  # what is left is saving; a second signal must not cut it short
+                signal.signal(number, signal.SIG_IGN)
+            self.ranks.kill()
+            outcome = Outcome("failed", "stopped", f"{stop} came before the run was done")
+            self._end_sidecar(outcome)
+            self._publish(outcome)
+            if self.order.node == 0:
+                write_failed(self, outcome)
+            print(f"error: run {self.order.run_id} was stopped by {stop}", file=sys.stderr)
+            return 128 + stop.number
+        finally:
+            self.ranks.kill()
+            if self.sidecar and not self.sidecar.died:
+                self.sidecar.terminate()
+            for number, handler in previous.items():
+                signal.signal(number, handler)
+
+    def _measure(self) -> Outcome:
+        self._clear()
+        device = choose_device(self.order.protocol["device"])
+        require(self.order.row, device)
+        if device == "cuda":
+            take_gpus(self.order.row["gpus_per_node"])
+        # DeepSpeed would look for a device by itself, and warn.
+        os.environ.setdefault("DS_ACCELERATOR", device)
+        begin = time.perf_counter()
+        from jouleline.measure.rank import Job, run_rank
+
+        self.times_s["imports"] = round(time.perf_counter() - begin, 3)
+        self.device = device
+        self.state["cooldown"] = cool_down(self.order.protocol, device)
+        begin = time.perf_counter()
+        ready = self._start_sidecar()
+        self.times_s["sidecar"] = round(time.perf_counter() - begin, 3)
+        address = self.order.address or ("127.0.0.1" if self.nodes == 1 else socket.gethostname())
+        timeout_s = self.order.protocol["startup_timeout_s"]
+        meeting = meet(self.raw, self.order.node, self.nodes, address, timeout_s, self._check_sidecar_start)
+        job = Job(
+            self.order.row,
+            self.order.protocol,
+            self.order.dataset,
+            self.folder,
+            device,
+            self.order.node,
+            meeting,
+            _tick_s(ready),
+        )
+        os.environ[ENVIRONMENT] = str(self.folder / "markers")
+        kills = oom_kills()
+
+        def body(local_rank: int, progress: TextIO) -> int:
+            return run_rank(job, local_rank, progress)
+
+        self.ranks.start(self.order.row["gpus_per_node"], body)
+        if meeting.listen_fd is not None:
+            os.close(meeting.listen_fd)
+        outcome = self._watch(kills)
+        self._end_sidecar(outcome)
+        return outcome
+
+    def _clear(self) -> None:
+        """Remove what an earlier attempt left; every node its own part."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+        (self.raw / f"hello-{self.order.node}.json").unlink(missing_ok=True)
+        self._state_file(self.order.node).unlink(missing_ok=True)
+        if self.order.node == 0:
+            for name in ("run.json", "samples.parquet", "markers.parquet"):
+                (self.order.out_dir / name).unlink(missing_ok=True)
+        try:
+            self.folder.mkdir(parents=True)
+        except OSError as error:
+            raise UserError(
+                f"cannot write {self.folder}: {error.strerror}; make the folder writable or choose another"
+            ) from error
+
+    def _start_sidecar(self) -> Mapping[str, Any]:
+        scratch = os.environ.get("SLURM_TMPDIR")
+        if scratch:
+            scratch = str(Path(scratch) / f"jouleline-{self.order.run_id}-{self.order.node}")
+        self.sidecar = Sidecar(self.folder, self.order.protocol, scratch)
+        return self.sidecar.wait_ready(self.order.protocol["startup_timeout_s"])
+
+    def _check_sidecar_start(self) -> None:
+        if self.sidecar.died:
+            raise UserError(f"the sidecar died while waiting for the other nodes; see {self.folder}", 1)
+
+    def _watch(self, kills: int) -> Outcome:
+        """Wait for the ranks; end them when one fails, here or on another node, or none trains in time."""
+        deadline = time.monotonic() + self.order.protocol["startup_timeout_s"]
+        training = self.folder / "training"
+        next_peers = time.monotonic()
+        while self.ranks.poll():
+            time.sleep(POLL_S)
+            if self.ranks.failed:
+                self.ranks.end()
+                break
+            if not training.exists() and time.monotonic() > deadline:
+                self.ranks.kill()
+                limit = self.order.protocol["startup_timeout_s"]
+                return Outcome("failed", "startup_timeout", f"no rank was training within {limit:g} s")
+            if self.nodes > 1 and time.monotonic() >= next_peers:
+                next_peers = time.monotonic() + 1.0
+                failed = self._failed_peer()
+                if failed:
+                    self.ranks.end()
+                    return failed
+        return of_ranks(self, kills)
+
+    def _failed_peer(self) -> Outcome | None:
+        for node, state in self._peers().items():
+            if state["status"] != "ok":
+                return Outcome(state["status"], state["reason"], f"node {node}: {state['detail']}")
+        return None
+
+    def _state_file(self, node: int) -> Path:
+        return self.raw / f"state-{node}.json"
+
+    def _peers(self) -> dict[int, dict[str, Any]]:
+        """What the other nodes have published, by node."""
+        others = [node for node in range(self.nodes) if node != self.order.node]
+        return {node: read_json(self._state_file(node)) for node in others if self._state_file(node).exists()}
+
+    def _end_sidecar(self, outcome: Outcome) -> None:
+        """Stop the sidecar: with its idle baseline where the run is good, at once where it is not."""
+        if self.sidecar is None:
+            return
+        died = self.sidecar.died
+        stop = self.sidecar.stop if outcome.status == "ok" else self.sidecar.terminate
+        self.state["sidecar_exit"] = stop()
+        if died or self.state["sidecar_exit"] != 0:
+            self.state["sidecar_died"] = True
+
+    def _publish(self, outcome: Outcome) -> None:
+        """Say how this node's part ended, for node 0 and for peers that still run."""
+        self.state |= {
+            "status": outcome.status,
+            "reason": outcome.reason,
+            "detail": outcome.detail,
+            "exit_codes": [self.ranks.exit_codes.get(local) for local in sorted(self.ranks.pids)],
+            "ranks": outcome.ranks,
+        }
+        write_json(self._state_file(self.order.node), self.state)
+
+    def _finish(self, outcome: Outcome) -> int:
+        self._publish(outcome)
+        if self.order.node > 0:
+            return 0 if outcome.status in ("ok", "oom") else 1
+        deadline = time.monotonic() + _PEERS_S
+        while len(self._peers()) < self.nodes - 1:
+            if time.monotonic() > deadline:
+                outcome = outcome.worse("failed", "node_missing", "a node did not say how its part ended")
+                break
+            time.sleep(POLL_S)
+        states = [self.state, *(state for _, state in sorted(self._peers().items()))]
+        for state in states[1:]:
+            outcome = outcome.worse(
+                state["status"], state["reason"], f"node {state['node']}: {state['detail']}"
+            )
+        return merge(self, outcome, states, describe(self.device, outcome.found))
+
+
+_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+
+
+def _stop(number: int, _frame: Any) -> None:
+    raise Stopped(number)
+
+
+def _tick_s(ready: Mapping[str, Any]) -> float | None:
+    """The slowest meter's tick in seconds, where the sidecar knows it."""
+    ticks = [device.get("tick_s") for device in ready.get("devices", [])]
+    known = [tick for tick in ticks if tick]
+    return max(known, default=None)

@@ -1,0 +1,147 @@
+"""What a run was made on: host, processor, operating system, package versions, Slurm, temperatures."""
+
+import os
+import platform
+import socket
+import time
+from collections.abc import Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from jouleline.errors import UserError
+
+PACKAGES = ("torch", "transformers", "deepspeed", "peft", "tokenizers", "numpy", "pyarrow")
+
+
+def describe(device: str, found: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """The environment of this node. `found` is what a rank learnt from its driver: device, cuda."""
+    found = found or {}
+    cpu = cpu_name()
+    return {
+        "host": socket.gethostname(),
+        "os": _operating_system(),
+        "kernel": platform.release(),
+        "python": platform.python_version(),
+        "packages": {name: _version(name) for name in PACKAGES},
+        "cpu": cpu,
+        "cpu_count": len(os.sched_getaffinity(0)),
+        "device": found.get("device") if device == "cuda" else cpu,
+        "device_kind": device,
+        "driver": _driver() if device == "cuda" else None,
+        "cuda": found.get("cuda"),
+        "slurm": {key: value for key, value in sorted(os.environ.items()) if key.startswith("SLURM")},
+    }
+
+
+def cpu_name() -> str:
+    """Model name of the processor, as the kernel gives it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith(("model name", "Model"))]
+    return names[0] if names else platform.machine()
+
+
+def _operating_system() -> str:
+    try:
+        return platform.freedesktop_os_release()["PRETTY_NAME"]
+    except (OSError, KeyError):
+        return platform.system()
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def choose_device(wanted: str) -> str:
+    """cpu or cuda for auto, cpu, cuda. No driver is asked: a process that will fork must not wake CUDA."""
+    hidden = os.environ.get("CUDA_VISIBLE_DEVICES", "all") in ("", "-1", "NoDevFiles")
+    present = not hidden and any(Path(path).exists() for path in ("/dev/nvidiactl", "/dev/nvidia0"))
+    if wanted == "cuda" and not present:
+        raise UserError(
+            "protocol.device is cuda and this node shows no GPU; use device: auto or ask for a GPU"
+        )
+    return wanted if wanted != "auto" else "cuda" if present else "cpu"
+
+
+def take_gpus(count: int) -> None:
+    """Restrict this process and its children to the first `count` visible GPUs, in the order of the bus.
+
+    Raises UserError where the node shows fewer.
+    """
+    os.environ.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    names = visible.split(",") if visible else [str(index) for index in range(_gpu_count())]
+    if len(names) < count:
+        raise UserError(
+            f"the row asks for {count} GPUs and this node shows {len(names)}; lower gpus_per_node"
+        )
+    os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(names[:count])
+
+
+def _gpu_count() -> int:
+    import pynvml
+
+    try:
+        pynvml.nvmlInit()
+        return pynvml.nvmlDeviceGetCount()
+    except pynvml.NVMLError as error:
+        raise UserError(f"NVML does not answer ({error}); check the driver with nvidia-smi") from error
+
+
+def _driver() -> str | None:
+    import pynvml
+
+    try:
+        pynvml.nvmlInit()
+        return pynvml.nvmlSystemGetDriverVersion()
+    except pynvml.NVMLError:
+        return None
+
+
+def temperature_c(device: str) -> float | None:
+    """The hottest device of this node in °C: NVML's GPU sensor, or the kernel's thermal zones; None: no sensor."""
+    if device == "cuda":
+        return _gpu_temperature_c()
+    values = []
+    for path in Path("/sys/class/thermal").glob("thermal_zone*/temp"):
+        try:
+            values.append(int(path.read_text()) / 1000)
+        except (OSError, ValueError):
+            continue
+    return max(values, default=None)
+
+
+def _gpu_temperature_c() -> float | None:
+    import pynvml
+
+    try:
+        pynvml.nvmlInit()
+        handles = [pynvml.nvmlDeviceGetHandleByIndex(index) for index in range(pynvml.nvmlDeviceGetCount())]
+        return max(
+            (
+                float(pynvml.nvmlDeviceGetTemperature(handle, pynvml.NVML_TEMPERATURE_GPU))
+                for handle in handles
+            ),
+            default=None,
+        )
+    except pynvml.NVMLError:
+        return None
+
+
+def cool_down(protocol: Mapping[str, Any], device: str) -> dict[str, Any]:
+    """Wait until the device is below start_temperature_c, for at most cooldown_max_s; says what was reached."""
+    limit, begin = protocol["start_temperature_c"], time.monotonic()
+    now = temperature_c(device)
+    while limit is not None and now is not None and now > limit:
+        if time.monotonic() - begin >= protocol["cooldown_max_s"]:
+            break
+        time.sleep(0.5)
+        now = temperature_c(device)
+    cool = None if limit is None or now is None else now <= limit
+    return {"temperature_c": now, "waited_s": round(time.monotonic() - begin, 1), "below_limit": cool}

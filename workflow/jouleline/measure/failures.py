@@ -1,0 +1,59 @@
+"""Why a rank ended: out of memory is a result of a run, everything else is a failure.
+
+Two witnesses tell that memory ran out: the allocator's own error, or, where the kernel killed the process, its
+count of such kills (memory.events of the cgroup, and /proc/vmstat for the machine).
+"""
+
+from pathlib import Path
+
+_SIGNS = (
+    "out of memory",  # CUDA, NCCL
+    "can't allocate memory",  # torch's CPU allocator
+    "cannot allocate memory",
+    "cublas_status_alloc_failed",
+    "cudnn_status_alloc_failed",
+    "bad_alloc",
+)
+
+
+class RunFailure(Exception):
+    """The run is worth nothing. The message starts with a reason code and a colon."""
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an exception, or what it came from, says that host or device memory ran out."""
+    seen: BaseException | None = error
+    while seen is not None:
+        # torch.OutOfMemoryError is a RuntimeError with "out of memory" in its text.
+        if isinstance(seen, MemoryError) or any(sign in str(seen).lower() for sign in _SIGNS):
+            return True
+        seen = seen.__cause__ or seen.__context__
+    return False
+
+
+def oom_kills(root: Path = Path("/")) -> int:
+    """Processes that the kernel has killed for memory so far, as far as this process can see."""
+    count = 0
+    for path in [root / "proc/vmstat", *_cgroup_events(root)]:
+        try:
+            lines = path.read_text().splitlines()
+        except OSError:
+            continue
+        count += sum(int(line.split()[1]) for line in lines if line.split()[:1] == ["oom_kill"])
+    return count
+
+
+def _cgroup_events(root: Path) -> list[Path]:
+    """memory.events of this process's cgroup (version 2), or memory.oom_control (version 1)."""
+    try:
+        lines = (root / "proc/self/cgroup").read_text().splitlines()
+    except OSError:
+        return []
+    found = []
+    for line in lines:
+        _, controllers, path = line.split(":", 2)
+        if controllers == "":
+            found.append(root / "sys/fs/cgroup" / path.lstrip("/") / "memory.events")
+        elif "memory" in controllers.split(","):
+            found.append(root / "sys/fs/cgroup/memory" / path.lstrip("/") / "memory.oom_control")
+    return found

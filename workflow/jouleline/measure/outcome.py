@@ -1,0 +1,189 @@
+"""How a run ended, from exit codes, result files and the sidecar, and the record that is kept of it."""
+
+import os
+import shutil
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from jouleline.files import read_json, write_json
+from jouleline.measure.collect import merge_nodes
+from jouleline.measure.failures import oom_kills
+from jouleline.measure.launcher import result_file
+
+if TYPE_CHECKING:
+    from jouleline.measure.agent import Agent
+
+_WINDOW_END = 2
+_TAIL_LINES = 15
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """status ok, oom or failed; `reason` a code, `detail` a sentence; `ranks` what this node's ranks said."""
+
+    status: str
+    reason: str | None = None
+    detail: str | None = None
+    ranks: list[dict[str, Any]] = field(default_factory=list)
+
+    def worse(self, status: str, reason: str | None, detail: str | None) -> "Outcome":
+        """This outcome, or the given one where it is worse (failed > oom > ok)."""
+        order = ("ok", "oom", "failed")
+        if order.index(status) <= order.index(self.status):
+            return self
+        return replace(self, status=status, reason=reason, detail=detail)
+
+    @property
+    def found(self) -> dict[str, Any]:
+        """What the first rank learnt of its device."""
+        return self.ranks[0] if self.ranks else {}
+
+
+def of_ranks(agent: "Agent", kills_before: int) -> Outcome:
+    """The outcome of this node's ranks. `kills_before`: the kernel's count of memory kills before they began."""
+    codes, folder = agent.ranks.exit_codes, agent.folder
+    said = {
+        local: read_json(result_file(folder, local)) for local in codes if result_file(folder, local).exists()
+    }
+    ranks = [said.get(local, {}) for local in sorted(codes)]
+    if not any(codes.values()):
+        return Outcome("ok", ranks=ranks)
+    first = agent.order.node * agent.order.row["gpus_per_node"]
+    causes = []
+    for local, code in codes.items():
+        failure = said.get(local, {}).get("failure")
+        if code < 0 and local in agent.ranks.died:
+            causes.append((0.0, _killed(first + local, -code, kills_before)))
+        elif failure:
+            reason, _, _ = failure["reason"].partition(":")
+            code_of = reason if failure["status"] == "failed" and reason.isidentifier() else "rank_failed"
+            code_of = "out_of_memory" if failure["status"] == "oom" else code_of
+            text = f"rank {first + local} exited with {code}: {failure['reason']}"
+            causes.append((failure["time_s"], (failure["status"], code_of, text)))
+        elif code > 0:
+            causes.append((0.0, ("failed", "rank_failed", f"rank {first + local} exited with {code}")))
+    # One rank out of memory makes the others fail in their next collective, whoever reports first.
+    causes.sort(key=lambda cause: (cause[1][0] != "oom", cause[0]))
+    status, reason, detail = causes[0][1]
+    return Outcome(status, reason, detail, ranks)
+
+
+def _killed(rank: int, number: int, kills_before: int) -> tuple[str, str, str]:
+    if number == 9 and oom_kills() > kills_before:
+        return "oom", "out_of_memory", f"rank {rank} was killed by the kernel for memory"
+    return "failed", "rank_killed", f"rank {rank} was killed by signal {number}"
+
+
+def merge(
+    agent: "Agent", outcome: Outcome, states: Sequence[Mapping[str, Any]], environment: Mapping[str, Any]
+) -> int:
+    """Merge the nodes' measurements and write the run's files; returns the agent's exit code."""
+    order, merged = agent.order, agent.raw / "merged"
+    folders = [agent.raw / f"node-{state['node']}" for state in states]
+    measured = merge_nodes(folders, merged)
+    for state in states:
+        if state.get("sidecar_died") and outcome.status == "ok" and not _covers_window(merged, state["node"]):
+            outcome = outcome.worse("failed", "sidecar_died", f"the sidecar of node {state['node']} died")
+    record = _record(agent, outcome, states, measured, environment)
+    if outcome.status == "failed":
+        return _fail(agent, outcome, record)
+    for name in ("samples.parquet", "markers.parquet"):
+        os.replace(merged / name, order.out_dir / name)
+    write_json(order.out_dir / "run.json", record)
+    (order.out_dir / "run.failed.json").unlink(missing_ok=True)
+    shutil.rmtree(agent.raw, ignore_errors=True)
+    print(f"jouleline: run {order.run_id} {outcome.status} in {record['wall_s']:.1f} s", file=sys.stderr)
+    return 0
+
+
+def _covers_window(merged: Path, node: int) -> bool:
+    """Whether the samples of `node` go past the end of its measured window."""
+    markers = pq.read_table(merged / "markers.parquet").filter(pc.field("node") == node)
+    samples = pq.read_table(merged / "samples.parquet", columns=["node", "t_us"]).filter(
+        pc.field("node") == node
+    )
+    starts = markers.filter((pc.field("kind") == 1) & (pc.field("name") == "window"))
+    ends = markers.filter(
+        (pc.field("kind") == _WINDOW_END) & pc.field("id").isin(starts["id"].combine_chunks())
+    )
+    if not (starts.num_rows and ends.num_rows and samples.num_rows):
+        return False
+    return pc.max(samples["t_us"]).as_py() * 1000 > pc.max(ends["t_ns"]).as_py()
+
+
+def write_failed(agent: "Agent", outcome: Outcome) -> None:
+    """run.failed.json of a run that ended before its measurement could be merged."""
+    record = _record(agent, outcome, [agent.state], [], {"host": agent.state["host"]})
+    write_json(agent.order.out_dir / "run.failed.json", record)
+
+
+def _fail(agent: "Agent", outcome: Outcome, record: Mapping[str, Any]) -> int:
+    shutil.rmtree(agent.raw / "merged", ignore_errors=True)
+    write_json(agent.order.out_dir / "run.failed.json", record)
+    for local, code in sorted(agent.ranks.exit_codes.items()):
+        if code:
+            tail = agent.ranks.log(local).read_text(errors="replace").splitlines()[-_TAIL_LINES:]
+            print(f"--- end of {agent.ranks.log(local)}", *tail, sep="\n", file=sys.stderr)
+    print(
+        f"error: run {agent.order.run_id} failed ({outcome.reason}): {outcome.detail}; the raw measurement is kept in "
+        f"{agent.raw}",
+        file=sys.stderr,
+    )
+    return 1
+
+
+def _utc(seconds: float) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds))
+
+
+def _record(
+    agent: "Agent",
+    outcome: Outcome,
+    states: Sequence[Mapping[str, Any]],
+    measured: Sequence[Mapping[str, Any]],
+    environment: Mapping[str, Any],
+) -> dict[str, Any]:
+    """The content of run.json."""
+    order, ended = agent.order, time.time()
+    training = outcome.ranks[0].get("training") if outcome.ranks else None
+    if training:
+        training = {**training, "startup_s": {**agent.times_s, **training["startup_s"]}}
+    return {
+        "schema": 1,
+        "run_id": order.run_id,
+        "row": order.row,
+        "row_key": order.row_key,
+        "protocol": order.protocol,
+        "code_digest": order.code_digest,
+        "status": outcome.status,
+        "reason": outcome.reason,
+        "detail": outcome.detail,
+        "started_utc": _utc(agent.started),
+        "ended_utc": _utc(ended),
+        "wall_s": round(ended - agent.started, 3),
+        "environment": dict(environment),
+        "nodes": [_node(state, measured) for state in states],
+        "training": training,
+    }
+
+
+def _node(state: Mapping[str, Any], measured: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    found = measured[state["node"]] if measured else {"meta": None, "events": []}
+    names = ("rank", "device_uuid")
+    return {
+        "node": state["node"],
+        "host": state["host"],
+        "exit_codes": state.get("exit_codes", []),
+        "devices": (found["meta"] or {}).get("devices", []),
+        "sidecar_exit": state.get("sidecar_exit"),
+        "cooldown": state.get("cooldown"),
+        **found,
+        "ranks": [{name: rank.get(name) for name in names} for rank in state.get("ranks", [])],
+    }

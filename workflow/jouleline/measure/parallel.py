@@ -1,0 +1,114 @@
+"""Process group, layout and DeepSpeed engine of a row's strategy.
+
+ZeRO stage 3 is fully sharded data parallelism; tensor parallelism is DeepSpeed's AutoTP. Ranks of one
+tensor-parallel group are neighbours, so rank // tensor_parallel is the data-parallel replica.
+"""
+
+import logging
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+import deepspeed
+import torch
+import torch.distributed as dist
+
+from jouleline.measure.modeling import Recipe
+from jouleline.strategy import device_count
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where a rank stands: global rank, ranks in all, tensor-parallel degree."""
+
+    rank: int
+    world_size: int
+    tensor_parallel: int
+
+    @property
+    def replica(self) -> int:
+        return self.rank // self.tensor_parallel
+
+    @property
+    def replicas(self) -> int:
+        return self.world_size // self.tensor_parallel
+
+
+def join(
+    rank: int, world_size: int, local_rank: int, store: dist.Store, device: torch.device, timeout_s: float
+):
+    """Enter the process group over `store`: NCCL on GPUs, gloo on CPUs. DeepSpeed uses the same group."""
+    _quiet()
+    os.environ.update(RANK=str(rank), WORLD_SIZE=str(world_size), LOCAL_RANK=str(local_rank))
+    # DeepSpeed compiles operators at first use where it finds a compiler, on a CPU even a shared-memory
+    # all-reduce: tens of seconds in every job, and numbers that depend on the compiler. None is used here, so
+    # none is offered (a private name of deepspeed 0.19, which is pinned).
+    deepspeed.ops.__compatible_ops__ = _NoOperators()
+    backend = "nccl" if device.type == "cuda" else "gloo"
+    bound = {"device_id": device} if device.type == "cuda" else {}
+    dist.init_process_group(
+        backend, store=store, rank=rank, world_size=world_size, timeout=timedelta(seconds=timeout_s), **bound
+    )
+    deepspeed.init_distributed(dist_backend=backend, auto_mpi_discovery=False)
+
+
+class _NoOperators(dict):
+    """Says of every operator that it cannot be compiled here."""
+
+    def __missing__(self, name: str) -> bool:
+        return False
+
+
+def _quiet() -> None:
+    """DeepSpeed prints its whole configuration on every rank; warnings and errors are kept."""
+    for name in ("DeepSpeed", "deepspeed"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+
+
+def settings(row: Mapping[str, Any], recipe: Recipe) -> dict[str, Any]:
+    """DeepSpeed's configuration of a row."""
+    optimizer: dict[str, Any] = {"lr": row["learning_rate"], "weight_decay": recipe.weight_decay}
+    if row["optimizer"] == "adamw":
+        optimizer["torch_adam"] = True  # torch's own: DeepSpeed's would be compiled at first use
+    config: dict[str, Any] = {
+        # Only the micro-batch: DeepSpeed's train_batch_size counts tensor-parallel ranks as replicas.
+        "train_micro_batch_size_per_gpu": row["micro_batch"],
+        "gradient_accumulation_steps": row["grad_accum"],
+        "gradient_clipping": recipe.clip,
+        "optimizer": {"type": {"adamw": "AdamW", "sgd": "SGD"}[row["optimizer"]], "params": optimizer},
+        "zero_optimization": {"stage": row["zero_stage"]},
+        "zero_allow_untested_optimizer": True,
+        "steps_per_print": 1 << 40,
+    }
+    if row["precision"] != "fp32":
+        config[row["precision"]] = {"enabled": True}
+    if row["tensor_parallel"] > 1:
+        config["tensor_parallel"] = {"autotp_size": row["tensor_parallel"]}
+    return config
+
+
+def start_engine(model: torch.nn.Module, row: Mapping[str, Any], recipe: Recipe) -> Any:
+    """The DeepSpeed engine of `model`; raises RuntimeError where the strategy is not the one asked for."""
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    whole = sum(parameter.numel() for parameter in model.parameters())
+    engine, *_ = deepspeed.initialize(model=model, model_parameters=trained, config=settings(row, recipe))
+    _check_strategy(engine, row, whole)
+    return engine
+
+
+def _check_strategy(engine: Any, row: Mapping[str, Any], whole: int) -> None:
+    """What DeepSpeed made of the configuration against what the row asked for."""
+    shards = row["tensor_parallel"]
+    held = sum(getattr(parameter, "ds_numel", parameter.numel()) for parameter in engine.module.parameters())
+    facts = {
+        "world size": (dist.get_world_size(), device_count(row)),
+        "ZeRO stage": (engine.zero_optimization_stage(), row["zero_stage"]),
+        "data-parallel size": (engine.dp_world_size, device_count(row) // shards),
+        "tensor-parallel size": (max(engine.autotp_size(), 1), shards),
+        "sharded model": (held < whole, shards > 1),
+    }
+    for name, (found, wanted) in facts.items():
+        if found != wanted:
+            raise RuntimeError(f"DeepSpeed runs with {name} {found}, the row asks for {wanted}")

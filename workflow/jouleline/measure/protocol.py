@@ -1,0 +1,58 @@
+"""When warm-up ends and how long the measured window is: stated rules, decided once and the same on every rank."""
+
+import math
+from collections.abc import Mapping, Sequence
+from statistics import median
+from typing import Any
+
+STEADY_RULE = (
+    "warm-up goes by chunks of warmup_steps; it ends when the median step time of a chunk differs from that of the "
+    "chunk before by at most steady_rel, or after warmup_max_steps steps or window_max_s seconds"
+)
+# Two edges, each anywhere within a tick of the meter: standard deviation tick / sqrt(12) each.
+_EDGE_SHARE = math.sqrt(2 / 12)
+# The last chunk's median may be a little slow; a window that is too short costs one more collective.
+_MARGIN = 1.02
+
+
+def is_steady(times_s: Sequence[float], protocol: Mapping[str, Any]) -> bool:
+    """Whether the last two chunks of warm-up step times agree within steady_rel."""
+    chunk = max(protocol["warmup_steps"], 1)
+    if len(times_s) < 2 * chunk:
+        return False
+    before, now = median(times_s[-2 * chunk : -chunk]), median(times_s[-chunk:])
+    return abs(now - before) <= protocol["steady_rel"] * before
+
+
+def warmup_is_over(times_s: Sequence[float], protocol: Mapping[str, Any]) -> bool:
+    """The rule of STEADY_RULE, asked after each chunk."""
+    spent = len(times_s) >= protocol["warmup_max_steps"] or sum(times_s) >= protocol["window_max_s"]
+    return spent or is_steady(times_s, protocol)
+
+
+def window_seconds(protocol: Mapping[str, Any], tick_s: float | None) -> float:
+    """Least length of the measured window: window_s, or more where the meter's edges ask for it.
+
+    A meter that ticks every `tick_s` places each edge of a window within one tick, which is a relative standard
+    uncertainty of sqrt(2/12) tick_s / T for a window of T seconds at constant power. The window is made long
+    enough for edge_target_rel, up to window_max_s. `tick_s` None: not known, window_s alone counts.
+    """
+    seconds = protocol["window_s"]
+    if protocol["edge_target_rel"] and tick_s:
+        seconds = max(
+            seconds, min(_EDGE_SHARE * tick_s / protocol["edge_target_rel"], protocol["window_max_s"])
+        )
+    return seconds
+
+
+def window_steps(step_s: float, seconds: float, protocol: Mapping[str, Any]) -> int:
+    """Steps of a window of at least `seconds` and window_steps; window_max_s bounds what the seconds ask for."""
+    wanted = math.ceil(_MARGIN * seconds / step_s)
+    longest = max(math.floor(protocol["window_max_s"] / step_s), 1)
+    return max(protocol["window_steps"], min(wanted, longest), 1)
+
+
+def more_steps(elapsed_s: float, done: int, seconds: float, protocol: Mapping[str, Any]) -> int:
+    """Steps to add to a window of `done` steps that took `elapsed_s`, 0 where it is long enough."""
+    missing = min(seconds, protocol["window_max_s"]) - elapsed_s
+    return math.ceil(_MARGIN * missing * done / elapsed_s) if missing > 0 else 0

@@ -1,0 +1,110 @@
+"""One rank, from the fork to its result file."""
+
+import time
+import traceback
+import warnings
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, TextIO
+
+import torch
+import torch.distributed as dist
+
+from jouleline.files import write_json
+from jouleline.measure.data import read_dataset
+from jouleline.measure.failures import RunFailure, is_out_of_memory
+from jouleline.measure.launcher import result_file
+from jouleline.measure.markers import report_device
+from jouleline.measure.parallel import Layout, join
+from jouleline.measure.rendezvous import Meeting
+from jouleline.measure.trainer import Trainer
+from jouleline.strategy import device_count
+
+EXIT_OK, EXIT_FAILED, EXIT_OOM = 0, 1, 12
+
+
+@dataclass(frozen=True)
+class Job:
+    """What all ranks of a node share. `folder` is the node's measurement directory."""
+
+    row: dict[str, Any]
+    protocol: dict[str, Any]
+    dataset: Path
+    folder: Path
+    device: str
+    node: int
+    meeting: Meeting
+    tick_s: float | None
+
+
+def run_rank(job: Job, local_rank: int, progress: TextIO) -> int:
+    """Train as one rank of `job`; writes its result file and returns the exit code."""
+    rank = job.node * job.row["gpus_per_node"] + local_rank
+    result: dict[str, Any] = {"rank": rank, "host_rank": local_rank, "device_uuid": None}
+    try:
+        result |= _train(job, rank, local_rank, progress, result)
+        code = EXIT_OK
+    except Exception as error:
+        traceback.print_exc()
+        out_of_memory = is_out_of_memory(error)
+        known = isinstance(error, RunFailure)
+        text = str(error) if known else f"{type(error).__name__}: {error}"
+        result["failure"] = {
+            "status": "oom" if out_of_memory else "failed",
+            "reason": " ".join(text.split())[:500],
+            "time_s": time.monotonic(),
+        }
+        code = EXIT_OOM if out_of_memory else EXIT_FAILED
+    write_json(result_file(job.folder, local_rank), result)
+    return code
+
+
+def _train(job: Job, rank: int, local_rank: int, progress: TextIO, result: dict[str, Any]) -> dict[str, Any]:
+    # DeepSpeed calls collectives by names that this torch calls old; one line per rank and call says nothing.
+    warnings.filterwarnings("ignore", category=FutureWarning, module="torch.distributed")
+    startup_s = {}
+    begin = time.perf_counter()
+    world_size = device_count(job.row)
+    device = _device(job, local_rank)
+    store = dist.TCPStore(
+        job.meeting.address,
+        job.meeting.port,
+        world_size,
+        is_master=rank == 0,
+        timeout=timedelta(seconds=job.protocol["startup_timeout_s"]),
+        master_listen_fd=job.meeting.listen_fd if rank == 0 else None,
+        wait_for_workers=False,
+    )
+    join(rank, world_size, local_rank, store, device, job.protocol["startup_timeout_s"])
+    result |= _identity(device)
+    startup_s["init"] = round(time.perf_counter() - begin, 3)
+    begin = time.perf_counter()
+    data = read_dataset(job.dataset, job.row)
+    startup_s["data"] = round(time.perf_counter() - begin, 3)
+    layout = Layout(rank, world_size, job.row["tensor_parallel"])
+    trainer = Trainer(job.row, job.protocol, data, layout, device, tick_s=job.tick_s, progress=progress)
+    (job.folder / "training").touch()
+    training = trainer.run()
+    training["startup_s"] = {**startup_s, **trainer.startup_s}
+    dist.barrier()
+    return {"training": training if local_rank == 0 else None}
+
+
+def _device(job: Job, local_rank: int) -> torch.device:
+    if job.device == "cuda":
+        torch.cuda.set_device(local_rank)
+        return torch.device("cuda", local_rank)
+    torch.set_num_threads(job.protocol["threads_per_device"])
+    return torch.device("cpu")
+
+
+def _identity(device: torch.device) -> dict[str, Any]:
+    """The device's name and UUID as the driver gives them; the sidecar checks the UUID."""
+    if device.type != "cuda":
+        return {}
+    properties = torch.cuda.get_device_properties(device)
+    uuid = str(properties.uuid)
+    uuid = uuid if uuid.startswith(("GPU-", "MIG-")) else f"GPU-{uuid}"
+    report_device(uuid)
+    return {"device_uuid": uuid, "device": properties.name, "cuda": torch.version.cuda}
