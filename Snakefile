@@ -1,11 +1,20 @@
 # jouleline: from a grid of architectures to a held-out report of what their training costs in energy.
 # This file is the table of contents; config/README.md explains every key of a campaign.
+import os
+
 from snakemake.utils import min_version
 
 min_version("9.27")
 
 
 configfile: "config/config.yaml"
+
+
+# The image of workflow/envs/Containerfile, for sites that run with --software-deployment-method apptainer.
+container: os.environ.get("JOULELINE_CONTAINER", "jouleline.sif")
+
+
+report: "workflow/report/workflow.rst"
 
 
 include: "rules/common.smk"

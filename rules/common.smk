@@ -1,6 +1,6 @@
 # No rules here: the campaign is loaded and checked, and paths, parameters and resources get their functions.
 # Every Slurm job parses this again on its node, so nothing heavy is imported.
-import shlex
+import os
 import sys
 from pathlib import Path
 
@@ -12,10 +12,10 @@ from snakemake.exceptions import WorkflowError
 from jouleline import config as campaigns
 from jouleline import grid, provenance
 from jouleline.errors import UserError
-from jouleline.files import canonical_json
+from jouleline.files import canonical_json, write_json
 
-PYTHON = shlex.quote(sys.executable)
-SCRIPTS = shlex.quote(str(ROOT / "scripts"))
+# Jobs run with the interpreter of this environment, wherever it was activated; a container brings its own.
+os.environ.update(PATH=os.pathsep.join([str(Path(sys.executable).parent), *os.get_exec_path()]))
 
 try:
     CAMPAIGN = campaigns.load(config, ROOT)
@@ -50,10 +50,14 @@ if not RUNS:
     raise WorkflowError("partial: true, but no run is finished yet; measure first, or say partial: false")
 BY_RUN_ID = {run.run_id: run for run in ALL_RUNS}
 
-
 SHARDS = {}
 for run in RUNS:
     SHARDS.setdefault(grid.shard_of(run.run_id, ANALYSIS["shards"]), []).append(run)
+# Linux takes 128 KiB in one argument, and the names of a shard's runs are in one.
+if max(sum(len(path) + 1 for path in run_files(runs)) for runs in SHARDS.values()) > 120_000:
+    raise WorkflowError(
+        f"{len(RUNS)} runs are too many for analysis.shards = {ANALYSIS['shards']}; give more"
+    )
 
 
 def code_digest(*scripts, **options):
@@ -75,17 +79,12 @@ def row_of(wildcards):
     return BY_RUN_ID[wildcards.run_id].row
 
 
-def dataset_name(dataset, vocab_size):
-    return f"{dataset.replace('/', '-')}-v{vocab_size}"
-
-
 # Path stem of a prepared data set: the name and vocabulary that `prepare_dataset` is given.
-DATASETS = {dataset_name(run.row["dataset"], run.row["vocab_size"]): run.row for run in ALL_RUNS}
+DATASETS = {grid.dataset_name(run.row): run.row for run in ALL_RUNS}
 
 
 def dataset_of(wildcards):
-    row = row_of(wildcards)
-    return f"{RESULTS}/dataset/{dataset_name(row['dataset'], row['vocab_size'])}.parquet"
+    return f"{RESULTS}/dataset/{grid.dataset_name(row_of(wildcards))}.parquet"
 
 
 def order_priority(wildcards):
@@ -125,7 +124,7 @@ def runtime_min(row):
 
 
 def exclusive():
-    return "--exclusive" if SETTINGS["node"]["exclusive"] else ""
+    return "--exclusive" if SETTINGS["node"]["exclusive"] else None
 
 
 # ---- Targets of the analysis
@@ -135,6 +134,10 @@ SPLITS = [*ANALYSIS["splits"], "all"]
 
 def fit_files():
     return [f"{RESULTS}/fit/{model}/{split}.json" for model in ANALYSIS["models"] for split in SPLITS]
+
+
+def split_files():
+    return [f"{RESULTS}/splits/{split}.json" for split in SPLITS]
 
 
 def prediction_files():
@@ -148,3 +151,9 @@ def prediction_files():
 def options_of(kind):
     """Canonical JSON of a model's or a split's own options: another one's options refit nothing here."""
     return lambda wildcards: canonical_json(ANALYSIS[f"{kind}_options"].get(wildcards[kind], {}))
+
+
+def rows_to_predict(wildcards):
+    if not SETTINGS["predict"]["rows"]:
+        raise WorkflowError("predict.rows is not given; name a CSV file: --config 'predict={rows: my.csv}'")
+    return SETTINGS["predict"]["rows"]

@@ -17,7 +17,7 @@ rule split_runs:
         options=options_of("split"),
         code=code_digest("split_runs"),
     shell:
-        "{PYTHON} {SCRIPTS}/split_runs.py --runs {input.runs} --checks {input.checks} --labels '{input.labels}' --split {wildcards.split} --options {params.options:q} --out {output.split} > {log} 2>&1"
+        "python scripts/split_runs.py --runs {input.runs} --checks {input.checks} --labels '{input.labels}' --split {wildcards.split} --options {params.options:q} --out {output.split} > {log} 2>&1"
 
 
 rule fit_model:
@@ -36,7 +36,7 @@ rule fit_model:
         options=options_of("model"),
         code=code_digest("fit_model"),
     shell:
-        "{PYTHON} {SCRIPTS}/fit_model.py --runs {input.runs} --split {input.split} --model {wildcards.model} --calibration {input.calibration} --options {params.options:q} --out {output.fit} > {log} 2>&1"
+        "python scripts/fit_model.py --runs {input.runs} --split {input.split} --model {wildcards.model} --calibration {input.calibration} --options {params.options:q} --out {output.fit} > {log} 2>&1"
 
 
 rule predict_holdout:
@@ -55,7 +55,7 @@ rule predict_holdout:
     params:
         code=code_digest("predict_holdout"),
     shell:
-        "{PYTHON} {SCRIPTS}/predict_holdout.py --runs {input.runs} --split {input.split} --fit {input.fit} --calibration {input.calibration} --out {output.predictions} > {log} 2>&1"
+        "python scripts/predict_holdout.py --runs {input.runs} --split {input.split} --fit {input.fit} --calibration {input.calibration} --out {output.predictions} > {log} 2>&1"
 
 
 rule validate_holdout:
@@ -74,7 +74,7 @@ rule validate_holdout:
         gates=canonical_json(ANALYSIS["gates"]),
         code=code_digest("validate_holdout"),
     shell:
-        "{PYTHON} {SCRIPTS}/validate_holdout.py --runs {input.runs} --predictions {input.predictions} --fits {input.fits} --gates {params.gates:q} --out {output.validation} > {log} 2>&1"
+        "python scripts/validate_holdout.py --runs {input.runs} --predictions {input.predictions} --fits {input.fits} --gates {params.gates:q} --out {output.validation} > {log} 2>&1"
 
 
 # Apart from validate_holdout, so that the report of a campaign that misses a gate can still be read.
@@ -86,7 +86,7 @@ rule enforce_gates:
     log:
         f"{RESULTS}/logs/enforce_gates.log",
     shell:
-        "{PYTHON} {SCRIPTS}/enforce_gates.py --validation {input.validation} > {log} 2>&1"
+        "python scripts/enforce_gates.py --validation {input.validation} > {log} 2>&1"
 
 
 # The newest fitted model plans; where there is none, the roofline with the device's spec sheet.
@@ -96,4 +96,19 @@ rule plan_campaign:
     log:
         f"{RESULTS}/logs/plan_campaign.log",
     shell:
-        "{PYTHON} {SCRIPTS}/plan_campaign.py --out {output.table} > {log} 2>&1"
+        "python scripts/plan_campaign.py --out {output.table} > {log} 2>&1"
+
+
+rule predict_rows:
+    input:
+        rows=rows_to_predict,
+        fit=f"{RESULTS}/fit/{ANALYSIS['headline']}/all.json",
+    output:
+        predictions=f"{RESULTS}/predict/predictions.csv",
+    log:
+        f"{RESULTS}/logs/predict_rows.log",
+    params:
+        plan=canonical_json(SETTINGS["plan"]),
+        code=code_digest("predict_rows"),
+    shell:
+        "python scripts/predict_rows.py --model {input.fit} --rows {input.rows} --plan {params.plan:q} --out {output.predictions} > {log} 2>&1"

@@ -6,13 +6,16 @@ LARGEST = max((run.row for run in ALL_RUNS), key=lambda row: row["gpus_per_node"
 localrules:
     write_grid,
     write_labels,
+    write_config,
 
 
 rule write_grid:
     output:
         grid=f"{RESULTS}/grid.json",
+    log:
+        f"{RESULTS}/logs/write_grid.log",
     params:
-        runs=provenance.digest_of(run.key for run in ALL_RUNS),
+        runs=provenance.digest_of(sorted(run.key for run in ALL_RUNS)),
     run:
         grid.write(ALL_RUNS, CAMPAIGN.name, output.grid)
 
@@ -21,10 +24,26 @@ rule write_grid:
 rule write_labels:
     output:
         labels=f"{RESULTS}/labels.json",
+    log:
+        f"{RESULTS}/logs/write_labels.log",
     params:
-        labels=provenance.digest_of(f"{run.run_id} {canonical_json(run.labels)}" for run in ALL_RUNS),
+        labels=provenance.digest_of(
+            sorted(run.run_id + canonical_json(run.labels) for run in ALL_RUNS if run.labels)
+        ),
     run:
         grid.write_labels(ALL_RUNS, output.labels)
+
+
+# What the report shows of the configuration: the part that its numbers depend on.
+rule write_config:
+    output:
+        config=f"{RESULTS}/config.json",
+    log:
+        f"{RESULTS}/logs/write_config.log",
+    params:
+        shown=provenance.digest_of([canonical_json(CAMPAIGN.shown)]),
+    run:
+        write_json(output.config, CAMPAIGN.shown)
 
 
 rule prepare_dataset:
@@ -42,7 +61,7 @@ rule prepare_dataset:
         seed=SETTINGS["dataset"]["seed"],
         code=measuring_code("prepare_dataset"),
     shell:
-        "{PYTHON} {SCRIPTS}/prepare_dataset.py --dataset {params.dataset} --vocab-size {params.vocab_size} --seed {params.seed} --out {output.dataset} --tokenizer {output.tokenizer} > {log} 2>&1"
+        "python scripts/prepare_dataset.py --dataset {params.dataset} --vocab-size {params.vocab_size} --seed {params.seed} --out {output.dataset} --tokenizer {output.tokenizer} > {log} 2>&1"
 
 
 rule calibrate_node:
@@ -62,7 +81,7 @@ rule calibrate_node:
         protocol=CAMPAIGN.protocol_key,
         code=measuring_code("calibrate_node"),
     shell:
-        "{PYTHON} {SCRIPTS}/calibrate_node.py --protocol {params.protocol:q} --out {output.calibration} --table {output.table} > {log} 2>&1"
+        "python scripts/calibrate_node.py --protocol {params.protocol:q} --out {output.calibration} --table {output.table} > {log} 2>&1"
 
 
 rule measure_idle:
@@ -80,4 +99,4 @@ rule measure_idle:
         protocol=CAMPAIGN.protocol_key,
         code=measuring_code("measure_idle"),
     shell:
-        "{PYTHON} {SCRIPTS}/measure_idle.py --protocol {params.protocol:q} --out {output.idle} > {log} 2>&1"
+        "python scripts/measure_idle.py --protocol {params.protocol:q} --out {output.idle} > {log} 2>&1"

@@ -5,7 +5,6 @@
 rule integrate_energy:
     input:
         runs=lambda wildcards: run_files(SHARDS[int(wildcards.shard)]),
-        grid=ancient(rules.write_grid.output.grid),
     output:
         energy=f"{RESULTS}/energy/shard-{{shard}}.parquet",
     log:
@@ -15,9 +14,8 @@ rule integrate_energy:
         runtime=60,
     params:
         code=code_digest("integrate_energy"),
-        shards=ANALYSIS["shards"],
     shell:
-        "{PYTHON} {SCRIPTS}/integrate_energy.py --grid {input.grid} --shard {wildcards.shard} --shards {params.shards} --out {output.energy} > {log} 2>&1"
+        "python scripts/integrate_energy.py --runs {input.runs} --out {output.energy} > {log} 2>&1"
 
 
 rule collect_runs:
@@ -36,7 +34,7 @@ rule collect_runs:
     params:
         code=code_digest("collect_runs"),
     shell:
-        "{PYTHON} {SCRIPTS}/collect_runs.py --grid {input.grid} --runs-dir {RESULTS}/runs --energy {input.energy} --runs {output.runs} --regions {output.regions} --dictionary {output.dictionary} > {log} 2>&1"
+        "python scripts/collect_runs.py --grid {input.grid} --runs-dir $(dirname {input.grid})/runs --energy {input.energy} --runs {output.runs} --regions {output.regions} --dictionary {output.dictionary} > {log} 2>&1"
 
 
 rule check_runs:
@@ -54,4 +52,4 @@ rule check_runs:
         code=code_digest("check_runs"),
         protocol=CAMPAIGN.protocol_key,
     shell:
-        "{PYTHON} {SCRIPTS}/check_runs.py --runs {input.runs} --regions {input.regions} --protocol {params.protocol:q} --out {output.checks} > {log} 2>&1"
+        "python scripts/check_runs.py --runs {input.runs} --regions {input.regions} --protocol {params.protocol:q} --out {output.checks} > {log} 2>&1"

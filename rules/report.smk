@@ -9,6 +9,8 @@ rule render_report:
         validation=rules.validate_holdout.output.validation,
         predictions=prediction_files(),
         fits=fit_files(),
+        splits=split_files(),
+        config=rules.write_config.output.config,
         calibration=rules.calibrate_node.output.calibration,
         idle=rules.measure_idle.output.idle,
     output:
@@ -19,8 +21,9 @@ rule render_report:
         mem_mb=4000,
         runtime=30,
     params:
+        campaign=CAMPAIGN.name,
         settings=canonical_json(SETTINGS["report"]),
         headline=ANALYSIS["headline"],
         code=code_digest("render_report"),
     shell:
-        "{PYTHON} {SCRIPTS}/render_report.py --campaign {CAMPAIGN.name} --runs {input.runs} --regions {input.regions} --checks {input.checks} --validation {input.validation} --predictions {input.predictions} --fits {input.fits} --calibration {input.calibration} --idle {input.idle} --runs-dir {RESULTS}/runs --headline {params.headline} --settings {params.settings:q} --out {output.page} > {log} 2>&1"
+        "python scripts/render_report.py --campaign {params.campaign} --runs {input.runs} --regions {input.regions} --checks {input.checks} --validation {input.validation} --predictions {input.predictions} --fits {input.fits} --splits {input.splits} --config {input.config} --calibration {input.calibration} --idle {input.idle} --runs-dir $(dirname {output.page})/runs --headline {params.headline} --settings {params.settings:q} --out {output.page} > {log} 2>&1"

@@ -1,8 +1,4 @@
-"""Read a campaign: merge its file under the user's own keys, check it against the schema, fill the defaults.
-
-The defaults of the protocol are frozen: a key at its default is not part of the parameters of a measurement, so a
-new key measures nothing again.
-"""
+"""Read a campaign: merge its file under the user's own keys, check it against the schema, fill the defaults."""
 
 import json
 import re
@@ -15,36 +11,9 @@ from typing import Any
 from jouleline import grid
 from jouleline.errors import UserError
 from jouleline.files import canonical_json
+from jouleline.protocol import PROTOCOL_DEFAULTS, complete_protocol
 
 SCHEMA_FILE = Path(__file__).resolve().parents[1] / "schemas" / "config.schema.json"
-
-# key: (frozen default, unit, meaning)
-PROTOCOL: dict[str, tuple[Any, str, str]] = {
-    "device": ("auto", "", "auto, cpu or cuda"),
-    "meter": ("auto", "", "auto, nvml, rapl or estimate; auto takes the best that is present"),
-    "period_ms": (20, "ms", "Sampling period of the sidecar's fast lane"),
-    "warmup_steps": (5, "steps", "Least number of warm-up steps"),
-    "warmup_max_steps": (200, "steps", "Warm-up ends here even if the step time is not steady"),
-    "steady_rel": (0.05, "", "Step time is steady when it changes by less than this share"),
-    "window_steps": (10, "steps", "Least number of measured steps"),
-    "window_s": (3.0, "s", "Least length of the measured window"),
-    "window_max_s": (120.0, "s", "Aim of the longest measured window"),
-    "edge_target_rel": (
-        None,
-        "",
-        "Lengthen the window until the meter's edge uncertainty is below this share",
-    ),
-    "eval_batches": (4, "batches", "Batches of the evaluation after the window"),
-    "threads_per_device": (1, "threads", "CPU threads of one rank where the device is a CPU"),
-    "idle_s": (1.0, "s", "Idle baseline before and after a run"),
-    "cooldown_max_s": (0.0, "s", "Longest wait for the start temperature"),
-    "start_temperature_c": (None, "°C", "Start a run only below this device temperature"),
-    "estimate_w_per_core": (10.0, "W", "Declared power of a busy core, for the estimate meter"),
-    "estimate_idle_w": (5.0, "W", "Declared idle power, for the estimate meter"),
-    "calibration_s": (60.0, "s", "Time the calibration of a node may take"),
-    "startup_timeout_s": (600.0, "s", "A rank that is not training by then has failed"),
-}
-PROTOCOL_DEFAULTS = {key: default for key, (default, _, _) in PROTOCOL.items()}
 
 DEFAULTS: dict[str, Any] = {
     "results": "results",
@@ -63,6 +32,7 @@ DEFAULTS: dict[str, Any] = {
         "shards": 4,
     },
     "report": {"title": "", "traces": 4},
+    "predict": {"rows": None},
     "plan": {
         "price_per_kwh": None,
         "currency": "EUR",
@@ -103,6 +73,12 @@ class Campaign:
     def protocol(self) -> dict[str, Any]:
         return complete_protocol(self.settings["protocol"])
 
+    @property
+    def shown(self) -> dict[str, Any]:
+        """What a reader of the results needs to know: how was measured and what was made of it."""
+        kept = {key: self.settings[key] for key in ("campaign", "dataset", "analysis")}
+        return {**kept, "protocol": self.protocol}
+
     @cached_property
     def runs(self) -> list[grid.Run]:
         node = self.settings["node"]
@@ -115,37 +91,6 @@ def _device_here(device: str) -> str:
     """What `auto` stands for on this machine, without asking a driver."""
     present = any(Path(path).exists() for path in ("/dev/nvidiactl", "/dev/nvidia0"))
     return device if device != "auto" else "cuda" if present else "cpu"
-
-
-def complete_protocol(protocol: Mapping[str, Any]) -> dict[str, Any]:
-    """Fill the frozen defaults of the protocol; unknown keys and wrong types raise UserError."""
-    problems = []
-    for key, value in protocol.items():
-        if key not in PROTOCOL:
-            problems.append(f"protocol.{key} is not known; known are {', '.join(sorted(PROTOCOL))}")
-        elif not _is_like(value, PROTOCOL_DEFAULTS[key]):
-            problems.append(f"protocol.{key} must be like {PROTOCOL_DEFAULTS[key]!r}, not {value!r}")
-    for key, choices in {
-        "device": ("auto", "cpu", "cuda"),
-        "meter": ("auto", "nvml", "rapl", "estimate"),
-    }.items():
-        if isinstance(protocol.get(key), str) and protocol[key] not in choices:
-            problems.append(f"protocol.{key} is {protocol[key]!r}; choose from {', '.join(choices)}")
-    if problems:
-        raise UserError("\n  ".join(problems))
-    return {**PROTOCOL_DEFAULTS, **protocol}
-
-
-def _is_like(value: Any, default: Any) -> bool:
-    if isinstance(value, bool):
-        return False
-    if isinstance(default, str):
-        return isinstance(value, str)
-    if value is None:
-        return default is None
-    if isinstance(default, int):
-        return isinstance(value, int) and value >= 0
-    return isinstance(value, int | float) and value >= 0
 
 
 def load(config: Mapping[str, Any], root: Path) -> Campaign:

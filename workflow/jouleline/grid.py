@@ -288,17 +288,25 @@ def order_priority(run_id: str, seed: int) -> int:
     return int.from_bytes(digest[:4], "big") // 2 + 1
 
 
+def dataset_name(row: Mapping[str, Any]) -> str:
+    """Name of the prepared data set of a row: what it is and the vocabulary it is tokenised with."""
+    return f"{row['dataset'].replace('/', '-')}-v{row['vocab_size']}"
+
+
 def shard_of(run_id: str, shards: int) -> int:
     """The job, of `shards`, that integrates a run: by the hash in its id, so that new rows move no old one."""
     return int(run_id.rsplit("-", 2)[1], 16) % shards
 
 
 def write(runs: Iterable[Run], campaign: str, path: str | Path) -> None:
-    """Write the expanded grid as JSON: what was asked for, against which every run is checked."""
+    """Write the expanded grid as JSON, by run id: what was asked for, against which every run is checked."""
+    runs = sorted(runs, key=lambda run: run.run_id)
     rows = [{"run_id": r.run_id, "row_id": r.row_id, "digest": r.digest, "row": r.row} for r in runs]
     write_json(path, {"schema": 1, "campaign": campaign, "runs": rows})
 
 
 def write_labels(runs: Iterable[Run], path: str | Path) -> None:
     """Write the labels of the runs that have any: {run_id: {split, label}}."""
-    write_json(path, {run.run_id: run.labels for run in runs if run.labels})
+    write_json(
+        path, {run.run_id: run.labels for run in sorted(runs, key=lambda run: run.run_id) if run.labels}
+    )

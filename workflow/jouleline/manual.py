@@ -7,8 +7,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-from jouleline.config import DEFAULTS, PROTOCOL, SCHEMA_FILE
+from jouleline.config import DEFAULTS, SCHEMA_FILE
 from jouleline.files import write_text
+from jouleline.protocol import PROTOCOL
 from jouleline.schemas.row import ROW_COLUMNS
 
 MANUAL = Path(__file__).resolve().parents[2] / "config" / "README.md"

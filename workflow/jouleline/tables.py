@@ -43,11 +43,15 @@ def read_record(run_dir: Path) -> dict[str, Any] | None:
 
 
 def _require_same_row(entry: Mapping[str, Any], record: Mapping[str, Any]) -> None:
-    if record.get("row") != entry["row"]:
-        differs = [k for k, v in entry["row"].items() if (record.get("row") or {}).get(k) != v]
+    # A record older than a column of the grid lacks it: it was measured at that column's default.
+    measured = record.get("row") or {}
+    differs = [
+        name for name, value in measured.items() if name in entry["row"] and entry["row"][name] != value
+    ]
+    if differs or not measured:
         raise UserError(
             f"run {entry['run_id']} was measured with another row than the grid's (differs in "
-            f"{', '.join(differs) or 'its columns'}); delete its folder, so that it is measured again"
+            f"{', '.join(differs) or 'everything'}); delete its folder, so that it is measured again"
         )
 
 

@@ -1,0 +1,69 @@
+"""A copy of the workflow in a folder of its own, to run Snakemake in without touching the checkout."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import yaml
+
+ROOT = Path(__file__).resolve().parents[2]
+PARTS = ("Snakefile", "rules", "scripts", "workflow", "config", "profiles", "slurm")
+
+
+class Checkout:
+    """A copy of the workflow with a campaign file of its own."""
+
+    def __init__(self, root: Path, campaign: dict):
+        self.root = root
+        self.campaign = campaign
+        root.mkdir(parents=True)
+        ignore = shutil.ignore_patterns("__pycache__", "*.egg-info")
+        for part in PARTS:
+            source = ROOT / part
+            if source.is_symlink():
+                (root / part).symlink_to(source.readlink())
+            elif source.is_dir():
+                shutil.copytree(source, root / part, ignore=ignore)
+            else:
+                shutil.copy2(source, root / part)
+        self.save()
+
+    def save(self) -> None:
+        (self.root / "campaign.yaml").write_text(yaml.safe_dump(self.campaign, sort_keys=False))
+
+    def snakemake(
+        self, *arguments: str, check: bool = True, timeout: float = 300
+    ) -> subprocess.CompletedProcess:
+        """Run snakemake on the campaign; output and errors are in `stdout` together."""
+        command = [sys.executable, "-m", "snakemake", "--configfile", "campaign.yaml", *arguments]
+        environment = {**os.environ, "PYTHONPATH": str(self.root / "workflow")}
+        done = subprocess.run(
+            command,
+            cwd=self.root,
+            env=environment,
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            timeout=timeout,
+        )
+        assert not check or done.returncode == 0, done.stdout
+        return done
+
+    def edit(self, name: str, old: str, new: str) -> None:
+        path = self.root / name
+        text = path.read_text()
+        assert old in text, f"{name} has no {old!r}"
+        path.write_text(text.replace(old, new, 1))
+
+    def planned(self, *arguments: str) -> dict[str, set[str]]:
+        """{rule: outputs} of the jobs that a dry run would start."""
+        text = self.snakemake("-n", "--cores", "2", *arguments).stdout
+        jobs: dict[str, set[str]] = {}
+        for rule, outputs in re.findall(
+            r"^(?:local)?rule (\w+):\n(?:    input: .*\n)?    output: (.*)$", text, re.M
+        ):
+            jobs.setdefault(rule, set()).update(outputs.split(", "))
+        return jobs

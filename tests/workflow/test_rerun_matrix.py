@@ -1,0 +1,211 @@
+"""What a change reruns, line by line: measurements are dear, so nothing may measure again without need."""
+
+import copy
+import os
+import re
+import shutil
+import time
+
+import pytest
+
+from tests.workflow.checkout import Checkout
+
+SHAPE = {"hidden": 64, "heads": 2, "intermediate": 256, "seq_len": 32, "micro_batch": 4}
+CAMPAIGN = {
+    "campaign": "matrix",
+    "node": {"gpus": 2, "exclusive": False},
+    "protocol": {"device": "cpu", "meter": "estimate", "window_s": 1},
+    "grid": {
+        "defaults": {"vocab_size": 8192},
+        "blocks": [{"axes": {"layers": [1, 2]}, "set": SHAPE}],
+        "rows": [
+            {"layers": 3, **SHAPE, "split": "train"},
+            {"layers": 4, **SHAPE, "micro_batch": 8, "split": "holdout"},
+        ],
+    },
+    "analysis": {"models": ["roofline", "constant"], "splits": ["H0", "holdout"], "shards": 2},
+}
+MEASURING = {"measure_run", "measure_run_multinode"}
+REDUCE = {"integrate_energy", "collect_runs", "check_runs"}
+FIT = {"fit_model", "predict_holdout", "validate_holdout"}
+DOWNSTREAM = REDUCE | FIT | {"split_runs", "render_report"}
+GRID = {"write_grid"}
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A checkout whose every result is there and recorded by Snakemake as made by the workflow as it is."""
+    checkout = Checkout(tmp_path_factory.mktemp("matrix") / "checkout", CAMPAIGN)
+    text = checkout.snakemake("-n", "--cores", "2").stdout
+    outputs = [path for line in re.findall(r"^    output: (.*)$", text, re.M) for path in line.split(", ")]
+    past = time.time() - 1000
+    for age, path in enumerate(outputs):
+        (checkout.root / path).parent.mkdir(parents=True, exist_ok=True)
+        (checkout.root / path).write_text("x")
+        os.utime(checkout.root / path, (past + age, past + age))
+    checkout.snakemake("--touch", "--forceall", "--cores", "2")
+    assert checkout.planned() == {}
+    return checkout
+
+
+@pytest.fixture
+def checkout(finished, tmp_path):
+    """A copy of the finished checkout, times kept."""
+    shutil.copytree(finished.root, tmp_path / "copy", symlinks=True)
+    twin = copy.copy(finished)
+    twin.root, twin.campaign = tmp_path / "copy", copy.deepcopy(CAMPAIGN)
+    return twin
+
+
+def measured(jobs) -> int:
+    """How many runs would be measured."""
+    return sum(path.endswith("run.json") for rule in MEASURING for path in jobs.get(rule, ()))
+
+
+def test_nothing_changed_reruns_nothing(checkout):
+    assert checkout.planned() == {}
+
+
+def test_a_new_row_measures_itself(checkout):
+    checkout.campaign["grid"]["rows"].append({"layers": 5, **SHAPE})
+    checkout.save()
+    jobs = checkout.planned()
+    assert measured(jobs) == 1 and set(jobs) <= MEASURING | DOWNSTREAM | GRID | {"write_labels"}
+    assert {"collect_runs", "fit_model", "render_report"} <= set(jobs)
+
+
+def test_a_new_value_of_an_axis_measures_its_rows(checkout):
+    checkout.campaign["grid"]["blocks"][0]["axes"]["layers"] = [1, 6, 2]
+    checkout.save()
+    assert measured(checkout.planned()) == 1
+
+
+def test_one_hyper_parameter_measures_that_row(checkout):
+    checkout.campaign["grid"]["rows"][0]["learning_rate"] = 1e-3
+    checkout.save()
+    jobs = checkout.planned()
+    assert measured(jobs) == 1 and "render_report" in jobs
+
+
+def test_two_values_of_a_row_swapped_measure_that_row(checkout):
+    row = checkout.campaign["grid"]["rows"][0]
+    row["seq_len"], row["hidden"] = row["hidden"], row["seq_len"]
+    checkout.save()
+    assert measured(checkout.planned()) == 1
+
+
+def test_rows_in_another_order_rerun_no_measurement_and_no_fit(checkout):
+    grid = checkout.campaign["grid"]
+    grid["rows"].reverse()
+    grid["rows"] = [dict(reversed(row.items())) for row in grid["rows"]]
+    grid["blocks"][0]["axes"]["layers"] = [2, 1]
+    checkout.save()
+    assert checkout.planned() == {}
+
+
+def test_comments_docstrings_and_format_rerun_nothing(checkout):
+    for name in ("scripts/measure_run.py", "scripts/fit_model.py", "workflow/jouleline/measure/__init__.py"):
+        path = checkout.root / name
+        lines = path.read_text().splitlines(keepends=True)
+        path.write_text("# A comment.\n" + "".join(lines) + "\n\n# Another.\n")
+    rules = checkout.root / "rules" / "measure.smk"
+    rules.write_text("# A comment.\n\n" + rules.read_text())
+    assert checkout.planned() == {}
+
+
+def test_a_touch_of_code_and_data_set_measures_nothing(checkout):
+    for path in [*(checkout.root / "scripts").glob("*.py"), *(checkout.root / "workflow").rglob("*.py")]:
+        path.touch()
+    for path in (checkout.root / "results/matrix/dataset").iterdir():
+        path.touch()
+    assert checkout.planned() == {}
+
+
+def test_a_fresh_clone_with_copied_results_reruns_nothing(checkout):
+    shutil.rmtree(checkout.root / ".snakemake")
+    for path in [*(checkout.root / "scripts").glob("*.py"), *(checkout.root / "rules").glob("*.smk")]:
+        path.touch()
+    assert checkout.planned() == {}
+
+
+def test_train_and_holdout_swapped_reruns_that_split_and_what_follows(checkout):
+    for row in checkout.campaign["grid"]["rows"]:
+        row["split"] = {"train": "holdout", "holdout": "train"}[row["split"]]
+    checkout.save()
+    jobs = checkout.planned()
+    assert set(jobs) <= {"write_labels", "split_runs", "render_report"} | FIT
+    assert jobs["split_runs"] == {"results/matrix/splits/holdout.json"}
+    assert all(path.endswith("/holdout.json") for path in jobs["fit_model"])
+
+
+def test_a_new_split_fits_itself(checkout):
+    checkout.campaign["analysis"]["splits"].append("H1")
+    checkout.save()
+    jobs = checkout.planned()
+    assert jobs["split_runs"] == {"results/matrix/splits/H1.json"}
+    assert {path.rsplit("/", 1)[1] for path in jobs["fit_model"]} == {"H1.json"}
+    assert set(jobs) <= FIT | {"split_runs", "render_report"}
+
+
+def test_a_models_option_refits_that_model(checkout):
+    checkout.campaign["analysis"]["model_options"] = {"roofline": {"starts": 128}}
+    checkout.save()
+    jobs = checkout.planned()
+    assert jobs["fit_model"] and all("/fit/roofline/" in path for path in jobs["fit_model"])
+    assert set(jobs) <= FIT | {"render_report"}
+
+
+def test_a_new_column_at_its_frozen_default_reruns_nothing(checkout):
+    new = '    _C("dropout", float, 0.1, "Dropout of the encoder", minimum=0.0),\n)\n\nBY_NAME'
+    checkout.edit("workflow/jouleline/schemas/row.py", ")\n\nBY_NAME", new)
+    jobs = checkout.planned()
+    assert measured(jobs) == 0 and not FIT & set(jobs)
+
+
+def test_a_new_protocol_key_at_its_frozen_default_measures_nothing(checkout):
+    checkout.edit("workflow/jouleline/protocol.py", "] = {\n", '] = {\n    "dim_lights": (0, "", "New"),\n')
+    assert measured(checkout.planned()) == 0
+
+
+def test_memory_partition_and_run_time_rerun_nothing(checkout):
+    checkout.edit("rules/common.smk", "return 2000 + row", "return 4000 + row")
+    checkout.campaign["node"] |= {"exclusive": True, "gres": "gpu:h100"}
+    checkout.save()
+    assert (
+        checkout.planned("--set-resources", "measure_run:slurm_partition=other", "measure_run:runtime=99")
+        == {}
+    )
+
+
+def test_a_row_deleted_makes_the_aggregates_again(checkout):
+    checkout.campaign["grid"]["rows"].pop()
+    checkout.save()
+    jobs = checkout.planned()
+    assert measured(jobs) == 0 and "collect_runs" in jobs and "render_report" in jobs
+
+
+def test_measuring_code_measures_everything_and_touch_accepts_the_old_results(checkout):
+    path = checkout.root / "scripts/measure_run.py"
+    path.write_text(path.read_text() + "\nEXTRA = 1\n")
+    assert measured(checkout.planned()) == 4
+    checkout.snakemake("--touch", "--cores", "2")
+    assert checkout.planned() == {}
+
+
+def test_the_protocol_measures_everything(checkout):
+    checkout.campaign["protocol"]["window_s"] = 2
+    checkout.save()
+    assert measured(checkout.planned()) == 4
+
+
+def test_fitting_code_refits_and_nothing_before(checkout):
+    path = checkout.root / "scripts/fit_model.py"
+    path.write_text(path.read_text() + "\nEXTRA = 1\n")
+    jobs = checkout.planned()
+    assert "fit_model" in jobs and set(jobs) <= FIT | {"render_report"}
+
+
+def test_report_code_makes_the_report(checkout):
+    path = checkout.root / "scripts/render_report.py"
+    path.write_text(path.read_text() + "\nEXTRA = 1\n")
+    assert set(checkout.planned()) == {"render_report"}
