@@ -65,6 +65,9 @@ def _run(arguments: argparse.Namespace) -> int:
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     from jouleline.measure.agent import Agent, Order
+    from jouleline.measure.lineage import stop_with_snakemake
+
+    stop_with_snakemake()
 
     order = Order(
         run_id=arguments.run_id,

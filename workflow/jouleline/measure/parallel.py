@@ -46,6 +46,7 @@ def join(
     # all-reduce: tens of seconds in every job, and numbers that depend on the compiler. None is used here, so
     # none is offered (a private name of deepspeed 0.19, which is pinned).
     deepspeed.ops.__compatible_ops__ = _NoOperators()
+    _import_muon()
     backend = "nccl" if device.type == "cuda" else "gloo"
     bound = {"device_id": device} if device.type == "cuda" else {}
     dist.init_process_group(
@@ -59,6 +60,17 @@ class _NoOperators(dict):
 
     def __missing__(self, name: str) -> bool:
         return False
+
+
+def _import_muon() -> None:
+    """ZeRO asks whether the optimizer is Muon. Its module hands its kernels to torch's compiler when imported,
+    which takes two seconds and is for nothing: they are never called."""
+    compile_function = torch.compile
+    torch.compile = lambda function=None, **_: function or (lambda inner: inner)
+    try:
+        import deepspeed.runtime.zero.muon.muon_optimizer  # noqa: F401
+    finally:
+        torch.compile = compile_function
 
 
 def _quiet() -> None:
