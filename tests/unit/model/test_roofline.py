@@ -1,0 +1,127 @@
+"""The law's derivatives, its limits, and what a fit recovers from tables with known constants."""
+
+import numpy as np
+import pytest
+import synthetic
+from jouleline.model import roofline
+from jouleline.model.base import Context
+from jouleline.model.features import Data
+from jouleline.model.roofline_fit import Problem, Roofline
+from jouleline.model.structure import Options
+
+
+def make_problem(columns, weights=None, **options):
+    data = Data.of(columns)
+    weights = np.ones((1, len(data))) if weights is None else weights
+    return Problem(data, weights, Context(), Options(**options))
+
+
+@pytest.mark.parametrize(
+    "ablations", [(), ("no_memory",), ("hard_max",), ("energy_only",), ("paper_proxies",)]
+)
+def test_analytic_jacobian_equals_differences(runs, ablations):
+    problem = make_problem(runs, ablations=ablations, fixed_time=True)
+    size = len(problem.structure.names)
+    theta, index = np.random.default_rng(0).normal(0, 0.5, (1, size)), np.array([0])
+    _, jacobian = problem.evaluate(theta, index)
+    for column in range(size):
+        shift = np.zeros((1, size))
+        shift[0, column] = 1e-6
+        difference = (
+            problem.evaluate(theta + shift, index)[0] - problem.evaluate(theta - shift, index)[0]
+        ) / 2e-6
+        np.testing.assert_allclose(
+            jacobian[0, column], difference[0], atol=2e-4 * (1 + abs(jacobian[0, column]).max())
+        )
+
+
+def test_without_communication_nothing_is_exposed():
+    columns = synthetic.table(20, noise=0.0, strategies=synthetic.SINGLE)
+    data = Data.of(columns)
+    slow = {**synthetic.TRUTH, "link_bandwidth": np.log(1.0), "collective_latency_s": np.log(10.0)}
+    with np.errstate(over="ignore"):
+        log_time, _, _, _ = roofline.step(
+            {name: np.array([v]) for name, v in slow.items()}, roofline.inputs(data)
+        )
+    np.testing.assert_allclose(np.exp(log_time), data.step_time_s, rtol=1e-12)
+
+
+def test_energy_ratio_is_static_share_over_efficiency_plus_the_rest():
+    """With no energy for communication, E(N)/E(1) = phi/eta + 1 - phi per token, phi the static share on one device."""
+    columns = synthetic.table(
+        40,
+        noise=0.0,
+        strategies=((4, 1, 1),),
+        truth={**synthetic.TRUTH, "link_energy_j_per_byte": -700.0, "memory_energy_j_per_byte": -700.0},
+    )
+    from jouleline.model.efficiency import modelled, on_one_device
+
+    data = Data.of(columns)
+    values = {
+        n: np.array([v])
+        for n, v in {
+            **synthetic.TRUTH,
+            "link_energy_j_per_byte": -700.0,
+            "memory_energy_j_per_byte": -700.0,
+        }.items()
+    }
+    single = on_one_device(data)
+    log_time, log_energy, _, shares = roofline.step(values, roofline.inputs(single))
+    eta = modelled(data, data.step_time_s, single, np.exp(log_time))
+    ratio = (data.step_energy_j / data.tokens) / (np.exp(log_energy) / single.tokens)
+    phi = shares["static_power_w"]
+    np.testing.assert_allclose(ratio, phi / eta + 1 - phi, rtol=1e-9)
+
+
+def test_recovers_the_truth_without_noise():
+    columns = synthetic.table(80, noise=0.0)
+    state = Roofline().fit(Data.of(columns), np.ones((1, 80)), Context())[0]
+    assert state["identified"] and state["diagnostics"]["agreeing_share"] >= 0.1
+    for name, entry in state["parameters"].items():
+        if entry["identified"]:
+            truth = roofline.natural(name, synthetic.TRUTH[name])
+            assert entry["value"] == pytest.approx(truth, rel=0.1), name
+    assert state["parameters"]["static_power_w"]["value"] == pytest.approx(110, rel=0.01)
+
+
+def test_a_parameter_without_data_is_not_quoted():
+    """On one device nothing says what a collective costs."""
+    weights = (synthetic.table()["device_count"] == 1).astype(float)[None]
+    assert weights.sum() >= 8
+    state = Roofline().fit(Data.of(synthetic.table()), weights, Context())[0]
+    for name in ("collective_latency_s", "overlap", "link_energy_j_per_byte"):
+        assert state["parameters"][name] == {
+            **state["parameters"][name],
+            "value": None,
+            "lo95": None,
+            "hi95": None,
+            "identified": False,
+        }
+
+
+def test_rows_that_need_an_unmeasured_constant_are_not_identified():
+    columns = synthetic.table(device="Accelerator without a data sheet")
+    single = columns["device_count"] == 1
+    data = Data.of(columns)
+    state = Roofline().fit(data, single.astype(float)[None], Context())[0]
+    predicted = Roofline().predict(state, data, Context())[0]
+    assert predicted.identified[single].all()
+    assert not predicted.identified[~single].any()
+    assert np.isnan(predicted.step_energy_j[~single]).all()
+
+
+def test_held_out_targets_do_not_move_a_prediction(runs):
+    """Zero-weighted rows are as if they were not there."""
+    data = Data.of(runs)
+    train = np.random.default_rng(5).random(len(data)) < 0.7
+    scrambled = dict(runs)
+    for name in ("time_s", "energy_j"):
+        scrambled[name] = np.where(train, runs[name], np.random.default_rng(6).permutation(runs[name]) * 3)
+    assert not np.array_equal(scrambled["energy_j"], runs["energy_j"])
+    predictions = []
+    for columns in (runs, scrambled):
+        rows = Data.of(columns)
+        state = Roofline().fit(rows, train[None].astype(float), Context())[0]
+        predictions.append(Roofline().predict(state, data, Context())[0])
+    np.testing.assert_array_equal(predictions[0].step_energy_j, predictions[1].step_energy_j)
+    np.testing.assert_array_equal(predictions[0].step_time_s, predictions[1].step_time_s)

@@ -1,0 +1,78 @@
+"""What every model is: fitted on weighted rows, kept as JSON, predicting time and energy of a step."""
+
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+
+from jouleline.model.features import Data
+from jouleline.model.machine import Machines
+
+State = dict[str, Any]
+"""A fitted model as JSON: all that `predict` needs, and `identified`, `reason`, `parameters`, `diagnostics`."""
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """One mode of a model's prediction for some rows; arrays [R], per step, NaN where a model says nothing.
+
+    `efficiency_mode`: measured (known only after the run), modelled, parametric, or None where efficiency is not
+    used. `post_run`: uses something measured on the row itself, so it is no prediction but an upper bound on one.
+    """
+
+    step_time_s: np.ndarray
+    step_energy_j: np.ndarray
+    identified: np.ndarray
+    reason: str | None = None
+    efficiency_mode: str | None = None
+    post_run: bool = False
+
+
+@dataclass(frozen=True)
+class Context:
+    """What a fit may use beside the rows: the machines' calibration and the options of the campaign."""
+
+    machines: Machines = field(default_factory=Machines)
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+class Model(Protocol):
+    """A family of laws. Several fits of one table are one call: they differ only in the weights of its rows."""
+
+    def fit(
+        self, data: Data, weights: np.ndarray, context: Context, warm: list[State] | None = None
+    ) -> list[State]:
+        """Fit once per row of `weights` [K, R] (0 leaves a row out, 2 counts it twice); `warm` gives starts."""
+
+    def predict(self, state: State, data: Data, context: Context) -> list[Prediction]:
+        """Predict every row of `data` with one fitted state, in each mode the model has."""
+
+
+def parameter(value, unit: str, sd: float | None = None, identified: bool = True, log: bool = True) -> dict:
+    """A parameter's entry in fit.json: null instead of a number where the data do not identify it.
+
+    `sd` is the standard deviation of log(value) (`log`) or of the value; the interval is +-1.96 sd.
+    """
+    if not identified or value is None or not np.isfinite(value):
+        return {"value": None, "unit": unit, "lo95": None, "hi95": None, "identified": False}
+    low = high = None
+    if sd is not None and np.isfinite(sd):
+        low, high = (value * np.exp(s * 1.96 * sd) if log else value + s * 1.96 * sd for s in (-1, 1))
+    return {
+        "value": float(value),
+        "unit": unit,
+        "lo95": low and float(low),
+        "hi95": high and float(high),
+        "identified": True,
+    }
+
+
+def not_identified(reason: str) -> State:
+    """The state of a fit that could not be made."""
+    return {"identified": False, "reason": reason, "parameters": {}, "diagnostics": {}}
+
+
+def nothing(data: Data, reason: str | None, **labels) -> Prediction:
+    """A prediction that says for every row that the model is not identified, and why."""
+    empty = np.full(len(data), np.nan)
+    return Prediction(empty, empty, np.zeros(len(data), dtype=bool), reason, **labels)

@@ -1,0 +1,129 @@
+"""Confidence intervals of parameters: cluster bootstrap by family, and profile likelihood."""
+
+from typing import Any
+
+import numpy as np
+
+from jouleline.model import lsq, roofline
+from jouleline.model.base import Context, Model
+from jouleline.model.features import Data
+from jouleline.model.roofline_fit import Problem, Roofline
+
+PROFILED = ("compute_memory_exponent", "static_power_w")
+
+
+def family_draws(families: np.ndarray, draws: int, seed: int) -> np.ndarray:
+    """Weights [draws, R]: each draw takes as many families as there are, with replacement, with all their rows."""
+    codes, index = np.unique(families, return_inverse=True)
+    rng = np.random.default_rng([seed, 1])
+    counts = rng.multinomial(len(codes), np.full(len(codes), 1 / len(codes)), size=draws)
+    return counts[:, index].astype(float)
+
+
+def add_intervals(model: Model, data: Data, record: dict[str, Any], context: Context, draws: int) -> None:
+    """Refit `draws` resamples of the families and set lo95, hi95 of every identified parameter of a fold record."""
+    if len(np.unique(data.families)) < 3 or not record["identified"]:
+        return
+    weights = family_draws(data.families, draws, int(context.options["seed"]))
+    state = {**record["state"], "identified": True, "reason": None}
+    values = _refit(model, data, weights, context, state)
+    for name, entry in record["parameters"].items():
+        found = values.get(name)
+        if entry["identified"] and found is not None and len(found) >= draws // 2:
+            entry["lo95"], entry["hi95"] = (float(value) for value in np.quantile(found, [0.025, 0.975]))
+    record["diagnostics"]["bootstrap"] = {
+        "draws": draws,
+        "by": "family",
+        "families": len(np.unique(data.families)),
+    }
+    if "phi" in values:
+        low, high = (float(value) for value in np.quantile(values["phi"], [0.025, 0.975]))
+        record["diagnostics"]["static_share_lo95"], record["diagnostics"]["static_share_hi95"] = low, high
+
+
+def _refit(
+    model: Model, data: Data, weights: np.ndarray, context: Context, state: dict
+) -> dict[str, np.ndarray]:
+    if isinstance(model, Roofline) and "vector" in state:
+        return _refit_roofline(model, data, weights, context, state)
+    values: dict[str, list[float]] = {}
+    for fitted in model.fit(data, weights, context, warm=[state] * len(weights)):
+        for name, entry in fitted["parameters"].items():
+            if entry["value"] is not None:
+                values.setdefault(name, []).append(entry["value"])
+    return {name: np.array(found) for name, found in values.items()}
+
+
+def _refit_roofline(model: Roofline, data: Data, weights: np.ndarray, context: Context, state: dict):
+    problem = Problem(data, weights, context, model.options(context), guess_weights=np.ones((1, len(data))))
+    vector = np.array(state["vector"])
+    starts = np.broadcast_to(vector, (len(weights), 1, len(vector)))
+    solution = problem.solve(starts, np.full(len(weights), state["noise"]))
+    index = np.arange(1)
+    values = {}
+    for name, slot in problem.structure.slots.items():
+        if not slot.active:
+            continue
+        offsets = np.broadcast_to(problem.offsets(slot, index), (1, len(data)))[0]
+        for code, label in enumerate(slot.labels):
+            value = offsets[np.argmax(slot.group == code)] + solution.theta[:, slot.common]
+            if slot.deviations:
+                value = value + solution.theta[:, slot.deviations[code]]
+            key = name if len(slot.labels) == 1 else f"{name}[{label}]"
+            values[key] = roofline.natural(name, value)
+    with np.errstate(over="ignore", invalid="ignore"):
+        shares = [
+            np.median(roofline.static_share(problem.values(theta[None], index), problem.rows))
+            for theta in solution.theta
+        ]
+    return values | {"phi": np.array(shares)}
+
+
+def add_profiles(model: Model, data: Data, record: dict[str, Any], context: Context) -> None:
+    """Profile likelihood of p and P_s: refit with the parameter held on a grid; the 95 % interval by likelihood ratio.
+
+    Kept in diagnostics.profiles as {name: {value: [...], delta_cost: [...], lo95, hi95}}; costs in units of the
+    residual variance, so that 1.92 above the best bounds the interval. An end that is not reached is null.
+    """
+    if not isinstance(model, Roofline) or "vector" not in record["state"] or not record["identified"]:
+        return
+    problem = Problem(data, np.ones((1, len(data))), context, model.options(context))
+    profiles = {}
+    for name in PROFILED:
+        slot = problem.structure.slots[name]
+        if slot.active and not slot.deviations:
+            profiles[name] = _profile(problem, slot, record["state"])
+    record["diagnostics"]["profiles"] = profiles
+
+
+def _profile(problem: Problem, slot, state: dict[str, Any], points: int = 31) -> dict[str, Any]:
+    """The parameter over +-2.5 of its unbounded value around the optimum, the others refitted at each point."""
+    best, noise = np.array(state["vector"]), state["noise"]
+    prior_sd = problem.structure.prior_sd / noise
+    column = slot.common
+    grid = best[column] + np.linspace(-2.5, 2.5, points)
+    free = np.delete(np.arange(len(best)), column)
+
+    def evaluate(theta, index):
+        full = np.empty((len(theta), len(best)))
+        full[:, free] = theta
+        full[:, column] = grid[index]
+        residuals, jacobian = problem.evaluate(full, np.zeros(len(theta), dtype=int))
+        return residuals, jacobian[:, free]
+
+    weights = np.repeat(problem.row_weights[:1], points, axis=0)
+    starts = np.broadcast_to(best[free], (points, 1, len(free)))
+    priors = np.broadcast_to(prior_sd[free], (points, len(free)))
+    solution = lsq.minimise(evaluate, weights, priors, starts, polish=False)
+    cost = solution.cost + 0.5 * (grid / prior_sd[column]) ** 2
+    delta = (cost - cost[points // 2]) / noise**2
+    offset = float(np.broadcast_to(problem.offsets(slot, np.array([0])), (1, len(problem.time)))[0, 0])
+    value = roofline.natural(slot.name, grid + offset)
+    inside = np.flatnonzero(delta <= 1.92)
+    low, high = inside[0], inside[-1]
+    return {
+        "value": [float(one) for one in value],
+        "delta_cost": [float(one) for one in delta],
+        "lo95": float(value[low]) if low > 0 else None,
+        "hi95": float(value[high]) if high < points - 1 else None,
+    }

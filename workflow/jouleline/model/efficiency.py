@@ -1,0 +1,80 @@
+"""Parallel efficiency and power ratio, and the identity that ties energy to both.
+
+eta(N) = useful tokens/s on N devices / (N/N0 x tokens/s on N0), so eta(N0) = 1; rho(N) = power per device on N / on
+N0.
+Energy per token then obeys E(N)/E(N0) = rho(N)/eta(N) exactly.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from jouleline.model.features import Data
+
+# The published curves: eta_TP(t) = Smax (1 - exp(-k t)) / t and eta_DP(n) = 1 / (1 + a n^b).
+TP_SMAX, TP_K, DP_A, DP_B = 9.8, 0.76, 0.005, 1.266
+
+
+@dataclass(frozen=True)
+class Scaling:
+    """Per row [R]: reference count N0, eta, rho and E/E0 per token; NaN where the family has no row at the table's
+    N0."""
+
+    reference: np.ndarray
+    efficiency: np.ndarray
+    power_ratio: np.ndarray
+    energy_ratio: np.ndarray
+
+
+def measured(data: Data) -> Scaling:
+    """From measured times and energies, against the mean over the family's rows at its smallest device count.
+
+    Known only after the run. A family without a run at the table's smallest count has no reference there.
+    """
+    rate = data.tokens / data.step_time_s
+    joule = data.step_energy_j / data.tokens
+    reference = np.full(len(data), np.nan)
+    rate0, joule0 = reference.copy(), reference.copy()
+    lowest = data.devices.min()
+    for family in np.unique(data.families):
+        rows = data.families == family
+        first = rows & (data.devices == data.devices[rows].min())
+        if data.devices[first][0] > lowest:
+            continue
+        reference[rows] = data.devices[first][0]
+        # rates are averaged as time per token and power as energy per time, so the identity holds for the means too
+        rate0[rows] = 1 / np.mean(1 / rate[first])
+        joule0[rows] = joule[first].mean()
+    efficiency = rate / (data.devices / reference * rate0)
+    power_ratio = (joule * rate / data.devices) / (joule0 * rate0 / reference)
+    return Scaling(reference, efficiency, power_ratio, joule / joule0)
+
+
+def published_tp(t: np.ndarray) -> np.ndarray:
+    """The paper's eta_TP(t), not normalised: 5.22 at t = 1."""
+    return TP_SMAX * (1 - np.exp(-TP_K * np.asarray(t, dtype=float))) / t
+
+
+def published_dp(n: np.ndarray) -> np.ndarray:
+    """The paper's eta_DP(n)."""
+    return 1 / (1 + DP_A * np.asarray(n, dtype=float) ** DP_B)
+
+
+def parametric(data: Data) -> np.ndarray:
+    """The paper's eta_TP x eta_DP divided by its value on one device, so that eta(1) = 1. [R]"""
+    tensor = published_tp(data.columns["tensor_parallel"]) / published_tp(1.0)
+    return tensor * published_dp(data.columns["data_parallel"]) / published_dp(1.0)
+
+
+def on_one_device(data: Data) -> Data:
+    """The same workloads on a single device."""
+    ones = np.ones(len(data), dtype=np.int64)
+    single = dict.fromkeys(
+        ("device_count", "tensor_parallel", "data_parallel", "nodes", "gpus_per_node"), ones
+    )
+    return Data.of({**data.columns, **single, "zero_stage": ones * 0})
+
+
+def modelled(data: Data, step_time_s: np.ndarray, single: Data, single_time_s: np.ndarray) -> np.ndarray:
+    """eta from predicted step times of the rows and of the same workloads on one device (N0 = 1). [R]"""
+    return (data.tokens / step_time_s) / (data.devices * single.tokens / single_time_s)

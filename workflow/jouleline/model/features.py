@@ -1,0 +1,145 @@
+"""The arrays every model reads: proxies of a row, its strategy and device, and, apart from them, the targets."""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from jouleline.architecture import proxies
+from jouleline.model.table import Columns, take
+
+AXES = ("layers", "hidden", "intermediate", "seq_len", "micro_batch")
+"""The axes along which a prediction can leave the sampled range, beside the device count."""
+
+
+@dataclass(frozen=True)
+class Data:
+    """A runs table as arrays of one entry per row; per-step quantities unless said otherwise.
+
+    Everything but `step_time_s` and `step_energy_j` is known before the run.
+    """
+
+    columns: Columns
+    proxies: dict[str, np.ndarray]
+
+    @classmethod
+    def of(cls, columns: Columns) -> "Data":
+        return cls(columns, proxies(columns))
+
+    def __len__(self) -> int:
+        return len(self.columns["device"])
+
+    def take(self, rows: np.ndarray) -> "Data":
+        """The given rows (mask or indices)."""
+        return Data(take(self.columns, rows), {name: values[rows] for name, values in self.proxies.items()})
+
+    @cached_property
+    def devices(self) -> np.ndarray:
+        """Device count N."""
+        return self.columns["device_count"].astype(float)
+
+    @cached_property
+    def steps(self) -> np.ndarray:
+        return self.columns["steps"].astype(float)
+
+    @cached_property
+    def flop(self) -> np.ndarray:
+        """Compute C, FLOP per device."""
+        return self.proxies["compute_flop"]
+
+    @cached_property
+    def byte(self) -> np.ndarray:
+        """Memory traffic M, byte per device."""
+        return self.proxies["memory_byte"]
+
+    @cached_property
+    def launch_flop(self) -> np.ndarray:
+        """FLOP per matrix-multiply launch, which sets how full the device is."""
+        return self.flop / np.maximum(self.proxies["matmul_launches"], 1)
+
+    @cached_property
+    def tokens(self) -> np.ndarray:
+        """Padded tokens computed, all devices."""
+        return self.proxies["tokens_per_step"]
+
+    @cached_property
+    def strategy(self) -> np.ndarray:
+        """single, dp (ZeRO 0-2), fsdp (ZeRO-3), tp, or tp+dp / tp+fsdp. Object [rows]."""
+        tensor = self.columns["tensor_parallel"] > 1
+        replicas = self.columns["data_parallel"] > 1
+        kind = np.where(self.columns["zero_stage"] == 3, "fsdp", "dp")
+        names = np.where(
+            replicas, np.where(tensor, np.char.add("tp+", kind), kind), np.where(tensor, "tp", "single")
+        )
+        return names.astype(object)
+
+    @cached_property
+    def between_nodes(self) -> np.ndarray:
+        """Whether devices of more than one node talk to each other. Bool [rows]."""
+        return self.columns["nodes"] > 1
+
+    @cached_property
+    def step_time_s(self) -> np.ndarray:
+        """Target: measured time of one step."""
+        return self.columns["time_s"] / self.steps
+
+    @cached_property
+    def step_energy_j(self) -> np.ndarray:
+        """Target: measured energy of one step, all devices."""
+        return self.columns["energy_j"] / self.steps
+
+    @cached_property
+    def families(self) -> np.ndarray:
+        """Code of each row's family, int [rows]."""
+        return np.unique(self.columns["family"].astype(str), return_inverse=True)[1]
+
+
+def domain(data: Data) -> dict:
+    """The range of every axis, the device counts and the categories of some rows: what a model was fitted on."""
+    columns = data.columns
+    ranges = {axis: [float(columns[axis].min()), float(columns[axis].max())] for axis in AXES}
+    ranges["device_count"] = [float(data.devices.min()), float(data.devices.max())]
+    categories = ("device", "precision", "task", "attention", "model_type")
+    return {
+        "ranges": ranges,
+        "categories": {name: sorted(set(columns[name].tolist())) for name in categories},
+        "strategy": sorted(set(data.strategy.tolist())),
+        "variant": sorted(set(variants(data).tolist())),
+    }
+
+
+def variants(data: Data) -> np.ndarray:
+    """full, lora, frozen or lora+frozen, with +ckpt for activation checkpointing. Object [rows]."""
+    lora, frozen = data.columns["lora_rank"] > 0, data.columns["frozen_layers"] > 0
+    base = np.where(lora, np.where(frozen, "lora+frozen", "lora"), np.where(frozen, "frozen", "full"))
+    checkpointed = np.where(data.columns["gradient_checkpointing"], "+ckpt", "")
+    return np.char.add(base, checkpointed).astype(object)
+
+
+def _checks(data: Data, known: dict) -> list[tuple[str, np.ndarray]]:
+    columns = data.columns
+    checks = [
+        (axis, (columns[axis] < low * (1 - 1e-9)) | (columns[axis] > high * (1 + 1e-9)))
+        for axis, (low, high) in known["ranges"].items()
+    ]
+    checks += [(name, ~_member(columns[name], allowed)) for name, allowed in known["categories"].items()]
+    checks += [("strategy", ~_member(data.strategy, known["strategy"]))]
+    return [*checks, ("variant", ~_member(variants(data), known["variant"]))]
+
+
+def beyond(data: Data, known: dict) -> np.ndarray:
+    """Whether each row lies outside `known` (see `domain`) on any axis. Bool [R]."""
+    return np.logical_or.reduce([mask for _, mask in _checks(data, known)])
+
+
+def extrapolation(data: Data, known: dict) -> list[str]:
+    """For each row, the axes along which it lies outside `known`, separated by commas; "" is inside."""
+    outside: list[list[str]] = [[] for _ in range(len(data))]
+    for axis, mask in _checks(data, known):
+        for row in np.flatnonzero(mask):
+            outside[row].append(axis)
+    return [",".join(axes) for axes in outside]
+
+
+def _member(values: np.ndarray, allowed: list) -> np.ndarray:
+    return np.isin(values.astype(str), np.array(allowed, dtype=str))

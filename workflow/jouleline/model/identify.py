@@ -1,0 +1,93 @@
+"""What the data say about each parameter of a roofline fit, and what they cannot say."""
+
+from typing import Any
+
+import numpy as np
+
+from jouleline.model import lsq, roofline
+from jouleline.model.base import parameter
+from jouleline.model.roofline import SLOTS
+
+CORRELATED = 0.95
+
+
+def diagnose(problem, k: int, theta: np.ndarray, state: dict[str, Any]) -> dict[str, dict]:
+    """Parameters with intervals and the diagnostics of the k-th fit of a `roofline_fit.Problem`.
+
+    The covariance is A^-1 (c H + Q) A^-1 with A = H + Q at the optimum: H the Huber-weighted normal matrix of the
+    data in units of their noise, Q the prior's precision, c the rows per family, since rows of one family are not
+    independent. The first term is noise, the second the pull of the prior on what it favours.
+    """
+    from jouleline.model.roofline_fit import HUBER_DELTA
+
+    residuals, jacobian = problem.evaluate(theta[None], np.array([k]))
+    weights = problem.row_weights[k]
+    normal, _ = lsq.normal_equations(residuals, jacobian, weights[None])
+    used = weights > 0
+    rows = problem.weights[k] > 0
+    clustering = rows.sum() / max(len(set(problem.families[rows].tolist())), 1)
+    normal = normal[0] / state["noise"] ** 2
+    prior_sd = problem.structure.prior_sd
+    prior = np.diag(prior_sd**-2.0)
+    inverse = np.linalg.inv(normal + prior)
+    covariance = inverse @ (clustering * normal + prior) @ inverse
+    spectrum = np.linalg.eigvalsh(np.outer(prior_sd, prior_sd) * (normal + prior))
+    data_singular = np.linalg.svd(jacobian[0][:, used], compute_uv=False)
+    half = len(problem.time)
+    log_error = residuals[0] * HUBER_DELTA
+    diagnostics = {
+        "condition_number": float(np.sqrt(spectrum[-1] / spectrum[0])),
+        "condition_number_data": float(data_singular[0] / max(data_singular[-1], 1e-300)),
+        "singular_values": [float(value) for value in data_singular],
+        "correlated": _correlated(covariance, problem.structure.names),
+        "static_share": _static_share(problem, k, theta, rows),
+        "train_log_rmse_energy": float(np.sqrt(np.mean(log_error[-half:][rows] ** 2))),
+    }
+    if problem.joint:
+        diagnostics["train_log_rmse_time"] = float(np.sqrt(np.mean(log_error[:half][rows] ** 2)))
+    return {"parameters": _parameters(problem, state, covariance), "diagnostics": diagnostics}
+
+
+def _correlated(covariance: np.ndarray, names: list[str]) -> list[list]:
+    sd = np.sqrt(np.diag(covariance))
+    correlation = covariance / np.outer(sd, sd)
+    pairs = np.argwhere(np.triu(np.abs(correlation) > CORRELATED, 1))
+    return [[names[i], names[j], float(correlation[i, j])] for i, j in pairs]
+
+
+def _static_share(problem, k: int, theta: np.ndarray, rows: np.ndarray) -> float:
+    """phi: the median share of static energy over the training rows."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        share = roofline.static_share(problem.values(theta[None], np.array([k])), problem.rows)
+    return float(np.median(share[0, rows]))
+
+
+def _parameters(problem, state: dict[str, Any], covariance: np.ndarray) -> dict[str, dict]:
+    from jouleline.model.roofline_fit import MOST_LOG_SD
+
+    entries = {}
+    for name, slot in problem.structure.slots.items():
+        if not slot.active:
+            continue
+        unit, transform = SLOTS[name]
+        groups = state["slots"][name]["groups"]
+        for code, label in enumerate(slot.labels):
+            columns = [slot.common, *([slot.deviations[code]] if slot.deviations else [])]
+            sd = float(np.sqrt(covariance[np.ix_(columns, columns)].sum()))
+            prior_sd = float(np.sqrt((problem.structure.prior_sd[columns] ** 2).sum()))
+            known = label in groups and sd < 0.5 * prior_sd and (transform != "log" or sd < MOST_LOG_SD)
+            key = name if len(slot.labels) == 1 else f"{name}[{label}]"
+            entries[key] = _entry(name, groups.get(label), unit, sd, known)
+    return entries
+
+
+def _entry(name: str, value: float | None, unit: str, sd: float, known: bool) -> dict:
+    transform = SLOTS[name][1]
+    if value is None or transform in {"log", "linear"}:
+        number = None if value is None else roofline.natural(name, value)
+        return parameter(number, unit, sd, known, log=transform == "log")
+    entry = parameter(roofline.natural(name, value), unit, None, known)
+    if entry["identified"]:
+        low, high = (float(roofline.natural(name, value + sign * 1.96 * sd)) for sign in (-1, 1))
+        entry |= {"lo95": low, "hi95": high}
+    return entry

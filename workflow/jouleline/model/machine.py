@@ -1,0 +1,84 @@
+"""What is known of a device before any run: calibration measurements, else its data sheet."""
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+# Dense peak FLOP/s (fp32 without, bf16/fp16 with tensor cores), memory B/s, link B/s per direction, power limit W.
+# Source: the vendors' data sheets. First match wins, so the longer name stands first.
+_SPECIFICATIONS = (
+    (r"B200", 80e12, 2250e12, 2250e12, 8.0e12, 900e9, 1000.0),
+    (r"H200", 67e12, 989e12, 989e12, 4.8e12, 450e9, 700.0),
+    (r"H100.*PCI", 51e12, 756e12, 756e12, 2.0e12, 300e9, 350.0),
+    (r"H100", 67e12, 989e12, 989e12, 3.35e12, 450e9, 700.0),
+    (r"A100.*40", 19.5e12, 312e12, 312e12, 1.555e12, 300e9, 400.0),
+    (r"A100", 19.5e12, 312e12, 312e12, 2.039e12, 300e9, 400.0),
+    (r"L40S", 91.6e12, 362e12, 362e12, 864e9, 32e9, 350.0),
+    (r"V100", 15.7e12, None, 125e12, 900e9, 150e9, 300.0),
+    (r"\bT4\b", 8.1e12, None, 65e12, 320e9, 16e9, 70.0),
+    (r"RTX 4090", 82.6e12, 165e12, 165e12, 1008e9, 32e9, 450.0),
+    (r"RTX 3090", 35.6e12, 71e12, 71e12, 936e9, 16e9, 350.0),
+    (r"RTX 2080 Ti", 13.4e12, None, 53.8e12, 616e9, 16e9, 250.0),
+)
+
+_CPU_NAME = re.compile(r"\b(cpu|epyc|xeon|ryzen|core|threadripper|neoverse|graviton)\b", re.IGNORECASE)
+
+
+class Machines:
+    """Known quantities by device name, in the units of the calibration table (FLOP/s, B/s, s, W).
+
+    `calibrations` is a calibration.json, or {"devices": [...]} of several, or None. A measured quantity goes
+    before the data sheet; what neither knows is None.
+    """
+
+    def __init__(self, calibrations: Mapping[str, Any] | None = None):
+        listed = (calibrations or {}).get("devices") or ([calibrations] if calibrations else [])
+        self._calibrated = {one["device"]: one for one in listed}
+
+    def is_cpu(self, device: str) -> bool:
+        kind = self._calibrated.get(device, {}).get("device_kind")
+        return kind == "cpu" if kind else bool(_CPU_NAME.search(device))
+
+    def known(self, device: str) -> bool:
+        """Whether anything is known of this device."""
+        return device in self._calibrated or _specification(device) is not None
+
+    def calibrated(self, device: str) -> bool:
+        return device in self._calibrated
+
+    def get(self, device: str, quantity: str, precision: str | None = None) -> float | None:
+        """Median of the measurements of a quantity (of a precision where it has one), else the data sheet's."""
+        entries = self._calibrated.get(device, {}).get("quantities", ())
+        values = [
+            entry["value"]
+            for entry in entries
+            if entry["quantity"] == quantity
+            and entry.get("value") is not None
+            and (precision is None or entry.get("precision") in (None, precision))
+        ]
+        if values:
+            return float(np.median(values))
+        return _data_sheet(device, quantity, precision)
+
+    def first(self, device: str, quantities: tuple[str, ...], precision: str | None = None) -> float | None:
+        """The first of several quantities that is known and positive."""
+        found = (self.get(device, quantity, precision) for quantity in quantities)
+        return next((value for value in found if value is not None and value > 0), None)
+
+
+def _specification(device: str) -> tuple | None:
+    return next((spec for spec in _SPECIFICATIONS if re.search(spec[0], device)), None)
+
+
+def _data_sheet(device: str, quantity: str, precision: str | None) -> float | None:
+    spec = _specification(device)
+    if spec is None:
+        return None
+    _, fp32, bf16, fp16, memory, link, power = spec
+    if quantity == "peak_flops":
+        return {"fp32": fp32, "bf16": bf16, "fp16": fp16}.get(precision or "fp32")
+    if quantity.startswith("link_bandwidth"):
+        return link
+    return {"memory_bandwidth_triad": memory, "power_limit_w": power}.get(quantity)

@@ -1,0 +1,133 @@
+"""How far predictions are from measurements, with intervals that resample families, and the noise floor."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from jouleline.model.table import WORKLOAD, Columns
+
+DRAWS = 1000
+# Equal work: the same model, data shape and machine; batch, strategy, precision and count are what one may choose.
+EQUAL_WORK = ("model_type", "layers", "hidden", "heads", "intermediate", "seq_len", "task", "device")
+
+
+def errors(measured: np.ndarray, predicted: np.ndarray, families: np.ndarray) -> dict[str, float | None]:
+    """MAPE with its family-clustered 95 % interval, median and 90th-percentile APE, log-RMSE, R2 in log, signed bias.
+
+    All [n] positive; errors are fractions; bias is exp(mean log ratio) - 1. R2 is null where the measurements do
+    not vary.
+    """
+    ape = np.abs(predicted / measured - 1)
+    log_error = np.log(predicted / measured)
+    spread = float(((np.log(measured) - np.log(measured).mean()) ** 2).sum())
+    low, high = clustered_interval(ape, families)
+    return {
+        "mape": float(ape.mean()),
+        "mape_lo95": low,
+        "mape_hi95": high,
+        "median_ape": float(np.median(ape)),
+        "p90_ape": float(np.quantile(ape, 0.9)),
+        "log_rmse": float(np.sqrt(np.mean(log_error**2))),
+        "r2_log": 1 - float((log_error**2).sum()) / spread if spread > 1e-12 else None,
+        "bias": float(np.exp(log_error.mean()) - 1),
+    }
+
+
+def clustered_interval(
+    values: np.ndarray, families: np.ndarray, seed: int = 0
+) -> tuple[float | None, float | None]:
+    """95 % interval of the mean of `values` [n] by resampling whole families; null with fewer than three."""
+    codes, index = np.unique(families, return_inverse=True)
+    if len(codes) < 3:
+        return None, None
+    total, count = np.bincount(index, values), np.bincount(index)
+    draws = np.random.default_rng(seed).multinomial(
+        len(codes), np.full(len(codes), 1 / len(codes)), size=DRAWS
+    )
+    low, high = np.quantile(draws @ total / (draws @ count), [0.025, 0.975])
+    return float(low), float(high)
+
+
+def coverage(measured: np.ndarray, low: np.ndarray, high: np.ndarray) -> float | None:
+    """Share of the measurements inside their interval, among those that have one."""
+    has = np.isfinite(low) & np.isfinite(high)
+    return float(((measured >= low) & (measured <= high))[has].mean()) if has.any() else None
+
+
+def half_width(predicted: np.ndarray, high: np.ndarray) -> float | None:
+    """Median factor from a prediction to the end of its interval (1.25: a quarter up)."""
+    ratio = (high / predicted)[np.isfinite(high)]
+    return float(np.median(ratio)) if len(ratio) else None
+
+
+def noise_floor(columns: Columns) -> dict[str, Any]:
+    """Pooled coefficient of variation of replicates (the same configuration run again), as log standard deviations.
+
+    Null where nothing was repeated.
+    """
+    keys = [*WORKLOAD, "device", "device_count", "nodes", "tensor_parallel", "zero_stage"]
+    codes = _codes(columns, keys)
+    floor: dict[str, Any] = {"energy_cv": None, "time_cv": None, "n_groups": 0}
+    groups = [
+        np.flatnonzero(codes == code) for code, n in zip(*np.unique(codes, return_counts=True)) if n > 1
+    ]
+    if not groups:
+        return floor
+    floor["n_groups"] = len(groups)
+    freedom = sum(len(rows) - 1 for rows in groups)
+    for name, column in (("energy_cv", "energy_j"), ("time_cv", "time_s")):
+        logs = np.log(columns[column] / columns["steps"])
+        floor[name] = float(
+            np.sqrt(sum(((logs[rows] - logs[rows].mean()) ** 2).sum() for rows in groups) / freedom)
+        )
+    return floor
+
+
+def _codes(columns: Mapping[str, np.ndarray], keys: list[str] | tuple[str, ...]) -> np.ndarray:
+    rows = ["|".join(map(str, row)) for row in zip(*(columns[key].tolist() for key in keys), strict=True)]
+    return np.unique(np.array(rows), return_inverse=True)[1]
+
+
+def choice(columns: Columns, predicted_energy_j: np.ndarray) -> dict[str, float | None]:
+    """How well a model ranks configurations of equal work by J per token.
+
+    Within each group of EQUAL_WORK (replicates averaged, at least two configurations): Kendall tau-b averaged by
+    number of pairs (groups of at least three), the share of groups whose cheapest configuration is picked, and the
+    mean extra energy of the pick.
+    """
+    groups = _codes(columns, EQUAL_WORK)
+    configurations = _codes(columns, [*WORKLOAD, "device_count", "nodes", "tensor_parallel", "zero_stage"])
+    tokens = columns["tokens"].astype(float)
+    measured, predicted = columns["energy_j"] / tokens, predicted_energy_j / tokens
+    taus, pairs, hits, regrets = [], [], [], []
+    for group in np.unique(groups):
+        rows = groups == group
+        codes = np.unique(configurations[rows])
+        if len(codes) < 2:
+            continue
+        means = [
+            (measured[rows & (configurations == c)].mean(), predicted[rows & (configurations == c)].mean())
+            for c in codes
+        ]
+        truth, guess = np.array(means).T
+        if len(codes) >= 3:
+            taus.append(kendall_tau(truth, guess))
+            pairs.append(len(codes) * (len(codes) - 1) / 2)
+        picked = truth[np.argmin(guess)]
+        hits.append(picked == truth.min())
+        regrets.append(picked / truth.min() - 1)
+    return {
+        "kendall_tau": float(np.average(taus, weights=pairs)) if taus else None,
+        "top1": float(np.mean(hits)) if hits else None,
+        "regret": float(np.mean(regrets)) if regrets else None,
+        "n_choice_groups": len(hits),
+    }
+
+
+def kendall_tau(a: np.ndarray, b: np.ndarray) -> float:
+    """Kendall's tau-b of two vectors [n]; 0 where one is constant."""
+    upper = np.triu_indices(len(a), 1)
+    da, db = np.sign(np.subtract.outer(a, a)[upper]), np.sign(np.subtract.outer(b, b)[upper])
+    size = np.sqrt((da != 0).sum() * (db != 0).sum())
+    return float((da * db).sum() / size) if size else 0.0

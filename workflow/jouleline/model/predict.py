@@ -1,0 +1,126 @@
+"""Predictions of a fitted model: for held-out rows of a split, and for rows still to be run."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from jouleline.errors import UserError
+from jouleline.model import registry
+from jouleline.model.base import Context, Prediction, State
+from jouleline.model.features import Data, beyond, extrapolation
+from jouleline.model.fitting import load, masks, mode_key
+from jouleline.model.machine import Machines
+from jouleline.model.table import Columns
+from jouleline.schemas.model import PREDICTIONS
+
+Table = dict[str, np.ndarray]
+
+
+def predict_split(
+    columns: Columns, split: Mapping[str, Any], fit: Mapping[str, Any], calibration=None
+) -> Table:
+    """The predictions table (columns of `PREDICTIONS`) of every held-out row of every fold.
+
+    Raises UserError where the fit is of another split or table than the ones given.
+    """
+    if fit["split"] != split["split"]:
+        raise UserError(
+            f"the fit is of split {fit['split']}, not {split['split']}; fit the model on this split again"
+        )
+    parts = []
+    if fit["folds"]:
+        data = load(columns)
+        _, test = masks(data, split)
+        if [fold["fold"] for fold in fit["folds"]] != [fold["fold"] for fold in split["folds"]]:
+            raise UserError(
+                f"the fit has other folds than split {split['split']}; fit the model on this split again"
+            )
+        for fold, mask in zip(fit["folds"], test, strict=True):
+            rows = data.take(mask)
+            labels = {"fold": fold["fold"], "model": fit["model"], "split": fit["split"]}
+            parts += [
+                part | _repeat(labels, len(rows)) for part in predict_rows(fit, fold, rows, calibration)
+            ]
+    names = PREDICTIONS.names
+    if not parts:
+        return {name: np.array([]) for name in names}
+    return {name: np.concatenate([part[name] for part in parts]) for name in names}
+
+
+def predict_rows(
+    fit: Mapping[str, Any], fold: Mapping[str, Any], rows: Data, calibration=None
+) -> list[Table]:
+    """Each mode's predictions of some rows by one fold of a fit: all columns but fold, model and split.
+
+    `calibration` defaults to the one the fit was made with.
+    """
+    machines = Machines(calibration or fit.get("calibration"))
+    context = Context(machines, fit["options"])
+    state: State = {
+        **fold["state"],
+        **{key: fold[key] for key in ("identified", "reason", "parameters", "diagnostics")},
+    }
+    predictions = registry.make(fit["model"]).predict(state, rows, context)
+    out = beyond(rows, fold["domain"])
+    axes = np.full(len(rows), "", dtype=object)
+    if out.any():
+        axes[out] = extrapolation(rows.take(out), fold["domain"])
+    return [
+        _table(rows, prediction, fold["intervals"].get(mode_key(prediction), {}), out, axes)
+        for prediction in predictions
+    ]
+
+
+def _table(
+    rows: Data, prediction: Prediction, widths: Mapping[str, Any], out: np.ndarray, axes: np.ndarray
+) -> Table:
+    time, energy = prediction.step_time_s * rows.steps, prediction.step_energy_j * rows.steps
+    columns = rows.columns
+    table = {name: columns[name] for name in ("run_id", "family", "energy_source", "time_s", "energy_j")}
+    table |= {"predicted_time_s": time, "predicted_energy_j": energy}
+    for target, value, unit in (("energy", energy, "j"), ("time", time, "s")):
+        for level in (80, 95):
+            width = _row_widths(widths.get(target, {}), level, out)
+            table[f"{target}_lo{level}_{unit}"] = value * np.exp(-width)
+            table[f"{target}_hi{level}_{unit}"] = value * np.exp(width)
+    identified = prediction.identified & np.isfinite(energy)
+    reason = prediction.reason or "no prediction for this row"
+    labels = {"efficiency_mode": prediction.efficiency_mode, "post_run": prediction.post_run}
+    return (
+        table
+        | _repeat(labels, len(rows))
+        | {
+            "extrapolates": out,
+            "extrapolation_axes": axes,
+            "identified": identified,
+            "reason": np.where(identified, None, reason),
+        }
+    )
+
+
+def _row_widths(widths: Mapping[str, Any], level: int, out: np.ndarray) -> np.ndarray:
+    """Half-width of the log interval per row; NaN where there is none."""
+    inside, outside = (widths.get(side, {}).get(f"{level / 100:.2f}") for side in ("inside", "outside"))
+    inside, outside = (np.nan if width is None else width for width in (inside, outside))
+    return np.where(out, outside, inside)
+
+
+def _repeat(values: Mapping[str, Any], count: int) -> Table:
+    return {name: np.full(count, value, dtype=object) for name, value in values.items()}
+
+
+def to_arrow(table: Table):
+    """The predictions as a pyarrow table of the schema; NaN becomes null."""
+    import pyarrow as pa
+
+    schema = PREDICTIONS.arrow_schema()
+    arrays = []
+    for entry in schema:
+        values = table[entry.name]
+        if pa.types.is_floating(entry.type):
+            values = values.astype(float)
+            arrays.append(pa.array(values, type=entry.type, mask=~np.isfinite(values)))
+        else:
+            arrays.append(pa.array(values.tolist(), type=entry.type))
+    return pa.Table.from_arrays(arrays, schema=schema)

@@ -1,0 +1,39 @@
+"""The models by name."""
+
+from jouleline.errors import UserError
+from jouleline.model import baselines
+from jouleline.model.base import Model
+from jouleline.model.paper import Paper
+from jouleline.model.roofline_fit import Roofline
+
+_MAKE = {
+    "paper": Paper,
+    "roofline": Roofline,
+    "constant": baselines.constant,
+    "flops": baselines.log_flop,
+    "flops_linear": baselines.LinearFlop,
+    "six_nd": baselines.six_parameters_tokens,
+    "device_seconds": lambda: baselines.PowerTimesTime(limit=False, measured_time=False),
+    "device_seconds_measured": lambda: baselines.PowerTimesTime(limit=False, measured_time=True),
+    "tdp_time": lambda: baselines.PowerTimesTime(limit=True, measured_time=False),
+    "tdp_time_measured": lambda: baselines.PowerTimesTime(limit=True, measured_time=True),
+    "power_law": baselines.power_law,
+    "phi_one": lambda: Roofline(("no_dynamic",)),
+    "phi_zero": lambda: Roofline(("no_static",)),
+    "roofline_no_memory": lambda: Roofline(("no_memory",)),
+    "roofline_no_communication": lambda: Roofline(("no_communication",)),
+    "roofline_hard_max": lambda: Roofline(("hard_max",)),
+    "roofline_no_host": lambda: Roofline(("no_host",)),
+    "roofline_no_saturation": lambda: Roofline(("no_saturation",)),
+    "roofline_energy_only": lambda: Roofline(("energy_only",)),
+    "roofline_paper_proxies": lambda: Roofline(("paper_proxies",)),
+}
+
+MODELS = tuple(_MAKE)
+
+
+def make(name: str) -> Model:
+    """The model of that name; raises UserError for one that does not exist."""
+    if name not in _MAKE:
+        raise UserError(f"there is no model {name}; use one of {', '.join(MODELS)}")
+    return _MAKE[name]()

@@ -1,0 +1,181 @@
+"""The roofline law of one step: time and energy from proxies and machine constants, with analytic derivatives.
+
+For C FLOP, M byte and X byte sent per device and step, in K collectives, x FLOP per matrix-multiply launch, L layers,
+a forward passes per step and N devices:
+
+    t_c = C / (F u(x)),  u(x) = x / (x + x_half);   t_m = M / BW;   t_dev = (t_c^p + t_m^p)^(1/p)
+    t_host = a (h0 + hL L);   t_busy = (t_dev^q + t_host^q)^(1/q)
+    T_x = K latency + X / link;  t_exposed = T_x for tensor parallel, which nothing overlaps, and for data parallel
+    t_exposed = s [softplus((T_x - w t_dev) / s) - softplus(-w t_dev / s)],  s = 0.1 t_dev:  0 at T_x = 0
+    t = t_busy + t_exposed (+ t_fixed / steps)
+    E = N (P_s t + e_c C + e_m M + e_x X)
+
+F is the achieved peak (hardware peak times the best utilisation u_max, which only their product enters).
+On CPUs ranks of one node share caches and memory: t_dev is multiplied by (ranks per node)^contention.
+"""
+
+import numpy as np
+
+# name: (unit, transform). Transforms map an unbounded value v: log -> exp(v), linear -> v, a pair -> logit between.
+SLOTS = {
+    "peak_flops": ("FLOP/s", "log"),
+    "half_saturation_flop": ("FLOP", "log"),
+    "memory_bandwidth": ("B/s", "log"),
+    "compute_memory_exponent": ("", (1.0, 12.0)),
+    "device_host_exponent": ("", (1.0, 12.0)),
+    "host_fixed_s": ("s", "log"),
+    "host_layer_s": ("s", "log"),
+    "collective_latency_s": ("s", "log"),
+    "link_bandwidth": ("B/s", "log"),
+    "overlap": ("", (0.0, 1.0)),
+    "fixed_time_s": ("s", "log"),
+    "contention": ("", "linear"),
+    "static_power_w": ("W", "log"),
+    "compute_energy_j_per_flop": ("J/FLOP", "log"),
+    "memory_energy_j_per_byte": ("J/B", "log"),
+    "link_energy_j_per_byte": ("J/B", "log"),
+}
+
+TIME_SLOTS = tuple(SLOTS)[:12]
+ABSENT = {"log": -700.0, "linear": 0.0}
+"""The value of a slot whose term is switched off (exp(-700) is 0 beside anything measured)."""
+
+_SOFTNESS = 0.1
+
+
+def natural(slot: str, value):
+    """The physical value of a slot's unbounded value."""
+    transform = SLOTS[slot][1]
+    if transform == "log":
+        return np.exp(value)
+    if transform == "linear":
+        return value
+    low, high = transform
+    return low + (high - low) * _expit(value)
+
+
+def _expit(value):
+    return 0.5 * (1 + np.tanh(0.5 * value))
+
+
+def _softplus(value):
+    return np.logaddexp(0, value)
+
+
+def inputs(data, paper_proxies: bool = False) -> dict[str, np.ndarray]:
+    """The arrays of the law for some rows, each [R]. `paper_proxies` takes the published C and M per device instead."""
+    p, devices = data.proxies, data.devices
+    flop = p["paper_compute"] / devices if paper_proxies else data.flop
+    byte = p["paper_memory"] / devices if paper_proxies else data.byte
+    return {
+        "log_flop": np.log(flop),
+        "log_launch": np.log(data.launch_flop),
+        "log_byte": np.log(byte),
+        "flop": flop,
+        "byte": byte,
+        "sent": p["comm_byte"],
+        "sent_tp": p["comm_byte_tp"],
+        "calls_tp": p["comm_calls_tp"],
+        "sent_dp": p["comm_byte"] - p["comm_byte_tp"],
+        "calls_dp": p["comm_calls"] - p["comm_calls_tp"],
+        "log_layers": np.log(data.columns["layers"].astype(float)),
+        "log_passes": np.log(data.columns["grad_accum"].astype(float)),
+        "log_ranks": np.log(data.columns["gpus_per_node"].astype(float)),
+        "steps": data.steps,
+        "devices": devices,
+    }
+
+
+def step(values: dict[str, np.ndarray], rows: dict[str, np.ndarray]):
+    """Log step time and log step energy, and their derivatives with respect to each slot's unbounded value.
+
+    `values`: slot -> unbounded values that broadcast to [..., R]. Returns (log_t, log_e, d_time, d_energy); the
+    derivatives are dicts slot -> [..., R] (a slot without effect on time is missing in d_time).
+    """
+    busy = _busy_time(values, rows)
+    time, d_time = _step_time(values, rows, busy)
+    for slot, derivative in d_time.items():
+        d_time[slot] = derivative / time
+    powers = {
+        "static_power_w": np.exp(values["static_power_w"]) * time,
+        "compute_energy_j_per_flop": np.exp(values["compute_energy_j_per_flop"]) * rows["flop"],
+        "memory_energy_j_per_byte": np.exp(values["memory_energy_j_per_byte"]) * rows["byte"],
+        "link_energy_j_per_byte": np.exp(values["link_energy_j_per_byte"]) * rows["sent"],
+    }
+    energy = sum(powers.values())
+    static_share = powers["static_power_w"] / energy
+    d_energy = {slot: static_share * derivative for slot, derivative in d_time.items()}
+    d_energy |= {slot: joule / energy for slot, joule in powers.items()}
+    return np.log(time), np.log(energy * rows["devices"]), d_time, d_energy
+
+
+def static_share(values: dict[str, np.ndarray], rows: dict[str, np.ndarray]) -> np.ndarray:
+    """phi of each row: the share of its energy that is static power times time."""
+    return step(values, rows)[3]["static_power_w"]
+
+
+def _busy_time(v, f) -> dict[str, np.ndarray]:
+    """t_dev and t_busy in logs, with the smooth-maximum shares that the derivatives need."""
+    p, q = (
+        natural("compute_memory_exponent", v["compute_memory_exponent"]),
+        natural("device_host_exponent", v["device_host_exponent"]),
+    )
+    compute = f["log_flop"] - v["peak_flops"] + _softplus(v["half_saturation_flop"] - f["log_launch"])
+    memory = f["log_byte"] - v["memory_bandwidth"]
+    joined = np.logaddexp(p * compute, p * memory) / p
+    device = joined + v["contention"] * f["log_ranks"]
+    host_layers = v["host_layer_s"] + f["log_layers"]
+    host = np.logaddexp(v["host_fixed_s"], host_layers) + f["log_passes"]
+    busy = np.logaddexp(q * device, q * host) / q
+    compute_share, device_share = _expit(p * (compute - memory)), _expit(q * (device - host))
+    return {
+        "device": device,
+        "busy": busy,
+        "compute_share": compute_share,
+        "device_share": device_share,
+        "fixed_share": _expit(v["host_fixed_s"] - host_layers),
+        "unsaturated": _expit(v["half_saturation_flop"] - f["log_launch"]),
+        "d_p": (compute_share * compute + (1 - compute_share) * memory - joined)
+        / p
+        * _bounded_slope(v, "compute_memory_exponent"),
+        "d_q": (device_share * device + (1 - device_share) * host - busy)
+        / q
+        * _bounded_slope(v, "device_host_exponent"),
+    }
+
+
+def _bounded_slope(values, slot: str):
+    low, high = SLOTS[slot][1]
+    share = _expit(values[slot])
+    return (high - low) * share * (1 - share)
+
+
+def _step_time(v, f, b) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """t [..., R] in seconds and dt by slot."""
+    device, busy = np.exp(b["device"]), np.exp(b["busy"])
+    latency, per_byte = np.exp(v["collective_latency_s"]), np.exp(-v["link_bandwidth"])
+    blocking = f["calls_tp"] * latency + f["sent_tp"] * per_byte
+    overlap = _expit(v["overlap"])
+    ratio = (f["calls_dp"] * latency + f["sent_dp"] * per_byte) / device
+    ahead, behind = (ratio - overlap) / _SOFTNESS, -overlap / _SOFTNESS
+    exposed = _SOFTNESS * (_softplus(ahead) - _softplus(behind))
+    d_ratio = _expit(ahead)
+    fixed = np.exp(v["fixed_time_s"]) / f["steps"]
+    time = busy + blocking + device * exposed + fixed
+    d_device = busy * b["device_share"] + device * (exposed - ratio * d_ratio)
+    host = busy * (1 - b["device_share"])
+    derivatives = {
+        "peak_flops": -d_device * b["compute_share"],
+        "half_saturation_flop": d_device * b["compute_share"] * b["unsaturated"],
+        "memory_bandwidth": -d_device * (1 - b["compute_share"]),
+        "compute_memory_exponent": d_device * b["d_p"],
+        "device_host_exponent": busy * b["d_q"],
+        "host_fixed_s": host * b["fixed_share"],
+        "host_layer_s": host * (1 - b["fixed_share"]),
+        "collective_latency_s": (f["calls_tp"] + d_ratio * f["calls_dp"]) * latency,
+        "link_bandwidth": -(f["sent_tp"] + d_ratio * f["sent_dp"]) * per_byte,
+        "overlap": device * (_expit(behind) - d_ratio) * overlap * (1 - overlap),
+        "fixed_time_s": fixed * np.ones_like(time),
+        "contention": d_device * f["log_ranks"],
+    }
+    return time, derivatives

@@ -1,0 +1,279 @@
+"""Fitting the roofline law to time and energy together, and predicting with it."""
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from jouleline.model import lsq, roofline
+from jouleline.model.base import Context, Prediction, State, not_identified, nothing
+from jouleline.model.features import Data
+from jouleline.model.roofline import SLOTS
+from jouleline.model.structure import ABLATIONS, Options, Slot, Structure, build
+
+HUBER_DELTA = 0.05
+"""Log residuals beyond 5 % count linearly."""
+
+ACCEPTED_SHARE = 0.1
+"""A fit stands when this share of its starts reach the best cost."""
+
+MOST_LOG_SD = 0.5
+"""A positive parameter whose 95 % interval is wider than a factor of 2.7 either way is not quoted."""
+
+
+class Roofline:
+    """The structural law (see `jouleline.model.roofline`); `ablations` switch terms off."""
+
+    def __init__(self, ablations: tuple[str, ...] = (), efficiency_mode: str | None = "modelled"):
+        self.ablations = ablations
+        self.efficiency_mode = efficiency_mode
+
+    def options(self, context: Context) -> Options:
+        given = context.options
+        return Options(
+            ablations=self.ablations,
+            calibration_priors=bool(given.get("calibration_priors", True)),
+            fixed_time=bool(given.get("fixed_time", False)),
+            starts=int(given.get("starts", 64)),
+            seed=int(given.get("seed", 0)),
+        )
+
+    def fit(
+        self, data: Data, weights: np.ndarray, context: Context, warm: list[State] | None = None
+    ) -> list[State]:
+        """See `Model.fit`; without `warm`, from Sobol starts, else from each state's optimum and a few near it."""
+        options = self.options(context)
+        problem = Problem(data, weights, context, options)
+        size = len(problem.structure.names)
+        rows = (weights > 0).sum(axis=1)
+        if warm is None:
+            starts = lsq.sobol_starts(options.starts, size, problem.structure.spread, options.seed)
+            first = problem.solve(
+                np.broadcast_to(starts, (len(weights), *starts.shape)), np.ones(len(weights))
+            )
+            noise = problem.noise(first.theta)
+            second = problem.solve(first.theta[:, None], noise, polish=True)
+            solution = replace(second, agreeing=first.agreeing, starts=first.starts)
+        else:
+            starts = np.array([state.get("vector", np.zeros(size)) for state in warm])[:, None]
+            noise = np.array([state.get("noise", 1.0) for state in warm])
+            solution = problem.solve(starts, noise)
+        states = []
+        for k in range(len(weights)):
+            if 2 * rows[k] < size // 2 or rows[k] < 4:
+                states.append(not_identified(f"{rows[k]} training rows for {size} parameters"))
+                continue
+            states.append(problem.state(k, solution, float(noise[k]), checked=warm is None))
+        return states
+
+    def predict(self, state: State, data: Data, context: Context) -> list[Prediction]:
+        """See `Model.predict`; rows that need a constant nobody measured are marked not identified."""
+        if "slots" not in state:
+            return [nothing(data, state["reason"], efficiency_mode=self.efficiency_mode)]
+        values, known = row_values(state, data, context, self.options(context))
+        rows = roofline.inputs(data, "paper_proxies" in self.ablations)
+        with np.errstate(over="ignore", invalid="ignore"):
+            log_time, log_energy, _, _ = roofline.step(values, rows)
+        time = np.where(known, np.exp(log_time), np.nan)
+        if "energy_only" in self.ablations:
+            time = np.full(len(data), np.nan)
+        reason = (
+            None if known.all() else "a device, precision or link that was neither trained on nor calibrated"
+        )
+        ok = known & bool(state["identified"])
+        energy = np.where(known, np.exp(log_energy), np.nan)
+        return [Prediction(time, energy, ok, reason or state["reason"], self.efficiency_mode)]
+
+
+class Problem:
+    """The residuals of several weightings of one table (K problems over R rows) and their Jacobians."""
+
+    def __init__(
+        self,
+        data: Data,
+        weights: np.ndarray,
+        context: Context,
+        options: Options,
+        guess_weights: np.ndarray | None = None,
+    ):
+        self.structure: Structure = build(data, context.machines, options)
+        self.weights = weights
+        self.families = data.families
+        self.rows = roofline.inputs(data, "paper_proxies" in options.ablations)
+        self.joint = "energy_only" not in options.ablations
+        self.time, self.energy = np.log(data.step_time_s), np.log(data.step_energy_j)
+        self.row_weights = np.hstack([weights, weights]) if self.joint else weights
+        basis = weights if guess_weights is None else np.broadcast_to(guess_weights, weights.shape)
+        self.guesses = {name: _guess(name, data, basis) for name in SLOTS if SLOTS[name][1] == "log"}
+
+    def offsets(self, slot: Slot, index: np.ndarray) -> np.ndarray:
+        """The slot's prior centre: [B or 1, R or 1]."""
+        if len(slot.labels) == 1 and np.isfinite(slot.centres[0]):
+            return slot.centres[None, :1]
+        guess = self.guesses[slot.name][index][:, None]
+        centres = slot.centres[slot.group][None] if len(slot.labels) > 1 else slot.centres[None]
+        return np.where(np.isnan(centres), guess, centres)
+
+    def values(self, theta: np.ndarray, index: np.ndarray) -> dict[str, np.ndarray]:
+        """Every slot's unbounded value, [B, R] or [B, 1]."""
+        values = {}
+        for name, slot in self.structure.slots.items():
+            value = self.offsets(slot, index)
+            if slot.active:
+                value = value + theta[:, slot.common, None]
+            if slot.deviations:
+                columns = np.array([slot.deviations[code] for code in range(len(slot.labels))])
+                value = value + theta[:, columns[slot.group]]
+            values[name] = value
+        return values
+
+    def evaluate(self, theta: np.ndarray, index: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Residuals [B, M] and Jacobian [B, P, M] in units of the Huber threshold."""
+        with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+            log_time, log_energy, d_time, d_energy = roofline.step(self.values(theta, index), self.rows)
+        count = len(self.time)
+        width = 2 * count if self.joint else count
+        residuals = np.empty((len(theta), width))
+        jacobian = np.zeros((len(theta), theta.shape[1], width))
+        residuals[:, -count:] = log_energy - self.energy
+        parts = [(d_energy, slice(width - count, width))]
+        if self.joint:
+            residuals[:, :count] = log_time - self.time
+            parts.append((d_time, slice(0, count)))
+        for derivatives, part in parts:
+            for name, derivative in derivatives.items():
+                _scatter(jacobian, self.structure.slots[name], derivative, part)
+        return residuals / HUBER_DELTA, jacobian / HUBER_DELTA
+
+    def solve(self, starts: np.ndarray, noise: np.ndarray, polish: bool = False) -> lsq.Solution:
+        """Optima from starts [K, S, P]; priors weigh as against residuals of `noise` [K] (in Huber thresholds)."""
+        prior_sd = self.structure.prior_sd / noise[:, None]
+        return lsq.minimise(self.evaluate, self.row_weights, prior_sd, starts, polish=polish)
+
+    def noise(self, theta: np.ndarray) -> np.ndarray:
+        """Robust scale of the training residuals in Huber thresholds, between 0.1 (0.5 %) and 1 (5 %). [K]"""
+        residuals, _ = self.evaluate(theta, np.arange(len(theta)))
+        scales = [
+            np.median(np.abs(r[w > 0])) if (w > 0).any() else 1.0 for r, w in zip(residuals, self.row_weights)
+        ]
+        return np.clip(1.4826 * np.array(scales), 0.1, 1.0)
+
+    def state(self, k: int, solution: lsq.Solution, noise: float, checked: bool) -> State:
+        """The k-th fit as JSON."""
+        theta, index = solution.theta[k], np.array([k])
+        slots = {}
+        for name, slot in self.structure.slots.items():
+            entry: dict[str, Any] = {"common": float(theta[slot.common]) if slot.active else None}
+            offsets = np.broadcast_to(self.offsets(slot, index), (1, len(self.time)))[0]
+            entry["groups"] = {}
+            for code, label in enumerate(slot.labels):
+                own = slot.group == code
+                seen = self.weights[k, own].sum() > 0 and self._felt(name, k, own)
+                value = offsets[np.argmax(own)] + (theta[slot.common] if slot.active else 0)
+                if slot.deviations:
+                    value += theta[slot.deviations[code]]
+                if seen or np.isfinite(slot.centres[code]):
+                    entry["groups"][label] = float(value)
+            slots[name] = entry
+        state: State = {
+            "vector": theta.tolist(),
+            "noise": noise,
+            "slots": slots,
+            "identified": True,
+            "reason": None,
+        }
+        state["diagnostics"] = {"cost": float(solution.cost[k])}
+        if not checked:
+            return state | {"parameters": {}}
+        return state | self._judged(k, solution, state)
+
+    def _felt(self, name: str, k: int, own: np.ndarray) -> bool:
+        """Whether any training row of the group communicates, for the slots of communication."""
+        if name not in ABLATIONS["no_communication"]:
+            return True
+        return bool((self.rows["calls_tp"] + self.rows["calls_dp"])[own & (self.weights[k] > 0)].any())
+
+    def _judged(self, k: int, solution: lsq.Solution, state: State) -> State:
+        from jouleline.model.identify import diagnose
+
+        share = float(solution.agreeing[k])
+        report = diagnose(self, k, solution.theta[k], state)
+        accepted = share >= ACCEPTED_SHARE
+        starts = {"starts": solution.starts, "agreeing_share": share, "accepted": accepted}
+        reason = None if accepted else f"only {share:.0%} of {solution.starts} starts reached the best cost"
+        if report["diagnostics"]["condition_number"] > 1e5:
+            reason = reason or "the condition number of the fit is above 1e5"
+        diagnostics = state["diagnostics"] | starts | report["diagnostics"]
+        return {
+            "parameters": report["parameters"],
+            "diagnostics": diagnostics,
+            "identified": reason is None,
+            "reason": reason,
+        }
+
+
+def _scatter(jacobian: np.ndarray, slot: Slot, derivative: np.ndarray, part: slice) -> None:
+    if not slot.active:
+        return
+    jacobian[:, slot.common, part] = derivative
+    for code, column in slot.deviations.items():
+        own = slot.group == code
+        jacobian[:, column, part][:, own] = np.broadcast_to(derivative, (*jacobian.shape[:1], len(own)))[
+            :, own
+        ]
+
+
+def _guess(name: str, data: Data, weights: np.ndarray) -> np.ndarray:
+    """An order of magnitude of a slot from the training rows alone, log, [K]."""
+    time, energy = data.step_time_s, data.step_energy_j / data.devices
+    sent, calls = np.maximum(data.proxies["comm_byte"], 1), np.maximum(data.proxies["comm_calls"], 1e-9)
+    rates = {
+        "peak_flops": (data.flop / time, 1.0, np.max),
+        "memory_bandwidth": (data.byte / time, 1.0, np.max),
+        "half_saturation_flop": (data.launch_flop, 0.3, np.median),
+        "host_fixed_s": (time, 0.2, np.min),
+        "host_layer_s": (time / data.columns["layers"], 0.1, np.min),
+        "collective_latency_s": (time / np.maximum(calls, 1), 0.02, np.median),
+        "link_bandwidth": (sent / time, 3.0, np.max),
+        "fixed_time_s": (time * data.steps, 0.02, np.median),
+        "static_power_w": (energy / time, 0.5, np.median),
+        "compute_energy_j_per_flop": (energy / data.flop, 0.3, np.median),
+        "memory_energy_j_per_byte": (energy / data.byte, 0.2, np.median),
+        "link_energy_j_per_byte": (energy / sent, 0.01, np.min),
+    }
+    values, factor, reduce = rates[name]
+    return np.array([np.log(factor * reduce(values[row > 0])) if (row > 0).any() else 0.0 for row in weights])
+
+
+def row_values(
+    state: State, data: Data, context: Context, options: Options
+) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """Unbounded slot values of the rows of `data` under a fitted state, and which rows have all they need. [R]"""
+    structure = build(data, context.machines, options)
+    known = np.ones(len(data), dtype=bool)
+    values = {}
+    communicates = data.proxies["comm_calls"] > 0
+    for name, slot in structure.slots.items():
+        entry = state["slots"][name]
+        per_group = []
+        for label, centre in zip(slot.labels, slot.centres, strict=True):
+            per_group.append(_group_value(entry, label, centre, slot.active))
+        value = np.array(per_group)[slot.group]
+        missing = np.isnan(value)
+        if name in ABLATIONS["no_communication"]:
+            missing &= communicates
+            value = np.where(communicates, value, _silent(name))
+        known &= ~missing
+        values[name] = value
+    return values, known
+
+
+def _group_value(entry: dict[str, Any], label: str, centre: float, active: bool) -> float:
+    """The fitted value of a group; for one that was not trained on, its calibration times the common ratio."""
+    if not active or entry["common"] is None:  # switched off here, or without effect in training
+        return centre
+    return entry["groups"].get(label, centre + entry["common"])  # NaN where nothing is known of it
+
+
+def _silent(name: str) -> float:
+    return 700.0 if name == "link_bandwidth" else 0.0 if name == "overlap" else -700.0

@@ -1,0 +1,190 @@
+"""Which parameters the roofline law has for a table, where each is centred, and how sure we are of that beforehand.
+
+A slot of the law (say the achieved peak FLOP/s) has one common column, a log ratio to what calibration or the data
+sheet says, and, where the table has several groups (devices, precisions, links), a small deviation for each of
+them. So a device that was never measured is predicted from its calibration times the ratio that its peers showed,
+and a few runs move only its own deviation.
+"""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from jouleline.model.features import Data
+from jouleline.model.machine import Machines
+from jouleline.model.roofline import ABSENT, SLOTS
+
+CALIBRATED_SD = float(np.log(2))
+UNKNOWN_SD = 2.0
+DEVIATION_SD = 0.3
+# Prior centre and standard deviation of the slots that no calibration measures, as unbounded values.
+_SHAPE_PRIORS = {
+    "compute_memory_exponent": (-1.5, 1.0),
+    "device_host_exponent": (-1.5, 1.0),
+    "overlap": (0.0, 1.5),
+    "contention": (0.0, 0.5),
+}
+_GROUPS = {
+    "peak_flops": ("device", "precision"),
+    "compute_energy_j_per_flop": ("device", "precision"),
+    "half_saturation_flop": ("device",),
+    "memory_bandwidth": ("device",),
+    "memory_energy_j_per_byte": ("device",),
+    "host_fixed_s": ("device",),
+    "host_layer_s": ("device",),
+    "static_power_w": ("device",),
+    "collective_latency_s": ("device", "link"),
+    "link_bandwidth": ("device", "link"),
+    "link_energy_j_per_byte": ("device", "link"),
+}
+_COMMUNICATION = ("collective_latency_s", "link_bandwidth", "overlap", "link_energy_j_per_byte")
+ABLATIONS = {
+    "no_memory": ("memory_bandwidth", "memory_energy_j_per_byte"),
+    "no_communication": _COMMUNICATION,
+    "no_static": ("static_power_w",),
+    "no_dynamic": ("compute_energy_j_per_flop", "memory_energy_j_per_byte", "link_energy_j_per_byte"),
+    "no_host": ("host_fixed_s", "host_layer_s"),
+    "no_saturation": ("half_saturation_flop",),
+    "hard_max": ("compute_memory_exponent", "device_host_exponent"),
+}
+
+
+@dataclass(frozen=True)
+class Options:
+    """How the roofline is fitted. `ablations`: names of ABLATIONS, plus energy_only and paper_proxies."""
+
+    ablations: tuple[str, ...] = ()
+    calibration_priors: bool = True
+    fixed_time: bool = False
+    starts: int = 64
+    seed: int = 0
+
+
+@dataclass
+class Slot:
+    """One slot over some rows: `group` [R] codes into `labels`, `centres` per group (NaN: nothing known)."""
+
+    name: str
+    labels: list[str]
+    group: np.ndarray
+    centres: np.ndarray
+    active: bool
+    common: int = -1
+    deviations: dict[int, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Structure:
+    """The columns of a fit: slots over its rows, the prior sd of each column, and the columns' names."""
+
+    slots: dict[str, Slot]
+    prior_sd: np.ndarray
+    names: list[str]
+    spread: np.ndarray
+
+
+def build(data: Data, machines: Machines, options: Options) -> Structure:
+    """Lay out the columns for every row of `data` (features only: no target is read)."""
+    absent = {slot for name in options.ablations for slot in ABLATIONS.get(name, ())}
+    absent |= _without_effect(data, machines, options)
+    slots, prior_sd, names = {}, [], []
+    for name in SLOTS:
+        slot = _slot(name, data, machines, options, name not in absent)
+        if slot.active:
+            known = np.isfinite(slot.centres)
+            sd = (
+                _SHAPE_PRIORS[name][1]
+                if name in _SHAPE_PRIORS
+                else CALIBRATED_SD
+                if known.all()
+                else UNKNOWN_SD
+            )
+            slot.common = len(names)
+            names.append(name)
+            prior_sd.append(sd)
+            if len(slot.labels) > 1:
+                for code, label in enumerate(slot.labels):
+                    slot.deviations[code] = len(names)
+                    names.append(f"{name}[{label}]")
+                    prior_sd.append(DEVIATION_SD if known.all() else 1.0)
+        slots[name] = slot
+    prior_sd = np.array(prior_sd)
+    return Structure(slots, prior_sd, names, np.where(prior_sd >= UNKNOWN_SD, np.log(20), 2 * prior_sd))
+
+
+def _without_effect(data: Data, machines: Machines, options: Options) -> set[str]:
+    """Slots that no row of the table feels: communication on one device, contention off CPUs."""
+    absent = set() if options.fixed_time else {"fixed_time_s"}
+    calls = data.proxies["comm_calls"]
+    if not (calls > 0).any():
+        absent |= set(_COMMUNICATION)
+    elif not (calls > data.proxies["comm_calls_tp"]).any():
+        absent.add("overlap")
+    on_cpu = np.array([machines.is_cpu(device) for device in data.columns["device"]])
+    if not (on_cpu & (data.columns["gpus_per_node"] > 1)).any():
+        absent.add("contention")
+    return absent
+
+
+def _slot(name: str, data: Data, machines: Machines, options: Options, active: bool) -> Slot:
+    rows = len(data)
+    keys = _GROUPS.get(name, ())
+    parts = {
+        "device": data.columns["device"].astype(str),
+        "precision": data.columns["precision"].astype(str),
+        "link": np.where(data.between_nodes, "between nodes", "within node"),
+    }
+    label = np.array(["all"] * rows)
+    for number, key in enumerate(keys):
+        label = parts[key] if number == 0 else np.char.add(np.char.add(label, ", "), parts[key])
+    labels, group = np.unique(label, return_inverse=True)
+    if not active or name in _SHAPE_PRIORS:
+        return Slot(name, ["all"], np.zeros(rows, dtype=int), np.array([_fixed(name, active)]), active)
+    first = [int(np.argmax(group == code)) for code in range(len(labels))]
+    centres = [
+        _known(name, machines, *(str(parts[k][i]) for k in ("device", "precision", "link"))) for i in first
+    ]
+    logs = [np.log(value) if value and options.calibration_priors else np.nan for value in centres]
+    return Slot(name, labels.tolist(), group, np.array(logs), True)
+
+
+def _fixed(name: str, active: bool) -> float:
+    """Centre of a slot without groups; for one that is switched off, the value at which its term vanishes."""
+    if active:
+        return _SHAPE_PRIORS[name][0]
+    if name in {"memory_bandwidth", "link_bandwidth"}:
+        return -ABSENT["log"]
+    if name in {"compute_memory_exponent", "device_host_exponent", "overlap"}:
+        return 50.0
+    return ABSENT[SLOTS[name][1]]
+
+
+def _known(name: str, machines: Machines, device: str, precision: str, link: str) -> float | None:
+    """What calibration (or the data sheet) says of a slot, or None."""
+
+    def get(*quantities):
+        return machines.first(device, quantities, precision)
+
+    static = get(
+        "active_wait_comm_power_w", "active_wait_host_power_w", "context_idle_power_w", "idle_power_w"
+    )
+    peak, memory = get("peak_flops"), get("memory_bandwidth_triad", "memory_bandwidth_copy")
+    inside = link == "within node"
+    simple = {
+        "peak_flops": peak,
+        "memory_bandwidth": memory,
+        "half_saturation_flop": get("half_saturation_flop"),
+        "static_power_w": static,
+        "link_bandwidth": get("link_bandwidth_all_reduce", "link_bandwidth_all_gather") if inside else None,
+        "collective_latency_s": get("link_latency_all_reduce", "link_latency_all_gather") if inside else None,
+    }
+    if name in simple:
+        return simple[name]
+    bound = {
+        "compute_energy_j_per_flop": ("compute_bound_power_w", peak),
+        "memory_energy_j_per_byte": ("memory_bound_power_w", memory),
+    }
+    if name not in bound or not static:
+        return None
+    power, rate = get(bound[name][0]), bound[name][1]
+    return (power - static) / rate if power and rate and power > static else None
