@@ -1,0 +1,59 @@
+"""Write the report of a campaign: one HTML file that needs nothing else."""
+
+import argparse
+import json
+from pathlib import Path
+
+from jouleline.errors import UserError
+from jouleline.files import run_script
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Read the tables, fits and verdicts of a campaign and write its page."""
+    arguments = parser().parse_args(argv)
+    return run_script(lambda: _render(arguments))
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line of this rule."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--campaign", required=True, help="name of the campaign")
+    for name in ("runs", "regions", "checks"):
+        parser.add_argument(f"--{name}", type=Path, required=True, help=f"{name}.parquet")
+    for name in ("validation", "calibration", "idle"):
+        parser.add_argument(f"--{name}", type=Path, required=True, help=f"{name}.json")
+    parser.add_argument(
+        "--predictions", type=Path, nargs="*", default=[], help="predictions of each model and split"
+    )
+    parser.add_argument("--fits", type=Path, nargs="*", default=[], help="fits of each model and split")
+    parser.add_argument(
+        "--splits", type=Path, nargs="*", default=[], help="splits, for the reasons of what they exclude"
+    )
+    parser.add_argument(
+        "--config", type=Path, help="merged configuration of the campaign (YAML or JSON), to be printed"
+    )
+    parser.add_argument("--runs-dir", type=Path, required=True, help="folder with one folder per run")
+    parser.add_argument("--headline", default="roofline", help="model that the headline is about")
+    parser.add_argument("--settings", default="{}", help="JSON: title, traces (number of power traces)")
+    parser.add_argument("--out", type=Path, required=True, help="report.html")
+    return parser
+
+
+def _render(arguments: argparse.Namespace) -> int:
+    from jouleline.report import inputs, page
+
+    options = vars(arguments).copy()
+    out = options.pop("out")
+    try:
+        options["settings"] = json.loads(options["settings"])
+    except json.JSONDecodeError as error:
+        raise UserError(
+            f'--settings is not JSON ({error}); give an object such as {{"traces": 4}}'
+        ) from error
+    page.write(inputs.load(**options), out)
+    print(f"wrote {out}")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

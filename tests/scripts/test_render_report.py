@@ -1,0 +1,69 @@
+"""The report's script: equal inputs give equal bytes in another process, and bad input gets one line."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.append(str(ROOT / "tests" / "unit" / "report"))
+
+import fabricated_campaign  # noqa: E402
+
+
+def command(arguments: dict, out: Path, *more: str) -> list[str]:
+    words = [sys.executable, str(ROOT / "scripts" / "render_report.py"), "--out", str(out), *more]
+    for name, value in arguments.items():
+        words += [
+            f"--{name.replace('_', '-')}",
+            *([str(v) for v in value] if isinstance(value, list) else [str(value)]),
+        ]
+    return words
+
+
+@pytest.fixture(scope="module")
+def campaign(tmp_path_factory):
+    return fabricated_campaign.write(tmp_path_factory.mktemp("campaign"))
+
+
+def test_two_processes_write_the_same_bytes(campaign, tmp_path):
+    pages = []
+    for seed in ("1", "2"):
+        out = tmp_path / f"{seed}.html"
+        environment = os.environ | {"PYTHONHASHSEED": seed, "TZ": f"UTC{seed}"}
+        words = command(
+            campaign, out, "--settings", '{"traces": 1, "title": "A title"}', "--headline", "roofline"
+        )
+        subprocess.run(words, env=environment, check=True, capture_output=True)
+        pages.append(out.read_bytes())
+    assert pages[0] == pages[1]
+    assert b"<h1>A title</h1>" in pages[0]
+
+
+def test_a_missing_input_is_one_line(campaign, tmp_path):
+    out = tmp_path / "report.html"
+    gone = campaign | {"validation": tmp_path / "nowhere.json"}
+    result = subprocess.run(command(gone, out), capture_output=True, text=True)
+    assert result.returncode == 2
+    assert result.stderr.startswith("error: missing file") and "nowhere.json" in result.stderr
+    assert result.stderr.count("\n") == 1
+    assert not out.exists()
+
+
+def test_a_torn_table_is_one_line(campaign, tmp_path):
+    torn = tmp_path / "runs.parquet"
+    torn.write_bytes(Path(campaign["runs"]).read_bytes()[:-20])
+    result = subprocess.run(
+        command(campaign | {"runs": torn}, tmp_path / "report.html"), capture_output=True, text=True
+    )
+    assert result.returncode == 2
+    assert result.stderr.startswith("error:") and result.stderr.count("\n") == 1
+
+
+def test_settings_that_are_not_json_are_one_line(campaign, tmp_path):
+    words = command(campaign, tmp_path / "report.html", "--settings", "{traces")
+    result = subprocess.run(words, capture_output=True, text=True)
+    assert result.returncode == 2
+    assert result.stderr.startswith("error: --settings is not JSON") and result.stderr.count("\n") == 1

@@ -1,0 +1,253 @@
+"""The page as a reader, a browser and a screen reader get it."""
+
+import dataclasses
+import json
+import re
+from itertools import pairwise
+from pathlib import Path
+
+import fabricated_campaign
+import pytest
+from jouleline.report import inputs, labels, page
+from page_reader import read
+
+PAGES = ("estimated_page", "measured_page", "empty_page")
+_LOADS = {"src", "srcset", "data", "poster", "action", "formaction", "background", "cite"}
+
+
+@pytest.fixture(params=PAGES)
+def any_page(request):
+    return request.getfixturevalue(request.param)
+
+
+def test_the_page_needs_nothing_from_outside(any_page):
+    tree = read(any_page)
+    assert not tree.all("script", "link", "iframe", "object", "embed", "img", "base")
+    for element in tree.all():
+        assert not _LOADS & set(element.attributes), element.tag
+        assert not any(name.startswith("on") for name in element.attributes), element.tag
+        target = element.attributes.get("href") or element.attributes.get("xlink:href") or "#"
+        assert target.startswith("#"), f"{element.tag} points to {target}"
+    assert not re.search(r"@import|url\((?!#)", any_page)
+    assert "default-src 'none'" in any_page
+
+
+def test_every_id_is_unique_and_every_link_arrives(any_page):
+    tree = read(any_page)
+    ids = [element.attributes["id"] for element in tree.all() if "id" in element.attributes]
+    assert len(ids) == len(set(ids))
+    targets = {
+        e.attributes["href"].removeprefix("#") for e in tree.all("a", "use") if e.attributes.get("href")
+    }
+    clips = set(re.findall(r"url\(#([^)]*)\)", any_page))
+    assert (targets | clips) <= set(ids)
+
+
+def test_headings_are_in_order(any_page):
+    levels = [int(element.tag[1]) for element in read(any_page).all("h1", "h2", "h3", "h4")]
+    assert levels[0] == 1 and levels.count(1) == 1
+    assert all(after - before <= 1 for before, after in pairwise(levels))
+
+
+def test_tables_have_captions_and_headers(any_page):
+    tables = read(any_page).all("table")
+    assert tables
+    for table in tables:
+        (caption,) = table.all("caption")
+        assert caption.text
+        width = len(table.all("thead")[0].all("th"))
+        for row in table.all("tbody")[0].all("tr"):
+            cells = row.all("th", "td")
+            assert sum(int(cell.attributes.get("colspan") or 1) for cell in cells) == width, caption.text
+        assert all(head.attributes.get("scope") for head in table.all("th")), caption.text
+
+
+def test_figures_have_words(estimated_page):
+    figures = read(estimated_page).all("figure")
+    assert len(figures) > 20
+    for figure in figures:
+        (svg,) = figure.all("svg")
+        assert svg.attributes["role"] == "img"
+        assert len(svg.attributes["aria-label"]) > 30
+
+
+def test_an_estimate_is_named_at_the_top_in_every_table_and_in_every_figure(estimated_page):
+    tree = read(estimated_page)
+    assert labels.ESTIMATED in tree.all("header")[0].children[0].text
+    assert all(labels.ESTIMATED in caption.text for caption in tree.all("caption"))
+    assert all(labels.ESTIMATED in summary.text for summary in tree.all("summary"))
+    for figure in tree.all("figure"):
+        texts = [text.text for text in figure.all("svg")[0].all("text")]
+        assert labels.ESTIMATED in texts
+        assert "measured energy" not in texts
+
+
+def test_a_measured_campaign_says_nothing_of_estimates(measured_page):
+    tree = read(measured_page)
+    shown = [tree.all("header")[0], *tree.all("caption", "summary", "figure", "h2", "h3", "dl", "p")]
+    assert not [element.text for element in shown if "estimate" in element.text.lower()]
+    assert any("measured energy" in text.text for text in tree.all("text"))
+
+
+def test_one_estimated_run_among_measured_ones_marks_the_page(measured):
+    runs = [dict(run) for run in measured.runs]
+    runs[0]["energy_source"] = "estimate"
+    assert page.build(dataclasses.replace(measured, runs=runs)).stamp == labels.PARTLY_ESTIMATED
+
+
+def test_every_run_is_listed_with_what_became_of_it(estimated, estimated_page):
+    rows = _rows(estimated_page, "All runs")
+    assert {row[0] for row in rows} == {run["run_id"] for run in estimated.runs}
+    outcomes = {row[0]: row[1] for row in rows}
+    for run in estimated.runs:
+        assert outcomes[run["run_id"]] == (run["verdict"] if run["status"] == "ok" else run["status"])
+
+
+def test_unknown_is_a_dash_and_never_a_zero(estimated, estimated_page):
+    (oom,) = [run for run in estimated.runs if run["status"] == "oom"]
+    (row,) = [row for row in _rows(estimated_page, "All runs") if row[0] == oom["run_id"]]
+    time_s, energy_j, source, power_w, speed, per_token = row[12:18]
+    assert (time_s, energy_j, source, power_w, speed, per_token) == ("–",) * 6
+    for table in read(estimated_page).all("table"):
+        assert not {"nan", "None", "null", "inf", "NaN"} & {cell.text for cell in table.all("td", "th")}
+
+
+def test_what_failed_is_told_with_its_reason_and_harmless_text(estimated_page):
+    rows = _rows(estimated_page, "Runs that failed or were left out")
+    assert sorted(row[2] for row in rows) == ["ok", "oom"]
+    assert all(fabricated_campaign.HOSTILE in row[4] for row in rows)
+    assert "<script" not in estimated_page
+
+
+def test_hostile_names_stay_text_in_figures_too(tmp_path):
+    loaded = inputs.load(**fabricated_campaign.write(tmp_path))
+    name = '"><script>alert(1)</script>$\\frac{'
+    runs = [dict(run) | {"device": name, "family": f"{name}{run['family']}"} for run in loaded.runs]
+    predictions = [row for row in loaded.predictions if row["model"] == "roofline" and row["split"] == "H0"]
+    results = [row for row in loaded.validation["results"] if row["model"] == "roofline"]
+    for row in (*predictions, *results):
+        row["model"] = name
+    hostile = dataclasses.replace(
+        *(loaded,),
+        campaign=name,
+        runs=runs,
+        predictions=predictions,
+        headline=name,
+        validation=loaded.validation | {"results": results},
+        settings={"traces": 0},
+    )
+    text = page.render(hostile)
+    assert "<script" not in text
+    assert name in read(text).all("h1")[0].text
+    assert any(
+        name in svg.attributes["aria-label"]
+        for svg in read(text).all("svg")
+        if "aria-label" in svg.attributes
+    )
+
+
+def test_the_headline_is_the_models_held_out_error(estimated, estimated_page):
+    tree = read(estimated_page)
+    tiles = {
+        tile.all("dt")[0].text: tile.all("dd")[0].text
+        for tile in tree.all("div")
+        if tile.attributes.get("class") == "tile"
+    }
+    energy = next(text for label, text in tiles.items() if label.startswith("Energy error, H0"))
+    assert "5.0\u202f%" in energy and "3.5 to 7.5\u202f%" in energy
+    assert "best other model: paper law, η parametric, 22\u202f%" in energy, "post-run models are no rivals"
+    floor = next(text for label, text in tiles.items() if label.startswith("Noise floor"))
+    assert "1.2\u202f%" in floor and "0.9\u202f%" in floor
+    changed = [dict(row) for row in estimated.validation["results"]]
+    for row in changed:
+        if (row["model"], row["split"], row["target"]) == ("roofline", "H0", "energy"):
+            row["mape"] = 0.0777
+    other = dataclasses.replace(estimated, validation=estimated.validation | {"results": changed})
+    assert "7.8\u202f%" in page.build(other).sections[0].blocks[0].text
+
+
+def test_post_run_rows_are_named_so(estimated_page):
+    rows = [row for row in _rows(estimated_page, "Held-out scores: energy") if len(row) > 1]
+    flagged = {row[0] for row in rows if row[1] == "no, post-run"}
+    assert flagged == {"paper law, η measured (post-run)", "mean power × predicted time (post-run)"}
+    assert len(rows) == len(fabricated_campaign.MODELS) * len(fabricated_campaign.SPLITS)
+
+
+def test_what_is_not_identified_is_not_quoted(estimated, estimated_page):
+    rows = {row[0]: row for row in _rows(estimated_page, "Parameters: roofline") if len(row) > 1}
+    assert rows["overlap"][1:3] == ["not identified", "–"]
+    assert rows["peak_flops"][1] == "2.130·10¹⁰"
+    fits = [dict(fit) for fit in estimated.fits]
+    shaky = {"value": 123.456, "unit": "W", "lo95": 1.0, "hi95": 999.0, "identified": False}
+    for fit in fits:
+        fit["folds"] = [dict(fit["folds"][0], parameters={"static_power_w": shaky})]
+    assert "123" not in str(_section(dataclasses.replace(estimated, fits=fits), "parameters"))
+    scores = _rows(estimated_page, "Held-out scores: time")
+    assert any(row[4] == "not identified" for row in scores if len(row) > 1)
+    assert "one family only" in estimated_page
+
+
+def test_a_campaign_in_which_all_failed_is_still_readable(empty_page):
+    tree = read(empty_page)
+    text = tree.all("main")[0].text
+    assert "No held-out error can be quoted" in text and "no run finished" in text
+    (row,) = [row for row in _rows(empty_page, "All runs") if row]
+    assert row[1] == "failed"
+    assert "trainer_exit" in _rows(empty_page, "Runs that failed")[0][4]
+    assert "No workload was measured on more than one device count" in text
+    assert "not identified" in text
+
+
+def test_a_run_that_left_only_a_record_is_listed(tmp_path):
+    arguments = fabricated_campaign.write_empty(tmp_path)
+    record = {
+        "run_id": "lost-1",
+        "status": "failed",
+        "reason": "trainer died of signal 9",
+        "row": {"layers": 3},
+    }
+    (tmp_path / "runs/lost-1").mkdir()
+    (tmp_path / "runs/lost-1/run.failed.json").write_text(json.dumps(record))
+    rows = _rows(page.render(inputs.load(**arguments)), "Runs that failed")
+    assert ["lost-1", "failed", "trainer died of signal 9"] in [[row[0], row[2], row[4]] for row in rows]
+
+
+def test_gates_are_judged_in_words(estimated_page):
+    ((*_, verdict, effect),) = _rows(estimated_page, "Gates")
+    assert (verdict, effect) == ("passed", "fails the build")
+
+
+def test_text_has_contrast_in_light_and_dark():
+    style = (Path(page.__file__).parent / "templates/style.css").read_text()
+    light, dark = re.findall(r":root \{(.*?)\}", style, re.S)
+    for theme in (light, dark):
+        colours = dict(re.findall(r"--([\w-]+): (#\w{6})", theme))
+        for back in ("page", "surface"):
+            for front in ("ink", "muted", "accent", "warn"):
+                assert _contrast(colours[front], colours[back]) >= 4.5, (front, back)
+            for number in range(1, 8):
+                assert _contrast(colours[f"series-{number}"], colours[back]) >= 3, (number, back)
+        for tone in ("good", "bad", "warn"):
+            assert _contrast(colours[tone], colours[f"{tone}-back"]) >= 4.5, tone
+
+
+def _contrast(first: str, second: str) -> float:
+    """Contrast ratio of two colours, WCAG 2.2."""
+
+    def luminance(colour: str) -> float:
+        parts = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+        linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
+        return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+    high, low = sorted((luminance(first), luminance(second)), reverse=True)
+    return (high + 0.05) / (low + 0.05)
+
+
+def _rows(text: str, caption: str) -> list[list[str]]:
+    """Cells of the body of the table whose caption starts with `caption`."""
+    (table,) = [t for t in read(text).all("table") if t.all("caption")[0].text.startswith(caption)]
+    return [[cell.text for cell in row.all("th", "td")] for row in table.all("tbody")[0].all("tr")]
+
+
+def _section(loaded, anchor: str):
+    return next(section for section in page.build(loaded).sections if section.anchor == anchor)

@@ -1,0 +1,111 @@
+"""What a section is made of. Sections fill these, one template prints them, so that every table has a caption and a
+header, every figure has words, and no text reaches the page unescaped.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from jouleline.report.canvas import Figure
+from jouleline.report.labels import LegendEntry
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A table cell: text, a tone (good, bad, warn, quiet or ""), and an optional longer text on hover."""
+
+    text: str
+    tone: str = ""
+    hover: str = ""
+
+
+@dataclass(frozen=True)
+class Group:
+    """A row that heads the rows below it."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class Column:
+    """A table column: header, and whether it holds numbers (set right, in tabular figures)."""
+
+    header: str
+    numeric: bool = False
+    hover: str = ""
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table: rows of cells or plain texts, and `Group` rows that head the rows below them.
+
+    `folded` hides it behind its caption until it is opened; `dense` is for many columns.
+    """
+
+    caption: str
+    columns: Sequence[Column]
+    rows: Sequence[Sequence[Cell | str] | Group]
+    folded: bool = False
+    dense: bool = False
+    note: str = ""
+    kind: str = field(default="table", init=False)
+
+    def __post_init__(self):
+        cells = [row if isinstance(row, Group) else [_cell(item) for item in row] for row in self.rows]
+        object.__setattr__(self, "rows", cells)
+
+
+@dataclass(frozen=True)
+class Panels:
+    """Figures side by side, as many in a row as fit, under one heading and legend."""
+
+    title: str
+    figures: Sequence[Figure]
+    legend: Sequence[LegendEntry] = ()
+    note: str = ""
+    wide: bool = False
+    kind: str = field(default="panels", init=False)
+
+
+@dataclass(frozen=True)
+class Text:
+    """A paragraph; tone "lead" for a finding, "note" for how to read, "warn" for what is missing."""
+
+    text: str
+    tone: str = ""
+    kind: str = field(default="text", init=False)
+
+
+@dataclass(frozen=True)
+class Tile:
+    """One number of the headline: what it is, the number, its interval, and what to compare it with."""
+
+    label: str
+    value: str
+    detail: str = ""
+    context: str = ""
+
+
+@dataclass(frozen=True)
+class Tiles:
+    """Headline numbers in a row."""
+
+    tiles: Sequence[Tile]
+    kind: str = field(default="tiles", init=False)
+
+
+@dataclass(frozen=True)
+class Section:
+    """A part of the report: anchor, heading, blocks."""
+
+    anchor: str
+    title: str
+    blocks: Sequence[object]
+
+
+def _cell(item: Cell | str) -> Cell:
+    return item if isinstance(item, Cell) else Cell(item)
+
+
+def columns(*names: str) -> list[Column]:
+    """Columns from names; a name that starts with "#" is numeric."""
+    return [Column(name.removeprefix("#"), numeric=name.startswith("#")) for name in names]

@@ -1,0 +1,161 @@
+"""Inline SVG: matplotlib draws in stand-in colours, which become CSS variables, so that one figure serves a light and
+a dark page. A panel is small and of fixed size (its units are CSS pixels): pages lay panels out in a grid, so that text
+keeps its size on a narrow screen instead of shrinking with a wide drawing.
+"""
+
+import hashlib
+import html
+import io
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from markupsafe import Markup
+
+WIDTH, HEIGHT = 380, 300
+FONT_SIZE = 11
+
+# Stand-in colour -> CSS variable. Series colours differ in lightness too, and each series has its own marker.
+INK, MUTED, GRID, SURFACE, ACCENT, WARN = "#010101", "#010102", "#010103", "#010104", "#010105", "#010106"
+SERIES = tuple(f"#0102{i:02x}" for i in range(1, 8))
+_VARIABLES = {
+    INK: "--ink",
+    MUTED: "--muted",
+    GRID: "--grid",
+    SURFACE: "--surface",
+    ACCENT: "--accent",
+    WARN: "--warn",
+}
+_VARIABLES.update({colour: f"--series-{i}" for i, colour in enumerate(SERIES, start=1)})
+
+_STYLE = {
+    "svg.fonttype": "none",
+    "svg.hashsalt": "jouleline",
+    "text.parse_math": False,
+    "axes.unicode_minus": True,
+    "font.family": "DejaVu Sans",
+    "font.size": FONT_SIZE,
+    "axes.titlesize": FONT_SIZE + 1,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "axes.labelsize": FONT_SIZE,
+    "xtick.labelsize": FONT_SIZE - 0.5,
+    "ytick.labelsize": FONT_SIZE - 0.5,
+    "axes.edgecolor": MUTED,
+    "axes.labelcolor": MUTED,
+    "axes.titlecolor": INK,
+    "axes.linewidth": 0.8,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": GRID,
+    "grid.linewidth": 0.8,
+    "text.color": INK,
+    "xtick.color": MUTED,
+    "ytick.color": MUTED,
+    "xtick.major.size": 3,
+    "ytick.major.size": 3,
+    "xtick.minor.size": 0,
+    "ytick.minor.size": 0,
+    "figure.facecolor": "none",
+    "axes.facecolor": "none",
+    "figure.dpi": 72,
+    "lines.linewidth": 1.6,
+}
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A finished panel: trusted SVG markup and the text that stands for it (`alt` goes to aria-label)."""
+
+    svg: Markup
+    alt: str
+    caption: str = ""
+
+
+@dataclass
+class Panel:
+    """A panel being drawn: matplotlib's figure and axes, and the hover text of its point collections."""
+
+    figure: object
+    axes: object
+    titles: dict[str, list[str]]
+
+    def label_points(self, artist, titles: Sequence[str]) -> None:
+        """Give each point of a scatter `artist` a hover text (one per point, in the order of its data)."""
+        gid = f"points-{len(self.titles)}"
+        artist.set_gid(gid)
+        self.titles[gid] = list(titles)
+
+
+@contextmanager
+def panel(width: int = WIDTH, height: int = HEIGHT) -> Iterator[Panel]:
+    """A new panel of `width` x `height` CSS pixels in the report's style; the style ends with the block."""
+    import matplotlib
+    from matplotlib.figure import Figure as MatplotlibFigure
+
+    with matplotlib.rc_context(_STYLE):
+        figure = MatplotlibFigure(figsize=(width / 72, height / 72), layout="constrained")
+        figure.get_layout_engine().set(w_pad=4 / 72, h_pad=4 / 72)
+        yield Panel(figure, figure.add_subplot(), {})
+
+
+def finish(drawn: Panel, alt: str, caption: str = "", stamp: str = "") -> Figure:
+    """Turn a panel into markup; call inside its `panel` block.
+
+    `stamp` is printed inside the drawing (where the energy is estimated, for instance), so that a copied figure still
+    says it. Equal panels give equal markup: nothing in it depends on the time, the process or the machine.
+    """
+    if stamp:
+        drawn.figure.supxlabel(
+            stamp, color=WARN, fontsize=FONT_SIZE - 1, fontweight="bold", x=0.99, ha="right"
+        )
+    buffer = io.BytesIO()
+    drawn.figure.savefig(
+        buffer, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None}
+    )
+    svg = buffer.getvalue().decode("utf-8")
+    return Figure(Markup(_inline(svg, drawn.titles, alt)), alt, caption)
+
+
+def _inline(svg: str, titles: dict[str, list[str]], alt: str) -> str:
+    """Reduce a stand-alone SVG file to an element that fits an HTML page: no prologue, own ids, CSS variables."""
+    svg = svg[svg.index("<svg") :]
+    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.S)
+    svg = re.sub(r"<!--.*?-->", "", svg, flags=re.S)
+    svg = svg.replace("xlink:href", "href")
+    # matplotlib names a font that the reader may lack; only size and weight are ours to say, the page has the family.
+    svg = re.sub(r"font: (?:(bold|\d+) )?([\d.]+)px [^;\"]*", _font, svg)
+    for gid, labels in titles.items():
+        svg = _add_titles(svg, gid, labels)
+    prefix = "f" + hashlib.sha256((alt + svg).encode()).hexdigest()[:8] + "-"
+    svg = re.sub(r'(\sid="|href="#|url\(#)', lambda match: match.group(1) + prefix, svg)
+    for colour, variable in _VARIABLES.items():
+        svg = svg.replace(colour, f"var({variable})")
+    body = svg[svg.index(">") + 1 :]
+    box = re.search(r'viewBox="([^"]*)"', svg).group(1)
+    label = html.escape(alt, quote=True)
+    return f'<svg viewBox="{box}" role="img" aria-label="{label}">' + re.sub(r"\n\s*", "\n", body)
+
+
+def _font(match: re.Match) -> str:
+    weight = f"; font-weight: {match.group(1)}" if match.group(1) else ""
+    return f"font-size: {match.group(2)}px{weight}"
+
+
+def _add_titles(svg: str, gid: str, labels: list[str]) -> str:
+    start = svg.find(f'id="{gid}"')
+    if start < 0:
+        return svg
+    remaining = iter(labels)
+    head, tail = svg[:start], svg[start:]
+
+    def title(match: re.Match) -> str:
+        label = next(remaining, None)
+        return (
+            match.group(0) if label is None else f"{match.group(1)}><title>{html.escape(label)}</title></use>"
+        )
+
+    return head + re.sub(r"(<use [^>]*?)/>", title, tail, count=len(labels))

@@ -1,0 +1,1 @@
+"""The report's drawings; each function returns a finished `canvas.Figure`."""

@@ -1,0 +1,72 @@
+"""Predictions of runs that were held out, one point per run, ready to plot or to list."""
+
+import math
+from dataclasses import dataclass
+from statistics import median
+from typing import Any
+
+from jouleline.report.inputs import Inputs, Row, Series, series_of
+from jouleline.report.numbers import known
+
+UNITS = {"energy": "J", "time": "s"}
+
+
+@dataclass(frozen=True)
+class Point:
+    """One held-out run: measured and predicted value (J or s), bounds of the 95 % interval, and the run itself."""
+
+    run: Row
+    measured: float
+    predicted: float
+    low95: float | None
+    high95: float | None
+    extrapolates: bool
+
+    @property
+    def error(self) -> float:
+        """Predicted over measured, minus one (a fraction)."""
+        return self.predicted / self.measured - 1
+
+
+def points(inputs: Inputs, series: Series, split: str, target: str) -> list[Point]:
+    """Held-out points of a series in a split.
+
+    A run that is held out by several folds (seeds of a grouped split) gives one point: the median over these folds of
+    its prediction and of each bound. Rows without a finite, positive measured and predicted value are left out.
+    """
+    unit = {"energy": "j", "time": "s"}[target]
+    by_run: dict[str, list[Row]] = {}
+    for row in inputs.predictions:
+        if row.get("split") == split and series_of(row) == series and _usable(row, target, unit):
+            by_run.setdefault(row["run_id"], []).append(row)
+    runs = inputs.by_id
+    return [_point(runs.get(run_id, rows[0]), rows, target, unit) for run_id, rows in sorted(by_run.items())]
+
+
+def _usable(row: Row, target: str, unit: str) -> bool:
+    pair = row.get(f"{target}_{unit}"), row.get(f"predicted_{target}_{unit}")
+    return row.get("identified") is not False and all(known(value) and value > 0 for value in pair)
+
+
+def _point(run: Row, rows: list[Row], target: str, unit: str) -> Point:
+    return Point(
+        run=run,
+        measured=rows[0][f"{target}_{unit}"],
+        predicted=median(row[f"predicted_{target}_{unit}"] for row in rows),
+        low95=_median(rows, f"{target}_lo95_{unit}"),
+        high95=_median(rows, f"{target}_hi95_{unit}"),
+        extrapolates=any(row.get("extrapolates") for row in rows),
+    )
+
+
+def _median(rows: list[Row], key: str) -> float | None:
+    values: list[Any] = [row.get(key) for row in rows]
+    present = [value for value in values if known(value)]
+    return median(present) if present and len(present) == len(values) else None
+
+
+def span(values: list[float], margin: float = 0.08) -> tuple[float, float]:
+    """Limits of a logarithmic axis around positive `values`, with at least half a decade."""
+    low, high = math.log10(min(values)), math.log10(max(values))
+    pad = max(margin * (high - low), (0.5 - (high - low)) / 2, 0.03)
+    return 10 ** (low - pad), 10 ** (high + pad)

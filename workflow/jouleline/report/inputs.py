@@ -1,0 +1,165 @@
+"""Everything the report is made of, read once: tables, fits, verdicts, and the record of every run."""
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from jouleline.errors import UserError
+from jouleline.files import read_json
+from jouleline.report.labels import model_rank
+from jouleline.schemas import read_table
+from jouleline.schemas.checks import CHECKS
+from jouleline.schemas.energy import REGIONS
+from jouleline.schemas.model import PREDICTIONS
+from jouleline.schemas.runs import RUNS
+
+Row = Mapping[str, Any]
+# What tells one series of predictions from another: the model, the mode of its efficiency, and post-run or not.
+Series = tuple[str, str | None, bool]
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """The files of one campaign in memory. Tables are lists of dict rows; a null stays None."""
+
+    campaign: str
+    runs: list[Row]
+    regions: list[Row]
+    checks: list[Row]
+    predictions: list[Row]
+    fits: list[Row]
+    validation: Row
+    calibration: Row
+    idle: Row
+    records: dict[str, Row]
+    runs_dir: Path
+    splits: list[Row] = field(default_factory=list)
+    config: Row | None = None
+    settings: Row = field(default_factory=dict)
+    headline: str = "roofline"
+    digests: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def by_id(self) -> dict[str, Row]:
+        """Runs by their id."""
+        return {run["run_id"]: run for run in self.runs}
+
+    @property
+    def energy_sources(self) -> list[str]:
+        """Sources of every energy that the report can show, sorted."""
+        seen = {run.get("energy_source") for run in self.runs if run.get("energy_j") is not None}
+        seen |= {row.get("energy_source") for row in self.predictions}
+        seen |= set(self.validation.get("energy_sources") or [])
+        return sorted(name for name in seen if name)
+
+    @property
+    def split_names(self) -> list[str]:
+        """Hold-outs that were judged, in order; the in-sample pseudo-split `all` is none."""
+        names = {row.get("split") for row in self.results} | {row.get("split") for row in self.predictions}
+        return sorted(name for name in names if name and name != "all")
+
+    @property
+    def results(self) -> list[Row]:
+        """The rows of validation.json, our models first."""
+        rows = self.validation.get("results") or []
+        return sorted(
+            rows, key=lambda row: (str(row.get("split")), str(row.get("target")), _order(series_of(row)))
+        )
+
+    def series(self, split: str) -> list[Series]:
+        """Series with predictions in `split`, our models first, post-run ones after their honest kin."""
+        return sorted({series_of(row) for row in self.predictions if row.get("split") == split}, key=_order)
+
+    def result(self, series: Series, split: str, target: str) -> Row | None:
+        """The scores of a series over a whole split, or None where it was not judged."""
+        for row in self.results:
+            same = (row.get("split"), row.get("target"), row.get("stratum")) == (split, target, None)
+            if same and series_of(row) == series:
+                return row
+        return None
+
+
+def series_of(row: Row) -> Series:
+    """(model, efficiency mode, post-run) of a prediction or a result."""
+    return (str(row.get("model")), row.get("efficiency_mode"), bool(row.get("post_run")))
+
+
+def _order(series: Series) -> tuple:
+    name, mode, post_run = series
+    return (model_rank(name), post_run, mode or "")
+
+
+def load(
+    campaign: str,
+    runs: Path,
+    regions: Path,
+    checks: Path,
+    validation: Path,
+    calibration: Path,
+    idle: Path,
+    predictions: Iterable[Path],
+    fits: Iterable[Path],
+    runs_dir: Path,
+    splits: Iterable[Path] = (),
+    config: Path | None = None,
+    settings: Row | None = None,
+    headline: str = "roofline",
+) -> Inputs:
+    """Read the inputs of a report. `headline` is the model that the report is about, chosen before any score is known;
+    `settings` may have `title` and `traces` (number of power traces). Raises UserError for a missing or torn file.
+    """
+    predictions, fits, splits = (
+        sorted(map(Path, predictions)),
+        sorted(map(Path, fits)),
+        sorted(map(Path, splits)),
+    )
+    files = [Path(runs), Path(regions), Path(checks), Path(validation), Path(calibration), Path(idle)]
+    files += [*predictions, *fits, *splits, *([Path(config)] if config else [])]
+    return Inputs(
+        campaign=campaign,
+        runs=sorted(read_table(RUNS, runs), key=lambda run: run["run_id"]),
+        regions=read_table(REGIONS, regions),
+        checks=read_table(CHECKS, checks),
+        predictions=[row for path in predictions for row in read_table(PREDICTIONS, path)],
+        fits=[read_json(path) for path in fits],
+        validation=read_json(validation),
+        calibration=read_json(calibration),
+        idle=read_json(idle),
+        records=_records(Path(runs_dir)),
+        runs_dir=Path(runs_dir),
+        splits=[read_json(path) for path in splits],
+        config=_config(config),
+        settings=settings or {},
+        headline=headline,
+        digests=_digests(files),
+    )
+
+
+def _records(runs_dir: Path) -> dict[str, Row]:
+    """Records by run id: run.json of a finished run, else run.failed.json of one that failed."""
+    records = {}
+    for name in ("run.failed.json", "run.json"):
+        for path in sorted(runs_dir.glob(f"*/{name}")):
+            record = read_json(path)
+            records[record.get("run_id") or path.parent.name] = record
+    return dict(sorted(records.items()))
+
+
+def _config(path: Path | None) -> Row | None:
+    if path is None:
+        return None
+    import yaml
+
+    try:
+        return yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise UserError(f"missing file {path}; run the rule that makes it, or correct the path") from error
+    except yaml.YAMLError as error:
+        raise UserError(f"{path} is not YAML ({' '.join(str(error).split())}); correct it") from error
+
+
+def _digests(files: Iterable[Path]) -> dict[str, str]:
+    """SHA-256 of each input, keyed by its last two path parts (the rest of the path is the machine's business)."""
+    return {"/".join(path.parts[-2:]): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}

@@ -1,0 +1,116 @@
+"""Numbers as a reader wants them: a unit, the digits that mean something, and a dash for what is unknown."""
+
+import math
+from typing import Any
+
+DASH = "–"
+_THIN = "\u202f"  # narrow no-break space: between thousands, and between a number and its unit
+_MINUS = "\u2212"
+_SI = ((1e18, "E"), (1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"), (1.0, ""), (1e-3, "m"),
+       (1e-6, "µ"), (1e-9, "n"), (1e-12, "p"), (1e-15, "f"))  # fmt: skip
+# Units of ratios: an SI prefix would make no sense in front of them.
+_PLAIN_UNITS = ("", "1", "%")
+
+
+def known(value: Any) -> bool:
+    """True for a finite number (or a bool or text): what may be printed as a value."""
+    if value is None:
+        return False
+    return math.isfinite(value) if isinstance(value, float | int) else True
+
+
+def number(value: float | None, digits: int = 3) -> str:
+    """`value` with `digits` significant digits and grouped thousands; a dash when it is null or not finite."""
+    if not known(value):
+        return DASH
+    value = float(value)
+    if value == 0:
+        return "0"
+    exponent = math.floor(math.log10(abs(value)))
+    if exponent >= 7 or exponent < -4:
+        mantissa, power = f"{value:.{digits - 1}e}".split("e")
+        return f"{mantissa}·10{_superscript(int(power))}".replace("-", _MINUS)
+    rounded = round(value, digits - 1 - exponent)
+    decimals = max(0, digits - 1 - math.floor(math.log10(abs(rounded))))
+    return f"{rounded:,.{decimals}f}".replace(",", _THIN).replace("-", _MINUS)
+
+
+def count(value: int | None) -> str:
+    """A whole number with grouped thousands; a dash when null."""
+    return f"{int(value):,}".replace(",", _THIN) if known(value) else DASH
+
+
+def quantity(value: float | None, unit: str, digits: int = 3) -> str:
+    """`value` with an SI prefix on `unit`: 12 300 J is "12.3 kJ". Ratios ("", "1", "%") get no prefix."""
+    if not known(value):
+        return DASH
+    if unit in _PLAIN_UNITS or float(value) == 0:
+        return f"{number(value, digits)}{_THIN}{unit}".rstrip(_THIN) if unit != "1" else number(value, digits)
+    if not unit[0].isalpha() or unit[0] == "°" or unit.startswith(("log", "ln")):
+        return f"{number(value, digits)}{_THIN}{unit}"
+    # Rounding first, so that 999.9 does not become "1000 m..." one prefix too low.
+    size = abs(float(f"{float(value):.{digits - 1}e}"))
+    for scale, prefix in _SI:
+        if size >= scale * (1 - 1e-12):
+            return f"{number(float(value) / scale, digits)}{_THIN}{prefix}{unit}"
+    return f"{number(value, digits)}{_THIN}{unit}"
+
+
+def percent(fraction: float | None, digits: int = 2) -> str:
+    """A fraction as per cent: 0.0534 is "5.3 %"; at least `digits` significant digits, at most one decimal."""
+    return f"{_per_cent(fraction, digits)}{_THIN}%" if known(fraction) else DASH
+
+
+def signed_percent(fraction: float | None) -> str:
+    """A signed fraction as per cent, with its sign always shown."""
+    if not known(fraction):
+        return DASH
+    text = percent(fraction)
+    return text if text.startswith((_MINUS, "0")) else f"+{text}"
+
+
+def percent_interval(low: float | None, high: float | None) -> str:
+    """Bounds given as fractions: "4.1 to 7.9 %"; a dash when either is unknown."""
+    if not (known(low) and known(high)):
+        return DASH
+    return f"{_per_cent(low)} to {_per_cent(high)}{_THIN}%"
+
+
+def interval(low: float | None, high: float | None, digits: int = 3) -> str:
+    """Bounds as "low to high"; a dash when either is unknown."""
+    if not (known(low) and known(high)):
+        return DASH
+    return f"{number(low, digits)} to {number(high, digits)}"
+
+
+def with_uncertainty(value: float | None, uncertainty: float | None) -> str:
+    """ "value ± u": u with two significant digits, value to the same decimal; four digits when u is unknown."""
+    if not known(value) or not known(uncertainty) or uncertainty <= 0:
+        return number(value, 4)
+    decimals = max(0, 1 - math.floor(math.log10(uncertainty)))
+    text = f"{value:,.{decimals}f} ± {uncertainty:,.{decimals}f}"
+    return text.replace(",", _THIN).replace("-", _MINUS)
+
+
+def text(value: Any) -> str:
+    """Any scalar as text: a dash for null, yes or no for a bool, four digits for a fraction."""
+    if value is None or value == "":
+        return DASH
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return number(value, 4)
+    return str(value)
+
+
+def _per_cent(fraction: float, digits: int = 2) -> str:
+    value = 100 * float(fraction)
+    size = abs(value)
+    decimals = 1 if size >= 0.095 else 2
+    if size >= 99.5 or (digits <= 2 and size >= 19.95):
+        decimals = 0
+    return f"{value:,.{decimals}f}".replace(",", _THIN).replace("-", _MINUS)
+
+
+def _superscript(power: int) -> str:
+    return str(power).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))

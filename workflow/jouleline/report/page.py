@@ -1,0 +1,95 @@
+"""The page: sections in order, one template, one file that needs nothing else."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from jouleline import files
+from jouleline.report import labels
+from jouleline.report.blocks import Section
+from jouleline.report.inputs import Inputs
+from jouleline.report.sections import (
+    dictionary,
+    efficiency,
+    headline,
+    heldout,
+    law,
+    machine,
+    parameters,
+    provenance,
+    residuals,
+    runs,
+    traces,
+)
+
+# In the order of the page. A section without anything to say returns None.
+_SECTIONS = (
+    headline,
+    heldout,
+    residuals,
+    law,
+    parameters,
+    efficiency,
+    runs,
+    traces,
+    machine,
+    provenance,
+    dictionary,
+)
+
+
+@dataclass(frozen=True)
+class Page:
+    """What the template prints around the sections."""
+
+    title: str
+    subtitle: str
+    stamp: str
+    stamp_detail: str
+    sections: list[Section]
+    footer: str
+
+
+def render(inputs: Inputs) -> str:
+    """The report as one HTML document; equal inputs give equal text."""
+    import jinja2
+
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template("report.html.j2").render(page=build(inputs))
+
+
+def write(inputs: Inputs, path: Path) -> None:
+    """Render and write the report to `path`, atomically."""
+    files.write_text(path, render(inputs))
+
+
+def build(inputs: Inputs) -> Page:
+    """The content of the page, not yet markup."""
+    stamp = labels.estimate_notice(inputs.energy_sources)
+    sections = [section for section in (module.build(inputs, stamp) for module in _SECTIONS) if section]
+    return Page(
+        title=inputs.settings.get("title") or f"Campaign {inputs.campaign}",
+        subtitle=provenance.summary(inputs),
+        stamp=stamp,
+        stamp_detail=_stamp_detail(inputs) if stamp else "",
+        sections=sections,
+        footer="Made by jouleline from the files listed under Provenance. Null is shown as a dash: unknown, not zero.",
+    )
+
+
+def _stamp_detail(inputs: Inputs) -> str:
+    protocols = [record.get("protocol") or {} for record in inputs.records.values()]
+    watts = sorted(
+        {str(p["estimate_w_per_core"]) for p in protocols if p.get("estimate_w_per_core") is not None}
+    )
+    declared = f" ({' or '.join(watts)} W per busy core, declared in the protocol)" if watts else ""
+    return (
+        "The machine has no power meter that this program can read, so energy was computed from the CPU time of the "
+        f"run and declared watts{declared}. Times are measured. Nothing here is evidence about real joules; it shows "
+        "that the pipeline works and how well the models predict this estimate."
+    )

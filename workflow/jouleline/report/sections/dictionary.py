@@ -1,0 +1,28 @@
+"""The data dictionary: what every column of the tables means, with its unit."""
+
+from jouleline.report.blocks import Cell, Section, Table, Text, columns
+from jouleline.report.inputs import Inputs
+from jouleline.schemas.checks import CHECKS
+from jouleline.schemas.energy import REGIONS
+from jouleline.schemas.model import PREDICTIONS
+from jouleline.schemas.runs import RUNS
+
+_TABLES = (RUNS, REGIONS, CHECKS, PREDICTIONS)
+
+
+def build(inputs: Inputs, stamp: str) -> Section:
+    """One folded table per data table. Units and meanings are in the metadata of the Parquet files too."""
+    text = (
+        "The same words and units are in the field metadata of the Parquet files. The dictionary of all tables lies "
+        "beside them."
+    )
+    return Section("dictionary", "Data dictionary", [Text(text), *map(_table, _TABLES)])
+
+
+def _table(table) -> Table:
+    rows = [
+        [Cell(column.name), column.type, column.unit or "–", column.description] for column in table.columns
+    ]
+    return Table(
+        f"{table.name}: {table.description}", columns("Column", "Type", "Unit", "Meaning"), rows, folded=True
+    )

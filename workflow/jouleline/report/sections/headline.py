@@ -1,0 +1,160 @@
+"""The headline: how wrong the model is on runs it has never seen, beside what it cannot beat and what it must."""
+
+from jouleline.report import labels
+from jouleline.report.blocks import Panels, Section, Text, Tile, Tiles
+from jouleline.report.figures.forest import error_forest
+from jouleline.report.inputs import Inputs, Row, Series, series_of
+from jouleline.report.numbers import count, known, percent, percent_interval
+
+_SPLITS = {"H0": "unseen configurations of the grid", "H1": "an architecture that was left out"}
+_LEVELS = {
+    "H0": "grouped 70/30",
+    "H1": "one architecture out",
+    "H2": "extremes of each axis out",
+    "H3": "small to large",
+    "H4": "one parallel strategy out",
+    "H5": "one device count out",
+    "H6": "one device type out",
+    "H7": "one precision or variant out",
+    "H8": "outside tables",
+}
+_FOREST_NOTE = (
+    "Hollow marks are post-run: they use the run's own measured time or efficiency, so they are bounds, not "
+    "predictions. Intervals are 95 %, resampled by workload family. A run cannot be predicted better than it repeats: "
+    "the noise floor is the coefficient of variation of replicates."
+)
+
+
+def split_title(name: str) -> str:
+    """ "H1, one architecture out": a hold-out and what it leaves out."""
+    level = _LEVELS.get(name.split("-")[0].split("_")[0])
+    return f"{name}, {level}" if level else name
+
+
+def ours(inputs: Inputs) -> Series:
+    """The series the headline is about, known before the run. Chosen by the campaign, never by its score."""
+    candidates = {series_of(row) for row in inputs.results} | {series_of(row) for row in inputs.predictions}
+    honest = sorted(
+        (s for s in candidates if s[0] == inputs.headline and not s[2]),
+        key=lambda s: (s[1] != "modelled", s[1] or ""),
+    )
+    return honest[0] if honest else (inputs.headline, None, False)
+
+
+def build(inputs: Inputs, stamp: str) -> Section:
+    """Sentence, tiles, and the errors of all models side by side."""
+    blocks: list[object] = [Text(_finding(inputs), "lead"), Tiles(_tiles(inputs))]
+    forests = [_forest(inputs, split, stamp) for split in inputs.split_names]
+    forests = [figure for figure in forests if figure]
+    if forests:
+        blocks.append(
+            Panels(
+                "Error on held-out runs: energy" + (f" ({stamp.lower()})" if stamp else ""),
+                forests,
+                note=_FOREST_NOTE,
+                wide=True,
+            )
+        )
+    return Section("headline", "Headline", blocks)
+
+
+def _finding(inputs: Inputs) -> str:
+    series = ours(inputs)
+    parts = []
+    for split, words in _SPLITS.items():
+        row = inputs.result(series, split, "energy")
+        if scored(row):
+            bounds = percent_interval(row.get("mape_lo95"), row.get("mape_hi95"))
+            parts.append(f"{percent(row['mape'])} on {words} ({split}; 95 % interval {bounds})")
+    if not parts:
+        return f"No held-out error can be quoted for this campaign: {_why_not(inputs, series)}."
+    what = "estimated energy" if "estimate" in inputs.energy_sources else "energy"
+    errors = " and ".join(parts)
+    return f"The {inputs.headline} model, knowing only the configuration, misses the {what} of a run by {errors}."
+
+
+def scored(row: Row | None) -> bool:
+    """True where a result has a number that may be quoted."""
+    return bool(row) and row.get("identified") is not False and known(row.get("mape"))
+
+
+def _why_not(inputs: Inputs, series: Series) -> str:
+    if not any(run.get("status") == "ok" for run in inputs.runs):
+        return "no run finished" if inputs.runs else "it has no runs"
+    reasons = {str(row["reason"]) for row in inputs.results if series_of(row) == series and row.get("reason")}
+    reasons |= {str(split["reason"]) for split in inputs.splits if split.get("reason")}
+    return "; ".join(sorted(reasons)) or f"the {inputs.headline} model was not judged on a hold-out"
+
+
+def _tiles(inputs: Inputs) -> list[Tile]:
+    series = ours(inputs)
+    tiles = [_error_tile(inputs, series, split, "energy") for split in _SPLITS]
+    tiles.append(_error_tile(inputs, series, "H0", "time"))
+    floor = inputs.validation.get("noise_floor") or {}
+    tiles.append(
+        Tile(
+            "Noise floor of energy (CV of replicates)",
+            percent(floor.get("energy_cv")),
+            f"time {percent(floor.get('time_cv'))}",
+            f"{count(floor.get('n_groups'))} replicated configurations",
+        )
+    )
+    fine = [run for run in inputs.runs if run.get("status") == "ok" and run.get("verdict") != "invalid"]
+    degraded = sum(run.get("verdict") == "degraded" for run in fine)
+    tiles.append(
+        Tile(
+            "Runs fit for use",
+            f"{count(len(fine))} of {count(len(inputs.runs))}",
+            f"{degraded} of them degraded" if degraded else "none of them degraded",
+            f"{len({run.get('family') for run in fine})} workload families",
+        )
+    )
+    return tiles
+
+
+def _error_tile(inputs: Inputs, series: Series, split: str, target: str) -> Tile:
+    row = inputs.result(series, split, target)
+    label = f"{target.capitalize()} error, {split_title(split)} (MAPE)"
+    if not scored(row):
+        reason = (row or {}).get("reason")
+        return Tile(label, "not identified" if row else "not judged", str(reason) if reason else "")
+    bounds = f"95 % CI: {percent_interval(row.get('mape_lo95'), row.get('mape_hi95'))}"
+    return Tile(label, percent(row["mape"]), bounds, _rivals(inputs, series, split, target))
+
+
+def _rivals(inputs: Inputs, series: Series, split: str, target: str) -> str:
+    """The best of the other models that know nothing of the run (ours with a term switched off are none)."""
+    honest = [
+        row
+        for row in inputs.results
+        if (row.get("split"), row.get("target")) == (split, target)
+        and not row.get("post_run")
+        and not row.get("stratum")
+        and series_of(row) != series
+        and not labels.is_variant(str(row.get("model")))
+        and scored(row)
+    ]
+    if not honest:
+        return ""
+    best = min(honest, key=lambda row: row["mape"])
+    return f"best other model: {labels.model(*series_of(best))}, {percent(best['mape'])}"
+
+
+def _forest(inputs: Inputs, split: str, stamp: str, target: str = "energy"):
+    wanted = (split, target, None)
+    rows = [r for r in inputs.results if (r.get("split"), r.get("target"), r.get("stratum")) == wanted]
+    if not rows:
+        return None
+    floor = (inputs.validation.get("noise_floor") or {}).get(f"{target}_cv")
+    return error_forest(
+        rows, split_title(split), inputs.headline, floor, gate_limit(inputs, split, target), stamp
+    )
+
+
+def gate_limit(inputs: Inputs, split: str, target: str) -> float | None:
+    """The limit of the gate on our model's mean error in this split, a fraction; None where there is none."""
+    wanted = (split, target, inputs.headline, "mape")
+    for gate in inputs.validation.get("gates") or []:
+        if tuple(gate.get(key) for key in ("split", "target", "model", "metric")) == wanted:
+            return gate.get("limit")
+    return None

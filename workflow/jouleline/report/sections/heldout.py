@@ -1,0 +1,183 @@
+"""Predicted against measured, and every score of every model on every hold-out."""
+
+from jouleline.report import heldout, labels
+from jouleline.report.blocks import Cell, Column, Group, Panels, Section, Table, Text, columns
+from jouleline.report.canvas import Figure
+from jouleline.report.figures.validation import predicted_measured
+from jouleline.report.inputs import Inputs, Row, Series, series_of
+from jouleline.report.numbers import DASH, count, known, number, percent, percent_interval, signed_percent
+from jouleline.report.sections.headline import ours, scored, split_title
+
+
+def _factor(value: float | None) -> str:
+    return f"×{number(value)}" if known(value) else DASH
+
+
+# (header, key of a result, how it is printed, what it is)
+_SCORES = (
+    ("Median APE", "median_ape", percent, "median absolute percentage error"),
+    ("P90 APE", "p90_ape", percent, "90th percentile of the absolute percentage error"),
+    ("log-RMSE", "log_rmse", number, "root mean square of ln(predicted / measured)"),
+    ("R² (log)", "r2_log", number, "share of the variance of the logarithm that is explained"),
+    ("Bias", "bias", signed_percent, "signed: above zero is over-prediction"),
+    ("In 80 % int.", "coverage80", percent, "share of runs inside their 80 % prediction interval; aim 80 %"),
+    ("In 95 % int.", "coverage95", percent, "share of runs inside their 95 % prediction interval; aim 95 %"),
+    (
+        "95 % int. outside",
+        "coverage95_outside",
+        percent,
+        "as before, of runs outside the range that was sampled",
+    ),
+    ("95 % width", "width95", _factor, "median factor from a prediction to the end of its 95 % interval"),
+    ("Kendall τ", "kendall_tau", number, "rank agreement within groups of equal work"),
+    ("Top-1", "top1", percent, "share of groups whose cheapest configuration is found"),
+    ("Regret", "regret", percent, "extra energy of the configuration chosen over the cheapest"),
+)
+
+
+def build(inputs: Inputs, stamp: str) -> Section | None:
+    """Panels of predictions, then the tables of scores and gates."""
+    if not inputs.predictions and not inputs.results:
+        return Section(
+            "heldout", "Held-out predictions", [Text("No model made a prediction in this campaign.", "warn")]
+        )
+    first, rest = inputs.split_names[:1], inputs.split_names[1:]
+    wanted = [(s, split) for split in first for s in inputs.series(split) if not labels.is_variant(s[0])]
+    wanted += [(ours(inputs), split) for split in rest]
+    blocks = [_panels(inputs, wanted, "energy", stamp)]
+    blocks.append(_panels(inputs, [(ours(inputs), split) for split in inputs.split_names], "time", stamp))
+    blocks += [_scores(inputs, target) for target in ("energy", "time")]
+    if inputs.validation.get("gates"):
+        blocks.append(_gates(inputs))
+    return Section("heldout", "Held-out predictions", [block for block in blocks if block])
+
+
+def _panels(inputs: Inputs, wanted: list[tuple[Series, str]], target: str, stamp: str) -> Panels | None:
+    found = [(series, split, heldout.points(inputs, series, split, target)) for series, split in wanted]
+    found = [item for item in found if item[2]]
+    if not found:
+        return None
+    values = [v for _, _, points in found for p in points for v in (p.measured, _visible(p))]
+    limits = heldout.span(values)
+    figures = [
+        _panel(inputs, series, split, points, target, limits, stamp) for series, split, points in found
+    ]
+    strategies = {labels.strategy(point.run) for _, _, points in found for point in points}
+    note = (
+        "One mark per run, predicted only while it was held out (the median over the folds that held it out); lines "
+        "are 95 % prediction intervals. On the diagonal is right; the grey band is a factor of 1.2 either way."
+    )
+    title = {"energy": "Predicted against measured energy", "time": "Predicted against measured time"}[target]
+    if target == "energy" and stamp:
+        title = "Predicted against estimated energy"
+    return Panels(title, figures, labels.legend(strategies), note)
+
+
+def _visible(point: heldout.Point) -> float:
+    """A prediction off by more than a factor of 10 must not squeeze all the others into a corner."""
+    return min(max(point.predicted, point.measured / 10), point.measured * 10)
+
+
+def _panel(inputs, series: Series, split: str, points, target: str, limits, stamp: str) -> Figure:
+    row = inputs.result(series, split, target)
+    score = f"MAPE {percent(row['mape'])}" if scored(row) else "MAPE –"
+    score += f"\n{len(points)} runs"
+    title = f"{split}: {labels.model(*series)}"
+    return predicted_measured(points, target, title, score, limits, stamp)
+
+
+def _scores(inputs: Inputs, target: str) -> Table | None:
+    rows = [row for row in inputs.results if row.get("target") == target]
+    if not rows:
+        return None
+    heads = [
+        *columns("Model", "Known before the run", "#Predictions", "#Families", "#MAPE"),
+        Column("95 % interval", True),
+    ]
+    heads += [Column(header, True, hover) for header, _, _, hover in _SCORES]
+    floor = (inputs.validation.get("noise_floor") or {}).get(f"{target}_cv")
+    caption = f"Held-out scores: {target} (noise floor {percent(floor)})"
+    lines: list = []
+    for split in dict.fromkeys(str(row.get("split")) for row in rows):
+        lines.append(Group(split_title(split)))
+        lines += [_score_row(row) for row in rows if str(row.get("split")) == split]
+    return Table(caption, heads, lines, note=f"{_SCORE_NOTE} {_gaps(rows)}".strip(), dense=True)
+
+
+_SCORE_NOTE = (
+    "APE is the absolute percentage error, MAPE its mean; intervals of MAPE are 95 % and resample whole workload "
+    "families. A run that several folds hold out is predicted several times. A post-run row uses something known "
+    "only after the run. A dash is a score that cannot be had."
+)
+
+
+def _score_row(row: Row) -> list[Cell | str]:
+    name = labels.model(*series_of(row))
+    name += f" [{row['stratum']}]" if row.get("stratum") else ""
+    before = Cell("no, post-run", "warn") if row.get("post_run") else "yes"
+    counts = [count(row.get("n")), count(row.get("n_families"))]
+    if not scored(row):
+        why = (
+            Cell("not identified", "warn", str(row.get("reason") or ""))
+            if row.get("identified") is False
+            else DASH
+        )
+        return [name, before, *counts, why, *[DASH] * (len(_SCORES) + 1)]
+    bounds = percent_interval(row.get("mape_lo95"), row.get("mape_hi95"))
+    return [
+        name,
+        before,
+        *counts,
+        percent(row["mape"]),
+        bounds,
+        *(show(row.get(key)) for _, key, show, _ in _SCORES),
+    ]
+
+
+def _gaps(rows: list[Row]) -> str:
+    """Why some models, or some of their rows, have no score."""
+    gaps = []
+    for row in rows:
+        missing = row.get("n_not_identified") or 0
+        if row.get("reason") and (missing or row.get("identified") is False):
+            some = f"{count(missing)} predictions " if missing and row.get("identified") is not False else ""
+            gaps.append(
+                f"{row.get('split')} {labels.model(*series_of(row))}: {some}not identified, {row['reason']}"
+            )
+    return " ".join(f"{gap}." for gap in dict.fromkeys(gaps))
+
+
+def _gates(inputs: Inputs) -> Table:
+    rows = []
+    for gate in inputs.validation["gates"]:
+        verdict = _GATE_VERDICTS.get(gate.get("passed"), Cell("not judged", "quiet"))
+        effect = Cell("fails the build", "") if gate.get("enabled") else Cell("shown only", "quiet")
+        sign = {"<=": "≤ ", ">=": "≥ "}.get(str(gate.get("direction")), "")
+        limits = [f"{sign}{_gate_value(gate, key)}" for key in ("limit", "stretch")]
+        name = str(gate.get("name")).replace("_", " ")
+        what = f"{gate.get('target') or ''} {_METRICS.get(gate.get('metric'), gate.get('metric'))}".strip()
+        model = labels.model(str(gate.get("model")))
+        rows.append(
+            [name, str(gate.get("split")), model, what, _gate_value(gate, "value"), *limits, verdict, effect]
+        )
+    heads = columns(
+        "Gate", "Split", "Model", "Score", "#Value", "#Must be", "#Stretch", "Verdict", "If it fails"
+    )
+    return Table("Gates", heads, rows)
+
+
+_GATE_VERDICTS = {True: Cell("passed", "good"), False: Cell("failed", "bad")}
+_METRICS = {
+    "mape": "MAPE",
+    "mape_above_gp": "MAPE above the Gaussian process",
+    "coverage95": "coverage of 95 % intervals",
+    "width95": "factor to the end of 95 % intervals",
+    "kendall_tau": "Kendall τ",
+    "top1": "top-1 hit rate",
+    "regret": "regret",
+}
+_PLAIN = {"width95": _factor, "kendall_tau": number, "log_rmse": number, "r2_log": number}
+
+
+def _gate_value(gate: Row, key: str) -> str:
+    return _PLAIN.get(str(gate.get("metric")), percent)(gate.get(key))

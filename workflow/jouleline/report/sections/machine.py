@@ -1,0 +1,97 @@
+"""The machine: what calibration measured of it, how it idles, and the software it ran."""
+
+import re
+
+from jouleline.report.blocks import Cell, Panels, Section, Table, Text, columns
+from jouleline.report.figures.calibration import saturation
+from jouleline.report.inputs import Inputs, Row
+from jouleline.report.numbers import count, number, percent, quantity, text
+
+
+def build(inputs: Inputs, stamp: str) -> Section:
+    """Calibration, idle, environment and protocol."""
+    blocks: list[object] = [_calibration(inputs.calibration)]
+    curve = saturation(inputs.calibration, stamp)
+    if curve:
+        blocks.append(Panels("How full a device gets", [curve], note=_CURVE_NOTE))
+    blocks += [
+        facts("Idle", flatten(inputs.idle), folded=True),
+        _environment(inputs),
+        _protocol(inputs),
+    ]
+    return Section("machine", "Machine and protocol", [block for block in blocks if block])
+
+
+_CURVE_NOTE = (
+    "Matrix multiplications of growing size; half of the peak is reached at the half-saturation size. Small models "
+    "launch small multiplications and leave the device partly empty."
+)
+
+
+def _calibration(calibration: Row) -> Table | Text:
+    quantities = calibration.get("quantities") or []
+    if not quantities:
+        return Text("The machine was not calibrated.", "warn")
+    rows = []
+    for item in quantities:
+        value = quantity(item.get("value"), str(item.get("unit") or ""))
+        size = number(item.get("size"))
+        name = re.sub("_(w|s|flop)$", "", str(item.get("quantity"))).replace("_", " ")
+        spread = percent(item.get("u_rel"))
+        rows.append(
+            [
+                Cell(name),
+                text(item.get("precision")),
+                size,
+                value,
+                spread,
+                count(item.get("n")),
+                text(item.get("method")),
+            ]
+        )
+    heads = columns("Quantity", "Precision", "#Size", "#Value", "#Rel. uncertainty", "#Repeats", "Method")
+    device, length = calibration.get("device") or "the device", quantity(calibration.get("duration_s"), "s")
+    caption = f"Calibration of {device}, {length}"
+    return Table(caption, heads, rows, folded=len(rows) > 14)
+
+
+def _environment(inputs: Inputs) -> Table | Text:
+    """Facts of the environment with the number of runs that report each: two values of one fact stand out."""
+    seen: dict[tuple[str, str], int] = {}
+    for record in inputs.records.values():
+        for key, value in flatten(record.get("environment") or {}):
+            seen[key, value] = seen.get((key, value), 0) + 1
+    if not seen:
+        return Text("No run left a record of its environment.", "warn")
+    rows = [[Cell(key), value, count(n)] for (key, value), n in sorted(seen.items())]
+    return Table("Environment", columns("Fact", "Value", "#Runs"), rows)
+
+
+def _protocol(inputs: Inputs) -> Table | None:
+    protocols = {tuple(flatten(record.get("protocol") or {})) for record in inputs.records.values()}
+    if not protocols:
+        return None
+    if len(protocols) == 1:
+        return facts("Measurement protocol", list(protocols.pop()))
+    shared = sorted(set.union(*map(set, protocols)))
+    return facts(f"Measurement protocol (the runs have {len(protocols)} different ones)", shared)
+
+
+def flatten(value: object, prefix: str = "") -> list[tuple[str, str]]:
+    """A nested mapping as sorted ("a.b", text) pairs; lists of scalars on one line."""
+    if isinstance(value, dict):
+        pairs = [
+            flatten(item, f"{prefix}.{key}" if prefix else str(key)) for key, item in sorted(value.items())
+        ]
+        return [pair for group in pairs for pair in group]
+    if isinstance(value, list):
+        if all(not isinstance(item, dict | list) for item in value):
+            return [(prefix, ", ".join(text(item) for item in value) or "none")]
+        return [pair for index, item in enumerate(value) for pair in flatten(item, f"{prefix}[{index}]")]
+    return [(prefix, text(value))]
+
+
+def facts(caption: str, pairs: list[tuple[str, str]], folded: bool = False) -> Table | None:
+    """A two-column table of facts; None where there are none."""
+    rows = [[Cell(key), value] for key, value in pairs]
+    return Table(caption, columns("Key", "Value"), rows, folded=folded) if rows else None

@@ -1,0 +1,86 @@
+"""What was fitted: every parameter with its 95 % interval, and whether the data identify it."""
+
+from jouleline.report import labels
+from jouleline.report.blocks import Cell, Group, Section, Table, Text, columns
+from jouleline.report.inputs import Inputs, Row
+from jouleline.report.numbers import count, interval, known, number, text
+
+_INTRODUCTION = (
+    "Fitted on all valid runs where that fit exists, otherwise on the first fold of the first hold-out; the "
+    "held-out errors above come from fits that never saw the runs they predict. A parameter that the data cannot "
+    "identify is named but not quoted."
+)
+
+
+def build(inputs: Inputs, stamp: str) -> Section:
+    """The parameters of every model, and the diagnostics of the fits."""
+    chosen = fits(inputs)
+    if not chosen:
+        return Section("parameters", "Coefficients", [Text("No model was fitted in this campaign.", "warn")])
+    ours = [fit for fit in chosen if fit.get("model") == inputs.headline]
+    others = [fit for fit in chosen if fit.get("model") != inputs.headline]
+    name = labels.model(inputs.headline)
+    tables = [_table(f"Parameters: {name}", ours)] if ours else []
+    tables += [_table("Parameters of the other models", others, folded=True)] if others else []
+    return Section("parameters", "Coefficients", [Text(_INTRODUCTION), *tables, _diagnostics(chosen)])
+
+
+def fits(inputs: Inputs) -> list[Row]:
+    """One fit per model: the one on all runs where there is one, else the first by split. Our models first."""
+    best: dict[str, Row] = {}
+    for fit in sorted(inputs.fits, key=lambda fit: (fit.get("split") != "all", str(fit.get("split")))):
+        best.setdefault(str(fit.get("model")), fit)
+    return sorted(best.values(), key=lambda fit: labels.model_rank(str(fit.get("model"))))
+
+
+def first_fold(fit: Row) -> Row:
+    """The first fold of a fit; an empty one where it has none."""
+    return next(iter(fit.get("folds") or []), {})
+
+
+def _table(caption: str, chosen: list[Row], folded: bool = False) -> Table:
+    rows: list = []
+    for fit in chosen:
+        fold = first_fold(fit)
+        where = (
+            "all valid runs"
+            if fit.get("split") == "all"
+            else f"fold {fold.get('fold')} of {fit.get('split')}"
+        )
+        runs = f"{count(fold.get('n_train'))} runs"
+        rows.append(Group(f"{labels.model(str(fit.get('model')))}, fitted on {where} ({runs})"))
+        entries = [] if fold.get("identified") is False else (fold.get("parameters") or {}).items()
+        rows += [_row(key, value) for key, value in entries] or [_none(fold)]
+    heads = columns("Parameter", "#Value", "#95 % interval", "Unit", "Meaning")
+    return Table(caption, heads, rows, folded=folded)
+
+
+def _row(name: str, value: Row) -> list[Cell | str]:
+    unit = text(value.get("unit"))
+    meaning = labels.parameter(name)
+    if value.get("identified") is False or not known(value.get("value")):
+        return [name, Cell("not identified", "warn"), "–", unit, meaning]
+    return [name, number(value["value"], 4), interval(value.get("lo95"), value.get("hi95")), unit, meaning]
+
+
+def _none(fold: Row) -> list[Cell | str]:
+    word = Cell("not identified", "warn") if fold.get("identified") is False else "–"
+    return ["all", word, "–", "–", str(fold.get("reason") or "it has no parameters")]
+
+
+def _diagnostics(chosen: list[Row]) -> Table:
+    rows: list = []
+    for fit in chosen:
+        found = sorted((first_fold(fit).get("diagnostics") or {}).items())
+        rows += [Group(labels.model(str(fit.get("model"))))] if found else []
+        rows += [[key.replace("_", " "), _diagnostic(value)] for key, value in found]
+    return Table("Diagnostics of these fits", columns("Diagnostic", "Value"), rows, folded=True)
+
+
+def _diagnostic(value) -> str:
+    if isinstance(value, dict):
+        return "; ".join(f"{key}: {_diagnostic(item)}" for key, item in value.items()) or "–"
+    if isinstance(value, list | tuple):
+        shown = ", ".join(_diagnostic(item) for item in value[:12])
+        return f"{shown}, … ({len(value)} in all)" if len(value) > 12 else shown or "none"
+    return text(value)

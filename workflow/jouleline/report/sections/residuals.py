@@ -1,0 +1,55 @@
+"""Residuals of the headline model against every axis of the grid that has more than one value."""
+
+from jouleline.report import heldout, labels
+from jouleline.report.blocks import Panels, Section, Text
+from jouleline.report.figures.validation import residuals, value
+from jouleline.report.inputs import Inputs
+from jouleline.report.sections.headline import ours, split_title
+
+_AXES = {
+    "layers": "layers L",
+    "hidden": "hidden width d",
+    "heads": "attention heads h",
+    "intermediate": "feed-forward width ff",
+    "seq_len": "sequence length S (tokens)",
+    "micro_batch": "micro-batch B (sequences per device)",
+    "grad_accum": "gradient accumulation",
+    "device_count": "devices N",
+    "strategy": "parallel strategy",
+    "precision": "precision",
+    "attention": "attention kernel",
+    "frozen_layers": "frozen layers",
+    "lora_rank": "LoRA rank",
+    "gradient_checkpointing": "activation checkpointing",
+    "device": "device",
+}
+_MOST_VALUES = 10  # more columns than this cannot be labelled in a panel
+
+
+def build(inputs: Inputs, stamp: str) -> Section | None:
+    """One panel per axis, for the first hold-out that has predictions of the headline model."""
+    series = ours(inputs)
+    for split in inputs.split_names:
+        points = heldout.points(inputs, series, split, "energy")
+        if points:
+            break
+    else:
+        text = "There are no held-out predictions of the headline model, so there are no residuals to show."
+        return Section("residuals", "Residuals", [Text(text, "warn")])
+    bound = 1.15 * max(max(abs(point.error) for point in points), 0.02)
+    shown = [
+        (axis, title)
+        for axis, title in _AXES.items()
+        if 1 < len({value(p, axis) for p in points}) <= _MOST_VALUES
+    ]
+    figures = [residuals(points, axis, title, bound, stamp) for axis, title in shown]
+    strategies = labels.legend({labels.strategy(point.run) for point in points})
+    note = (
+        f"Energy, {labels.model(*series)}, {split_title(split)}. Bars are medians. A slope along an axis is physics "
+        "that the model lacks; scatter without a slope is noise or an effect that no axis carries."
+    )
+    return Section(
+        "residuals",
+        "Residuals",
+        [Panels("Relative error against the axes of the grid", figures, strategies, note)],
+    )
