@@ -1,0 +1,86 @@
+"""One rank of a small DeepSpeed run that counts what its collectives send in one optimizer step.
+
+    python communication_worker.py STORE RANK WORLD_SIZE ROWS.json OUT.json
+
+Counted where torch hands them to the backend, so nothing that DeepSpeed does is missed. A ring sends, of a
+payload of b bytes over n ranks, 2 (n-1)/n b for an all-reduce and (n-1)/n b for an all-gather or a
+reduce-scatter.
+"""
+
+import json
+import sys
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+from jouleline.measure import modeling, parallel
+from torch.utils._python_dispatch import TorchDispatchMode
+
+RING = {
+    "broadcast_": 1,
+    "allreduce_": 2,
+    "_allgather_base_": 1,
+    "allgather_": 1,
+    "_reduce_scatter_base_": 1,
+    "reduce_scatter_": 1,
+}
+
+
+class Traffic(TorchDispatchMode):
+    """Ring bytes and calls of every collective that is started inside, by size of the group."""
+
+    def __init__(self):
+        super().__init__()
+        self.sent: dict[int, list[float]] = {}
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        if function.namespace == "c10d":
+            name = function.__name__.split(".")[0]
+            group = next(dist.ProcessGroup.unbox(a) for a in args if isinstance(a, torch.ScriptObject))
+            ranks = group.size()
+            total = self.sent.setdefault(ranks, [0.0, 0])
+            total[0] += (
+                RING[name] * (ranks - 1) / ranks * max(map(_bytes, args))
+            )  # an unknown collective is an error
+            total[1] += ranks > 1
+        return function(*args, **(kwargs or {}))
+
+
+def _bytes(argument) -> int:
+    if isinstance(argument, torch.Tensor):
+        return argument.numel() * argument.element_size()
+    return sum(map(_bytes, argument)) if isinstance(argument, list | tuple) else 0
+
+
+def step(engine, row) -> None:
+    shape = (row["micro_batch"], row["seq_len"])
+    for _ in range(row["grad_accum"]):
+        tokens = torch.randint(0, row["vocab_size"], shape)
+        labels = torch.randint(0, row["num_labels"], shape[:1])
+        engine.backward(engine(input_ids=tokens, labels=labels).loss)
+        engine.step()
+
+
+def count(row) -> dict[int, list[float]]:
+    recipe = modeling.Recipe()
+    engine = parallel.start_engine(modeling.build(row, row["num_labels"], 0, recipe), row, recipe)
+    for _ in range(3):  # ZeRO-3 learns the order of the modules in its first steps
+        with Traffic() as traffic:
+            step(engine, row)
+    engine.destroy()
+    return traffic.sent
+
+
+def main(store: str, rank: str, world_size: str, rows: str, out: str) -> None:
+    torch.set_num_threads(1)
+    ranks = int(world_size)
+    parallel.join(int(rank), ranks, int(rank), dist.FileStore(store, ranks), torch.device("cpu"), 120.0)
+    counted = [count(row) for row in json.loads(Path(rows).read_text())]
+    if rank == "0":
+        Path(out).write_text(json.dumps(counted))
+    dist.barrier()
+    dist.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,87 @@
+"""The communication formulas against what the collectives of real DeepSpeed runs send."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from jouleline import grid
+from jouleline.architecture import proxies
+
+WORKER = Path(__file__).with_name("communication_worker.py")
+SMALL = {"layers": 2, "hidden": 64, "heads": 4, "intermediate": 128, "seq_len": 32, "micro_batch": 4}
+SMALL |= {"vocab_size": 1000, "num_labels": 2, "max_positions": 64}
+SPLIT = SMALL | {"hidden": 512, "intermediate": 512}  # matrices above ZeRO-3's persistence threshold
+
+TWO_RANKS = [
+    *(SMALL | {"zero_stage": stage, "grad_accum": 2} for stage in range(4)),
+    *(SMALL | {"zero_stage": stage, "precision": "bf16"} for stage in (0, 2)),
+    *(SMALL | {"zero_stage": stage, "frozen_layers": 1} for stage in (1, 3)),
+    *(SPLIT | {"zero_stage": 3, "grad_accum": accumulation} for accumulation in (1, 2)),
+    SMALL | {"zero_stage": 2, "lora_rank": 4},
+]
+TENSOR_PARALLEL = [
+    SMALL | {"grad_accum": 2, "precision": "bf16"},
+    SMALL | {"frozen_layers": 1},
+    SMALL | {"gradient_checkpointing": True},
+    *(SMALL | {"model_type": family} for family in ("roberta", "distilbert", "electra")),
+]
+MORE_ON_TWO_RANKS = [
+    *(SMALL | {"zero_stage": stage} for stage in range(4)),
+    *(SMALL | {"zero_stage": stage, "precision": "bf16"} for stage in (1, 3)),
+    *(SMALL | {"zero_stage": stage, "frozen_layers": 1} for stage in (0, 2)),
+    *(SMALL | {"zero_stage": stage, "lora_rank": 4} for stage in (0, 3)),
+    SPLIT | {"zero_stage": 3, "precision": "bf16", "frozen_layers": 1},
+    SPLIT | {"zero_stage": 3, "gradient_checkpointing": True},
+]
+EVERY_STAGE = [SPLIT | {"zero_stage": stage} for stage in range(4)]
+
+
+@pytest.mark.parametrize(
+    ("ranks", "shards", "rows"),
+    [
+        pytest.param(2, 1, TWO_RANKS, id="data parallel 2"),
+        pytest.param(2, 2, TENSOR_PARALLEL, id="tensor parallel 2"),
+        pytest.param(4, 2, EVERY_STAGE, id="tensor parallel 2 x data parallel 2"),
+        pytest.param(2, 1, MORE_ON_TWO_RANKS, id="more on data parallel 2", marks=pytest.mark.long),
+        pytest.param(4, 1, EVERY_STAGE, id="data parallel 4", marks=pytest.mark.long),
+    ],
+)
+def test_bytes_and_calls_are_those_of_the_collectives(tmp_path, ranks, shards, rows):
+    rows = [grid.complete_row(row | {"gpus_per_node": ranks, "tensor_parallel": shards}) for row in rows]
+    for row, counted in zip(rows, run(tmp_path, ranks, rows)):
+        expected = proxies(row)
+        sent = sum(total[0] for total in counted.values())
+        calls = sum(total[1] for total in counted.values())
+        assert expected["comm_byte"] == pytest.approx(sent, rel=0.05), row
+        # Agreeing on norms and overflows takes up to two more calls of a few bytes.
+        assert abs(expected["comm_calls"] - calls) <= 2, row
+
+
+def run(folder: Path, ranks: int, rows: list[dict]) -> list[dict]:
+    (folder / "rows.json").write_text(json.dumps(rows))
+    processes = [
+        subprocess.Popen(
+            [
+                sys.executable,
+                WORKER,
+                folder / "store",
+                str(rank),
+                str(ranks),
+                folder / "rows.json",
+                folder / "out.json",
+            ],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in range(ranks)
+    ]
+    try:
+        errors = [process.communicate(timeout=300)[1] for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+    assert [process.returncode for process in processes] == [0] * ranks, errors[0][-2000:]
+    return json.loads((folder / "out.json").read_text())
