@@ -12,7 +12,9 @@ from jouleline.schemas.energy import REGIONS
 
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--runs", nargs="+", type=Path, required=True, help="run.json of each run, in one folder")
+    parser.add_argument(
+        "--runs", nargs="+", type=Path, required=True, help="run.json of each run, in one folder"
+    )
     parser.add_argument("--out", required=True, help="Parquet file to write")
     options = parser.parse_args(argv)
 

@@ -7,7 +7,7 @@ import numpy as np
 from jouleline.energy import verdict as v
 from jouleline.energy.load import Node, Series
 
-_THERMAL = ("throttle_thermal_ns", "throttle_hw_thermal_ns", "throttle_power_brake_ns")
+_THERMAL = ("throttle_sw_thermal_ns", "throttle_hw_thermal_ns", "throttle_power_brake_ns")
 # Optional readings that a device may simply not have; their absence is in the capabilities, not a failed
 # call.
 SLOW_STATE = ("temperature_c", "sm_clock_mhz", "throttle_mask")

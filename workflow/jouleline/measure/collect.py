@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 from jouleline.files import atomic_path
 from jouleline.measure.events import read_events
 from jouleline.measure.marker_reader import read_markers
-from jouleline.measure.segments import SORT, read_samples, write_compact
+from jouleline.measure.segments import read_samples, sort, write_compact
 
 
 def read_meta(folder: Path) -> dict[str, Any] | None:
@@ -60,7 +60,7 @@ def merge_nodes(node_dirs: Sequence[str | Path], out_dir: str | Path) -> list[di
     """
     samples, markers, nodes = zip(*(read_node(folder, node) for node, folder in enumerate(node_dirs)))
     out = Path(out_dir)
-    write_compact(pa.concat_tables(samples).sort_by(SORT), out / "samples.parquet")
+    write_compact(sort(pa.concat_tables(samples)), out / "samples.parquet")
     with atomic_path(out / "markers.parquet") as temporary:
         pq.write_table(pa.concat_tables(markers), temporary, compression="zstd")
     return list(nodes)

@@ -81,6 +81,14 @@ def alive(pid: int) -> bool:
     return stat[stat.rindex(b")") + 2 : stat.rindex(b")") + 3] not in (b"Z", b"X")
 
 
+def peak_rss_mib() -> float | None:
+    """Most memory this process ever had (VmHWM; ru_maxrss would count what it was before exec)."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith("VmHWM:"):
+            return round(int(line.split()[1]) / 1024, 1)
+    return None
+
+
 class Sidecar:
     """One measurement from start to end; `run` returns the exit code."""
 
@@ -238,7 +246,7 @@ class Sidecar:
                 "rows": self.writer.rows_written,
                 "skipped": sum(lane.skipped for lane in self.lanes.lanes),
                 "cpu_s": round(usage.ru_utime + usage.ru_stime, 3),
-                "peak_rss_mib": round(usage.ru_maxrss / 1024, 1),
+                "peak_rss_mib": peak_rss_mib(),
             },
         }
         write_json(self.folder / "meta.json", meta)

@@ -38,12 +38,13 @@ def open_meter(name: str, options: "Options"):
     Raises UserError with exit code 3 when it is not there; the line says what is missing.
     """
     from jouleline.measure.meters.estimate import EstimateMeter
+    from jouleline.measure.meters.nvml import NvmlMeter
     from jouleline.measure.meters.rapl import RaplMeter
 
-    meters = {"rapl": RaplMeter, "estimate": EstimateMeter}
+    meters = {"nvml": NvmlMeter, "rapl": RaplMeter, "estimate": EstimateMeter}
     if name != "auto":
         return meters[name](options)
-    for kind in ("rapl",):
+    for kind in ("nvml", "rapl"):
         try:
             return meters[kind](options)
         except UserError as error:

@@ -1,0 +1,75 @@
+"""`jouleline energy DIR [--json]`: the energy of every region, worked out again from the raw files."""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from jouleline.energy.integrate import regions
+from jouleline.energy.load import load_measurement, load_run
+from jouleline.errors import UserError
+
+_COLUMNS = (
+    ("region", "region", "{}"),
+    ("device_uuid", "device", "{}"),
+    ("time_s", "time s", "{:.3f}"),
+    ("energy_j", "energy J", "{:.2f}"),
+    ("energy_edge_u_j", "edge u J", "{:.2f}"),
+    ("energy_gap_u_j", "gap u J", "{:.2f}"),
+    ("energy_gain_u_j", "gain u J", "{:.2f}"),
+    ("idle_energy_j", "idle J", "{:.2f}"),
+    ("mean_power_w", "power W", "{:.1f}"),
+    ("covered_fraction", "covered", "{:.3f}"),
+    ("energy_source", "source", "{}"),
+    ("method", "method", "{}"),
+    ("verdict", "verdict", "{}"),
+    ("reasons", "reasons", "{}"),
+)
+
+
+def load(folder: Path):
+    """A finished run (run.json) or a measurement directory. Raises UserError for neither."""
+    return load_run(folder) if (folder / "run.json").exists() else load_measurement(folder)
+
+
+def table(rows: list[dict]) -> str:
+    """The rows as aligned text; a dash is unknown."""
+    lines = [[title for _, title, _ in _COLUMNS]]
+    for row in rows:
+        cells = {
+            name: "-" if row[name] in (None, "") else form.format(row[name]) for name, _, form in _COLUMNS
+        }
+        cells["region"] += f"#{row['ordinal']}" if row["ordinal"] else ""
+        cells["device_uuid"] = row["device_uuid"] or "total"
+        lines.append([cells[name] for name, *_ in _COLUMNS])
+    widths = [max(len(line[k]) for line in lines) for k in range(len(_COLUMNS))]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(line, widths)).rstrip() for line in lines
+    )
+
+
+def main(argv: list[str]) -> int:
+    """Prints the regions; returns 0, or 1 when a region is invalid, or 2 for bad input."""
+    made = argparse.ArgumentParser(
+        prog="jouleline energy",
+        description="Energy of every region of a measurement, with its uncertainty and verdict. Exit code 1: at "
+        "least one region is invalid.",
+    )
+    made.add_argument(
+        "folder", metavar="DIR", type=Path, help="the --out of `jouleline measure`, or a run's folder"
+    )
+    made.add_argument("--json", action="store_true", help="every column, as JSON")
+    options = made.parse_args(argv)
+    try:
+        rows = regions(load(options.folder))
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    print(json.dumps(rows, indent=1) if options.json else table(rows))
+    if not options.json and any(row["energy_source"] == "estimate" for row in rows):
+        print("ESTIMATED: CPU time times declared watts, not a measurement.")
+    return int(any(row["verdict"] == "invalid" for row in rows))
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(sys.argv[1:]))

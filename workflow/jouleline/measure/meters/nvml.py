@@ -1,0 +1,140 @@
+"""NVML: the energy counter and power of NVIDIA GPUs, and the state that explains them.
+
+Fast lane: one nvmlDeviceGetFieldValues per GPU with the energy counter (field 83, mJ since driver load, Volta
+and later) and the instant power (field 186, mW) into a buffer that is used again. Slow lane, once a second:
+average power (185), power of module and memory, clocks, temperature, throttle reasons and times, utilisation,
+limit; every tenth time memory and processes. nvmlDeviceGetPowerUsage is the last resort only: it means
+instant power up to GA100 and the 1 s average on later GPUs. Null where a call fails; every failure is an
+event.
+"""
+
+import os
+import time
+from typing import Any
+
+import pynvml
+
+from jouleline.errors import UserError
+from jouleline.measure.devices import Chosen, choose
+from jouleline.measure.meters import FAST, NO_METER, SLOW, LaneSpec, Options
+from jouleline.measure.meters.nvml_probe import attempt, list_gpus, open_nvml, within
+from jouleline.measure.meters.nvml_read import FastReader, SlowReader
+from jouleline.measure.meters.rapl import RaplMeter
+
+SLOW_PERIOD_S = 1.0
+HOST_PERIOD_S = 0.2
+READER_LIMIT_S = 0.6
+
+
+class NvmlMeter:
+    """The job's GPUs, and beside them RAPL as the host's energy where it can be read.
+
+    Raises UserError: exit code 3 without NVML or without a GPU, 2 for a GPU that is not there.
+    """
+
+    name = "nvml"
+    energy_source = "nvml"
+
+    def __init__(self, options: Options):
+        self.options = options
+        self.events: list[dict] = []
+        open_nvml()
+        gpus = list_gpus()
+        chosen = choose(options.gpus, os.environ, gpus)
+        if not chosen:
+            raise UserError("no NVML: no GPU is visible to this job; use --meter estimate", NO_METER)
+        self.fast: dict[int, FastReader] = {}
+        self.slow: dict[int, SlowReader] = {}
+        self.devices = [self._open(index, entry) for index, entry in enumerate(chosen)]
+        ours = {entry.gpu.index for entry in chosen}
+        self.host = self._open_host(len(chosen))
+        host_devices = self.host.devices if self.host else []
+        others = [{"uuid": g.uuid, "name": g.name} for g in gpus if g.index not in ours]
+        self.devices += host_devices
+        self.capabilities = {
+            "host_energy": self.host is not None,
+            **{
+                device["uuid"]: device.pop("capabilities")
+                for device in self.devices
+                if device["kind"] == "gpu"
+            },
+        }
+        self.facts = {
+            "driver": attempt(pynvml.nvmlSystemGetDriverVersion),
+            "nvml": attempt(pynvml.nvmlSystemGetNVMLVersion),
+            "other_gpus": others,
+            "cuda_visible_devices": os.environ.get("CUDA_VISIBLE_DEVICES"),
+        }
+
+    def _open(self, index: int, entry: Chosen) -> dict[str, Any]:
+        gpu = entry.gpu
+        device = {
+            "index": index,
+            "uuid": gpu.uuid,
+            "name": gpu.name,
+            "kind": "gpu",
+            "role": "job",
+            "counter": None,
+            "nvml_index": gpu.index,
+            "bus_id": gpu.bus_id,
+            "mig": entry.slices,
+            "capabilities": {},
+            **gpu.facts,
+        }
+        if gpu.handle is None:
+            self.report(index, "probe", None, "the GPU did not answer")
+            return device
+
+        def make():
+            fast = FastReader(gpu.handle, index, self.report)
+            return fast, SlowReader(gpu.handle, index, fast.scope, self.options.root_pid, self)
+
+        answered, readers = within(READER_LIMIT_S, make)
+        if not answered:
+            self.report(index, "probe", None, "the GPU did not answer")
+            return device
+        self.fast[index], self.slow[index] = readers
+        device["counter"] = "ticking" if readers[0].has_counter else None
+        device["power_scope"] = readers[0].scope_name
+        device["power_call"] = readers[0].power_call
+        device["capabilities"] = {"energy_counter": readers[0].has_counter, **readers[1].capabilities}
+        return device
+
+    def _open_host(self, first_index: int) -> RaplMeter | None:
+        try:
+            return RaplMeter(self.options, first_index, role="host")
+        except (UserError, OSError, ValueError):
+            return None
+
+    def report(self, device: int, call: str, code: int | None, message: str) -> None:
+        """Keep an event for the log: a call failed, or works again (code 0). Called from the lanes."""
+        kind = "call_recovered" if code == 0 else "call_failed"
+        event = {"kind": kind, "device": device, "call": call, "code": code, "message": message}
+        self.events.append(event | {"t_us": time.monotonic_ns() // 1000})
+
+    def lanes(self) -> list[LaneSpec]:
+        period_s = self.options.period_s
+        fast = ("status", "energy_mj", "power_mw")
+        targets = sorted(self.fast)
+        specs = [
+            LaneSpec("nvml", FAST, period_s, fast, targets, lambda index: self.fast[index].read()),
+            LaneSpec(
+                "state",
+                SLOW,
+                SLOW_PERIOD_S,
+                SlowReader.columns,
+                targets,
+                lambda index: self.slow[index].read(),
+            ),
+        ]
+        if self.host:
+            hosts = [device["index"] for device in self.host.devices]
+            specs.append(LaneSpec("host", FAST, max(HOST_PERIOD_S, period_s), fast, hosts, self.host.read))
+        return specs
+
+    def check(self) -> list[dict]:
+        taken, self.events = self.events, []
+        return taken
+
+    def close(self) -> None:
+        """nvmlShutdown is left out: it can hang on a lost GPU, and the process ends anyway."""
