@@ -41,6 +41,13 @@ class Inputs:
     headline: str = "roofline"
     digests: dict[str, str] = field(default_factory=dict)
 
+    @classmethod
+    def of_scores(cls, campaign: str, runs: list[Row], validation: Row, headline: str) -> "Inputs":
+        """Runs and scores alone: enough for the headline."""
+        nothing: dict = {"regions": [], "checks": [], "predictions": [], "fits": [], "records": {}}
+        machine: dict = {"calibration": {}, "idle": {}, "runs_dir": Path()}
+        return cls(campaign, runs, validation=validation, headline=headline, **nothing, **machine)
+
     @property
     def by_id(self) -> dict[str, Row]:
         """Runs by their id."""

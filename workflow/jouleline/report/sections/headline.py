@@ -4,7 +4,7 @@ from jouleline.report import labels
 from jouleline.report.blocks import Panels, Section, Text, Tile, Tiles
 from jouleline.report.figures.forest import error_forest
 from jouleline.report.inputs import Inputs, Row, Series, series_of
-from jouleline.report.numbers import count, known, percent, percent_interval
+from jouleline.report.numbers import DASH, count, known, percent, percent_interval
 
 _SPLITS = {"H0": "unseen configurations of the grid", "H1": "an architecture that was left out"}
 _LEVELS = {
@@ -43,13 +43,13 @@ def ours(inputs: Inputs) -> Series:
 
 def build(inputs: Inputs, stamp: str) -> Section:
     """Sentence, tiles, and the errors of all models side by side."""
-    blocks: list[object] = [Text(_finding(inputs), "lead"), Tiles(_tiles(inputs))]
+    blocks: list[object] = [Text(finding(inputs), "lead"), Tiles(_tiles(inputs))]
     forests = [_forest(inputs, split, stamp) for split in inputs.split_names]
     forests = [figure for figure in forests if figure]
     if forests:
         blocks.append(
             Panels(
-                "Error on held-out runs: energy" + (f" ({stamp.lower()})" if stamp else ""),
+                "Error on held-out runs: energy",
                 forests,
                 note=_FOREST_NOTE,
                 wide=True,
@@ -58,7 +58,8 @@ def build(inputs: Inputs, stamp: str) -> Section:
     return Section("headline", "Headline", blocks)
 
 
-def _finding(inputs: Inputs) -> str:
+def finding(inputs: Inputs) -> str:
+    """The headline in one sentence, or why there is none."""
     series = ours(inputs)
     parts = []
     for split, words in _SPLITS.items():
@@ -117,7 +118,7 @@ def _error_tile(inputs: Inputs, series: Series, split: str, target: str) -> Tile
     label = f"{target.capitalize()} error, {split_title(split)} (MAPE)"
     if not scored(row):
         reason = (row or {}).get("reason")
-        return Tile(label, "not identified" if row else "not judged", str(reason) if reason else "")
+        return Tile(label, DASH, "not identified" if row else "not judged", str(reason) if reason else "")
     bounds = f"95 % CI: {percent_interval(row.get('mape_lo95'), row.get('mape_hi95'))}"
     return Tile(label, percent(row["mape"]), bounds, _rivals(inputs, series, split, target))
 
@@ -143,7 +144,7 @@ def _rivals(inputs: Inputs, series: Series, split: str, target: str) -> str:
 def _forest(inputs: Inputs, split: str, stamp: str, target: str = "energy"):
     wanted = (split, target, None)
     rows = [r for r in inputs.results if (r.get("split"), r.get("target"), r.get("stratum")) == wanted]
-    if not rows:
+    if not any(scored(row) for row in rows):
         return None
     floor = (inputs.validation.get("noise_floor") or {}).get(f"{target}_cv")
     return error_forest(

@@ -62,12 +62,16 @@ def _coefficients(fold: Row) -> Table:
         elif ours:
             here = [Cell("not identified", "warn"), DASH]
         rows.append(
-            [_WORDS.get(name, name.replace("strategy=", "ln Ψ, ")), number(published.get(name), 4), *here]
+            [_WORDS.get(name, name.replace("strategy=", "ln Ψ, ")), _as_published(published.get(name)), *here]
         )
     heads = columns("Coefficient", "#Published", "#Refitted here, η parametric", "#95 % interval")
     return Table(
         "Coefficients of the paper's law: published, and refitted on this campaign", heads, rows, note=_NOTE
     )
+
+
+def _as_published(value: float | None) -> str:
+    return DASH if value is None else f"{value:g}".replace("-", "−")
 
 
 def _errors(inputs: Inputs) -> Table | None:

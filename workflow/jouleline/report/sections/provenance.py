@@ -36,9 +36,8 @@ def summary(inputs: Inputs) -> str:
         parts.append(
             f"(host{'' if len(hosts) == 1 else 's'} {', '.join(hosts[:4])}{' and others' if len(hosts) > 4 else ''})"
         )
-    if days:
-        parts.append(days[0] if days[0] == days[-1] else f"{days[0]} to {days[-1]}")
-    return " ".join(parts) + "."
+    period = "" if not days else f", {days[0]}" if days[0] == days[-1] else f", {days[0]} to {days[-1]}"
+    return f"{' '.join(parts)}{period}."
 
 
 def _what(inputs: Inputs) -> Table | None:

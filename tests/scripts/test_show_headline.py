@@ -1,0 +1,49 @@
+"""What `make run` ends with: the held-out error, whether energy was estimated, and the report's path."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.append(str(ROOT / "tests" / "unit" / "report"))
+
+import fabricated_campaign  # noqa: E402
+
+
+def show(folder: Path) -> subprocess.CompletedProcess:
+    words = [
+        sys.executable,
+        str(ROOT / "scripts/show_headline.py"),
+        "--campaign",
+        folder.name,
+        "--results",
+        str(folder.parent),
+    ]
+    return subprocess.run(words, capture_output=True, text=True)
+
+
+@pytest.mark.parametrize("source", ["estimate", "nvml_counter"])
+def test_the_headline_says_error_source_and_path(tmp_path, source):
+    fabricated_campaign.write(tmp_path, source)
+    out = show(tmp_path).stdout
+    assert "26 runs (1 invalid, 1 oom, 24 valid)" in out
+    assert "by 5.0 % on unseen configurations of the grid (H0; 95 % interval 3.5 to 7.5 %)" in out
+    assert ("ENERGY IS ESTIMATED, NOT MEASURED" in out) == (source == "estimate")
+    assert "paper law, η measured (post-run)" in out
+    assert out.endswith(f"Report: {tmp_path / 'report.html'}\n")
+
+
+def test_a_campaign_without_a_score_says_why(tmp_path):
+    fabricated_campaign.write_empty(tmp_path)
+    result = show(tmp_path)
+    assert result.returncode == 0
+    assert "1 run (1 failed)" in result.stdout
+    assert "No held-out error can be quoted for this campaign: no run finished." in result.stdout
+
+
+def test_a_campaign_that_is_not_there_is_one_line(tmp_path):
+    result = show(tmp_path / "nowhere")
+    assert result.returncode == 2
+    assert result.stderr.startswith("error: missing file") and result.stderr.count("\n") == 1

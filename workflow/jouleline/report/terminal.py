@@ -1,0 +1,44 @@
+"""The headline as plain lines for a terminal."""
+
+from collections import Counter
+from pathlib import Path
+
+from jouleline.report import labels
+from jouleline.report.inputs import Inputs, Row, series_of
+from jouleline.report.numbers import percent, percent_interval
+from jouleline.report.sections.headline import finding, ours, scored
+
+
+def headline(inputs: Inputs, report: Path) -> list[str]:
+    """What ran, the held-out error of the headline model and of the others, and the report's path."""
+    outcomes = Counter(
+        str(run.get("verdict") if run.get("status") == "ok" else run.get("status")) for run in inputs.runs
+    )
+    counts = ", ".join(f"{number} {word}" for word, number in sorted(outcomes.items()))
+    lines = [
+        f"Campaign {inputs.campaign}: {len(inputs.runs)} run{'' if len(inputs.runs) == 1 else 's'} ({counts or 'none'})."
+    ]
+    notice = labels.estimate_notice(inputs.energy_sources)
+    lines += [f"{notice.upper()}: computed from CPU time and declared watts."] if notice else []
+    lines += [finding(inputs), *_table(inputs)]
+    floor = (inputs.validation.get("noise_floor") or {}).get("energy_cv")
+    lines += [f"Noise floor of energy (replicates): {percent(floor)}.", f"Report: {report.resolve()}"]
+    return [line.replace("\u202f", " ") for line in lines]
+
+
+def _table(inputs: Inputs) -> list[str]:
+    """One line per model and split, the headline model's first."""
+    series = ours(inputs)
+    rows = [
+        row
+        for row in inputs.results
+        if row.get("target") == "energy" and not row.get("stratum") and scored(row)
+    ]
+    rows.sort(key=lambda row: (str(row.get("split")), series_of(row) != series))
+    return [_line(row) for row in rows]
+
+
+def _line(row: Row) -> str:
+    name = labels.model(*series_of(row))
+    bounds = percent_interval(row.get("mape_lo95"), row.get("mape_hi95"))
+    return f"  {row.get('split'):<4} {name:<40} {percent(row['mape']):>8}  (95 % interval {bounds})"
