@@ -6,7 +6,7 @@ import numpy as np
 
 from jouleline.model import linear
 from jouleline.model.base import Context, Prediction, State, nothing
-from jouleline.model.features import Data, variants
+from jouleline.model.features import Data
 
 Law = Callable[[Data], linear.Design]
 
@@ -46,7 +46,7 @@ def _power_law(data: Data) -> tuple[linear.Design, linear.Design]:
     )
     numbers = {f"log {name}": np.log(data.columns[name].astype(float)) for name in sizes}
     categories = {name: data.columns[name] for name in ("device", "precision", "attention", "task")}
-    categories |= {"strategy": data.strategy, "variant": variants(data)}
+    categories |= {"strategy": data.strategy, "variant": data.variant}
     law = linear.Design(numbers, categories)
     return law, law
 

@@ -7,6 +7,7 @@ import numpy as np
 from jouleline.model import lsq, roofline
 from jouleline.model.base import Context, Model
 from jouleline.model.features import Data
+from jouleline.model.paper import Paper
 from jouleline.model.roofline_fit import Problem, Roofline
 
 PROFILED = ("compute_memory_exponent", "static_power_w")
@@ -46,8 +47,10 @@ def _refit(
 ) -> dict[str, np.ndarray]:
     if isinstance(model, Roofline) and "vector" in state:
         return _refit_roofline(model, data, weights, context, state)
+    if isinstance(model, Paper):  # the modelled mode would refit a roofline with every draw
+        model, state = Paper(("parametric",)), None
     values: dict[str, list[float]] = {}
-    for fitted in model.fit(data, weights, context, warm=[state] * len(weights)):
+    for fitted in model.fit(data, weights, context, warm=[state] * len(weights) if state else None):
         for name, entry in fitted["parameters"].items():
             if entry["value"] is not None:
                 values.setdefault(name, []).append(entry["value"])

@@ -31,6 +31,12 @@ def measured(data: Data) -> Scaling:
 
     Known only after the run. A family without a run at the table's smallest count has no reference there.
     """
+    if "scaling" not in data.memo:
+        data.memo["scaling"] = _measured(data)
+    return data.memo["scaling"]
+
+
+def _measured(data: Data) -> Scaling:
     rate = data.tokens / data.step_time_s
     joule = data.step_energy_j / data.tokens
     reference = np.full(len(data), np.nan)
@@ -68,6 +74,12 @@ def parametric(data: Data) -> np.ndarray:
 
 def on_one_device(data: Data) -> Data:
     """The same workloads on a single device."""
+    if "single" not in data.memo:
+        data.memo["single"] = _on_one_device(data)
+    return data.memo["single"]
+
+
+def _on_one_device(data: Data) -> Data:
     ones = np.ones(len(data), dtype=np.int64)
     single = dict.fromkeys(
         ("device_count", "tensor_parallel", "data_parallel", "nodes", "gpus_per_node"), ones

@@ -1,6 +1,6 @@
 """The arrays every model reads: proxies of a row, its strategy and device, and, apart from them, the targets."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
@@ -21,6 +21,8 @@ class Data:
 
     columns: Columns
     proxies: dict[str, np.ndarray]
+    memo: dict = field(default_factory=dict, repr=False, compare=False)
+    """What models derive from these rows' features and use again for the next fold."""
 
     @classmethod
     def of(cls, columns: Columns) -> "Data":
@@ -74,6 +76,14 @@ class Data:
         return names.astype(object)
 
     @cached_property
+    def variant(self) -> np.ndarray:
+        """full, lora, frozen or lora+frozen, with +ckpt for activation checkpointing. Object [rows]."""
+        lora, frozen = self.columns["lora_rank"] > 0, self.columns["frozen_layers"] > 0
+        base = np.where(lora, np.where(frozen, "lora+frozen", "lora"), np.where(frozen, "frozen", "full"))
+        checkpointed = np.where(self.columns["gradient_checkpointing"], "+ckpt", "")
+        return np.char.add(base, checkpointed).astype(object)
+
+    @cached_property
     def between_nodes(self) -> np.ndarray:
         """Whether devices of more than one node talk to each other. Bool [rows]."""
         return self.columns["nodes"] > 1
@@ -94,26 +104,17 @@ class Data:
         return np.unique(self.columns["family"].astype(str), return_inverse=True)[1]
 
 
-def domain(data: Data) -> dict:
+def domain(data: Data, rows: np.ndarray | slice = slice(None)) -> dict:
     """The range of every axis, the device counts and the categories of some rows: what a model was fitted on."""
-    columns = data.columns
-    ranges = {axis: [float(columns[axis].min()), float(columns[axis].max())] for axis in AXES}
-    ranges["device_count"] = [float(data.devices.min()), float(data.devices.max())]
-    categories = ("device", "precision", "task", "attention", "model_type")
-    return {
-        "ranges": ranges,
-        "categories": {name: sorted(set(columns[name].tolist())) for name in categories},
-        "strategy": sorted(set(data.strategy.tolist())),
-        "variant": sorted(set(variants(data).tolist())),
+    axes = {axis: data.columns[axis][rows] for axis in AXES} | {"device_count": data.devices[rows]}
+    categories = {
+        name: data.columns[name] for name in ("device", "precision", "task", "attention", "model_type")
     }
-
-
-def variants(data: Data) -> np.ndarray:
-    """full, lora, frozen or lora+frozen, with +ckpt for activation checkpointing. Object [rows]."""
-    lora, frozen = data.columns["lora_rank"] > 0, data.columns["frozen_layers"] > 0
-    base = np.where(lora, np.where(frozen, "lora+frozen", "lora"), np.where(frozen, "frozen", "full"))
-    checkpointed = np.where(data.columns["gradient_checkpointing"], "+ckpt", "")
-    return np.char.add(base, checkpointed).astype(object)
+    categories |= {"strategy": data.strategy, "variant": data.variant}
+    return {
+        "ranges": {axis: [float(values.min()), float(values.max())] for axis, values in axes.items()},
+        "categories": {name: sorted(set(values[rows].tolist())) for name, values in categories.items()},
+    }
 
 
 def _checks(data: Data, known: dict) -> list[tuple[str, np.ndarray]]:
@@ -122,9 +123,11 @@ def _checks(data: Data, known: dict) -> list[tuple[str, np.ndarray]]:
         (axis, (columns[axis] < low * (1 - 1e-9)) | (columns[axis] > high * (1 + 1e-9)))
         for axis, (low, high) in known["ranges"].items()
     ]
-    checks += [(name, ~_member(columns[name], allowed)) for name, allowed in known["categories"].items()]
-    checks += [("strategy", ~_member(data.strategy, known["strategy"]))]
-    return [*checks, ("variant", ~_member(variants(data), known["variant"]))]
+    derived = {"strategy": data.strategy, "variant": data.variant}
+    for name, allowed in known["categories"].items():
+        values = derived[name] if name in derived else columns[name]
+        checks.append((name, ~np.isin(values.astype(str), np.array(allowed, dtype=str))))
+    return checks
 
 
 def beyond(data: Data, known: dict) -> np.ndarray:
@@ -139,7 +142,3 @@ def extrapolation(data: Data, known: dict) -> list[str]:
         for row in np.flatnonzero(mask):
             outside[row].append(axis)
     return [",".join(axes) for axes in outside]
-
-
-def _member(values: np.ndarray, allowed: list) -> np.ndarray:
-    return np.isin(values.astype(str), np.array(allowed, dtype=str))

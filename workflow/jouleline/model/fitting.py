@@ -132,7 +132,7 @@ def _record(data: Data, name: str, train: np.ndarray, state: State, widths: dict
         "parameters": state["parameters"],
         "diagnostics": state["diagnostics"],
         "intervals": widths,
-        "domain": domain(data.take(train)),
+        "domain": domain(data, train),
         "energy_source": str(data.columns["energy_source"][train][0]),
         "state": kept,
     }
@@ -152,11 +152,10 @@ def _intervals(
     scores: list[dict[str, list]] = [{} for _ in train]
     for k, mask, state in zip(owner, weights, fitted, strict=True):
         held = train[k] & ~mask
-        rows = data.take(held)
-        out = beyond(rows, domain(data.take(mask)))
-        for prediction in model.predict(state, rows, context):
-            errors = _log_errors(rows, prediction)
-            scores[k].setdefault(mode_key(prediction), []).append((errors, rows.columns["family"], out))
+        out = beyond(data, domain(data, mask))[held]
+        for prediction in model.predict(state, data, context):
+            errors = {target: values[held] for target, values in _log_errors(data, prediction).items()}
+            scores[k].setdefault(mode_key(prediction), []).append((errors, data.families[held], out))
     return [{mode: _widths(chunks) for mode, chunks in one.items()} for one in scores]
 
 

@@ -71,7 +71,10 @@ class Roofline:
         if "slots" not in state:
             return [nothing(data, state["reason"], efficiency_mode=self.efficiency_mode)]
         values, known = row_values(state, data, context, self.options(context))
-        rows = roofline.inputs(data, "paper_proxies" in self.ablations)
+        rows = data.memo.setdefault(("inputs", self.ablations), None) or roofline.inputs(
+            data, "paper_proxies" in self.ablations
+        )
+        data.memo["inputs", self.ablations] = rows
         with np.errstate(over="ignore", invalid="ignore"):
             log_time, log_energy, _, _ = roofline.step(values, rows)
         time = np.where(known, np.exp(log_time), np.nan)

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from jouleline.errors import UserError
-from jouleline.model.features import AXES, Data, variants
+from jouleline.model.features import AXES, Data
 from jouleline.model.table import SHAPE, Columns, one_source, take, unusable, usable
 
 Fold = tuple[str, np.ndarray, np.ndarray]
@@ -167,7 +167,7 @@ def leave_device_out(data: Data, options: dict[str, Any]) -> Iterator[Fold]:
 
 def leave_variant_out(data: Data, options: dict[str, Any]) -> Iterator[Fold]:
     """H7: a precision out, and a fine-tuning variant (LoRA, frozen layers, checkpointing) out."""
-    for labels in (data.columns["precision"], variants(data)):
+    for labels in (data.columns["precision"], data.variant):
         yield from _leave_one_out(data, labels)
 
 

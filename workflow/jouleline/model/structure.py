@@ -85,6 +85,13 @@ class Structure:
 
 def build(data: Data, machines: Machines, options: Options) -> Structure:
     """Lay out the columns for every row of `data` (features only: no target is read)."""
+    key = ("structure", options, id(machines))
+    if key not in data.memo:
+        data.memo[key] = _build(data, machines, options)
+    return data.memo[key]
+
+
+def _build(data: Data, machines: Machines, options: Options) -> Structure:
     absent = {slot for name in options.ablations for slot in ABLATIONS.get(name, ())}
     absent |= _without_effect(data, machines, options)
     slots, prior_sd, names = {}, [], []
@@ -120,7 +127,8 @@ def _without_effect(data: Data, machines: Machines, options: Options) -> set[str
         absent |= set(_COMMUNICATION)
     elif not (calls > data.proxies["comm_calls_tp"]).any():
         absent.add("overlap")
-    on_cpu = np.array([machines.is_cpu(device) for device in data.columns["device"]])
+    cpus = [device for device in set(data.columns["device"].tolist()) if machines.is_cpu(device)]
+    on_cpu = np.isin(data.columns["device"].astype(str), cpus)
     if not (on_cpu & (data.columns["gpus_per_node"] > 1)).any():
         absent.add("contention")
     return absent

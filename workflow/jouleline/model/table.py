@@ -56,7 +56,7 @@ def read_runs(
     `require_energy` is False for configurations that are still to be run. Raises UserError, naming the file,
     for a missing required column, an unreadable file, or a value that cannot be what its column says.
     """
-    raw = _read_file(Path(path))
+    raw = read_columns(path)
     if only is not None and "run_id" in raw:
         raw = take(raw, np.isin(raw["run_id"].astype(str), list(only)))
     for run_id, reason in (excluded or {}).items():
@@ -71,9 +71,11 @@ def _mark_invalid(raw: Columns, run_id: str, reason: str) -> None:
         column[raw["run_id"] == run_id] = value
 
 
-def _read_file(path: Path) -> Columns:
+def read_columns(path: str | Path) -> Columns:
+    """The columns of a Parquet or CSV file as they stand; raises UserError where it cannot be read."""
     import pyarrow as pa
 
+    path = Path(path)
     if not path.exists():
         raise UserError(f"missing file {path}; run the rule that makes it, or correct the path")
     try:
@@ -90,7 +92,17 @@ def _read_file(path: Path) -> Columns:
         raise UserError(
             f"{path} is not a whole Parquet or CSV table ({reason}); give a .parquet or .csv file"
         ) from error
-    return {name: np.asarray(table[name].to_pylist(), dtype=object) for name in table.column_names}
+    return {name: _to_numpy(table[name]) for name in table.column_names}
+
+
+def _to_numpy(column) -> np.ndarray:
+    """Integers and floats as such (a null as NaN), everything else as objects (a null as None)."""
+    import pyarrow as pa
+
+    column = column.combine_chunks()
+    if pa.types.is_integer(column.type) or pa.types.is_floating(column.type):
+        return column.to_numpy(zero_copy_only=False)
+    return np.array(column.to_pylist() or [None], dtype=object)[: len(column)]
 
 
 def complete(raw: Mapping[str, Iterable[Any]], where: str, require_energy: bool = True) -> Columns:
@@ -99,7 +111,9 @@ def complete(raw: Mapping[str, Iterable[Any]], where: str, require_energy: bool 
     `where` names the table in messages. Derived: data_parallel, gpus_per_node, family, run_id, samples, tokens
     (padded tokens computed), mean_power_w; each only where the table has no value of its own.
     """
-    raw = {name: np.asarray(list(values), dtype=object) for name, values in raw.items()}
+    raw = {
+        name: v if isinstance(v, np.ndarray) else np.array(list(v), dtype=object) for name, v in raw.items()
+    }
     lengths = {len(values) for values in raw.values()}
     count = lengths.pop() if len(lengths) == 1 else 0
     if not count:
@@ -116,19 +130,20 @@ def complete(raw: Mapping[str, Iterable[Any]], where: str, require_energy: bool 
         values = raw.get(column.name, np.full(count, None, dtype=object))
         default = 1 if column.name == "steps" and not require_energy else column.default
         columns[column.name] = _cast(column, values, default, where)
-    _derive(columns)
+    _derive(columns, families=require_energy)
     _check(columns, where, require_energy, needed)
     return columns
 
 
 def _cast(column, values: np.ndarray, default: Any, where: str) -> np.ndarray:
-    filled = [default if _is_null(value) else value for value in values]
     try:
+        if values.dtype.kind in "if" and column.type in _NUMBERS:
+            return _as_number(values, column.type, default)
+        filled = [default if _is_null(value) else value for value in values]
         if column.type in _NUMBERS:
-            array = np.array([np.nan if v is None else float(v) for v in filled])
-            if column.type != "float64" and np.isfinite(array).all():
-                return array.astype(np.int64)
-            return array
+            return _as_number(
+                np.array([np.nan if v is None else float(v) for v in filled]), column.type, None
+            )
         if column.type == "bool":
             return np.array([str(v).lower() in {"true", "1"} for v in filled])
     except (TypeError, ValueError) as error:
@@ -138,11 +153,22 @@ def _cast(column, values: np.ndarray, default: Any, where: str) -> np.ndarray:
     return np.array(filled, dtype=object)
 
 
+def _as_number(values: np.ndarray, kind: str, default: Any) -> np.ndarray:
+    """Floats, or integers where the column is of integers and none is missing."""
+    if values.dtype.kind == "f" and default is not None:
+        values = np.where(np.isnan(values), float(default), values)
+    if kind != "float64" and np.isfinite(values).all():
+        if (values != np.floor(values)).any():
+            raise ValueError(f"{values[values != np.floor(values)][0]} is not whole")
+        return values.astype(np.int64)
+    return values.astype(float)
+
+
 def _is_null(value: Any) -> bool:
     return value is None or value == "" or (isinstance(value, float) and value != value)
 
 
-def _derive(columns: Columns) -> None:
+def _derive(columns: Columns, families: bool) -> None:
     """Fill, in place, what follows from other columns, where it is null."""
     count = len(columns["device"])
     _fill(columns, "data_parallel", columns["device_count"] / columns["tensor_parallel"])
@@ -174,7 +200,11 @@ def family_names(columns: Mapping[str, Any]) -> list[str]:
     """
     keys = (*WORKLOAD, "device")
     rows = zip(*(np.asarray(columns[key], dtype=object).tolist() for key in keys), strict=True)
-    return [family_name(dict(zip(keys, row, strict=True))) for row in rows]
+    names: dict[tuple, str] = {}
+    return [
+        names.get(row) or names.setdefault(row, family_name(dict(zip(keys, row, strict=True))))
+        for row in rows
+    ]
 
 
 def family_name(row: Mapping[str, Any]) -> str:
@@ -204,7 +234,7 @@ def _check(columns: Columns, where: str, require_energy: bool, needed: list[str]
     for name in needed:
         values = columns[name]
         if values.dtype == object:
-            _refuse(columns, where, name, np.array([v is None for v in values]), "give a value")
+            _refuse(columns, where, name, values == None, "give a value")  # noqa: E711 - elementwise
         elif name in {"time_s", "energy_j", "steps"}:
             bad = fit & ~(np.isfinite(values.astype(float)) & (values > 0))
             _refuse(
