@@ -22,6 +22,9 @@ LOST_SHARE = 0.2
 # Relative standard uncertainty of energy that is bridged by measured power; and by its neighbours alone.
 BRIDGE_U = 0.1
 BLIND_BRIDGE_U = 0.5
+# How seldom the instant power is refreshed (A100, H100), and where to look for how much it swings.
+REFRESH_S = 0.1
+NEARBY_US = 1e6
 
 
 @dataclass
@@ -77,11 +80,11 @@ class Curve:
         return np.sqrt(place + shape)
 
 
-def _readings(series: Series) -> tuple[np.ndarray, np.ndarray]:
-    """Times (us, middle of the call) and energies (J) of the good readings."""
+def _readings(series: Series) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Begin and end of the call (us) and energy (J) of the good readings."""
     fast = series.fast
     good = (fast["status"] == 0) & np.isfinite(fast["energy_mj"])
-    return fast["t_us"][good] + 0.5 * fast["call_us"][good], fast["energy_mj"][good] * 1e-3
+    return fast["t_us"][good], fast["t_us"][good] + fast["call_us"][good], fast["energy_mj"][good] * 1e-3
 
 
 def power_readings(series: Series) -> tuple[np.ndarray, np.ndarray]:
@@ -109,21 +112,26 @@ def counter_curve(series: Series) -> Curve | None:
 
     A continuous counter (RAPL, estimate) is current whenever it is read, so each reading is a knot.
     """
-    t_us, energy_j = _readings(series)
-    if len(t_us) < 2:
+    begin_us, end_us, energy_j = _readings(series)
+    if len(begin_us) < 2:
         return None
     if series.info.get("counter") == "continuous":
-        return Curve(t_us, energy_j - energy_j[0], np.zeros(len(t_us)), "difference")
-    return _tick_curve(series, t_us, energy_j)
+        middle, half = 0.5 * (begin_us + end_us), 0.5 * (end_us - begin_us)
+        return Curve(middle, energy_j - energy_j[0], half, "difference")
+    return _tick_curve(series, begin_us, end_us, energy_j)
 
 
-def _tick_curve(series: Series, t_us: np.ndarray, energy_j: np.ndarray) -> Curve | None:
+def _tick_curve(
+    series: Series, begin_us: np.ndarray, end_us: np.ndarray, energy_j: np.ndarray
+) -> Curve | None:
+    """A tick lies between the begin of the last call that saw the old value and the end of the first with the
+    new."""
     step_j = np.diff(energy_j)
     moved = np.flatnonzero(step_j != 0) + 1
     if len(moved) < 2:
         return None
-    before, after = t_us[moved - 1], t_us[moved]
-    usual_poll = np.median(np.diff(t_us))
+    before, after = begin_us[moved - 1], end_us[moved]
+    usual_poll = np.median(np.diff(begin_us))
     close = (after - before) < 3 * usual_poll
     centre = 0.5 * (before + after)
     tick_us = float(np.median(np.diff(centre)))
@@ -137,7 +145,7 @@ def _tick_curve(series: Series, t_us: np.ndarray, energy_j: np.ndarray) -> Curve
     reset = step_j[moved - 1] < 0
     reset |= gain_j > JUMP_FACTOR * _highest_power(series) * span_s + 1.0
     curve = Curve(knot_us, energy_j[moved], half_us, "tick", tick_us * US, int(reset.sum()))
-    return _mend(curve, reset, series, t_us)
+    return _mend(curve, reset, series, begin_us)
 
 
 def _highest_power(series: Series) -> float:
@@ -202,7 +210,11 @@ def _by_power(series, start, end, gain_j, index, tick_s):
         watts = np.interp(times, t_us, power_w)
         total = cumulate(times, watts)
         if total[-1] > 0:
-            return total[-1], BRIDGE_U * total[-1], (times[1:-1], total[1:-1] / total[-1])
+            # The sensor shows the power of one moment per refresh: over a short stretch the swing is not
+            # averaged.
+            swing_w = float(np.ptp(power_w[(t_us > start - NEARBY_US) & (t_us < end + NEARBY_US)]))
+            u_j = np.hypot(BRIDGE_U * total[-1], swing_w * REFRESH_S / np.sqrt(2))
+            return total[-1], float(u_j), (times[1:-1], total[1:-1] / total[-1])
     beside = [gain_j[k] for k in (index - 1, index + 1) if 0 <= k < len(gain_j) and gain_j[k] > 0]
     watts = float(np.mean(beside)) / tick_s if beside and tick_s > 0 else 0.0
     energy = watts * (end - start) * US

@@ -38,11 +38,15 @@ def add_state(node: Node, series: Series, row: dict[str, Any]) -> None:
     limits = _known(slow["power_limit_mw"][inside])
     if len(limits) and limits.max() != limits.min():
         row["reasons"].add("limits_changed")
-    foreign = _known(slow["foreign_processes"][inside])
-    if len(foreign) and foreign.max() > 0:
+    # Processes are read more seldom than the rest: the last reading before the region still counts.
+    foreign = _known(slow["foreign_processes"][: inside.stop])
+    recent = foreign[-1 - int(np.isfinite(slow["foreign_processes"][inside]).sum()) :]
+    if len(recent) and recent.max() > 0:
         row["reasons"].add("foreign_process")
-    elif not len(_known(slow["foreign_processes"])):
+    elif not len(recent):
         row["reasons"].add("unchecked_processes")
+    if series.info.get("power_scope") == "module":
+        row["reasons"].add("module_scope")
     fast = series.fast
     calls = np.concatenate([lane["call_us"][_between(lane["t_us"], start, end)] for lane in (fast, slow)])
     if len(calls) and calls.max() > v.SLOW_CALL_S * 1e6:

@@ -3,7 +3,7 @@
 Fast lane: one nvmlDeviceGetFieldValues per GPU with the energy counter (field 83, mJ since driver load, Volta
 and later) and the instant power (field 186, mW) into a buffer that is used again. Slow lane, once a second:
 average power (185), power of module and memory, clocks, temperature, throttle reasons and times, utilisation,
-limit; every tenth time memory and processes. nvmlDeviceGetPowerUsage is the last resort only: it means
+limit; every third time memory and processes. nvmlDeviceGetPowerUsage is the last resort only: it means
 instant power up to GA100 and the 1 s average on later GPUs. Null where a call fails; every failure is an
 event.
 """

@@ -17,7 +17,7 @@ ABSENT = (
     pynvml.NVML_ERROR_FUNCTION_NOT_FOUND,
     pynvml.NVML_ERROR_NO_PERMISSION,
 )
-SELDOM = 10
+SELDOM = 3
 
 Report = Callable[[int, str, int | None, str], None]
 
