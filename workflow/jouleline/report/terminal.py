@@ -15,9 +15,8 @@ def headline(inputs: Inputs, report: Path) -> list[str]:
         str(run.get("verdict") if run.get("status") == "ok" else run.get("status")) for run in inputs.runs
     )
     counts = ", ".join(f"{number} {word}" for word, number in sorted(outcomes.items()))
-    lines = [
-        f"Campaign {inputs.campaign}: {len(inputs.runs)} run{'' if len(inputs.runs) == 1 else 's'} ({counts or 'none'})."
-    ]
+    total = f"{len(inputs.runs)} run{'' if len(inputs.runs) == 1 else 's'}"
+    lines = [f"Campaign {inputs.campaign}: {total} ({counts or 'none'})."]
     notice = labels.estimate_notice(inputs.energy_sources)
     lines += [f"{notice.upper()}: computed from CPU time and declared watts."] if notice else []
     lines += [finding(inputs), *_table(inputs)]

@@ -20,15 +20,15 @@ _SCORES = (
     ("log-RMSE", "log_rmse", number, "root mean square of ln(predicted / measured)"),
     ("R² (log)", "r2_log", number, "share of the variance of the logarithm that is explained"),
     ("Bias", "bias", signed_percent, "signed: above zero is over-prediction"),
-    ("In 80 % int.", "coverage80", percent, "share of runs inside their 80 % prediction interval; aim 80 %"),
-    ("In 95 % int.", "coverage95", percent, "share of runs inside their 95 % prediction interval; aim 95 %"),
+    ("Cover 80", "coverage80", percent, "share of runs inside their 80 % prediction interval; aim 80 %"),
+    ("Cover 95", "coverage95", percent, "share of runs inside their 95 % prediction interval; aim 95 %"),
     (
-        "95 % int. outside",
+        "Cover 95, outside",
         "coverage95_outside",
         percent,
         "as before, of runs outside the range that was sampled",
     ),
-    ("95 % width", "width95", _factor, "median factor from a prediction to the end of its 95 % interval"),
+    ("Width 95", "width95", _factor, "median factor from a prediction to the end of its 95 % interval"),
     ("Kendall τ", "kendall_tau", number, "rank agreement within groups of equal work"),
     ("Top-1", "top1", percent, "share of groups whose cheapest configuration is found"),
     ("Regret", "regret", percent, "extra energy of the configuration chosen over the cheapest"),
@@ -90,29 +90,32 @@ def _scores(inputs: Inputs, target: str) -> Table | None:
     rows = [row for row in inputs.results if row.get("target") == target]
     if not rows:
         return None
+    scores = [score for score in _SCORES if any(known(row.get(score[1])) for row in rows)]
     heads = [
         *columns("Model", "Known before the run", "#Predictions", "#Families", "#MAPE"),
         Column("95 % interval", True),
     ]
-    heads += [Column(header, True, hover) for header, _, _, hover in _SCORES]
+    heads += [Column(header, True, hover) for header, _, _, hover in scores]
     floor = (inputs.validation.get("noise_floor") or {}).get(f"{target}_cv")
     caption = f"Held-out scores: {target} (noise floor {percent(floor)})"
     lines: list = []
     for split in dict.fromkeys(str(row.get("split")) for row in rows):
         lines.append(Group(split_title(split)))
-        lines += [_score_row(row) for row in rows if str(row.get("split")) == split]
+        lines += [_score_row(row, scores) for row in rows if str(row.get("split")) == split]
     return Table(caption, heads, lines, note=f"{_SCORE_NOTE} {_gaps(rows)}".strip(), dense=True)
 
 
 _SCORE_NOTE = (
     "APE is the absolute percentage error, MAPE its mean; intervals of MAPE are 95 % and resample whole workload "
-    "families. A run that several folds hold out is predicted several times. A post-run row uses something known "
-    "only after the run. A dash is a score that cannot be had."
+    "families. Cover: share of runs inside their 80 or 95 % prediction interval (outside: of those that extrapolate). "
+    "Width: median factor from a prediction to the end of its interval. A run that several folds hold out is "
+    "predicted several times. A post-run row uses something known only after the run. A dash is a score that cannot "
+    "be had."
 )
 
 
-def _score_row(row: Row) -> list[Cell | str]:
-    name = labels.model(*series_of(row))
+def _score_row(row: Row, scores: list) -> list[Cell | str]:
+    name = labels.model(*series_of(row)[:2])
     name += f" [{row['stratum']}]" if row.get("stratum") else ""
     before = Cell("no, post-run", "warn") if row.get("post_run") else "yes"
     counts = [count(row.get("n")), count(row.get("n_families"))]
@@ -122,7 +125,7 @@ def _score_row(row: Row) -> list[Cell | str]:
             if row.get("identified") is False
             else DASH
         )
-        return [name, before, *counts, why, *[DASH] * (len(_SCORES) + 1)]
+        return [name, before, *counts, why, *[DASH] * (len(scores) + 1)]
     bounds = percent_interval(row.get("mape_lo95"), row.get("mape_hi95"))
     return [
         name,
@@ -130,7 +133,7 @@ def _score_row(row: Row) -> list[Cell | str]:
         *counts,
         percent(row["mape"]),
         bounds,
-        *(show(row.get(key)) for _, key, show, _ in _SCORES),
+        *(show(row.get(key)) for _, key, show, _ in scores),
     ]
 
 

@@ -88,7 +88,8 @@ def flatten(value: object, prefix: str = "") -> list[tuple[str, str]]:
         if all(not isinstance(item, dict | list) for item in value):
             return [(prefix, ", ".join(text(item) for item in value) or "none")]
         return [pair for index, item in enumerate(value) for pair in flatten(item, f"{prefix}[{index}]")]
-    return [(prefix, text(value))]
+    # Settings are exact: no digits are cut from them, and none are added.
+    return [(prefix, f"{value:.9g}" if isinstance(value, float) else text(value))]
 
 
 def facts(caption: str, pairs: list[tuple[str, str]], folded: bool = False) -> Table | None:

@@ -74,7 +74,7 @@ def _outcomes(runs: list[Row]) -> Table:
         for (status, verdict), n in sorted(counts.items(), key=lambda item: (-item[1], item[0]))
     ]
     return Table(
-        f"Outcomes of {len(runs)} runs", columns("Status", "Verdict", "#Runs", "May enter a fit"), rows
+        f"Outcomes of all runs ({len(runs)})", columns("Status", "Verdict", "#Runs", "May enter a fit"), rows
     )
 
 
