@@ -18,6 +18,7 @@ from typing import Any, TextIO
 
 from jouleline.errors import UserError
 from jouleline.files import read_json, write_json
+from jouleline.measure.corpus import read_facts
 from jouleline.measure.environment import choose_device, cool_down, describe, take_gpus
 from jouleline.measure.failures import oom_kills
 from jouleline.measure.launcher import POLL_S, Ranks, Sidecar
@@ -95,9 +96,10 @@ class Agent:
                 signal.signal(number, handler)
 
     def _measure(self) -> Outcome:
-        self._clear()
         device = choose_device(self.order.protocol["device"])
         require(self.order.row, device)
+        read_facts(self.order.dataset, self.order.row)
+        self._clear()
         if device == "cuda":
             take_gpus(self.order.row["gpus_per_node"])
         # DeepSpeed would look for a device by itself, and warn.

@@ -11,7 +11,7 @@ import json
 import sys
 import sysconfig
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -92,6 +92,30 @@ def prepare(
     write_text(tokenizer_out, tokenizer.to_str(pretty=False))
     with atomic_path(out) as temporary:
         pq.write_table(table, temporary, compression="zstd")
+
+
+def read_facts(path: Path, row: Mapping[str, Any]) -> dict[str, Any]:
+    """The facts in the metadata of a prepared dataset, checked against the row that is to be trained on it.
+
+    Raises UserError for a file that is not such a dataset, a vocabulary larger than the model's, or fewer labels
+    in the row than in the data.
+    """
+    try:
+        facts = json.loads((pq.read_schema(path).metadata or {})[METADATA_KEY])
+    except (OSError, KeyError, ValueError) as error:
+        reason = "no such file" if isinstance(error, FileNotFoundError) else "not one of its files"
+        raise UserError(
+            f"{path} is not a prepared dataset ({reason}); make it with prepare_dataset.py"
+        ) from error
+    if facts["vocab_size"] > row["vocab_size"]:
+        raise UserError(
+            f"{path} has {facts['vocab_size']} token ids, the row's vocab_size is {row['vocab_size']}; "
+            "prepare the dataset with the row's vocab_size"
+        )
+    labels = row["num_labels"]
+    if row["task"] == "classification" and labels is not None and labels < facts["num_labels"]:
+        raise UserError(f"num_labels is {labels}, {path} has {facts['num_labels']}; raise it or give null")
+    return facts
 
 
 def _read(dataset: str, seed: int) -> Corpus:

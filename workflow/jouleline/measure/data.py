@@ -7,7 +7,6 @@ train on the same samples in the same steps.
 """
 
 import hashlib
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +18,7 @@ import pyarrow.parquet as pq
 import torch
 
 from jouleline.errors import UserError
-from jouleline.measure.corpus import METADATA_KEY
+from jouleline.measure.corpus import read_facts
 
 IGNORED = -100  # label that transformers' losses leave out
 _QUESTION_TOKENS = 3
@@ -50,27 +49,11 @@ class Dataset:
 def read_dataset(path: Path, row: Mapping[str, Any]) -> Dataset:
     """Read what prepare_dataset wrote and pad it to the row's seq_len for the row's task.
 
-    Raises UserError for a file that is not such a dataset, a vocabulary larger than the model's, or fewer labels
-    in the row than in the data.
+    Raises UserError as `read_facts` does, and where a split is empty.
     """
-    try:
-        # ParquetFile, as read_table imports half a second of data-set machinery.
-        table = pq.ParquetFile(path).read(["input_ids", "label", "split"], use_threads=False)
-        facts = json.loads((table.schema.metadata or {})[METADATA_KEY])
-    except (OSError, KeyError, ValueError) as error:
-        raise UserError(
-            f"{path} is not a prepared dataset ({error}); make it with prepare_dataset.py"
-        ) from error
-    if facts["vocab_size"] > row["vocab_size"]:
-        raise UserError(
-            f"{path} has {facts['vocab_size']} token ids, the row's vocab_size is {row['vocab_size']}; prepare the "
-            "dataset with the row's vocab_size"
-        )
-    num_labels = row["num_labels"] or facts["num_labels"]
-    if row["task"] == "classification" and num_labels < facts["num_labels"]:
-        raise UserError(
-            f"num_labels is {num_labels}, {path} has {facts['num_labels']}; raise it or give null"
-        )
+    facts = read_facts(path, row)
+    # ParquetFile, as read_table imports half a second of data-set machinery.
+    table = pq.ParquetFile(path).read(["input_ids", "label", "split"], use_threads=False)
     splits = np.array(table["split"].to_pylist())
     column = table["input_ids"].combine_chunks()
     tokens, offsets = _int32(column.values), _int32(column.offsets)
@@ -82,7 +65,7 @@ def read_dataset(path: Path, row: Mapping[str, Any]) -> Dataset:
             raise UserError(f"{path} has no {split} samples; prepare the dataset again")
         inputs = _pad(tokens, offsets[rows], offsets[rows + 1], row["seq_len"], facts)
         made[split] = _for_task(inputs, labels[rows], row, facts)
-    return Dataset(facts, num_labels, made["train"], made["eval"])
+    return Dataset(facts, row["num_labels"] or facts["num_labels"], made["train"], made["eval"])
 
 
 def _int32(array: pa.Array) -> np.ndarray:

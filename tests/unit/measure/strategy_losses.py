@@ -1,0 +1,109 @@
+"""Train many small cases and print their losses as JSON: a program of its own, because it forks ranks.
+
+    python strategy_losses.py DATASET CASES.json OUT.json
+
+CASES.json maps a name to {"row": changes of ROW, "recipe": changes of Recipe, "steps": N}. Libraries are imported
+once and every case forks its ranks from here, as the node agent does. OUT.json maps the name to {"losses": mean
+over ranks per step, "rank_losses": [rank][step], "seeds": by rank, "eval_loss", "facts"} or {"error": text}.
+"""
+
+import json
+import shutil
+import sys
+import tempfile
+import time
+import warnings
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+from jouleline.config import PROTOCOL_DEFAULTS
+from jouleline.grid import complete_row
+from jouleline.measure.data import read_dataset
+from jouleline.measure.launcher import Ranks
+from jouleline.measure.modeling import Recipe
+from jouleline.measure.parallel import Layout, join
+from jouleline.measure.rendezvous import meet
+from jouleline.measure.trainer import Trainer
+from jouleline.strategy import device_count, require
+
+ROW = {
+    "layers": 2,
+    "hidden": 32,
+    "heads": 4,
+    "intermediate": 64,
+    "seq_len": 16,
+    "micro_batch": 4,
+    "vocab_size": 512,
+    "max_positions": 32,
+    "learning_rate": 1e-3,
+}
+
+
+def main(dataset: Path, cases_file: Path, out: Path) -> None:
+    """Run every case and write the results."""
+    torch.set_num_threads(1)
+    cases = json.loads(cases_file.read_text())
+    out.write_text(json.dumps({name: run_case(dataset, case) for name, case in cases.items()}))
+
+
+def run_case(dataset: Path, case: dict) -> dict:
+    """One case on its own ranks."""
+    row = complete_row({**ROW, **case["row"]})
+    require(row, "cpu")
+    folder = Path(tempfile.mkdtemp(prefix="losses-"))
+    meeting = meet(folder, 0, 1, "127.0.0.1", 60, lambda: None)
+    world_size = device_count(row)
+
+    def body(rank: int, _progress) -> int:
+        warnings.simplefilter("ignore")
+        port, fd = meeting.port, meeting.listen_fd if rank == 0 else None
+        store = dist.TCPStore(
+            "127.0.0.1", port, world_size, is_master=rank == 0, master_listen_fd=fd, wait_for_workers=False
+        )
+        device = torch.device("cpu")
+        join(rank, world_size, rank, store, device, 120)
+        trainer = Trainer(
+            row,
+            {**PROTOCOL_DEFAULTS, "eval_batches": 2},
+            read_dataset(dataset, row),
+            Layout(rank, world_size, row["tensor_parallel"]),
+            device,
+            recipe=Recipe(**{"dropout": 0.0, **case.get("recipe", {})}),
+        )
+        for _ in range(case.get("steps", 8)):
+            trainer.train_step()
+        ranks = [None] * world_size
+        dist.all_gather_object(ranks, torch.stack(trainer.losses).double().tolist())
+        seeds = [None] * world_size
+        dist.all_gather_object(seeds, torch.initial_seed())
+        result = {
+            "losses": trainer.mean_losses(),
+            "rank_losses": ranks,
+            "seeds": seeds,
+            "digest": trainer.check_data(),
+            **trainer.evaluate(),
+            "parameters": trainer.parameters,
+            "trainable_parameters": trainer.trainable_parameters,
+        }
+        if rank == 0:
+            (folder / "result.json").write_text(json.dumps(result))
+        dist.barrier()
+        return 0
+
+    ranks = Ranks(folder)
+    ranks.start(world_size, body)
+    while ranks.poll() and not ranks.failed:
+        time.sleep(0.02)
+    ranks.end()
+    try:
+        if ranks.failed:
+            text = "\n".join(ranks.log(rank).read_text()[-1500:] for rank in range(world_size))
+            return {"error": text}
+        return json.loads((folder / "result.json").read_text())
+    finally:
+        shutil.rmtree(folder)
+
+
+if __name__ == "__main__":
+    main(*map(Path, sys.argv[1:]))

@@ -1,0 +1,142 @@
+"""Every strategy trains like one rank: same samples, same losses, step by step."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+STAGES = (0, 1, 2, 3)
+SGD = {"optimizer": "sgd", "learning_rate": 0.1}
+EXACT = 1e-5
+PLAIN = {"clip": 0.0}
+
+
+def strategy(data: int, tensor: int, stage: int, **row) -> dict:
+    """Columns of data x tensor ranks on one node."""
+    return {"gpus_per_node": data * tensor, "tensor_parallel": tensor, "zero_stage": stage, **row}
+
+
+def default_cases() -> dict[str, dict]:
+    """Name to case. A case is compared with the one that `reference` names: the same row on one rank, where the
+    data-parallel replicas have become micro-steps."""
+    cases = {}
+
+    def add(name: str, data: int, tensor: int, stage: int, recipe: dict | None = None, **row) -> None:
+        accumulated = row.pop("grad_accum", 1)
+        alone = {"grad_accum": accumulated * data, **row}
+        key = "one rank " + json.dumps([alone, recipe], sort_keys=True)
+        cases[key] = {"row": alone, "recipe": recipe or {}}
+        wide = strategy(data, tensor, stage, grad_accum=accumulated, **row)
+        cases[name] = {"row": wide, "recipe": recipe or {}, "reference": key}
+
+    for stage in STAGES:
+        add(f"zero {stage}", 2, 1, stage)
+        add(f"zero {stage} sgd accumulating", 2, 1, stage, PLAIN, grad_accum=2, **SGD)
+        add(f"tensor 2 zero {stage}", 2, 2, stage)
+        add(f"zero {stage} bf16", 2, 1, stage, precision="bf16")
+    for tensor in (2, 4):
+        add(f"tensor {tensor}", 1, tensor, 0)
+        add(f"tensor {tensor} sgd accumulating", 1, tensor, 0, PLAIN, grad_accum=2, **SGD)
+    for stage in (0, 3):
+        add(f"tensor 2 zero {stage} sgd accumulating", 2, 2, stage, PLAIN, grad_accum=2, **SGD)
+    add("tensor 2 bf16", 1, 2, 0, precision="bf16")
+    add("zero 3 on four", 4, 1, 3)
+    for family in ("roberta", "distilbert", "electra"):
+        add(f"{family} zero 3", 2, 1, 3, PLAIN, model_type=family, **SGD)
+        add(f"{family} tensor 2", 1, 2, 0, PLAIN, model_type=family, **SGD)
+    for task in ("qa", "mlm"):
+        add(f"{task} zero 3", 2, 1, 3, PLAIN, task=task, **SGD)
+        add(f"{task} tensor 2", 1, 2, 0, PLAIN, task=task, **SGD)
+    add("checkpointing zero 3", 2, 1, 3, gradient_checkpointing=True)
+    add("checkpointing tensor 2", 1, 2, 0, gradient_checkpointing=True)
+    add("eager tensor 2 zero 1", 2, 2, 1, attention="eager")
+    add("frozen zero 2", 2, 1, 2, frozen_layers=1)
+    add("frozen tensor 2 zero 3", 2, 2, 3, frozen_layers=1)
+    add("lora zero 3", 2, 1, 3, lora_rank=4)
+    add("lora zero 1", 2, 1, 1, lora_rank=4, lora_targets="query,value,output.dense", frozen_layers=1)
+    return cases
+
+
+def sensitivity_cases() -> dict[str, dict]:
+    """The smallest error that the comparison has to see: one per cent in the length of a step."""
+    return {
+        "adamw 1 % longer": {"row": {"learning_rate": 1.01e-3}},
+        "sgd 1 % longer": {"row": {**SGD, "learning_rate": 0.101}, "recipe": PLAIN},
+        "adamw": {"row": {}},
+        "sgd": {"row": SGD, "recipe": PLAIN},
+        "eager": {"row": {"attention": "eager"}},
+        "checkpointing": {"row": {"gradient_checkpointing": True}},
+        "dropout": {"row": {"gpus_per_node": 2, "tensor_parallel": 2}, "recipe": {"dropout": 0.1}},
+    }
+
+
+CASES = default_cases()
+COMPARED = [name for name, case in CASES.items() if "reference" in case]
+
+
+def train(cases: dict, dataset: Path, folder: Path, environment: dict) -> dict:
+    """Run strategy_losses.py on some cases."""
+    (folder / "cases.json").write_text(json.dumps(cases))
+    program = [sys.executable, str(Path(__file__).with_name("strategy_losses.py")), str(dataset)]
+    command = [*program, str(folder / "cases.json"), str(folder / "out.json")]
+    subprocess.run(command, check=True, env=environment, stdin=subprocess.DEVNULL)
+    return json.loads((folder / "out.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def trained(small_dataset, training_environment, tmp_path_factory) -> dict:
+    cases = {**CASES, **sensitivity_cases()}
+    return train(cases, small_dataset, tmp_path_factory.mktemp("parity"), training_environment)
+
+
+def difference(one: dict, other: dict) -> float:
+    """Largest difference of the losses of a step."""
+    assert "error" not in one, one["error"]
+    assert "error" not in other, other["error"]
+    return max(abs(a - b) for a, b in zip(one["losses"], other["losses"], strict=True))
+
+
+@pytest.mark.parametrize("name", COMPARED)
+def test_losses_are_those_of_one_rank(trained, name):
+    case = CASES[name]
+    apart = difference(trained[name], trained[case["reference"]])
+    losses = trained[name]["losses"]
+    if case["row"].get("precision") == "bf16":
+        # 8 bits of mantissa: a loss near 2 has steps of 2^-7; sums in another order move it by a few of them.
+        assert apart <= 4 * 2**-8 * max(losses), (name, apart)
+    else:
+        assert apart <= EXACT, (name, apart)
+
+
+@pytest.mark.parametrize("name", COMPARED)
+def test_samples_are_those_of_one_rank(trained, name):
+    assert trained[name]["digest"] == trained[CASES[name]["reference"]]["digest"]
+    assert trained[name]["parameters"] == trained[CASES[name]["reference"]]["parameters"]
+
+
+@pytest.mark.parametrize("name", [name for name in COMPARED if CASES[name]["row"]["tensor_parallel"] > 1])
+def test_ranks_of_a_tensor_parallel_group_see_one_loss(trained, name):
+    ranks, shards = trained[name]["rank_losses"], CASES[name]["row"]["tensor_parallel"]
+    for first in range(0, len(ranks), shards):
+        for other in ranks[first : first + shards]:
+            assert other == pytest.approx(ranks[first], abs=EXACT)
+
+
+def test_a_small_error_would_be_seen(trained):
+    assert difference(trained["adamw"], trained["adamw 1 % longer"]) > 2 * EXACT
+    assert difference(trained["sgd"], trained["sgd 1 % longer"]) > 2 * EXACT
+
+
+def test_eager_attention_and_checkpointing_change_no_loss(trained):
+    assert difference(trained["adamw"], trained["eager"]) <= EXACT
+    assert difference(trained["adamw"], trained["checkpointing"]) <= EXACT
+
+
+def test_dropout_is_one_in_a_tensor_parallel_group_and_another_in_each_replica(trained):
+    first, second = trained["dropout"]["rank_losses"]
+    assert first == pytest.approx(second, abs=EXACT)
+    assert difference(trained["dropout"], trained["adamw"]) > 100 * EXACT
+    seeds = trained["tensor 2 zero 1"]["seeds"]
+    assert seeds[0] == seeds[1] != seeds[2] == seeds[3]
