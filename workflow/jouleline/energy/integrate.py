@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from jouleline.energy.alias import at_risk, refresh_s
 from jouleline.energy.device_regions import DeviceView, device_rows
 from jouleline.energy.load import Measurement, Node, Series, load_run
 from jouleline.energy.state import add_state, event_reasons, idle_power
@@ -65,8 +66,11 @@ def _series_rows(measurement: Measurement, node: Node, series: Series) -> list[d
     meta, info = node.meta or {}, series.info
     offset_us = meta.get("start_utc_us", 0) - meta.get("start_us", 0)
     real = [rank for rank in windows.ranks if rank != NODE_RANK]
+    refresh = refresh_s(series)
     for row in rows:
         add_state(node, series, row)
+        if info["kind"] == "gpu" and at_risk(node, series, row, refresh):
+            row["reasons"].add("alias_risk")
         row["reasons"] |= event_reasons(node, info["index"], row["start_us"], row["end_us"])
         row |= {
             "node": node.number,
@@ -92,7 +96,7 @@ def _missing(measurement: Measurement, key: tuple[str, int]) -> set[str]:
             found.add("node_missing")
         known = {uuid for s in node.devices for uuid in (s.info["uuid"], *(s.info.get("mig") or []))}
         gpus = any(s.info["kind"] == "gpu" for s in node.devices)
-        if gpus and any(uuid not in known for uuid in node.rank_devices.values()):
+        if gpus and (any(uuid not in known for uuid in node.rank_devices.values()) or _elsewhere(node)):
             found.add("wrong_pairing")
         for ranks in node.ranks:
             here = zip(ranks.name, ranks.ordinal.tolist())
@@ -100,6 +104,23 @@ def _missing(measurement: Measurement, key: tuple[str, int]) -> set[str]:
     if measurement.expected_ranks is not None and marked < measurement.expected_ranks:
         found.add("rank_missing")
     return found
+
+
+def _elsewhere(node: Node) -> bool:
+    """Whether the driver saw the process of a rank on a device, and never on the one that the rank
+    reported."""
+    seen: dict[int, set[int]] = {}
+    for event in node.events:
+        if event.get("kind") == "processes":
+            for pid in event["pids"]:
+                seen.setdefault(pid, set()).add(event["device"])
+    index = {
+        uuid: s.info["index"] for s in node.devices for uuid in (s.info["uuid"], *(s.info.get("mig") or []))
+    }
+    return any(
+        pid in seen and index.get(node.rank_devices.get(rank)) not in seen[pid]
+        for rank, pid in node.rank_pids.items()
+    )
 
 
 def _total(measurement: Measurement, parts: list[dict[str, Any]]) -> dict[str, Any]:

@@ -53,6 +53,8 @@ class Node:
     ranks: list[Regions]
     # rank -> UUID as the rank itself reported it (by its marker file, or by the agent in run.json).
     rank_devices: dict[int, str]
+    # rank -> process id, as the rank reported it with its device.
+    rank_pids: dict[int, int] = field(default_factory=dict)
 
 
 @dataclass
@@ -114,10 +116,13 @@ def _node(
     }
     marks["name"] = np.array(markers["name"].to_pylist(), dtype=object)
     reported = {rank: uuid for rank, uuid in pairs.items() if uuid}
+    pids = {}
     for index in np.flatnonzero(marks["kind"] == DEVICE):
-        reported.setdefault(int(marks["rank"][index]), marks["name"][index])
+        rank = int(marks["rank"][index])
+        reported.setdefault(rank, marks["name"][index])
+        pids[rank] = int(marks["id"][index])
     ranks = [_regions(int(rank), marks) for rank in np.unique(marks["rank"])]
-    return Node(number, meta, node.get("events") or [], _series(infos, samples), ranks, reported)
+    return Node(number, meta, node.get("events") or [], _series(infos, samples), ranks, reported, pids)
 
 
 def _series(infos: list[dict[str, Any]], samples: pa.Table) -> list[Series]:

@@ -10,7 +10,6 @@ from jouleline.energy.load import Node, Series
 _THERMAL = ("throttle_sw_thermal_ns", "throttle_hw_thermal_ns", "throttle_power_brake_ns")
 # Optional readings that a device may simply not have; their absence is in the capabilities, not a failed
 # call.
-SLOW_STATE = ("temperature_c", "sm_clock_mhz", "throttle_mask")
 
 
 def add_state(node: Node, series: Series, row: dict[str, Any]) -> None:
@@ -98,25 +97,33 @@ def idle_power(node: Node, view) -> float | None:
     return None if power is None else float(power)
 
 
+# A stuck call is logged up to a second after it began.
+STUCK_BEFORE_US = 1e6
+
+# Events of the whole node that are codes by themselves; those with a device concern only that one.
+_ANY_TIME = ("samples_unreadable", "markers_broken", "disk_failed", "wrong_pairing")
+_FROM_THEN_ON = ("samples_thinned", "period_doubled", "clock_step")
+
+
 def event_reasons(node: Node, device: int, start_us: float, end_us: float) -> set[str]:
     """Codes from the node's event log that concern a device in a stretch of time."""
-    found = set()
+    found, failing = set(), {}
     for event in node.events:
-        kind = event.get("kind")
-        if kind in ("samples_unreadable", "markers_broken"):
-            found.add(kind)
-            continue
-        if kind == "not_compacted":
-            found.add("disk_failed")
+        kind, t_us = event.get("kind"), event.get("t_us", start_us)
         if event.get("device", device) != device or device not in event.get("devices", [device]):
             continue
-        if kind in ("samples_thinned", "disk_failed", "period_doubled", "clock_step", "wrong_pairing"):
-            if event.get("t_us", start_us) <= end_us or kind in ("wrong_pairing", "disk_failed"):
-                found.add(kind)
-        elif kind == "call_stuck" and start_us - 1e6 <= event["t_us"] <= end_us + 1e6:
+        if kind in _ANY_TIME or (kind in _FROM_THEN_ON and t_us <= end_us):
+            found.add(kind)
+        elif kind == "not_compacted":
+            found.add("disk_failed")
+        elif kind == "call_stuck" and start_us - STUCK_BEFORE_US <= t_us <= end_us + STUCK_BEFORE_US:
             found.add("slow_calls")
-        elif kind == "call_failed" and event["t_us"] <= end_us:
-            found.add("call_failed")
+        elif kind == "call_failed" and t_us <= end_us:
+            failing[event["call"]] = t_us
+        elif kind == "call_recovered" and t_us < start_us:
+            failing.pop(event["call"], None)
+    if failing:
+        found.add("call_failed")
     if not any(event.get("kind") == "ended" for event in node.events):
         found.add("sidecar_died")
     return found

@@ -32,7 +32,7 @@ REASONS: dict[str, tuple[str, str]] = {
         "counter and 1 s average power differ by more than 10 % over 60 s or more",
     ),
     "no_counter": (DEGRADED, "no energy counter could be read: energy is the integral of power"),
-    "alias_risk": ("note", "steps line up with the refresh of the instant power: its integral is wrong"),
+    "alias_risk": ("note", "steps line up with the refresh of the instant power: its integral may be wrong"),
     "alias_error": (DEGRADED, "energy is the integral of instant power and may alias with the steps"),
     "throttled": (DEGRADED, "clocks were lowered by temperature or the power brake"),
     "thermal_drift": (DEGRADED, "the temperature changed by more than 15 degC in the region"),

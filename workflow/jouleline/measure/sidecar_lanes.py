@@ -59,7 +59,15 @@ class Lane(threading.Thread):
             self.call_began = time.monotonic()
             self.calling = target
             before = time.monotonic_ns()
-            values = read(target)
+            try:
+                values = read(target)
+            # A reader that breaks must not end the lane: the other devices are still read, and this one has a
+            # hole.
+            except Exception as error:
+                self.events.add(
+                    "call_failed", device=target, call=self.spec.name, code=None, message=repr(error)
+                )
+                values = (None,) * len(self.spec.columns)
             after = time.monotonic_ns()
             self.calling = None
             late_us = max(int(before // 1000 - deadline * 1e6), 0)

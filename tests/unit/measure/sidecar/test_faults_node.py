@@ -103,10 +103,17 @@ def faulty(libraries, tmp_path_factory):
     return session, session.finish()
 
 
-@pytest.mark.parametrize("number", range(len(CASES)), ids=[case.what for case in CASES])
+def _parameter(number: int, case: Case):
+    energies = {"exact": "energy exact", "null": "no energy", "bridged": "energy within its uncertainty"}
+    said = [f"`{code}`" for code in case.reported] + [energies.get(case.energy, "energy from power")]
+    marks = [pytest.mark.fault(case.what, ", ".join(said))] if case.reported else []
+    return pytest.param(number, id=case.what, marks=marks)
+
+
+@pytest.mark.parametrize("number", [_parameter(*item) for item in enumerate(CASES)])
 def test_a_fault_is_flagged_and_its_energy_is_right_or_null(faulty, number):
     session, rows = faulty
-    case, row, truth = CASES[number], session.row(faulty[1], number), session.true_energy_j(number)
+    case, row, truth = CASES[number], session.row(rows, number), session.true_energy_j(number)
     assert set(case.reported) <= codes(row)
     assert row["verdict"] in case.verdict
     if case.energy == "null":

@@ -149,7 +149,7 @@ class SlowReader:
     )
     seldom_columns = (
         ("memory_used_byte", "nvmlDeviceGetMemoryInfo", ()),
-        ("foreign_processes", "nvmlDeviceGetComputeRunningProcesses", ()),
+        ("foreign_processes", "nvmlDeviceGetComputeRunningProcesses_v3", ()),
     )
     columns = (
         *(name for name, *_ in field_columns),

@@ -1,0 +1,134 @@
+"""Worker of test_return_codes: every return code of every NVML call the meter makes, in one process.
+
+Prints JSON: {"read": [...], "open": [...], "functions": [...], "combinations": n}; the lists hold what is
+wrong.
+"""
+
+import json
+import os
+import sys
+import tempfile
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[3]))
+
+import pynvml
+from fake_nvml.driver import FakeNode
+from jouleline.errors import UserError
+from jouleline.measure.meters import Options
+from jouleline.measure.meters.nvml import NvmlMeter
+
+CODES = sorted(
+    {v for k, v in vars(pynvml).items() if k.startswith("NVML_ERROR_") and isinstance(v, int) and v > 0}
+)
+ABSENT = (3, 4, 13)
+FIELD_CALL = "nvmlDeviceGetFieldValues"
+# Calls of the slow lane and the columns that must be null when they fail.
+SLOW = {
+    "nvmlDeviceGetEnforcedPowerLimit": {"power_limit_mw"},
+    "nvmlDeviceGetClockInfo": {"sm_clock_mhz", "memory_clock_mhz"},
+    "nvmlDeviceGetTemperature": {"temperature_c"},
+    "nvmlDeviceGetCurrentClocksEventReasons": {"throttle_mask"},
+    "nvmlDeviceGetUtilizationRates": {"utilization_gpu", "utilization_memory"},
+    "nvmlDeviceGetMemoryInfo": {"memory_used_byte"},
+    "nvmlDeviceGetComputeRunningProcesses_v3": {"foreign_processes"},
+}
+FIELDS = {
+    185: {"power_average_mw", "power_memory_mw"},
+    74: {"throttle_power_ns"},
+    76: {"throttle_sync_boost_ns"},
+    269: {"throttle_sw_thermal_ns"},
+    270: {"throttle_hw_thermal_ns"},
+    271: {"throttle_power_brake_ns"},
+}
+
+
+def open_meter() -> NvmlMeter:
+    return NvmlMeter(Options(root_pid=os.getpid(), period_s=0.02, node="n"))
+
+
+def one_fault(node: FakeNode, function: str, code: int, field: int = 0) -> None:
+    node.state.n_faults = 0
+    if code:
+        node.fault(function, code=code, field=field)
+
+
+def check_fast(node, meter, code) -> list[str]:
+    """A failed call gives nulls and its code; a failed field gives null for itself alone; each is an
+    event."""
+    wrong, reader = [], meter.fast[0]
+    for field, expected in ((0, (code, False, False)), (83, (0, False, True)), (186, (0, True, False))):
+        meter.check()
+        one_fault(node, FIELD_CALL, code, field)
+        status, energy, power = reader.read()
+        events = meter.check()
+        if (status, energy is not None, power is not None) != expected:
+            wrong.append(f"{field}/{code}: {status}, {energy}, {power}")
+        if not any(e["kind"] == "call_failed" and e["code"] == code for e in events):
+            wrong.append(f"{field}/{code}: no event")
+        one_fault(node, FIELD_CALL, 0)
+        if None in reader.read() or not any(e["kind"] == "call_recovered" for e in meter.check()):
+            wrong.append(f"{field}/{code}: did not recover")
+    return wrong
+
+
+def check_slow(node, meter, code) -> list[str]:
+    wrong, reader = [], meter.slow[0]
+    cases = [(name, 0, columns) for name, columns in SLOW.items()]
+    cases += [(FIELD_CALL, field, columns) for field, columns in FIELDS.items()]
+    cases += [(FIELD_CALL, 0, set().union(*FIELDS.values()))]
+    for function, field, columns in cases:
+        meter.check()
+        one_fault(node, function, code, field)
+        reader.sweeps = 0
+        row = dict(zip(reader.columns, reader.read()))
+        null = {name for name, value in row.items() if value is None} - {"power_module_mw"}
+        # Insufficient size is how the process list asks for room; the second call then has the same fault.
+        if null != columns:
+            wrong.append(f"{function}:{field}/{code}: null {sorted(null)}, expected {sorted(columns)}")
+        if not any(e["kind"] == "call_failed" and e["code"] == code for e in meter.check()):
+            wrong.append(f"{function}:{field}/{code}: no event")
+        one_fault(node, function, 0)
+        reader.sweeps = 0
+        reader.read()
+    return wrong
+
+
+def check_open(node, function, code) -> list[str]:
+    """Opening either works with nulls, or ends with one line and exit code 2 or 3; never another
+    exception."""
+    one_fault(node, function, code)
+    try:
+        meter = open_meter()
+    except UserError as error:
+        good = error.exit_code in (2, 3) and "\n" not in str(error)
+        return [] if good else [f"{function}/{code}: exit code {error.exit_code}: {error}"]
+    except Exception as error:
+        return [f"{function}/{code}: {type(error).__name__}: {error}"]
+    device = meter.devices[0]
+    if device["role"] != "job" or device["kind"] != "gpu":
+        return [f"{function}/{code}: {device}"]
+    # With the GPU unreadable there is no reader, and the verdict finds the device missing.
+    values = meter.fast[0].read() if 0 in meter.fast else None
+    if function in (FIELD_CALL, "nvmlDeviceGetTotalEnergyConsumption") and code in ABSENT and values:
+        return [] if values[1] is None or values[0] == 0 else [f"{function}/{code}: {values}"]
+    return []
+
+
+def main() -> int:
+    folder = Path(tempfile.mkdtemp(dir=os.environ["WORK"]))
+    node = FakeNode(folder, Path(os.environ["LD_LIBRARY_PATH"]), 1)
+    os.environ["FAKE_NVML_STATE"] = str(node.path)
+    meter = open_meter()
+    meter.fast[0].read(), meter.slow[0].read()
+    functions = sorted(node.called())
+    read = [text for code in CODES for check in (check_fast, check_slow) for text in check(node, meter, code)]
+    opened = [text for function in functions for code in CODES for text in check_open(node, function, code)]
+    combinations = len(CODES) * (3 + len(SLOW) + len(FIELDS) + 1 + len(functions))
+    print(json.dumps({"read": read, "open": opened, "functions": functions, "combinations": combinations}))
+    sys.stdout.flush()
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    main()
