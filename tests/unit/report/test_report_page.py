@@ -176,7 +176,7 @@ def test_post_run_rows_are_named_so(estimated_page):
 def test_what_is_not_identified_is_not_quoted(estimated, estimated_page):
     rows = {row[0]: row for row in _rows(estimated_page, "Parameters: roofline") if len(row) > 1}
     assert rows["overlap"][1:3] == ["not identified", "–"]
-    assert rows["peak_flops"][1] == "2.130·10¹⁰"
+    assert rows["peak_flops"][1:3] == ["21.3\u202fGFLOP/s", "19.0\u202fGFLOP/s to 24.0\u202fGFLOP/s"]
     fits = [dict(fit) for fit in estimated.fits]
     shaky = {"value": 123.456, "unit": "W", "lo95": 1.0, "hi95": 999.0, "identified": False}
     for fit in fits:
@@ -215,6 +215,37 @@ def test_a_run_that_left_only_a_record_is_listed(tmp_path):
 def test_gates_are_judged_in_words(estimated_page):
     ((*_, verdict, effect),) = _rows(estimated_page, "Gates")
     assert (verdict, effect) == ("passed", "fails the build")
+
+
+def test_gates_that_could_not_be_judged_are_named_but_not_failed(estimated):
+    gate = dict(
+        estimated.validation["gates"][0],
+        name="unseen_count",
+        split="H5",
+        value=None,
+        passed=None,
+        enabled=False,
+    )
+    gates = [*estimated.validation["gates"], gate]
+    other = dataclasses.replace(estimated, validation=estimated.validation | {"gates": gates})
+    table = next(b for b in _section(other, "heldout").blocks if getattr(b, "caption", "") == "Gates")
+    assert len(table.rows) == 1 and "unseen count" in table.note
+    gate["enabled"] = True
+    table = next(b for b in _section(other, "heldout").blocks if getattr(b, "caption", "") == "Gates")
+    assert [row[-2].text for row in table.rows] == ["passed", "not judged"]
+
+
+def test_in_sample_rows_are_no_results(estimated):
+    row = dict(estimated.validation["results"][0], split="all", mape=0.0001)
+    results = [row, *estimated.validation["results"]]
+    other = dataclasses.replace(estimated, validation=estimated.validation | {"results": results})
+    assert all(result["split"] != "all" for result in other.results)
+
+
+def test_what_is_not_identified_is_told_with_its_reason(estimated_page):
+    assert _rows(estimated_page, "What is not identified") == [
+        ["mean power × predicted time (post-run)", "H1", "time", "all", "one family only"]
+    ]
 
 
 def test_text_has_contrast_in_light_and_dark():

@@ -69,8 +69,8 @@ class Inputs:
 
     @property
     def results(self) -> list[Row]:
-        """The rows of validation.json, our models first."""
-        rows = self.validation.get("results") or []
+        """The held-out rows of validation.json, our models first; `all` holds nothing out."""
+        rows = [row for row in self.validation.get("results") or [] if row.get("split") != "all"]
         return sorted(
             rows, key=lambda row: (str(row.get("split")), str(row.get("target")), _order(series_of(row)))
         )

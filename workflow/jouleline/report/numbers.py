@@ -66,7 +66,7 @@ def signed_percent(fraction: float | None) -> str:
     if not known(fraction):
         return DASH
     text = percent(fraction)
-    return text if text.startswith((_MINUS, "0")) else f"+{text}"
+    return f"+{text}" if fraction > 0 else text
 
 
 def percent_interval(low: float | None, high: float | None) -> str:
@@ -106,6 +106,8 @@ def text(value: Any) -> str:
 def _per_cent(fraction: float, digits: int = 2) -> str:
     value = 100 * float(fraction)
     size = abs(value)
+    if size >= 9999.5:
+        return number(value, 3)
     decimals = 1 if size >= 0.095 else 2
     if size >= 99.5 or (digits <= 2 and size >= 19.95):
         decimals = 0

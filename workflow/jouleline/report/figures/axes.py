@@ -30,7 +30,7 @@ def _log_ticks(axis, low: float, high: float, label) -> None:
 
 def percent_log_ticks(axis, low: float, high: float) -> None:
     """Put ticks in per cent on a logarithmic axis of fractions between `low` and `high`."""
-    _log_ticks(axis, low, high, lambda value, _: f"{100 * value:.3g}\u202f%")
+    _log_ticks(axis, low, high, lambda value, _: f"{100 * value:,.6g}".replace(",", "\u202f") + "\u202f%")
 
 
 def percent_ticks(axis) -> None:

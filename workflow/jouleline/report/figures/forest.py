@@ -11,6 +11,7 @@ from jouleline.report.inputs import series_of
 from jouleline.report.numbers import known, percent
 
 Result = Mapping[str, Any]
+_FARTHEST = 10.0  # errors above 1000 % are named but must not squeeze the others together
 
 
 def error_forest(
@@ -45,7 +46,8 @@ def _judged(row: Result) -> bool:
 def _scale(axes, judged: Sequence[Result], floor: float | None, limit: float | None) -> None:
     keys = ("mape", "mape_lo95", "mape_hi95")
     values = [row[key] for row in judged for key in keys if known(row.get(key))] + [floor, limit]
-    low, high = span([value for value in values if known(value) and value > 0] or [0.01, 1.0])
+    shown = [value for value in values if known(value) and value > 0] or [0.01, 1.0]
+    low, high = span([min(value, max(_FARTHEST, min(shown))) for value in shown])
     axes.set_xscale("log")
     axes.set_xlim(low / 1.1, high * (high / low) ** 0.15)
     percent_log_ticks(axes.xaxis, *axes.get_xlim())
@@ -56,8 +58,8 @@ def _row(axes, place: int, row: Result, strong: bool) -> None:
         where = axes.get_yaxis_transform()
         axes.text(0.02, place, "not identified", transform=where, color=MUTED, va="center")
         return
-    colour, face = (ACCENT if strong else MUTED), None
-    low, high = row.get("mape_lo95"), row.get("mape_hi95")
+    colour = ACCENT if strong else MUTED
+    low, high, farthest = row.get("mape_lo95"), row.get("mape_hi95"), axes.get_xlim()[1]
     if known(low) and known(high):
         axes.plot([max(low, 1e-6), high], [place, place], color=colour, linewidth=2.2, solid_capstyle="round")
     face = SURFACE if row.get("post_run") else colour
@@ -65,8 +67,11 @@ def _row(axes, place: int, row: Result, strong: bool) -> None:
         [row["mape"]], [place], "o", markersize=7.5, color=colour, markerfacecolor=face, markeredgewidth=1.6
     )
     right = max(high if known(high) else 0, row["mape"])
-    label = f"\u00a0\u00a0{percent(row['mape'])}"
-    axes.text(right, place, label, va="center", color=INK, fontweight="bold" if strong else "normal")
+    style = {"va": "center", "color": INK, "fontweight": "bold" if strong else "normal"}
+    if right * 1.5 > farthest:
+        axes.text(farthest, place - 0.33, f"{percent(row['mape'])} →", ha="right", **style)
+    else:
+        axes.text(right, place, f"\u00a0\u00a0{percent(row['mape'])}", **style)
 
 
 def _line(axes, value: float | None, words: str, colour: str, dashes: str, height: float) -> None:

@@ -138,7 +138,10 @@ def _rivals(inputs: Inputs, series: Series, split: str, target: str) -> str:
     if not honest:
         return ""
     best = min(honest, key=lambda row: row["mape"])
-    return f"best other model: {labels.model(*series_of(best))}, {percent(best['mape'])}"
+    own = inputs.result(series, split, target) or {}
+    fewer = best.get("n") != own.get("n")
+    share = f", on {count(best.get('n'))} of {count(own.get('n'))} predictions" if fewer else ""
+    return f"best other model: {labels.model(*series_of(best))}, {percent(best['mape'])}{share}"
 
 
 def _forest(inputs: Inputs, split: str, stamp: str, target: str = "energy"):

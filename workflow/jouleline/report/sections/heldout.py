@@ -47,6 +47,7 @@ def build(inputs: Inputs, stamp: str) -> Section | None:
     blocks = [_panels(inputs, wanted, "energy", stamp)]
     blocks.append(_panels(inputs, [(ours(inputs), split) for split in inputs.split_names], "time", stamp))
     blocks += [_scores(inputs, target) for target in ("energy", "time")]
+    blocks.append(_gaps(inputs))
     if inputs.validation.get("gates"):
         blocks.append(_gates(inputs))
     return Section("heldout", "Held-out predictions", [block for block in blocks if block])
@@ -102,7 +103,7 @@ def _scores(inputs: Inputs, target: str) -> Table | None:
     for split in dict.fromkeys(str(row.get("split")) for row in rows):
         lines.append(Group(split_title(split)))
         lines += [_score_row(row, scores) for row in rows if str(row.get("split")) == split]
-    return Table(caption, heads, lines, note=f"{_SCORE_NOTE} {_gaps(rows)}".strip(), dense=True)
+    return Table(caption, heads, lines, note=_SCORE_NOTE, dense=True)
 
 
 _SCORE_NOTE = (
@@ -137,36 +138,51 @@ def _score_row(row: Row, scores: list) -> list[Cell | str]:
     ]
 
 
-def _gaps(rows: list[Row]) -> str:
+def _gaps(inputs: Inputs) -> Table | None:
     """Why some models, or some of their rows, have no score."""
-    gaps = []
-    for row in rows:
+    rows = []
+    for row in inputs.results:
         missing = row.get("n_not_identified") or 0
-        if row.get("reason") and (missing or row.get("identified") is False):
-            some = f"{count(missing)} predictions " if missing and row.get("identified") is not False else ""
-            gaps.append(
-                f"{row.get('split')} {labels.model(*series_of(row))}: {some}not identified, {row['reason']}"
+        if missing or row.get("identified") is False:
+            share = f"{count(missing)} of {count(missing + (row.get('n') or 0))}" if missing else "all"
+            name = labels.model(*series_of(row))
+            rows.append(
+                [name, str(row.get("split")), str(row.get("target")), share, str(row.get("reason") or DASH)]
             )
-    return " ".join(f"{gap}." for gap in dict.fromkeys(gaps))
+    heads = columns("Model", "Split", "Target", "Predictions without", "Reason")
+    return Table(f"What is not identified, and why ({len(rows)})", heads, rows, folded=True) if rows else None
 
 
 def _gates(inputs: Inputs) -> Table:
-    rows = []
-    for gate in inputs.validation["gates"]:
-        verdict = _GATE_VERDICTS.get(gate.get("passed"), Cell("not judged", "quiet"))
-        effect = Cell("fails the build", "") if gate.get("enabled") else Cell("shown only", "quiet")
-        sign = {"<=": "≤ ", ">=": "≥ "}.get(str(gate.get("direction")), "")
-        limits = [f"{sign}{_gate_value(gate, key)}" for key in ("limit", "stretch")]
-        name = str(gate.get("name")).replace("_", " ")
-        what = f"{gate.get('target') or ''} {_METRICS.get(gate.get('metric'), gate.get('metric'))}".strip()
-        model = labels.model(str(gate.get("model")))
-        rows.append(
-            [name, str(gate.get("split")), model, what, _gate_value(gate, "value"), *limits, verdict, effect]
-        )
+    """Gates that have a value or are turned on; the others are named in the note."""
+    gates = inputs.validation["gates"]
+    shown = [gate for gate in gates if gate.get("value") is not None or gate.get("enabled")]
+    rest = ", ".join(_words(gate.get("name")) for gate in gates if gate not in shown)
     heads = columns(
         "Gate", "Split", "Model", "Score", "#Value", "#Must be", "#Stretch", "Verdict", "If it fails"
     )
-    return Table("Gates", heads, rows)
+    note = f"Not judged here, for want of the hold-out or the model: {rest}." if rest else ""
+    return Table("Gates", heads, [_gate_row(gate) for gate in shown], note=note)
+
+
+def _gate_row(gate: Row) -> list[Cell | str]:
+    sign = {"<=": "≤ ", ">=": "≥ "}.get(str(gate.get("direction")), "")
+    show = _PLAIN.get(str(gate.get("metric")), percent)
+    what = f"{gate.get('target') or ''} {_METRICS.get(gate.get('metric'), gate.get('metric'))}".strip()
+    return [
+        _words(gate.get("name")),
+        str(gate.get("split")),
+        labels.model(str(gate.get("model"))),
+        what,
+        show(gate.get("value")),
+        *(f"{sign}{show(gate.get(key))}" for key in ("limit", "stretch")),
+        _GATE_VERDICTS.get(gate.get("passed"), Cell("not judged", "quiet")),
+        "fails the build" if gate.get("enabled") else Cell("shown only", "quiet"),
+    ]
+
+
+def _words(name: object) -> str:
+    return str(name).replace("_", " ")
 
 
 _GATE_VERDICTS = {True: Cell("passed", "good"), False: Cell("failed", "bad")}
@@ -180,7 +196,3 @@ _METRICS = {
     "regret": "regret",
 }
 _PLAIN = {"width95": _factor, "kendall_tau": number, "log_rmse": number, "r2_log": number}
-
-
-def _gate_value(gate: Row, key: str) -> str:
-    return _PLAIN.get(str(gate.get("metric")), percent)(gate.get(key))

@@ -28,6 +28,7 @@ _WORDS = {
     "log eta": "a_η, exponent of efficiency η",
     "strategy=fsdp": "ln Ψ, fully sharded",
     "strategy=tp": "ln Ψ, tensor parallel",
+    "strategy=dp": "ln Ψ, data parallel",
 }
 _NOTE = (
     "The published scores (adjusted R² 0.853, log-RMSE 0.385, n = 410) are in-sample; those here are held-out. The "

@@ -3,7 +3,7 @@
 from jouleline.report import labels
 from jouleline.report.blocks import Cell, Group, Section, Table, Text, columns
 from jouleline.report.inputs import Inputs, Row
-from jouleline.report.numbers import count, interval, known, number, text
+from jouleline.report.numbers import DASH, count, known, quantity, text
 
 _INTRODUCTION = (
     "Fitted on all valid runs where that fit exists, otherwise on the first fold of the first hold-out; the "
@@ -51,21 +51,23 @@ def _table(caption: str, chosen: list[Row], folded: bool = False) -> Table:
         rows.append(Group(f"{labels.model(str(fit.get('model')))}, fitted on {where} ({runs})"))
         entries = [] if fold.get("identified") is False else (fold.get("parameters") or {}).items()
         rows += [_row(key, value) for key, value in entries] or [_none(fold)]
-    heads = columns("Parameter", "#Value", "#95 % interval", "Unit", "Meaning")
+    heads = columns("Parameter", "#Value", "#95 % interval", "Meaning")
     return Table(caption, heads, rows, folded=folded)
 
 
 def _row(name: str, value: Row) -> list[Cell | str]:
-    unit = text(value.get("unit"))
+    unit = str(value.get("unit") or "")
     meaning = labels.parameter(name)
     if value.get("identified") is False or not known(value.get("value")):
-        return [name, Cell("not identified", "warn"), "–", unit, meaning]
-    return [name, number(value["value"], 4), interval(value.get("lo95"), value.get("hi95")), unit, meaning]
+        return [name, Cell("not identified", "warn"), DASH, meaning]
+    bounds = [value.get("lo95"), value.get("hi95")]
+    span = " to ".join(quantity(bound, unit) for bound in bounds) if all(map(known, bounds)) else DASH
+    return [name, quantity(value["value"], unit), span, meaning]
 
 
 def _none(fold: Row) -> list[Cell | str]:
-    word = Cell("not identified", "warn") if fold.get("identified") is False else "–"
-    return ["all", word, "–", "–", str(fold.get("reason") or "it has no parameters")]
+    word = Cell("not identified", "warn") if fold.get("identified") is False else DASH
+    return ["all", word, DASH, str(fold.get("reason") or "it has no parameters")]
 
 
 def _diagnostics(chosen: list[Row]) -> Table:
@@ -79,7 +81,7 @@ def _diagnostics(chosen: list[Row]) -> Table:
 
 def _diagnostic(value) -> str:
     if isinstance(value, dict):
-        return "; ".join(f"{key}: {_diagnostic(item)}" for key, item in value.items()) or "–"
+        return "; ".join(f"{key}: {_diagnostic(item)}" for key, item in value.items()) or DASH
     if isinstance(value, list | tuple):
         shown = ", ".join(_diagnostic(item) for item in value[:12])
         return f"{shown}, … ({len(value)} in all)" if len(value) > 12 else shown or "none"
