@@ -1,4 +1,5 @@
 # One self-contained page.
+TEMPLATES = ROOT / "workflow/jouleline/report/templates"
 
 
 rule render_report:
@@ -25,5 +26,7 @@ rule render_report:
         settings=canonical_json(SETTINGS["report"]),
         headline=ANALYSIS["headline"],
         code=code_digest("render_report"),
+        # The template and its style are no modules, so the digest of the code does not see them.
+        template=provenance.digest_of(path.read_text() for path in sorted(TEMPLATES.iterdir())),
     shell:
         "python scripts/render_report.py --campaign {params.campaign} --runs {input.runs} --regions {input.regions} --checks {input.checks} --validation {input.validation} --predictions {input.predictions} --fits {input.fits} --splits {input.splits} --config {input.config} --calibration {input.calibration} --idle {input.idle} --runs-dir $(dirname {output.page})/runs --headline {params.headline} --settings {params.settings:q} --out {output.page} > {log} 2>&1"
