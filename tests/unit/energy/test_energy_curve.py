@@ -1,0 +1,147 @@
+"""Energy curves from made-up readings with known energy: long stalls, mismatches, power only, speed."""
+
+import numpy as np
+import pytest
+from jouleline.energy.curve import average_curve, counter_curve
+from jouleline.energy.integrate import regions
+from jouleline.energy.load import Measurement, Node, Regions, Series
+from jouleline.schemas.samples import SAMPLES
+
+POLL_S, TICK_S = 0.02, 0.1
+POWER_W = 300.0
+
+
+def fast_lane(seconds: float, energy_of=lambda t: POWER_W * t, power_w=POWER_W) -> dict[str, np.ndarray]:
+    """Readings every 20 ms of a counter that ticks every 100 ms; `energy_of` maps tick times to J."""
+    t = np.arange(0, seconds, POLL_S) + 0.0007
+    ticks = np.floor(t / TICK_S) * TICK_S
+    lane = {name: np.full(len(t), np.nan) for name in SAMPLES.names}
+    lane |= {"t_us": t * 1e6, "call_us": np.full(len(t), 20.0), "status": np.zeros(len(t))}
+    return lane | {"energy_mj": np.floor(energy_of(ticks) * 1e3), "power_mw": np.full(len(t), power_w * 1e3)}
+
+
+def slow_lane(seconds: float, power_w=POWER_W) -> dict[str, np.ndarray]:
+    t = np.arange(0.5, seconds, 1.0)
+    lane = {name: np.full(len(t), np.nan) for name in SAMPLES.names}
+    lane |= {
+        "t_us": t * 1e6,
+        "call_us": np.full(len(t), 300.0),
+        "power_average_mw": np.full(len(t), power_w * 1e3),
+    }
+    zeros = (
+        "throttle_sw_thermal_ns",
+        "throttle_hw_thermal_ns",
+        "throttle_power_brake_ns",
+        "foreign_processes",
+    )
+    lane |= {name: np.zeros(len(t)) for name in (*zeros, "throttle_power_ns")}
+    return lane | {"temperature_c": np.full(len(t), 50.0), "sm_clock_mhz": np.full(len(t), 1980.0)}
+
+
+def measured(fast, slow, start_s: float, end_s: float) -> dict:
+    """The total row of one region on one GPU."""
+    info = {"index": 0, "uuid": "GPU-0", "name": "fake", "kind": "gpu", "role": "job", "counter": "ticking"}
+    one = np.array([0])
+    rank = Regions(
+        0, ["window"], one, [None], np.array([start_s * 1e6]), np.array([end_s * 1e6]), one, np.array([])
+    )
+    end_us = float(fast["t_us"][-1])
+    meta = {
+        "host": "n",
+        "period_ms": 20.0,
+        "start_us": 0,
+        "start_utc_us": 0,
+        "end_us": end_us,
+        "devices": [info],
+    }
+    node = Node(0, meta, [{"kind": "ended"}], [Series(info, fast, slow)], [rank], {})
+    return next(r for r in regions(Measurement("r", [node], 1)) if r["device_uuid"] is None)
+
+
+def test_a_steady_load_is_exact_and_valid():
+    row = measured(fast_lane(70), slow_lane(70), 2.0, 64.0)
+    assert row["energy_j"] == pytest.approx(POWER_W * 62, rel=5e-5)
+    assert (row["verdict"], row["reasons"], row["method"]) == ("valid", "", "tick")
+    assert row["tick_period_s"] == pytest.approx(TICK_S, rel=0.01)
+    assert row["energy_gain_u_j"] == pytest.approx(row["energy_j"] * 0.05 / 3**0.5)
+
+
+@pytest.mark.parametrize("seconds", [5.0, 60.0])
+def test_a_long_stall_is_bridged_by_power(seconds):
+    def stalled(t):
+        return POWER_W * np.where(t < 10, t, np.maximum(10.0, t - seconds))
+
+    row = measured(fast_lane(90, stalled), slow_lane(90), 2.0, 85.0)
+    assert "counter_stuck" in row["reasons"] and row["verdict"] == "degraded"
+    assert row["energy_j"] == pytest.approx(POWER_W * 83, rel=0.01)
+    assert row["energy_gap_u_j"] > 0
+
+
+def test_a_stall_without_power_is_not_trusted():
+    fast = fast_lane(90, lambda t: POWER_W * np.where(t < 10, t, np.maximum(10.0, t - 60)))
+    fast["power_mw"][:] = np.nan
+    row = measured(fast, slow_lane(90), 2.0, 85.0)
+    assert row["verdict"] == "invalid" and row["energy_j"] is None
+
+
+@pytest.mark.parametrize(
+    ("factor", "code", "verdict"),
+    [(1.02, "", "valid"), (1.05, "counter_mismatch", "degraded"), (1.2, "counter_contradicted", "invalid")],
+)
+def test_counter_against_average_power(factor, code, verdict):
+    row = measured(fast_lane(70, lambda t: factor * POWER_W * t), slow_lane(70), 2.0, 64.0)
+    assert row["reasons"] == code and row["verdict"] == verdict
+    assert (row["energy_j"] is None) == (verdict == "invalid")
+
+
+def test_without_a_counter_the_average_power_is_integrated():
+    fast = fast_lane(30)
+    fast["energy_mj"][:] = np.nan
+    row = measured(fast, slow_lane(30), 5.0, 25.0)
+    assert (row["energy_source"], row["method"], row["reasons"]) == (
+        "nvml_power",
+        "average_power",
+        "no_counter",
+    )
+    assert row["energy_j"] == pytest.approx(POWER_W * 20, rel=1e-3)
+
+
+def test_a_region_outside_the_readings_has_no_energy():
+    for start, end in ((-1.0, 5.0), (5.0, 40.0)):
+        row = measured(fast_lane(30), slow_lane(30), start, end)
+        assert row["energy_j"] is None and "edges_unbracketed" in row["reasons"]
+
+
+@pytest.mark.parametrize(("length_s", "code"), [(0.0, "zero_length"), (0.12, "too_few_ticks")])
+def test_regions_too_short(length_s, code):
+    row = measured(fast_lane(10), slow_lane(10), 4.0, 4.0 + length_s)
+    assert code in row["reasons"] and row["verdict"] != "valid"
+
+
+def test_throttling_drift_and_limits_are_seen():
+    slow = slow_lane(30)
+    slow["throttle_hw_thermal_ns"] = np.linspace(0, 30e9, len(slow["t_us"]))
+    slow["temperature_c"] = np.linspace(40, 80, len(slow["t_us"]))
+    slow["power_limit_mw"] = np.where(slow["t_us"] < 15e6, 7e5, 4e5)
+    row = measured(fast_lane(30), slow, 2.0, 28.0)
+    assert {"throttled", "thermal_drift", "limits_changed"} <= set(row["reasons"].split(","))
+    assert row["throttle_thermal_fraction"] == pytest.approx(1.0, abs=0.05)
+
+
+def test_what_cannot_be_checked_is_said():
+    slow = {name: np.array([]) for name in SAMPLES.names}
+    row = measured(fast_lane(70), slow, 2.0, 64.0)
+    assert {"unchecked_average", "unchecked_state", "unchecked_processes"} == set(row["reasons"].split(","))
+    assert row["verdict"] == "valid" and row["energy_j"] is not None
+
+
+def test_curves_never_fall():
+    rng = np.random.default_rng(0)
+    energies = np.cumsum(rng.uniform(0, 60, 10_000))
+    lane = fast_lane(60, lambda t: energies[np.round(t / TICK_S).astype(int)])
+    info = {"counter": "ticking"}
+    for curve in (
+        counter_curve(Series(info, lane, slow_lane(60))),
+        average_curve(Series(info, lane, slow_lane(60))),
+    ):
+        assert (np.diff(curve.energy_j) >= 0).all() and (np.diff(curve.t_us) > 0).all()
