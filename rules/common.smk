@@ -14,8 +14,12 @@ from jouleline import grid, provenance
 from jouleline.errors import UserError
 from jouleline.files import canonical_json, write_json
 
-# Jobs run with the interpreter of this environment, wherever it was activated; a container brings its own.
-os.environ.update(PATH=os.pathsep.join([str(Path(sys.executable).parent), *os.get_exec_path()]))
+# Jobs run with the interpreter of this environment, wherever it was activated (a container brings its own), and
+# with the library of this checkout, whose code digests are recorded.
+os.environ.update(
+    PATH=os.pathsep.join([str(Path(sys.executable).parent), *os.get_exec_path()]),
+    PYTHONPATH=str(ROOT / "workflow"),
+)
 
 try:
     CAMPAIGN = campaigns.load(config, ROOT)

@@ -1,6 +1,5 @@
 """A copy of the workflow in a folder of its own, to run Snakemake in without touching the checkout."""
 
-import os
 import re
 import shutil
 import subprocess
@@ -39,11 +38,9 @@ class Checkout:
     ) -> subprocess.CompletedProcess:
         """Run snakemake on the campaign; output and errors are in `stdout` together."""
         command = [sys.executable, "-m", "snakemake", "--configfile", "campaign.yaml", *arguments]
-        environment = {**os.environ, "PYTHONPATH": str(self.root / "workflow")}
         done = subprocess.run(
             command,
             cwd=self.root,
-            env=environment,
             text=True,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

@@ -1,0 +1,170 @@
+"""An interrupted campaign resumes: finished rows are kept, half-written ones are never taken for whole ones.
+
+Real fine-tuning on this machine, in short windows; what is killed is killed for real.
+"""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.workflow.checkout import Checkout
+
+CAMPAIGN = {
+    "campaign": "short",
+    "node": {"exclusive": False},
+    "protocol": {
+        **{"device": "cpu", "meter": "estimate", "window_s": 1.5, "window_steps": 2, "warmup_steps": 2},
+        **{"warmup_max_steps": 4, "idle_s": 0.2, "eval_batches": 1},
+    },
+    "grid": {
+        "blocks": [
+            {
+                "axes": {"layers": [1, 2]},
+                "set": {
+                    "hidden": 64,
+                    "heads": 2,
+                    "intermediate": 128,
+                    "seq_len": 32,
+                    "micro_batch": 4,
+                    "vocab_size": 4096,
+                },
+            }
+        ]
+    },
+}
+ARGUMENTS = ["--resources", "measuring=1", "--cores", "2", "measurements"]
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory):
+    """A checkout with its data set made."""
+    checkout = Checkout(tmp_path_factory.mktemp("short") / "checkout", CAMPAIGN)
+    checkout.snakemake("--cores", "2", "results/short/dataset/docstrings-v4096.parquet")
+    return checkout
+
+
+@pytest.fixture
+def checkout(prepared):
+    """The same checkout, without runs; it ends with both runs measured, whatever a test did to it."""
+    runs = prepared.root / "results/short/runs"
+    subprocess.run(["rm", "-rf", runs], check=True)
+    yield prepared
+    prepared.snakemake(*ARGUMENTS)
+    records = [json.loads(path.read_text()) for path in runs.glob("*/run.json")]
+    assert len(records) == 2 and all(record["status"] == "ok" for record in records)
+    assert {path.name for path in runs.glob("*/*")} == {"run.json", "samples.parquet", "markers.parquet"}
+    assert "Nothing to be done" in prepared.snakemake(*ARGUMENTS).stdout
+
+
+class Started:
+    """Snakemake in the background."""
+
+    def __init__(self, checkout: Checkout):
+        self.runs = checkout.root / "results/short/runs"
+        command = [sys.executable, "-m", "snakemake", "--configfile", "campaign.yaml", *ARGUMENTS]
+        self.process = subprocess.Popen(
+            command,
+            cwd=checkout.root,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+
+    def finished(self) -> dict[str, float]:
+        return {path.parent.name: path.stat().st_mtime for path in self.runs.glob("*/run.json")}
+
+    def wait_until_training(self, after: int) -> Path:
+        """Wait until `after` runs are finished and the next one trains; its folder."""
+        return wait_for(lambda: len(self.finished()) == after and self._training())
+
+    def _training(self) -> Path | None:
+        return next((path.parents[2] for path in self.runs.glob("*/raw/node-0/training")), None)
+
+    def children(self, word: str) -> list[int]:
+        return [pid for pid in descendants(self.process.pid) if word in command_of(pid)]
+
+
+def wait_for(condition, timeout_s: float = 40):
+    deadline = time.monotonic() + timeout_s
+    while not (value := condition()):
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.05)
+    return value
+
+
+def descendants(pid: int) -> list[int]:
+    found = []
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            parent = int(path.read_text().rpartition(")")[2].split()[1])
+        except OSError:
+            continue
+        if parent == pid:
+            child = int(path.parent.name)
+            found += [child, *descendants(child)]
+    return found
+
+
+def command_of(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+    except OSError:
+        return ""
+
+
+def alive(pids: list[int]) -> list[int]:
+    return [pid for pid in pids if command_of(pid)]
+
+
+def test_an_interrupt_keeps_what_is_finished(checkout):
+    started = Started(checkout)
+    started.wait_until_training(after=1)
+    finished = started.finished()
+    below = descendants(started.process.pid)
+    os.killpg(started.process.pid, signal.SIGINT)
+    assert started.process.wait(60) != 0
+    wait_for(lambda: not alive(below))
+    assert started.finished() == finished
+    checkout.snakemake(*ARGUMENTS)
+    assert finished.items() <= started.finished().items()
+
+
+def test_a_killed_snakemake_leaves_no_measurement_behind(checkout):
+    started = Started(checkout)
+    run = started.wait_until_training(after=0)
+    below = descendants(started.process.pid)
+    started.process.kill()
+    started.process.wait()
+    wait_for(lambda: not alive(below))
+    assert not (run / "run.json").exists()
+    assert "unlock" in checkout.snakemake(*ARGUMENTS, check=False).stdout
+    checkout.snakemake("--unlock", "--cores", "1")
+
+
+def test_a_killed_trainer_fails_its_row_and_no_other(checkout):
+    started = Started(checkout)
+    run = started.wait_until_training(after=0)
+    agents = [pid for pid in started.children("measure_run.py") if "bash" not in command_of(pid)]
+    ranks = [pid for pid in agents if descendants(pid) == []]
+    os.kill(ranks[-1], signal.SIGKILL)
+    assert started.process.wait(120) != 0
+    assert not (run / "run.json").exists() and list(started.finished()) != [run.name]
+    assert len(started.finished()) == 1
+    record = json.loads((run / "run.failed.json").read_text())
+    assert record["status"] == "failed" and record["reason"] == "rank_killed"
+
+
+def test_a_killed_sidecar_makes_the_row_be_measured_again(checkout):
+    started = Started(checkout)
+    run = started.wait_until_training(after=0)
+    os.kill(started.children("jouleline.measure.sidecar")[0], signal.SIGKILL)
+    assert started.process.wait(120) != 0
+    record = json.loads((run / "run.failed.json").read_text())
+    assert record["status"] == "failed" and record["reason"] == "sidecar_died"
+    assert len(started.finished()) == 1
