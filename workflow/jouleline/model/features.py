@@ -9,7 +9,7 @@ from jouleline.architecture import proxies
 from jouleline.model.table import Columns, take
 
 AXES = ("layers", "hidden", "intermediate", "seq_len", "micro_batch")
-"""The axes along which a prediction can leave the sampled range, beside the device count."""
+"""The axes along which a prediction can leave the sampled range, beside the device count and the compute."""
 
 
 @dataclass(frozen=True)
@@ -106,7 +106,8 @@ class Data:
 
 def domain(data: Data, rows: np.ndarray | slice = slice(None)) -> dict:
     """The range of every axis, the device counts and the categories of some rows: what a model was fitted on."""
-    axes = {axis: data.columns[axis][rows] for axis in AXES} | {"device_count": data.devices[rows]}
+    axes = {axis: data.columns[axis][rows] for axis in AXES}
+    axes |= {"device_count": data.devices[rows], "compute_flop": data.flop[rows]}
     categories = {
         name: data.columns[name] for name in ("device", "precision", "task", "attention", "model_type")
     }
@@ -118,7 +119,7 @@ def domain(data: Data, rows: np.ndarray | slice = slice(None)) -> dict:
 
 
 def _checks(data: Data, known: dict) -> list[tuple[str, np.ndarray]]:
-    columns = data.columns
+    columns = data.columns | {"compute_flop": data.flop}
     checks = [
         (axis, (columns[axis] < low * (1 - 1e-9)) | (columns[axis] > high * (1 + 1e-9)))
         for axis, (low, high) in known["ranges"].items()

@@ -143,7 +143,8 @@ def _intervals(
 ) -> list[dict]:
     """Per fold: half-widths of the log prediction interval, by mode and target (see `intervals.half_widths`)."""
     parts, seed = int(context.options["inner_parts"]), int(context.options["seed"])
-    inner = [intervals.inner_weights(data, row, parts, seed) for row in train]
+    extremes = getattr(model, "inner_extremes", True)
+    inner = [intervals.inner_weights(data, row, parts, seed, extremes) for row in train]
     owner = np.repeat(np.arange(len(train)), [len(one) for one in inner])
     if not len(owner):
         return [{} for _ in train]

@@ -8,20 +8,25 @@ from jouleline.model.features import AXES, Data
 LEVELS = (0.80, 0.95)
 
 
-def inner_weights(data: Data, train: np.ndarray, parts: int = 5, seed: int = 0) -> list[np.ndarray]:
-    """Training masks within a fold's training rows: `parts` groups of families out, then each end of each axis
-    out."""
+def inner_weights(
+    data: Data, train: np.ndarray, parts: int = 5, seed: int = 0, extremes: bool = True
+) -> list[np.ndarray]:
+    """Training masks within a fold's training rows: `parts` groups of families out, then each end of each axis out."""
     families = np.unique(data.families[train])
     if len(families) < 3:
         return []
     shuffled = np.random.default_rng(seed).permutation(families)
     held = [np.isin(data.families, shuffled[k::parts]) for k in range(min(parts, len(families)))]
-    for axis in AXES:
+    for axis in AXES if extremes else ():
         levels = np.unique(data.columns[axis][train])
         for level in (levels[0], levels[-1]) if len(levels) >= 3 else ():
             held.append(np.isin(data.families, data.families[train & (data.columns[axis] == level)]))
+    if extremes:
+        low, high = np.quantile(data.flop[train], [0.25, 0.75])
+        for end in (data.flop < low, data.flop > high):
+            held.append(np.isin(data.families, data.families[train & end]))
     masks = [train & ~out for out in held]
-    return [mask for mask in masks if len(np.unique(data.families[mask])) >= 2]
+    return [mask for mask in masks if len(np.unique(data.families[mask])) >= 2 and (train & ~mask).any()]
 
 
 def half_widths(scores: np.ndarray, families: np.ndarray, beyond: np.ndarray) -> dict:

@@ -3,12 +3,16 @@
 from jouleline.errors import UserError
 from jouleline.model import baselines
 from jouleline.model.base import Model
+from jouleline.model.boosting import GradientBoosting
+from jouleline.model.gaussian import GaussianProcess
+from jouleline.model.hybrid import Hybrid
 from jouleline.model.paper import Paper
 from jouleline.model.roofline_fit import Roofline
 
 _MAKE = {
     "paper": Paper,
     "roofline": Roofline,
+    "hybrid": Hybrid,
     "constant": baselines.constant,
     "flops": baselines.log_flop,
     "flops_linear": baselines.LinearFlop,
@@ -18,6 +22,8 @@ _MAKE = {
     "tdp_time": lambda: baselines.PowerTimesTime(limit=True, measured_time=False),
     "tdp_time_measured": lambda: baselines.PowerTimesTime(limit=True, measured_time=True),
     "power_law": baselines.power_law,
+    "gradient_boosting": GradientBoosting,
+    "gaussian_process": GaussianProcess,
     "phi_one": lambda: Roofline(("no_dynamic",)),
     "phi_zero": lambda: Roofline(("no_static",)),
     "roofline_no_memory": lambda: Roofline(("no_memory",)),

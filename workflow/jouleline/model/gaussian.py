@@ -1,0 +1,168 @@
+"""Gaussian process regression (Matern 5/2, one length per column), hyper-parameters by marginal likelihood.
+
+Rasmussen & Williams, Gaussian Processes for Machine Learning (2006), eqs. 2.25 and 5.9. Written out here so that a
+fitted process is plain JSON and needs no pickle to be read.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from jouleline.model import tabular
+from jouleline.model.base import Context, Prediction, State, not_identified, nothing
+from jouleline.model.features import Data
+
+_MOST_ROWS = 250
+"""Rows that the hyper-parameters are chosen on; the process itself keeps them all."""
+
+_LENGTH = (np.log(3.0), 1.0)
+_NOISE = (np.log(0.03), 1.0)
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """Prior of the signal's size: mean and sd of its log."""
+
+    signal: tuple[float, float]
+
+
+RAW = Kernel((np.log(1.5), 1.0))
+RESIDUAL = Kernel((np.log(0.05), 1.0))
+
+
+def _covariance(squares: np.ndarray, hyper: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(K [n, m], the factor that dK/dlog length shares) from squared differences [n, m, P]."""
+    signal, inverse = np.exp(2 * hyper[0]), np.exp(-2 * hyper[2:])
+    distance = np.sqrt(5 * np.maximum(squares @ inverse, 0))
+    decay = signal * np.exp(-distance)
+    return decay * (1 + distance + distance**2 / 3), decay * (1 + distance) * 5 / 3
+
+
+def _loss(hyper: np.ndarray, squares: np.ndarray, y: np.ndarray, mean: np.ndarray, sd: np.ndarray):
+    """Negative log posterior of the hyper-parameters (log signal, log noise, log lengths) and its gradient."""
+    kernel, slope = _covariance(squares, hyper)
+    noise = np.exp(2 * hyper[1]) + 1e-8
+    lower = np.linalg.cholesky(kernel + noise * np.eye(len(y)))
+    inverse = np.linalg.inv(lower)
+    inverse = inverse.T @ inverse
+    alpha = inverse @ y
+    away = (hyper - mean) / sd
+    value = 0.5 * y @ alpha + np.log(np.diag(lower)).sum() + 0.5 * away @ away
+    pull = inverse - np.outer(alpha, alpha)
+    gradient = np.empty(len(hyper))
+    gradient[0] = (pull * kernel).sum()
+    gradient[1] = np.trace(pull) * np.exp(2 * hyper[1])
+    gradient[2:] = 0.5 * np.einsum("ij,ijp->p", pull * slope, squares) * np.exp(-2 * hyper[2:])
+    return value, gradient + away / sd
+
+
+def choose_hyper(x: np.ndarray, y: np.ndarray, kernel: Kernel, seed: int) -> np.ndarray:
+    """Hyper-parameters (log signal, log noise, log lengths [P]) by scipy's L-BFGS-B from the prior's centre."""
+    from scipy.optimize import minimize
+
+    if len(y) > _MOST_ROWS:
+        some = np.random.default_rng(seed).permutation(len(y))[:_MOST_ROWS]
+        x, y = x[some], y[some]
+    squares = (x[:, None] - x[None]) ** 2
+    mean = np.array([kernel.signal[0], _NOISE[0], *[_LENGTH[0]] * x.shape[1]])
+    sd = np.array([kernel.signal[1], _NOISE[1], *[_LENGTH[1]] * x.shape[1]])
+    bounds = [(m - 4 * s, m + 4 * s) for m, s in zip(mean, sd, strict=True)]
+    arguments = (squares, y, mean, sd)
+    return minimize(
+        _loss, mean, arguments, jac=True, method="L-BFGS-B", bounds=bounds, options={"maxiter": 60}
+    ).x
+
+
+def condition(x: np.ndarray, y: np.ndarray, hyper: np.ndarray) -> np.ndarray:
+    """alpha = (K + noise)^-1 y, [n]."""
+    kernel, _ = _covariance((x[:, None] - x[None]) ** 2, hyper)
+    return np.linalg.solve(kernel + (np.exp(2 * hyper[1]) + 1e-8) * np.eye(len(y)), y)
+
+
+def mean(x: np.ndarray, train: np.ndarray, alpha: np.ndarray, hyper: np.ndarray) -> np.ndarray:
+    """Posterior mean [R] at x [R, P]; goes to 0 away from the training rows."""
+    found = np.empty(len(x))
+    step = max(1, 2**22 // max(train.size, 1))
+    for begin in range(0, len(x), step):
+        part = slice(begin, begin + step)
+        found[part] = _covariance((x[part, None] - train[None]) ** 2, hyper)[0] @ alpha
+    return found
+
+
+class Residuals:
+    """Gaussian processes of one or more targets over raw configurations; what the GP baseline and the hybrid share."""
+
+    def __init__(self, kernel: Kernel):
+        self.kernel = kernel
+
+    def fit(
+        self, data: Data, used: np.ndarray, targets: dict[str, np.ndarray], seed: int, warm: dict | None
+    ) -> dict:
+        """`targets` name -> [R]; rows `used` (mask) train. With `warm`, its hyper-parameters and columns are kept."""
+        how = warm["columns"] if warm else tabular.encoder(data, used)
+        x = tabular.encode(data, how)[0][used]
+        fitted: dict[str, Any] = {"columns": how, "x": x.tolist(), "targets": {}}
+        for name, values in targets.items():
+            y = values[used]
+            hyper = (
+                np.array(warm["targets"][name]["hyper"]) if warm else choose_hyper(x, y, self.kernel, seed)
+            )
+            fitted["targets"][name] = {"hyper": hyper.tolist(), "alpha": condition(x, y, hyper).tolist()}
+        return fitted
+
+    def predict(self, fitted: dict, data: Data) -> tuple[dict[str, np.ndarray], np.ndarray]:
+        """Posterior means by target [R], and whether each row's categories were seen [R]."""
+        x, known = tabular.encode(data, fitted["columns"])
+        train = np.array(fitted["x"]).reshape(-1, x.shape[1])
+        means = {
+            name: mean(x, train, np.array(one["alpha"]), np.array(one["hyper"]))
+            for name, one in fitted["targets"].items()
+        }
+        return means, known
+
+
+class GaussianProcess:
+    """The baseline: log energy and log time of a step straight from the raw configuration, around their mean."""
+
+    def __init__(self):
+        self._process = Residuals(RAW)
+
+    def fit(
+        self, data: Data, weights: np.ndarray, context: Context, warm: list[State] | None = None
+    ) -> list[State]:
+        """See `Model.fit`; weights count only as used or not."""
+        logs = {"energy": np.log(data.step_energy_j), "time": np.log(data.step_time_s)}
+        states = []
+        for number, row in enumerate(weights):
+            used = row > 0
+            if used.sum() < 4:
+                states.append(not_identified(f"{used.sum()} training rows"))
+                continue
+            centres = {name: float(values[used].mean()) for name, values in logs.items()}
+            targets = {name: values - centres[name] for name, values in logs.items()}
+            before = warm[number].get("process") if warm else None
+            process = self._process.fit(data, used, targets, int(context.options["seed"]), before)
+            states.append(fitted_state(process) | {"centres": centres, "process": process})
+        return states
+
+    def predict(self, state: State, data: Data, context: Context) -> list[Prediction]:
+        """See `Model.predict`."""
+        if "process" not in state:
+            return [nothing(data, state["reason"])]
+        means, known = self._process.predict(state["process"], data)
+        time, energy = (np.exp(state["centres"][name] + means[name]) for name in ("time", "energy"))
+        return [
+            Prediction(time, energy, known, None if known.all() else "a category that was not trained on")
+        ]
+
+
+def fitted_state(process: dict) -> State:
+    """The common part of a state: a process has no parameter with a physical meaning."""
+    hyper = {name: one["hyper"] for name, one in process["targets"].items()}
+    return {
+        "identified": True,
+        "reason": None,
+        "parameters": {},
+        "diagnostics": {"log_hyper_parameters": hyper},
+    }
