@@ -232,6 +232,11 @@ def _run_folder(folder: Path, run: dict, traces: bool) -> None:
         "code_digest": "0" * 64,
     }
     record |= {"started_utc": "2026-01-01T00:00:00Z", "ended_utc": "2026-01-01T00:01:00Z"}
+    device = {"index": 0, "uuid": "made-up", "name": "made-up", "kind": run["energy_source"], "role": "job"}
+    record |= {"training": {"world_size": run["device_count"]}}
+    record["nodes"] = [
+        {"node": 0, "host": "host-a", "meta": {"devices": [device]}, "events": [], "ranks": []}
+    ]
     record["reason"] = HOSTILE if run["status"] == "oom" else None
     _json(folder / "run.json", record)
     if traces and run["status"] == "ok":

@@ -1,12 +1,12 @@
 """What stands behind the drawings: held-out points, power traces, scaling, and the markup itself."""
 
+import shutil
 from statistics import mean
 
-import fabricated_campaign
 import pytest
 from jouleline.report import canvas, heldout, labels, scaling, trace
 from jouleline.schemas import write_table
-from jouleline.schemas.samples import SAMPLES
+from jouleline.schemas.samples import MARKERS, SAMPLES
 
 
 def test_a_run_held_out_by_several_folds_is_one_point(estimated):
@@ -49,11 +49,24 @@ def test_a_counter_reset_is_a_gap_and_not_a_negative_power(estimated, tmp_path):
         {"node": 0, "device": 0, "lane": 0, "t_us": 20_000 * i, "energy_mj": mj}
         for i, mj in enumerate(energy)
     ]
-    write_table(SAMPLES, rows, tmp_path / "samples.parquet")
-    fabricated_campaign.write_table(fabricated_campaign.MARKERS, [], tmp_path / "markers.parquet")
-    ((_, _, powers),) = trace.read(run, tmp_path).lines
+    read = _trace_of(estimated, run, rows, tmp_path)
+    ((_, _, powers),) = read.lines
     assert any(power != power for power in powers)
     assert all(power == pytest.approx(100) for power in powers if power == power)
+
+
+def test_without_a_counter_the_sampled_power_is_shown_and_called_so(estimated, tmp_path):
+    rows = [{"node": 0, "device": 0, "lane": 0, "t_us": 20_000 * i, "power_mw": 70_000} for i in range(100)]
+    read = _trace_of(estimated, estimated.runs[0], rows, tmp_path)
+    assert read.method == "sampled power"
+    assert set(read.lines[0][2]) == {70.0}
+
+
+def _trace_of(loaded, run, samples, folder):
+    shutil.copy(loaded.runs_dir / run["run_id"] / "run.json", folder)
+    write_table(SAMPLES, samples, folder / "samples.parquet")
+    write_table(MARKERS, [], folder / "markers.parquet")
+    return trace.read(run, folder)
 
 
 def test_a_run_without_samples_has_no_trace(estimated, tmp_path):

@@ -5,19 +5,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from jouleline.errors import UserError
+
 BIN_S = 0.25  # an energy counter that moves every 20 to 100 ms needs bins well above that
 _MOST_BINS = 400
-_FAST_LANE = 0
-_START, _END = 1, 2
 REGIONS = ("warmup", "window", "evaluation")
 
 
 @dataclass(frozen=True)
 class Trace:
-    """Power of the devices of one node over time, and the spans of its regions.
+    """Power of the job's devices on one node over time, and the spans of its regions.
 
-    `lines`: (device name, times [s], powers [W]); `spans`: region name -> (start, end) in s. Time 0 is the first span.
-    `method` says what the power is made of; `node` is the node shown.
+    `lines`: (device name, times [s], powers [W]); `spans`: region -> (start, end) in s. Time 0 is the first span.
+    `method` says what the power is made of; `devices` is the number of metered devices on all nodes together.
     """
 
     run: Mapping[str, Any]
@@ -25,83 +25,62 @@ class Trace:
     spans: dict[str, tuple[float, float]]
     method: str
     node: int
+    devices: int
 
 
 def read(run: Mapping[str, Any], folder: Path) -> Trace | None:
-    """The trace of a run from the samples and markers in its folder; None where there is none to draw."""
-    samples = _read(folder / "samples.parquet", ["node", "device", "lane", "t_us", "energy_mj", "power_mw"])
-    markers = _read(folder / "markers.parquet", ["node", "rank", "kind", "t_ns", "id", "name"])
-    if samples is None or markers is None or not len(samples["t_us"]):
+    """The trace of a run's first node; None where the run left nothing that could be drawn."""
+    from jouleline.energy.load import load_run
+
+    try:
+        measurement = load_run(folder)
+    except UserError:
         return None
-    node = int(samples["node"].min())
-    spans = _spans(markers, node)
-    here = (samples["node"] == node) & (samples["lane"] == _FAST_LANE)
-    if not here.any():
+    jobs = [[s for s in node.devices if s.info.get("role") == "job"] for node in measurement.nodes]
+    if not jobs or not jobs[0]:
         return None
-    origin = min(start for start, _ in spans.values()) if spans else samples["t_us"][here].min() / 1e6
+    node = measurement.nodes[0]
     lines, methods = [], set()
-    for device in sorted(set(samples["device"][here].tolist())):
-        chosen = here & (samples["device"] == device)
-        times, powers, method = _power(samples, chosen)
+    for series in jobs[0]:
+        times, powers, method = _power(series.fast)
         if len(times) > 1:
-            lines.append((f"device {device}", (times - origin).tolist(), powers.tolist()))
+            lines.append((f"device {series.info.get('index')}", times, powers))
             methods.add(method)
     if not lines:
         return None
-    shifted = {name: (start - origin, end - origin) for name, (start, end) in spans.items()}
-    return Trace(run, lines, shifted, " and ".join(sorted(methods)), node)
+    spans = _spans(node.ranks)
+    origin = min(start for start, _ in spans.values()) if spans else min(times[0] for _, times, _ in lines)
+    lines = [(name, (times - origin).tolist(), powers.tolist()) for name, times, powers in lines]
+    spans = {name: (start - origin, end - origin) for name, (start, end) in spans.items()}
+    return Trace(run, lines, spans, " and ".join(sorted(methods)), node.number, sum(map(len, jobs)))
 
 
-def _read(path: Path, names: list[str]):
-    """Columns as numpy arrays (null is NaN), or None where the file is missing or not whole."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    try:
-        table = pq.read_table(path, columns=names)
-    except (OSError, pa.ArrowInvalid):
-        return None
-    if set(names) - set(table.column_names):
-        return None
-    return {name: table[name].to_numpy() for name in names}
-
-
-def _spans(markers, node: int) -> dict[str, tuple[float, float]]:
-    """Regions of the lowest rank of the node, in s of its monotonic clock; the first of each name."""
-    here = markers["node"] == node
-    if not here.any():
-        return {}
-    here &= markers["rank"] == markers["rank"][here].min()
-    rows = list(zip(*(markers[key][here].tolist() for key in ("kind", "id", "t_ns", "name")), strict=True))
-    ends = {identity: t for kind, identity, t, _ in rows if kind == _END}
+def _spans(ranks) -> dict[str, tuple[float, float]]:
+    """Regions of the node's first rank, in s of its monotonic clock; the first of each name that was ended."""
     spans: dict[str, tuple[float, float]] = {}
-    for kind, identity, t, name in rows:
-        if kind == _START and name in REGIONS and identity in ends:
-            spans.setdefault(name, (t / 1e9, ends[identity] / 1e9))
+    for rank in ranks[:1]:
+        for name, start, end in zip(rank.name, rank.start_us, rank.end_us, strict=True):
+            if name in REGIONS and end == end:
+                spans.setdefault(name, (float(start) / 1e6, float(end) / 1e6))
     return spans
 
 
-def _power(samples, chosen):
+def _power(fast):
     """(times s, powers W, method): slope of the energy counter in bins; without a counter, the sampled power."""
     import numpy as np
 
-    t = samples["t_us"][chosen].astype(float) / 1e6
-    order = np.argsort(t, kind="stable")
-    t = t[order]
-    energy = samples["energy_mj"][chosen].astype(float)[order] / 1e3
-    power = samples["power_mw"][chosen].astype(float)[order] / 1e3
-    good = np.isfinite(energy)
+    good = np.isfinite(fast["energy_mj"])
     if good.sum() > 2:
-        t, energy = t[good], energy[good]
+        t, energy = fast["t_us"][good] / 1e6, fast["energy_mj"][good] / 1e3
         width = max(BIN_S, (t[-1] - t[0]) / _MOST_BINS)
-        edges = np.unique(np.concatenate([np.searchsorted(t, np.arange(t[0], t[-1], width)), [len(t) - 1]]))
+        edges = np.searchsorted(t, np.arange(t[0], t[-1], width))
+        edges = np.unique(np.concatenate([edges, [len(t) - 1]]))
         t, energy = t[edges], energy[edges]
-        keep = np.diff(t) > 0
-        slopes = np.diff(energy)[keep] / np.diff(t)[keep]
+        slopes = np.diff(energy) / np.diff(t)
         # A counter that was reset runs backwards: a gap in the line, not a negative power.
         slopes[slopes < 0] = np.nan
-        return (t[:-1] + np.diff(t) / 2)[keep], slopes, f"slope of the energy counter in {width:.2g} s bins"
-    good = np.isfinite(power)
-    t, power = t[good], power[good]
-    stride = max(1, len(t) // _MOST_BINS)
+        return t[:-1] + np.diff(t) / 2, slopes, f"slope of the energy counter in {width:.2g} s bins"
+    good = np.isfinite(fast["power_mw"])
+    stride = max(1, int(good.sum()) // _MOST_BINS)
+    t, power = fast["t_us"][good] / 1e6, fast["power_mw"][good] / 1e3
     return t[::stride], power[::stride], "sampled power"

@@ -42,7 +42,7 @@ def _regions(axes, trace: Trace) -> None:
 
 
 def _levels(axes, trace: Trace, idle_w: float | None, mean_w: float | None) -> None:
-    devices = len(trace.lines)
+    devices = trace.devices  # the table has the power of all of them together, a line has one
     right = axes.get_xlim()[1]
     if known(idle_w):
         axes.axhline(idle_w / devices, color=MUTED, linestyle=":", linewidth=1.2)
