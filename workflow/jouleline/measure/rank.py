@@ -11,6 +11,7 @@ from typing import Any, TextIO
 import torch
 import torch.distributed as dist
 
+from jouleline.errors import UserError
 from jouleline.files import write_json
 from jouleline.measure.data import read_dataset
 from jouleline.measure.failures import RunFailure, is_out_of_memory
@@ -46,10 +47,14 @@ def run_rank(job: Job, local_rank: int, progress: TextIO) -> int:
         result |= _train(job, rank, local_rank, progress, result)
         code = EXIT_OK
     except Exception as error:
-        traceback.print_exc()
         out_of_memory = is_out_of_memory(error)
-        known = isinstance(error, RunFailure)
-        text = str(error) if known else f"{type(error).__name__}: {error}"
+        if isinstance(error, RunFailure):
+            text = str(error)
+        elif isinstance(error, UserError):
+            text = f"bad_input: {error}"
+        else:
+            traceback.print_exc()
+            text = f"{type(error).__name__}: {error}"
         result["failure"] = {
             "status": "oom" if out_of_memory else "failed",
             "reason": " ".join(text.split())[:500],

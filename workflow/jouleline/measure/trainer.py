@@ -72,7 +72,6 @@ class Trainer:
         with region("run"):
             with region("warmup"):
                 warmup_s = self.warm_up()
-            self._check_finite()
             steps = self.agree(rules.window_steps(self._recent(warmup_s), self._seconds(), self.protocol))
             self._say(f"warm-up of {len(warmup_s)} steps done, measuring {steps} steps")
             dist.barrier()
@@ -106,6 +105,7 @@ class Trainer:
                 self.train_step()
                 self._wait_for_device()
                 times_s.append(time.perf_counter() - begin)
+            self._check_finite()
             if self.agree(int(rules.warmup_is_over(times_s, self.protocol))):
                 return times_s
 
