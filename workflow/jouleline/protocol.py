@@ -39,6 +39,8 @@ PROTOCOL_DEFAULTS = {key: default for key, (default, _, _) in PROTOCOL.items()}
 
 def complete_protocol(protocol: Mapping[str, Any]) -> dict[str, Any]:
     """Fill the frozen defaults of the protocol; unknown keys and wrong types raise UserError."""
+    if not isinstance(protocol, Mapping):
+        raise UserError(f"the protocol must be an object of keys and values, not {protocol!r}")
     problems = []
     for key, value in protocol.items():
         if key not in PROTOCOL:

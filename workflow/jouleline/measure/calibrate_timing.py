@@ -1,0 +1,66 @@
+"""Timing of short operations for the calibration, and the entries it is made of."""
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from jouleline.schemas.calibration import QUANTITIES
+
+LEAST_BLOCKS, MOST_BLOCKS = 3, 100
+# sd of a normal distribution in units of its median absolute deviation.
+_MAD_TO_SD = 1.4826
+
+
+def entry(quantity: str, value: float | None, method: str, **more: Any) -> dict[str, Any]:
+    """One row of the calibration table without the device; precision, size, u_rel and n are None unless given."""
+    unit = QUANTITIES[quantity][0]
+    blank = {"precision": None, "size": None, "u_rel": None, "n": None}
+    return {"quantity": quantity, "value": value, "unit": unit, "method": method} | blank | more
+
+
+def from_times(quantity: str, amount: float, times_s: np.ndarray, method: str, **more: Any) -> dict[str, Any]:
+    """The entry of `amount` per second, or of the time itself where `amount` is 0, from repeated times."""
+    middle = float(np.median(times_s))
+    spread = float(_MAD_TO_SD * np.median(np.abs(times_s - middle)) / middle)
+    value = amount / middle if amount else middle
+    return entry(quantity, value, method, u_rel=spread, n=len(times_s), **more)
+
+
+def repeat(run: Callable[[], Any], wait: Callable[[], Any], seconds: float) -> np.ndarray:
+    """Seconds per call of `run`, one value per block of calls; `wait` ends a block (device synchronize).
+
+    Takes about `seconds`: at least LEAST_BLOCKS blocks, each long against the clock and the wait.
+    """
+    once = max(float(blocks(run, wait, 1, 1)[0]), 1e-7)
+    calls = max(int(seconds / 20 / once), 1)
+    times_s = blocks(run, wait, LEAST_BLOCKS, calls)
+    more = int(seconds / (calls * np.median(times_s))) - LEAST_BLOCKS
+    return np.append(times_s, blocks(run, wait, min(more, MOST_BLOCKS), calls)) if more > 0 else times_s
+
+
+def blocks(run: Callable[[], Any], wait: Callable[[], Any], count: int, calls: int) -> np.ndarray:
+    """Seconds per call of `run` in each of `count` blocks of `calls` calls; one call before is not timed."""
+    run()
+    wait()
+    times = []
+    for _ in range(count):
+        begin = time.perf_counter()
+        for _ in range(calls):
+            run()
+        wait()
+        times.append((time.perf_counter() - begin) / calls)
+    return np.array(times)
+
+
+def keep_busy(run: Callable[[], Any], wait: Callable[[], Any], seconds: float) -> None:
+    """Call `run` for `seconds`; the queue of the device never grows beyond some milliseconds."""
+    until = time.perf_counter() + seconds
+    calls = 1
+    while (begin := time.perf_counter()) < until:
+        for _ in range(calls):
+            run()
+        wait()
+        if time.perf_counter() - begin < 5e-3:
+            calls *= 2
