@@ -10,9 +10,11 @@ sys.path.insert(0, str(ROOT / "workflow"))
 from snakemake.exceptions import WorkflowError
 
 from jouleline import config as campaigns
-from jouleline import grid, provenance
+from jouleline import grid, provenance, slurm_compat
 from jouleline.errors import UserError
 from jouleline.files import canonical_json, write_json
+
+slurm_compat.apply()
 
 # Jobs run with the interpreter of this environment, wherever it was activated (a container brings its own), and
 # with the library of this checkout, whose code digests are recorded.

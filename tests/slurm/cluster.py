@@ -76,6 +76,8 @@ class Cluster:
         self.start("slurmctld")
         for node in self.settings.node_names:
             self.boot(node)
+        for node in self.nodes_in_state("down,drain"):
+            self.run("scontrol", "update", f"nodename={node}", "state=resume")
         self.wait_for(
             lambda: len(self.nodes_in_state("idle,mixed,allocated")) == self.settings.nodes, "idle nodes", 30
         )
@@ -116,9 +118,13 @@ class Cluster:
         self.wait_for(lambda: not self.running(daemon), f"the end of {daemon}", 30)
 
     def crash(self, node: str) -> None:
-        """A node's sudden death: slurmd, its step daemons and every process of its jobs."""
+        """A node's sudden death: slurmd, its step daemons and every process of its jobs.
+
+        slurmctld would notice after SlurmdTimeout and some rounds of pings; it is told at once.
+        """
         self._inside(["sh", "-c", f"kill -KILL $(cat {self._pid_file(node)})"])
         self.wait_for(lambda: not self.running(node), f"the end of {node}", 10)
+        self.run("scontrol", "update", f"nodename={node}", "state=down", "reason=crashed")
 
     def boot(self, node: str) -> None:
         """Boot a node that is not running."""

@@ -33,7 +33,5 @@ def slurm(slurm_session: Cluster) -> Iterator[Cluster]:
     """The session's cluster with every daemon up, every node booted and no job in its queue."""
     slurm_session.up()
     yield slurm_session
-    slurm_session.up()
+    slurm_session.start("slurmctld")
     slurm_session.run("scancel", "--user", str(os.getuid()), check=False)
-    for node in slurm_session.settings.node_names:
-        slurm_session.run("scontrol", "update", f"nodename={node}", "state=resume", check=False)

@@ -1,0 +1,65 @@
+"""Snakemake as a user starts it, against the test cluster: started, watched, killed, and asked what it said."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from tests.slurm.cluster import Cluster
+
+SNAPPY = ["--latency-wait", "5", "--slurm-init-seconds-before-status-checks", "2"]
+
+
+class Campaign:
+    """One snakemake process in a folder. Its words are in `log`."""
+
+    def __init__(self, cluster: Cluster, folder: Path, *arguments: str):
+        self.cluster = cluster
+        self.folder = folder
+        self.log = folder / "snakemake.out"
+        binaries = Path(sys.executable).parent
+        environment = os.environ | {"PATH": f"{cluster.state}/bin:{binaries}:{os.environ['PATH']}"}
+        with open(self.log, "wb") as log:
+            self.process = subprocess.Popen(
+                [str(binaries / "snakemake"), *arguments],
+                cwd=folder,
+                env=environment,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+
+    def said(self) -> str:
+        return self.log.read_text(errors="replace")
+
+    def wait(self, timeout_s: float) -> int:
+        """Exit status. A process that does not end is killed, and that is an error with its last words."""
+        try:
+            return self.process.wait(timeout_s)
+        except subprocess.TimeoutExpired:
+            self.kill()
+            raise AssertionError(f"snakemake hangs; its last words:\n{self.said()[-4000:]}") from None
+
+    def kill(self) -> None:
+        """End the controller as a power cut would."""
+        if self.process.poll() is None:
+            os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
+
+    def until(self, condition: Callable[[], object], what: str, timeout_s: float = 60) -> None:
+        deadline = time.monotonic() + timeout_s
+        while not condition():
+            if self.process.poll() is not None:
+                raise AssertionError(f"snakemake ended before {what}:\n{self.said()[-4000:]}")
+            if time.monotonic() > deadline:
+                raise AssertionError(f"no {what} within {timeout_s} s:\n{self.said()[-4000:]}")
+            time.sleep(0.1)
+
+    def __enter__(self) -> "Campaign":
+        return self
+
+    def __exit__(self, *_) -> None:
+        self.kill()
