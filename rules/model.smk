@@ -89,14 +89,23 @@ rule enforce_gates:
         "python scripts/enforce_gates.py --validation {input.validation} > {log} 2>&1"
 
 
-# The newest fitted model plans; where there is none, the roofline with the device's spec sheet.
+# The newest fitted model plans; where there is none, the device's data sheet.
 rule plan_campaign:
+    input:
+        grid=rules.write_grid.output.grid,
     output:
         table=f"{RESULTS}/plan.csv",
     log:
         f"{RESULTS}/logs/plan_campaign.log",
+    params:
+        protocol=CAMPAIGN.protocol_key,
+        plan=canonical_json(SETTINGS["plan"]),
+        headline=ANALYSIS["headline"],
+        left=provenance.digest_of(
+            sorted(run.run_id for run in ALL_RUNS if not Path(run_file(run.run_id)).exists())
+        ),
     shell:
-        "python scripts/plan_campaign.py --out {output.table} > {log} 2>&1"
+        "python scripts/plan_campaign.py --grid {input.grid} --protocol {params.protocol:q} --plan {params.plan:q} --headline {params.headline} --out {output.table} 2>&1 | tee {log}"
 
 
 rule predict_rows:

@@ -82,3 +82,10 @@ def test_a_broken_file_names_its_line(tmp_path):
 def test_the_manual_shows_every_key_as_it_is_checked():
     text = manual.MANUAL.read_text()
     assert manual.filled(text) == text, "run `python -m jouleline.manual`"
+
+
+def test_numbers_that_the_command_line_hands_over_as_text_are_read():
+    campaign = load(protocol={"window_s": "7.5", "device": "cpu"}, plan={"max_kwh": "2"}, partial="true")
+    assert campaign.protocol["window_s"] == 7.5 and campaign.protocol["device"] == "cpu"
+    assert campaign.settings["plan"]["max_kwh"] == 2 and campaign.settings["partial"] is True
+    assert "plan.max_kwh: must be number or null" in refused(plan={"max_kwh": "much"})

@@ -109,6 +109,9 @@ def load(config: Mapping[str, Any], root: Path) -> Campaign:
         raise UserError(
             f"campaign {name!r} has no file {path.relative_to(root)} and no grid is given; known are {known}"
         )
+    given = _from_text(given, _schema())
+    if "protocol" in given and isinstance(given["protocol"], Mapping):
+        given["protocol"] = {key: _protocol_value(key, value) for key, value in given["protocol"].items()}
     problems = schema_problems(given)
     if problems:
         raise UserError(
@@ -143,6 +146,34 @@ def merge(low: Mapping[str, Any], high: Mapping[str, Any]) -> dict[str, Any]:
         both = isinstance(value, Mapping) and isinstance(low.get(key), Mapping) and key != "grid"
         merged[key] = merge(low[key], value) if both else value
     return merged
+
+
+def _schema() -> dict[str, Any]:
+    return json.loads(SCHEMA_FILE.read_text(encoding="utf-8"))
+
+
+def _from_text(value: Any, schema: Mapping[str, Any]) -> Any:
+    """Numbers and truth values that came as text: `--config 'plan={max_kwh: 2}'` hands all nested values so."""
+    if isinstance(value, Mapping):
+        parts = schema.get("properties", {})
+        return {key: _from_text(part, parts.get(key, {})) for key, part in value.items()}
+    kinds = schema.get("type", [])
+    wanted = {kinds} if isinstance(kinds, str) else set(kinds)
+    if isinstance(value, str) and "string" not in wanted and wanted & {"number", "integer", "boolean"}:
+        return _read_scalar(value)
+    return value
+
+
+def _protocol_value(key: str, value: Any) -> Any:
+    default = PROTOCOL_DEFAULTS.get(key, "")
+    return _read_scalar(value) if isinstance(value, str) and not isinstance(default, str) else value
+
+
+def _read_scalar(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError:
+        return text
 
 
 def schema_problems(config: Mapping[str, Any]) -> list[str]:

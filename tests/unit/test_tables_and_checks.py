@@ -1,0 +1,155 @@
+"""From records and regions to the runs table, and what the checks make of it."""
+
+import copy
+import json
+
+import pytest
+from jouleline import checks, grid, tables
+from jouleline.errors import UserError
+from jouleline.files import write_json
+from jouleline.protocol import complete_protocol
+from jouleline.schemas import read_table, to_arrow, write_table
+from jouleline.schemas.checks import CHECKS
+from jouleline.schemas.energy import REGIONS
+from jouleline.schemas.runs import RUNS
+
+ROW = {"layers": 2, "hidden": 64, "heads": 2, "intermediate": 256, "seq_len": 32, "micro_batch": 4}
+RUN = grid.expand({"rows": [{**ROW, "gpus_per_node": 2, "zero_stage": 1}]}, "cpu", 2)[0]
+PROTOCOL = complete_protocol({})
+TRAINING = {
+    **{
+        "steps": 40,
+        "time_s": 4.0,
+        "samples": 40 * 8,
+        "tokens": 40 * 8 * 32,
+        "loss_first": 0.7,
+        "loss_last": 0.5,
+    },
+    **{"accuracy": 0.8, "num_labels": 7},
+}
+RECORD = {
+    **{"schema": 1, "run_id": RUN.run_id, "row": RUN.row, "status": "ok", "reason": None},
+    "environment": {"host": "n1", "device": "Test CPU"},
+    "training": TRAINING,
+}
+WINDOW = dict.fromkeys(REGIONS.names) | {
+    **{"run_id": RUN.run_id, "region": "window", "time_s": 4.001, "energy_j": 100.0, "energy_source": "rapl"},
+    **{"energy_edge_u_j": 0.3, "energy_gap_u_j": 0.4, "idle_power_w": 5.0, "mean_power_w": 25.0},
+    **{"covered_fraction": 1.0, "longest_gap_s": 0.03, "verdict": "valid", "reasons": ""},
+}
+
+
+@pytest.fixture
+def campaign(tmp_path):
+    """A folder with the expanded grid of one run, and what to write its record with."""
+    grid.write([RUN], "test", tmp_path / "grid.json")
+    return tmp_path
+
+
+def collect(folder, record=RECORD, regions=(WINDOW,), name="run.json"):
+    write_json(folder / "runs" / RUN.run_id / name, record)
+    return tables.collect(json.loads((folder / "grid.json").read_text()), regions, folder / "runs")
+
+
+def test_a_run_becomes_a_row_of_every_column(campaign):
+    (row,) = collect(campaign)
+    assert set(row) <= set(RUNS.names)
+    assert (row["device_count"], row["data_parallel"], row["num_labels"]) == (2, 2, 7)
+    assert row["energy_j"] == 100.0 and row["energy_edge_u_j"] == pytest.approx(0.5)
+    assert row["verdict"] == "valid" and row["family"].startswith("bert-L2")
+    write_table(RUNS, [row], campaign / "runs.parquet")
+    assert read_table(RUNS, campaign / "runs.parquet")[0]["tokens"] == 40 * 8 * 32
+    field = to_arrow(RUNS, [row]).schema.field("energy_j")
+    assert field.metadata[b"unit"] == b"J" and field.metadata[b"description"]
+
+
+def test_a_failed_run_is_listed_with_its_reason_and_null_numbers(campaign):
+    record = {**RECORD, "status": "failed", "reason": "rank_killed", "training": None}
+    (row,) = collect(campaign, record, (), "run.failed.json")
+    assert (row["status"], row["verdict"], row["reasons"]) == ("failed", "invalid", "rank_killed")
+    assert row.get("energy_j") is None and row["time_s"] is None
+
+
+def test_a_run_without_a_window_is_invalid_and_one_never_tried_is_not_listed(campaign):
+    (row,) = collect(campaign, regions=())
+    assert row["verdict"] == "invalid" and row["reasons"] == "no_measured_window"
+    (campaign / "runs" / RUN.run_id / "run.json").unlink()
+    assert tables.collect(json.loads((campaign / "grid.json").read_text()), (), campaign / "runs") == []
+
+
+def test_a_run_of_another_row_is_refused(campaign):
+    other = {**RECORD, "row": {**RUN.row, "layers": 3}}
+    with pytest.raises(UserError, match="differs in layers.*delete its folder"):
+        collect(campaign, other)
+
+
+def test_a_record_older_than_a_column_is_taken(campaign):
+    old = {name: value for name, value in RUN.row.items() if name != "lora_targets"}
+    assert len(collect(campaign, {**RECORD, "row": old})) == 1
+
+
+def found(campaign, training=(), window=(), protocol=PROTOCOL):
+    record = copy.deepcopy(RECORD)
+    record["training"] |= dict(training)
+    regions = [WINDOW | dict(window)]
+    rows = checks.check_runs(collect(campaign, record, regions), regions, protocol)
+    to_arrow(CHECKS, rows)
+    return {row["name"]: row for row in rows}, checks.excluded(rows)
+
+
+def test_a_good_run_passes_every_check_that_can_be_decided(campaign):
+    results, excluded = found(campaign)
+    assert not [name for name, row in results.items() if row["passed"] is False]
+    assert {name for name, row in results.items() if row["passed"] is None} == {
+        "slurm_agrees",
+        "replicates_agree",
+    }
+    assert excluded == {}
+
+
+@pytest.mark.parametrize(
+    ("name", "training", "window"),
+    [
+        ("energy_known", {}, {"energy_j": None, "verdict": "invalid", "reasons": "counter_reset"}),
+        ("energy_known", {}, {"verdict": "invalid", "reasons": "gap"}),
+        ("clocks_agree", {"time_s": 5.0}, {}),
+        ("work_as_asked", {"samples": 40 * 4, "tokens": 40 * 4 * 32}, {}),
+        ("work_as_asked", {"tokens": 40 * 8 * 31}, {}),
+        ("loss_finite", {"loss_last": None}, {}),
+        ("compute_plausible", {"time_s": 4e-9}, {"time_s": 4e-9}),
+    ],
+)
+def test_an_error_keeps_the_run_out_of_the_fit(campaign, name, training, window):
+    results, excluded = found(campaign, training, window)
+    assert results[name]["passed"] is False and results[name]["severity"] == "error"
+    assert name in excluded[RUN.run_id]
+
+
+@pytest.mark.parametrize(
+    ("name", "training", "window"),
+    [
+        ("energy_measured", {}, {"energy_source": "estimate"}),
+        ("energy_undegraded", {}, {"verdict": "degraded", "reasons": "alias_risk"}),
+        ("window_long_enough", {"time_s": 1.0}, {"time_s": 1.0}),
+        ("window_covered", {}, {"covered_fraction": 0.5}),
+        ("edges_small", {}, {"energy_edge_u_j": 9.0}),
+        ("power_above_idle", {}, {"mean_power_w": 3.0}),
+    ],
+)
+def test_a_warning_is_told_and_the_run_is_kept(campaign, name, training, window):
+    results, excluded = found(campaign, training, window)
+    assert results[name]["passed"] is False and results[name]["severity"] == "warning"
+    assert excluded == {}
+
+
+def test_replicates_that_differ_are_pointed_out(campaign):
+    (row,) = collect(campaign)
+    twin = {**row, "run_id": row["run_id"].replace("-r1", "-r2"), "energy_j": 150.0}
+    results = checks.check_runs([row, twin], [WINDOW, WINDOW | {"run_id": twin["run_id"]}], PROTOCOL)
+    assert [r["passed"] for r in results if r["name"] == "replicates_agree"] == [False, False]
+
+
+def test_slurms_own_figure_is_compared(campaign):
+    record = {**RECORD, "slurm_energy": {"energy_j": 50.0}}
+    rows = checks.check_runs(collect(campaign, record), [WINDOW], PROTOCOL)
+    assert next(r for r in rows if r["name"] == "slurm_agrees")["passed"] is False

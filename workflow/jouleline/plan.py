@@ -1,0 +1,200 @@
+"""What a campaign would cost before anything runs: device hours, energy, price and CO2 of every row, with a total.
+
+The newest fitted model predicts; where there is none, the data sheet of the device bounds. Where there is neither,
+the figure is unknown and says so.
+"""
+
+import csv
+import io
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from jouleline import architecture
+from jouleline.errors import UserError
+from jouleline.files import read_json
+from jouleline.model.configurations import predict_table
+from jouleline.model.machine import Machines
+
+J_PER_KWH = 3.6e6
+# A job's time beside its window (start-up, idle baselines, warm-up), where no finished run tells it.
+OVERHEAD_S = 30.0
+# Shares of the data sheet's peak FLOP/s and of its power limit that training is taken to reach: low, middle, high.
+PEAK_SHARE = (0.10, 0.35, 0.70)
+POWER_SHARE = (0.4, 0.7, 1.0)
+
+COLUMNS = (
+    *("run_id", "device_count", "source", "job_time_s", "job_time_lo95_s", "job_time_hi95_s"),
+    *("device_hours", "energy_kwh", "energy_lo95_kwh", "energy_hi95_kwh", "cost", "co2_kg"),
+)
+
+Row = dict[str, Any]
+
+
+def newest_model(results: Path, campaign: str, headline: str, device: str | None) -> tuple[str, Any] | None:
+    """(path, fit) of the model to plan with: the campaign's own, else the newest of another one on `device`."""
+    own = results / campaign / "fit" / headline / "all.json"
+    others = sorted(results.glob(f"*/fit/{headline}/all.json"), key=lambda p: p.stat().st_mtime, reverse=True)
+    for path in [own, *(p for p in others if p != own)]:
+        if not path.exists():
+            continue
+        fit = read_json(path)
+        fold = fit["folds"][0] if fit.get("folds") else {"identified": False}
+        if not fold["identified"]:
+            continue
+        names = fold["domain"]["categories"]["device"]
+        if path == own or (device and any(device.lower() in name.lower() for name in names)):
+            return str(path), fit
+    return None
+
+
+def estimate(
+    rows: list[Row],
+    protocol: Mapping[str, Any],
+    plan: Mapping[str, Any],
+    model: tuple[str, Any] | None,
+    overhead_s: float,
+) -> list[Row]:
+    """One row of the plan for each complete grid row (with its run_id); null where nothing is known.
+
+    The job is taken to hold its predicted power from start to end, which is on the dear side.
+    """
+    if not rows:
+        return []
+    steps = _by_model(rows, *model) if model else _by_data_sheet(rows, plan["device"])
+    return [_line(row, step, protocol, plan, overhead_s) for row, step in zip(rows, steps, strict=True)]
+
+
+def _by_model(rows: list[Row], path: str, fit: Mapping[str, Any]) -> list[Row]:
+    names = [name for name in rows[0] if name != "run_id" and any(row[name] is not None for row in rows)]
+    raw = {name: np.array([row[name] for row in rows], dtype=object) for name in names}
+    table = predict_table(fit, raw, "the grid")
+    found = []
+    for i in range(len(rows)):
+        time_s = [float(table[f"{key}_s"][i]) for key in ("time_lo95", "predicted_time", "time_hi95")]
+        energy_j = [float(table[f"{key}_j"][i]) for key in ("energy_lo95", "predicted_energy", "energy_hi95")]
+        power = [e / t for e, t in zip(energy_j, [time_s[1]] * 3, strict=True)]
+        found.append({"source": path, "step_s": _known(time_s), "power_w": _known(power)})
+    return found
+
+
+def _by_data_sheet(rows: list[Row], device: str | None) -> list[Row]:
+    machines = Machines()
+    found = []
+    for row in rows:
+        peak = machines.get(device.upper(), "peak_flops", row["precision"]) if device else None
+        power = machines.get(device.upper(), "power_limit_w") if device else None
+        if peak is None or power is None:
+            found.append({"source": "unknown", "step_s": [None] * 3, "power_w": [None] * 3})
+            continue
+        flop = float(architecture.proxies({**row, **_counts(row)})["compute_flop"])
+        step_s = [flop / (peak * share) for share in reversed(PEAK_SHARE)]
+        watts = [power * share * _counts(row)["device_count"] for share in POWER_SHARE]
+        found.append({"source": f"data sheet of {device}", "step_s": step_s, "power_w": watts})
+    return found
+
+
+def _counts(row: Row) -> dict[str, int]:
+    devices = row["nodes"] * row["gpus_per_node"]
+    return {"device_count": devices, "data_parallel": devices // row["tensor_parallel"]}
+
+
+def _known(values: list[float]) -> list[float | None]:
+    return [value if math.isfinite(value) else None for value in values]
+
+
+def _line(
+    row: Row, step: Row, protocol: Mapping[str, Any], plan: Mapping[str, Any], overhead_s: float
+) -> Row:
+    def job_s(step_s: float | None) -> float | None:
+        if step_s is None:
+            return None
+        warmup_s = protocol["warmup_steps"] * 2 * step_s
+        return max(protocol["window_s"], protocol["window_steps"] * step_s) + warmup_s + overhead_s
+
+    low, middle, high = map(job_s, step["step_s"])
+    kwh = [_times(t, p) for t, p in zip((low, middle, high), step["power_w"], strict=True)]
+    devices = _counts(row)["device_count"]
+    billed = _times(kwh[1], plan["pue"], unit=1)
+    return dict(
+        zip(
+            COLUMNS,
+            (
+                *(row["run_id"], devices, step["source"], middle, low, high),
+                *(_times(middle, devices, unit=3600), kwh[1], kwh[0], kwh[2]),
+                *(
+                    _times(billed, plan["price_per_kwh"], unit=1),
+                    _times(billed, plan["grid_gco2_per_kwh"], unit=1000),
+                ),
+            ),
+            strict=True,
+        )
+    )
+
+
+def _times(a: float | None, b: float | None, unit: float = J_PER_KWH) -> float | None:
+    return None if a is None or b is None else a * b / unit
+
+
+def totals(lines: list[Row]) -> Row:
+    """Sums over the lines; null where a line is not known. Intervals are summed end to end, on the safe side."""
+    names = [name for name in COLUMNS if name not in ("run_id", "device_count", "source")]
+    sums = {name: [line[name] for line in lines] for name in names}
+    return {
+        name: None if any(v is None for v in values) else math.fsum(values) for name, values in sums.items()
+    }
+
+
+def require_budget(total: Row, plan: Mapping[str, Any]) -> None:
+    """Raise UserError where the total exceeds `max_gpu_hours` or `max_kwh`, or is unknown beside such a limit."""
+    for key, name, unit in (
+        ("max_gpu_hours", "device_hours", "device hours"),
+        ("max_kwh", "energy_kwh", "kWh"),
+    ):
+        limit, value = plan[key], total[name]
+        if limit is None:
+            continue
+        if value is None:
+            raise UserError(
+                f"plan.{key} is {limit:g}, but the {unit} are not known; name plan.device or fit a model", 1
+            )
+        if value > limit:
+            raise UserError(
+                f"the campaign needs {value:.3g} {unit}, plan.{key} allows {limit:g}; cut rows or raise it", 1
+            )
+
+
+def as_csv(lines: list[Row]) -> str:
+    """The plan as CSV; null is an empty cell."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(lines)
+    return text.getvalue()
+
+
+def as_text(lines: list[Row], total: Row, currency: str, most: int = 20) -> str:
+    """The plan for a terminal: its first lines and the total."""
+    shown = [f"{'run':<72} {'devices':>7} {'job s':>8} {'dev h':>8} {'kWh':>9}"]
+    for line in lines[:most]:
+        figures = (
+            f"{_show(line['job_time_s'], 8)} {_show(line['device_hours'], 8)} {_show(line['energy_kwh'], 9)}"
+        )
+        shown.append(f"{line['run_id'][:72]:<72} {line['device_count']:>7} {figures}")
+    if len(lines) > most:
+        shown.append(f"... and {len(lines) - most} more")
+    interval = f"{_show(total['energy_lo95_kwh'])} to {_show(total['energy_hi95_kwh'])}"
+    shown.append(
+        f"{len(lines)} runs to measure: {_show(total['device_hours'])} device hours, "
+        f"{_show(total['energy_kwh'])} kWh ({interval}), "
+        f"{_show(total['cost'])} {currency}, {_show(total['co2_kg'])} kg CO2e"
+    )
+    shown += sorted({f"predicted by: {line['source']}" for line in lines})
+    return "\n".join(shown)
+
+
+def _show(value: float | None, width: int = 0) -> str:
+    return f"{'unknown' if value is None else format(value, '.3g'):>{width}}"
