@@ -53,7 +53,9 @@ rule measure_run_multinode:
         measuring=1,
         mpi="srun",
         nodes=lambda wildcards: row_of(wildcards)["nodes"],
-        tasks_per_node=1,
+        # One task a node. The executor refuses `tasks_per_node=1`, and takes `tasks` for tasks per GPU unless told.
+        tasks=lambda wildcards: row_of(wildcards)["nodes"],
+        tasks_per_gpu=0,
         gres=lambda wildcards: gres(row_of(wildcards)["gpus_per_node"]),
         mem_mb=lambda wildcards: memory_mb(row_of(wildcards)),
         runtime=lambda wildcards: runtime_min(row_of(wildcards)),
