@@ -12,7 +12,7 @@ from snakemake.exceptions import WorkflowError
 from jouleline import config as campaigns
 from jouleline import grid, provenance, slurm_compat
 from jouleline.errors import UserError
-from jouleline.files import canonical_json, write_json
+from jouleline.files import canonical_json, require_writable, write_json
 
 slurm_compat.apply()
 
@@ -26,6 +26,7 @@ os.environ.update(
 try:
     CAMPAIGN = campaigns.load(config, ROOT)
     ALL_RUNS = CAMPAIGN.runs
+    require_writable(CAMPAIGN.results)
 except UserError as error:
     raise WorkflowError(str(error)) from None
 
@@ -160,6 +161,5 @@ def options_of(kind):
 
 
 def rows_to_predict(wildcards):
-    if not SETTINGS["predict"]["rows"]:
-        raise WorkflowError("predict.rows is not given; name a CSV file: --config 'predict={rows: my.csv}'")
-    return SETTINGS["predict"]["rows"]
+    # Where the key is not given, its absence is what Snakemake reports as the missing file.
+    return SETTINGS["predict"]["rows"] or "(predict.rows is not given: name a CSV file of configurations)"

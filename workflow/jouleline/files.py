@@ -34,6 +34,16 @@ def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+def require_writable(folder: str | os.PathLike) -> None:
+    """Raise UserError unless `folder` is, or could be made, a folder that this user can write into."""
+    path = Path(folder).absolute()
+    existing = next(part for part in (path, *path.parents) if part.exists())
+    if not existing.is_dir():
+        raise UserError(f"{existing} is a file, so results cannot go to {folder}; move it, or set `results`")
+    if not os.access(existing, os.W_OK | os.X_OK):
+        raise UserError(f"{existing} cannot be written; make it writable, or set `results` to another folder")
+
+
 def write_text(path: str | os.PathLike, text: str) -> None:
     """Write `text` to `path` atomically (UTF-8)."""
     with atomic_path(path) as temporary:

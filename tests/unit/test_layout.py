@@ -1,0 +1,100 @@
+"""The house itself: which room may know which, how long a file may be, what a Snakefile may load."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+LIBRARY = ROOT / "workflow" / "jouleline"
+SCRIPTS = sorted((ROOT / "scripts").glob("*.py"))
+MODULES = sorted(LIBRARY.rglob("*.py"))
+
+# A room may import the rooms before it, itself, and nothing else.
+LAYERS = (
+    ("errors",),
+    ("files",),
+    ("protocol", "provenance", "schemas", "strategy"),
+    ("grid",),
+    ("config",),
+    ("architecture",),
+    ("measure", "energy", "model"),
+    ("tables", "checks", "plan", "slurm_energy", "slurm_compat"),
+    ("report", "manual", "cli"),
+)
+RANK = {room: rank for rank, layer in enumerate(LAYERS) for room in layer}
+# energy reads what measure wrote, and the command line of a room may use what the rooms beside it offer.
+ALLOWED = {("energy", "measure"), ("model", "checks")}
+
+
+def room(name: str) -> str:
+    parts = name.split(".")
+    return parts[1] if len(parts) > 1 else ""
+
+
+def imports(path: Path) -> set[str]:
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return found
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(LIBRARY)))
+def test_imports_point_one_way(path):
+    mine = path.relative_to(LIBRARY).with_suffix("").parts[0]
+    if mine == "__init__":
+        return
+    assert mine in RANK, f"{mine} has no place in LAYERS"
+    for name in imports(path):
+        theirs = room(name) if name.startswith("jouleline.") else ""
+        if theirs in RANK and theirs != mine and (mine, theirs) not in ALLOWED:
+            assert RANK[theirs] < RANK[mine], f"{mine} imports {name}"
+
+
+@pytest.mark.parametrize("path", [*MODULES, *SCRIPTS, *(ROOT / "rules").glob("*.smk")], ids=lambda p: p.name)
+def test_files_are_short(path):
+    assert len(path.read_text().splitlines()) <= 450
+
+
+def test_the_library_never_imports_scripts_nor_measuring_code_by_name():
+    for path in MODULES:
+        assert not any(name.startswith("scripts") for name in imports(path)), path
+    for path in (LIBRARY / "measure").rglob("*.py"):
+        names = imports(path)
+        # The digest of the measuring code follows static imports only.
+        assert (
+            not {"importlib.import_module", "importlib"} & names and "__import__" not in path.read_text()
+        ), path
+
+
+def test_every_rule_has_its_script_and_every_script_its_rule():
+    rules = "".join(path.read_text() for path in (ROOT / "rules").glob("*.smk"))
+    for path in SCRIPTS:
+        if path.stem not in ("show_headline", "__init__"):
+            assert f"scripts/{path.name}" in rules and f"rule {path.stem}" in rules, path.name
+
+
+@pytest.mark.parametrize("path", SCRIPTS, ids=lambda p: p.stem)
+def test_a_script_explains_itself_and_refuses_what_is_missing(path):
+    help_text = subprocess.run([sys.executable, path, "--help"], capture_output=True, text=True)
+    assert help_text.returncode == 0 and "usage:" in help_text.stdout
+    nothing = subprocess.run([sys.executable, path], capture_output=True, text=True)
+    assert nothing.returncode == 2 and "Traceback" not in nothing.stderr
+
+
+def test_parsing_the_snakefile_loads_nothing_heavy():
+    code = (
+        "import sys; sys.path.insert(0, 'workflow')\n"
+        "from pathlib import Path\n"
+        "from jouleline import config, grid, provenance\n"
+        "config.load({'campaign': 'demo'}, Path('.')).runs\n"
+        "heavy = {'torch', 'transformers', 'deepspeed', 'scipy', 'pandas', 'numpy', 'pyarrow', 'pynvml'}\n"
+        "print(sorted(heavy & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

@@ -1,0 +1,85 @@
+"""What a user who gets something wrong is told by snakemake: what, where, remedy, and no traceback."""
+
+import copy
+
+import pytest
+
+from tests.workflow.checkout import Checkout
+
+ROW = {"layers": 2, "hidden": 64, "heads": 2, "intermediate": 256, "seq_len": 32, "micro_batch": 4}
+CAMPAIGN = {"campaign": "bad", "protocol": {"device": "cpu"}, "node": {"gpus": 4}, "grid": {"rows": [ROW]}}
+
+
+@pytest.fixture(scope="module")
+def checkout(tmp_path_factory):
+    return Checkout(tmp_path_factory.mktemp("bad") / "checkout", CAMPAIGN)
+
+
+def told(checkout, *arguments, **keys):
+    """Output of a snakemake that must fail, for a campaign with some keys changed."""
+    checkout.campaign = {**copy.deepcopy(CAMPAIGN), **keys}
+    checkout.save()
+    done = checkout.snakemake(*(arguments or ("-n",)), check=False)
+    assert done.returncode != 0
+    assert "Traceback" not in done.stdout, done.stdout
+    return done.stdout
+
+
+def rows(*changes):
+    return {"rows": [{**ROW, **change} for change in changes]}
+
+
+def test_every_bad_row_and_key_is_told_at_once_before_any_job(checkout):
+    text = told(
+        checkout,
+        grid=rows(
+            {"heads": 3},
+            {"gpus_per_node": 4, "tensor_parallel": 4},
+            {"micro_batch": None, "global_batch": 7, "gpus_per_node": 2},
+            {"precision": "fp16"},
+            {"gpus_per_node": 8},
+            {"hiden": 1},
+        ),
+    )
+    assert "6 problems in the grid" in text
+    for expected in (
+        "grid.rows[0] (layers=2 hidden=64 heads=3",
+        "hidden 64 is not divisible by heads 3",
+        "tensor_parallel 4 is more than heads 2",
+        "global_batch 7 is not divisible",
+        "fp16 does not train on a CPU",
+        "gpus_per_node 8 is more than the 4 a node has",
+        "unknown column 'hiden'",
+    ):
+        assert expected in text
+
+
+def test_an_unknown_key_and_a_wrong_type(checkout):
+    text = told(checkout, resluts="x", order_seed="first")
+    assert "unknown key resluts; known are" in text and "order_seed: must be integer" in text
+
+
+def test_a_missing_table(checkout):
+    assert "missing file" in told(checkout, grid={"table": "rows.csv"})
+
+
+def test_an_unknown_campaign_says_which_there_are(checkout):
+    checkout.campaign = {"campaign": "nope"}
+    checkout.save()
+    done = checkout.snakemake("-n", check=False)
+    assert done.returncode != 0 and "Traceback" not in done.stdout
+    assert "campaign 'nope' has no file" in done.stdout and "known are" in done.stdout
+
+
+def test_results_that_cannot_be_written(checkout):
+    (checkout.root / "taken").write_text("a file")
+    text = told(checkout, "--cores", "1", "plan", results="taken")
+    assert "taken is a file, so results cannot go to taken/bad; move it, or set `results`" in text
+
+
+def test_predict_without_rows(checkout):
+    assert "predict.rows is not given" in told(checkout, "-n", "--", "predict")
+
+
+def test_partial_without_runs(checkout):
+    assert "no run is finished yet" in told(checkout, partial=True)
