@@ -97,8 +97,14 @@ def join(energy: State, time: State) -> State:
     }
 
 
-class LinearFlop:
-    """E = a + b FLOP and t = a + b FLOP per device, least squares of the relative error."""
+class Linear:
+    """E = E0 + e_c FLOP (+ e_m byte), and the same for time per device; least squares of the relative error.
+
+    With `memory` it is the additive form that the paper gives beside its power law.
+    """
+
+    def __init__(self, memory: bool):
+        self.memory = memory
 
     def fit(
         self, data: Data, weights: np.ndarray, context: Context, warm: list[State] | None = None
@@ -126,7 +132,8 @@ class LinearFlop:
         return [Prediction(time, np.where(known, energy, np.nan), known & state["identified"], reason)]
 
     def _designs(self, data: Data) -> tuple[linear.Design, linear.Design]:
-        return linear.Design({"FLOP": data.flop * data.devices}), linear.Design({"FLOP": data.flop})
+        work = {"FLOP": data.flop} | ({"byte": data.byte} if self.memory else {})
+        return linear.Design({name: each * data.devices for name, each in work.items()}), linear.Design(work)
 
 
 class PowerTimesTime:

@@ -25,6 +25,7 @@ def add_intervals(model: Model, data: Data, record: dict[str, Any], context: Con
     """Refit `draws` resamples of the families and set lo95, hi95 of every identified parameter of a fold record."""
     if len(np.unique(data.families)) < 3 or not record["identified"]:
         return
+    model = getattr(model, "law", model)  # of a hybrid, the law has the parameters
     weights = family_draws(data.families, draws, int(context.options["seed"]))
     state = {**record["state"], "identified": True, "reason": None}
     values = _refit(model, data, weights, context, state)
@@ -88,6 +89,7 @@ def add_profiles(model: Model, data: Data, record: dict[str, Any], context: Cont
     Kept in diagnostics.profiles as {name: {value: [...], delta_cost: [...], lo95, hi95}}; costs in units of the
     residual variance, so that 1.92 above the best bounds the interval. An end that is not reached is null.
     """
+    model = getattr(model, "law", model)
     if not isinstance(model, Roofline) or "vector" not in record["state"] or not record["identified"]:
         return
     problem = Problem(data, np.ones((1, len(data))), context, model.options(context))

@@ -79,9 +79,11 @@ def _set_steps(rows: Data, raw: Columns) -> None:
     """The number of steps from samples or tokens, where the rows say so instead of steps."""
     if "steps" in raw:
         return
-    for name, per_step in (("samples", "samples_per_step"), ("tokens", "tokens_per_step")):
+    for name in ("samples", "tokens"):
         if name in raw:
-            rows.columns["steps"] = np.maximum(np.asarray(raw[name], dtype=float) / rows.proxies[per_step], 1)
+            rows.columns["steps"] = np.maximum(raw[name].astype(float) / rows.proxies[f"{name}_per_step"], 1)
+    for name in ("samples", "tokens"):
+        rows.columns[name] = rows.proxies[f"{name}_per_step"] * rows.columns["steps"]
 
 
 def _outcome(rows: Data, table: Table, plan: Mapping[str, Any]) -> Table:

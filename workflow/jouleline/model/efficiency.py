@@ -84,7 +84,9 @@ def _on_one_device(data: Data) -> Data:
     single = dict.fromkeys(
         ("device_count", "tensor_parallel", "data_parallel", "nodes", "gpus_per_node"), ones
     )
-    return Data.of({**data.columns, **single, "zero_stage": ones * 0})
+    rows = Data.of({**data.columns, **single, "zero_stage": ones * 0})
+    rows.columns["tokens"] = rows.proxies["tokens_per_step"] * rows.steps
+    return rows
 
 
 def modelled(data: Data, step_time_s: np.ndarray, single: Data, single_time_s: np.ndarray) -> np.ndarray:

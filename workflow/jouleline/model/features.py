@@ -62,7 +62,7 @@ class Data:
     @cached_property
     def tokens(self) -> np.ndarray:
         """Padded tokens computed, all devices."""
-        return self.proxies["tokens_per_step"]
+        return self.columns["tokens"] / self.steps
 
     @cached_property
     def strategy(self) -> np.ndarray:

@@ -15,18 +15,18 @@ class Hybrid:
     """log E = log E_roofline + process, and the same for time."""
 
     def __init__(self):
-        self._law = Roofline()
+        self.law = Roofline()
         self._process = Residuals(RESIDUAL)
 
     def fit(
         self, data: Data, weights: np.ndarray, context: Context, warm: list[State] | None = None
     ) -> list[State]:
         """See `Model.fit`: first the law, then the process on the residuals of its own training rows."""
-        states = self._law.fit(data, weights, context, warm)
+        states = self.law.fit(data, weights, context, warm)
         for number, (row, state) in enumerate(zip(weights, states, strict=True)):
             if "slots" not in state:
                 continue
-            law = self._law.predict(state, data, context)[0]
+            law = self.law.predict(state, data, context)[0]
             used = (row > 0) & np.isfinite(law.step_energy_j) & np.isfinite(law.step_time_s)
             targets = {
                 "energy": np.where(used, np.log(data.step_energy_j / law.step_energy_j), 0.0),
@@ -39,7 +39,7 @@ class Hybrid:
 
     def predict(self, state: State, data: Data, context: Context) -> list[Prediction]:
         """See `Model.predict`; a row with a category that was not trained on gets the law alone."""
-        law = self._law.predict(state, data, context)[0]
+        law = self.law.predict(state, data, context)[0]
         if "process" not in state:
             return [law]
         means, known = self._process.predict(state["process"], data)

@@ -23,23 +23,15 @@ MODES = ("parametric", "modelled", "measured")
 
 def published_log_energy(
     compute: np.ndarray, memory: np.ndarray, t: np.ndarray, n: np.ndarray, strategy: np.ndarray
-):
-    """The law with the published numbers and the published, not normalised, eta = eta_TP(t) x eta_DP(n). [R]
+) -> np.ndarray:
+    """The law with the published numbers and the published eta = eta_TP(t) x eta_DP(n), which is 5.2 at t = n = 1. [R]
 
-    Without tensor parallelism the paper takes the data-parallel curve alone. Raises KeyError for a strategy
-    that the paper has no coefficient for.
+    `compute`: FLOP of the run; `memory`: B S d L; `strategy`: single, fsdp or tp (KeyError for another).
     """
-    tensor = np.where(np.asarray(t) > 1, efficiency.published_tp(t), 1.0)
-    eta = tensor * efficiency.published_dp(n)
+    eta = efficiency.published_tp(t) * efficiency.published_dp(n)
     shift = np.array([PUBLISHED_STRATEGY[name] for name in strategy])
-    p = PUBLISHED
-    return (
-        p["intercept"]
-        + p["log C"] * np.log(compute)
-        + p["log M"] * np.log(memory)
-        + p["log eta"] * np.log(eta)
-        + shift
-    )
+    work = PUBLISHED["log C"] * np.log(compute) + PUBLISHED["log M"] * np.log(memory)
+    return PUBLISHED["intercept"] + work + PUBLISHED["log eta"] * np.log(eta) + shift
 
 
 def design(data: Data, eta: np.ndarray | None) -> linear.Design:

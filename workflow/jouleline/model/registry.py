@@ -4,6 +4,7 @@ from jouleline.errors import UserError
 from jouleline.model import baselines
 from jouleline.model.base import Model
 from jouleline.model.boosting import GradientBoosting
+from jouleline.model.count_law import CountLaw
 from jouleline.model.gaussian import GaussianProcess
 from jouleline.model.hybrid import Hybrid
 from jouleline.model.paper import Paper
@@ -15,7 +16,8 @@ _MAKE = {
     "hybrid": Hybrid,
     "constant": baselines.constant,
     "flops": baselines.log_flop,
-    "flops_linear": baselines.LinearFlop,
+    "flops_linear": lambda: baselines.Linear(memory=False),
+    "additive": lambda: baselines.Linear(memory=True),
     "six_nd": baselines.six_parameters_tokens,
     "device_seconds": lambda: baselines.PowerTimesTime(limit=False, measured_time=False),
     "device_seconds_measured": lambda: baselines.PowerTimesTime(limit=False, measured_time=True),
@@ -24,6 +26,8 @@ _MAKE = {
     "power_law": baselines.power_law,
     "gradient_boosting": GradientBoosting,
     "gaussian_process": GaussianProcess,
+    "count_law": CountLaw,
+    "count_law_phi_one": lambda: CountLaw(phi=1.0),
     "phi_one": lambda: Roofline(("no_dynamic",)),
     "phi_zero": lambda: Roofline(("no_static",)),
     "roofline_no_memory": lambda: Roofline(("no_memory",)),

@@ -50,7 +50,8 @@ def split_runs(
     data = Data.of(kept)
     for fold, train, test in make(data, {**options, "labels": labels or {}}):
         families = len(set(data.families[train].tolist()))
-        if not test.any() or (families < MIN_TRAIN_FAMILIES and name != "all"):
+        enough = families >= MIN_TRAIN_FAMILIES or name == "all" or options.get("within_family")
+        if not test.any() or not enough:
             continue
         ids = kept["run_id"].astype(str)
         document["folds"].append({"fold": fold, "train": ids[train].tolist(), "test": ids[test].tolist()})
@@ -59,7 +60,7 @@ def split_runs(
     return document
 
 
-_OPTIONS = {"seeds", "test_share", "seed", "parts"}
+_OPTIONS = {"seeds", "test_share", "seed", "parts", "within_family"}
 
 
 def _by_family(data: Data, test: np.ndarray) -> np.ndarray:
@@ -139,10 +140,16 @@ def leave_strategy_out(data: Data, options: dict[str, Any]) -> Iterator[Fold]:
 
 
 def leave_count_out(data: Data, options: dict[str, Any]) -> Iterator[Fold]:
-    """H5: each device count out, while two other counts are left to learn scaling from."""
+    """H5: each device count out, while two other counts are left to learn scaling from.
+
+    With the option `within_family` the largest count alone is out and the smaller counts of the same workloads train:
+    the question of a table with one workload, which a split by family cannot ask.
+    """
     counts = data.devices.astype(int)
     names = sorted(set(counts.tolist()))
-    if len(names) >= 3:
+    if len(names) >= 3 and options.get("within_family"):
+        yield f"{names[-1]}-within-family", counts < names[-1], counts == names[-1]
+    elif len(names) >= 3:
         yield from _cross(data, options, counts, names[1:])
 
 

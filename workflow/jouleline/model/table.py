@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from jouleline.errors import UserError
-from jouleline.files import canonical_json
+from jouleline.files import atomic_path, canonical_json
 from jouleline.schemas.runs import ENERGY_SOURCES, RUNS, STATUSES, VERDICTS
 
 Columns = dict[str, np.ndarray]
@@ -328,3 +328,20 @@ def digest(columns: Columns) -> str:
     rows = zip(*(columns[name].tolist() for name in names), strict=True)
     lines = sorted(repr(row) for row in rows)
     return hashlib.sha256("\n".join([repr(names), *lines]).encode()).hexdigest()
+
+
+def write_runs(columns: Columns, path: str | Path) -> None:
+    """Write complete columns as a runs table (Parquet), atomically; NaN becomes null."""
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    schema = RUNS.arrow_schema()
+    arrays = []
+    for entry in schema:
+        values = columns[entry.name]
+        if values.dtype.kind == "f":
+            arrays.append(pa.array(values, mask=~np.isfinite(values)).cast(entry.type))
+        else:
+            arrays.append(pa.array(values.tolist(), type=entry.type))
+    with atomic_path(path) as temporary:
+        parquet.write_table(pa.Table.from_arrays(arrays, schema=schema), temporary, compression="zstd")
