@@ -12,7 +12,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--campaign", default="demo", help="name of the campaign (default: demo)")
     parser.add_argument("--results", type=Path, default=Path("results"), help="folder of all results")
     parser.add_argument("--validation", type=Path, help="default: RESULTS/CAMPAIGN/validation.json")
-    parser.add_argument("--runs", type=Path, help="default: RESULTS/CAMPAIGN/runs.parquet")
+    parser.add_argument("--runs", type=Path, help="default: RESULTS/CAMPAIGN/tables/runs.parquet")
     parser.add_argument("--report", type=Path, help="default: RESULTS/CAMPAIGN/report.html")
     parser.add_argument("--headline", default="roofline", help="model that the headline is about")
     arguments = parser.parse_args(argv)
@@ -29,7 +29,7 @@ def _show(arguments: argparse.Namespace) -> int:
     report = arguments.report or folder / "report.html"
     inputs = Inputs.of_scores(
         arguments.campaign,
-        read_table(RUNS, arguments.runs or folder / "runs.parquet"),
+        read_table(RUNS, arguments.runs or folder / "tables" / "runs.parquet"),
         read_json(arguments.validation or folder / "validation.json"),
         arguments.headline,
     )

@@ -35,9 +35,11 @@ def write(folder: Path, source: str = "estimate", seed: int = 7) -> dict[str, ob
     runs_dir = folder / "runs"
     for run in runs:
         _run_folder(runs_dir / run["run_id"], run, traces=run["replicate"] == 1 and run["layers"] == 2)
-    write_table(RUNS, runs, folder / "runs.parquet")
-    write_table(REGIONS, [_region(run) for run in runs if run["status"] == "ok"], folder / "regions.parquet")
-    write_table(CHECKS, [check for run in runs for check in _checks(run)], folder / "checks.parquet")
+    write_table(RUNS, runs, folder / "tables/runs.parquet")
+    write_table(
+        REGIONS, [_region(run) for run in runs if run["status"] == "ok"], folder / "tables/regions.parquet"
+    )
+    write_table(CHECKS, [check for run in runs for check in _checks(run)], folder / "tables/checks.parquet")
     good = [run for run in runs if run["status"] == "ok" and run["verdict"] == "valid"]
     predictions = [
         _write_predictions(folder, rng, model, split, good) for model in _names() for split in SPLITS
@@ -54,7 +56,7 @@ def write(folder: Path, source: str = "estimate", seed: int = 7) -> dict[str, ob
 
 def arguments(folder: Path, predictions=(), fits=()) -> dict[str, object]:
     """The arguments of `inputs.load` for a folder written here."""
-    tables = {name: folder / f"{name}.parquet" for name in ("runs", "regions", "checks")}
+    tables = {name: folder / f"tables/{name}.parquet" for name in ("runs", "regions", "checks")}
     facts = {name: folder / f"{name}.json" for name in ("validation", "calibration", "idle")}
     paths = {"predictions": list(predictions), "fits": list(fits), "runs_dir": folder / "runs"}
     return {"campaign": "made-up", **tables, **facts, **paths}
@@ -65,9 +67,9 @@ def write_empty(folder: Path) -> dict[str, object]:
     run = _run(random.Random(1), "estimate", 2, 64, 32, 8, STRATEGIES[0], 1)
     run |= dict.fromkeys(("energy_j", "time_s", "steps", "tokens", "samples", "energy_source", "accuracy"))
     run |= {"status": "failed", "verdict": "invalid", "reasons": "trainer_exit", "mean_power_w": None}
-    write_table(RUNS, [run], folder / "runs.parquet")
-    write_table(REGIONS, [], folder / "regions.parquet")
-    write_table(CHECKS, [], folder / "checks.parquet")
+    write_table(RUNS, [run], folder / "tables/runs.parquet")
+    write_table(REGIONS, [], folder / "tables/regions.parquet")
+    write_table(CHECKS, [], folder / "tables/checks.parquet")
     reason = "0 usable runs; at least 8 are needed"
     result = {
         "model": "roofline",

@@ -59,7 +59,8 @@ def test_signed_percent_always_shows_its_sign():
 
 
 def test_an_uncertainty_sets_the_digits_of_its_value():
-    assert numbers.with_uncertainty(1234.567, 0.42) == f"1{T}234.57 ± 0.42"
+    assert numbers.with_uncertainty(234.567, 0.42) == "234.57 ± 0.42"
+    assert numbers.with_uncertainty(234.567, 0.0042) == "234.6"
     assert numbers.with_uncertainty(1234.567, 37.0) == f"1{T}235 ± 37"
     assert numbers.with_uncertainty(1234.567, None) == f"1{T}235"
     assert numbers.with_uncertainty(None, 1.0) == "–"

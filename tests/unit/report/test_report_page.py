@@ -166,6 +166,29 @@ def test_the_headline_is_the_models_held_out_error(estimated, estimated_page):
     assert "7.8\u202f%" in page.build(other).sections[0].blocks[0].text
 
 
+def test_predictions_that_could_not_be_made_are_counted_beside_the_error(estimated):
+    rows = [dict(row, n_not_identified=8) for row in estimated.validation["results"]]
+    other = dataclasses.replace(estimated, validation=estimated.validation | {"results": rows})
+    sentence, tiles = _section(other, "headline").blocks[:2]
+    assert "24 of 32 predictions, the others not identified" in sentence.text
+    assert tiles.tiles[0].context.startswith("24 of 32 predictions")
+
+
+def test_runs_of_which_the_same_check_fails_share_a_line(estimated):
+    ids = [run["run_id"] for run in estimated.runs]
+    check = {
+        "name": "energy_measured",
+        "passed": False,
+        "severity": "warning",
+        "message": "it is not measured",
+    }
+    checks = [check | {"run_id": run_id} for run_id in ids] + [check | {"run_id": ids[3], "name": "other"}]
+    blocks = _section(dataclasses.replace(estimated, checks=checks), "runs").blocks
+    table = next(b for b in blocks if getattr(b, "caption", "").startswith("Checks that failed"))
+    cells = {row[0].text: [cell.text for cell in row[3:]] for row in table.rows}
+    assert cells == {"energy measured": ["26", "all"], "other": ["1", ids[3]]}
+
+
 def test_post_run_rows_are_named_so(estimated_page):
     rows = [row for row in _rows(estimated_page, "Held-out scores: energy") if len(row) > 1]
     flagged = {row[0] for row in rows if row[1] == "no, post-run"}

@@ -84,8 +84,11 @@ def interval(low: float | None, high: float | None, digits: int = 3) -> str:
 
 
 def with_uncertainty(value: float | None, uncertainty: float | None) -> str:
-    """ "value ± u": u with two significant digits, value to the same decimal; four digits when u is unknown."""
-    if not known(value) or not known(uncertainty) or uncertainty <= 0:
+    """Value ± u: u with two significant digits, value to the same decimal; four digits when u is unknown.
+
+    An uncertainty below 0.05 % of the value is smaller than the digits shown, and is left out.
+    """
+    if not known(value) or not known(uncertainty) or uncertainty < 5e-4 * abs(value) or uncertainty == 0:
         return number(value, 4)
     decimals = max(0, 1 - math.floor(math.log10(uncertainty)))
     text = f"{value:,.{decimals}f} ± {uncertainty:,.{decimals}f}"

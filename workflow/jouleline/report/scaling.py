@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from statistics import median
+from statistics import mean
 from typing import Any
 
 from jouleline.report import labels
@@ -13,7 +13,7 @@ from jouleline.report.numbers import known
 class ScalingPoint:
     """One workload family, strategy and device count N, against N0, the smallest count measured of that family.
 
-    `eta`, `rho` and `energy_ratio` as in `jouleline.model.efficiency.measured`: medians over the `runs` replicates.
+    `eta`, `rho` and `energy_ratio` as in `jouleline.model.efficiency.measured`, over the `runs` replicates together.
     """
 
     family: str
@@ -55,9 +55,11 @@ def _usable(run: Mapping[str, Any]) -> bool:
     return run.get("status") == "ok" and run.get("verdict") != "invalid" and bool(run.get("family")) and sound
 
 
-def _point(family: str, devices: int, strategy: labels.Strategy, numbers: list) -> ScalingPoint:
-    reference, eta, rho, energy = (median(float(row[i]) for row in numbers) for i in range(4))
-    return ScalingPoint(family, strategy, devices, int(reference), eta, rho, energy, len(numbers))
+def _point(family: str, devices: int, strategy: labels.Strategy, rows: list) -> ScalingPoint:
+    """Replicates as one: time and energy per token are averaged as in the reference, so at N0 both ratios are 1."""
+    eta = 1 / mean(1 / float(row[1]) for row in rows)
+    energy = mean(float(row[3]) for row in rows)
+    return ScalingPoint(family, strategy, devices, int(rows[0][0]), eta, energy * eta, energy, len(rows))
 
 
 def paper_data_parallel(devices: float) -> float:

@@ -73,9 +73,11 @@ def _hover(point: Point, unit: str) -> str:
     return f"{point.run.get('run_id')}: {values} ({signed_percent(point.error)})"
 
 
-def residuals(points: Sequence[Point], axis: str, title: str, bound: float, stamp: str) -> Figure:
+def residuals(
+    points: Sequence[Point], axis: str, title: str, limits: tuple[float, float], stamp: str
+) -> Figure:
     """Relative error against one axis of the grid: a column of marks per value, with a bar at their median."""
-    values = sorted({value(point, axis) for point in points}, key=lambda item: (isinstance(item, str), item))
+    values = sorted({value(point, axis) for point in points}, key=_place)
     with panel(height=HEIGHT - 40) as drawn:
         axes = drawn.axes
         axes.set_title(title)
@@ -88,7 +90,7 @@ def residuals(points: Sequence[Point], axis: str, title: str, bound: float, stam
             _residual_column(drawn, place, column)
         axes.set_xticks(range(len(values)), [_level(level) for level in values])
         axes.set_xlim(-0.6, len(values) - 0.4)
-        axes.set_ylim(-bound, bound)
+        axes.set_ylim(*limits)
         axes.grid(axis="x", visible=False)
         percent_ticks(axes.yaxis)
         axes.set_ylabel("predicted / measured − 1")
@@ -125,6 +127,14 @@ def _residual_column(drawn, place: int, column: Sequence[Point]) -> None:
 def value(point: Point, axis: str) -> Any:
     """The value of a grid axis for a point: a column of the runs table, or `strategy`."""
     return labels.strategy(point.run).name if axis == "strategy" else point.run.get(axis)
+
+
+def _place(level: Any) -> tuple:
+    """Strategies in their fixed order, after numbers and before other words."""
+    names = [strategy.name for strategy in labels.STRATEGIES]
+    if level in names:
+        return (1, names.index(level), "")
+    return (2, 0, level) if isinstance(level, str) else (0, level or 0, "")
 
 
 def _level(level: Any) -> str:

@@ -66,12 +66,22 @@ def finding(inputs: Inputs) -> str:
         row = inputs.result(series, split, "energy")
         if scored(row):
             bounds = percent_interval(row.get("mape_lo95"), row.get("mape_hi95"))
-            parts.append(f"{percent(row['mape'])} on {words} ({split}; 95 % interval {bounds})")
+            parts.append(f"{percent(row['mape'])} on {words} ({split}; 95 % interval {bounds}{_gap(row)})")
     if not parts:
         return f"No held-out error can be quoted for this campaign: {_why_not(inputs, series)}."
     what = "estimated energy" if "estimate" in inputs.energy_sources else "energy"
     errors = " and ".join(parts)
     return f"The {inputs.headline} model, knowing only the configuration, misses the {what} of a run by {errors}."
+
+
+def _gap(row: Row) -> str:
+    """How many predictions the score leaves out, where a fit was not identified."""
+    missing = row.get("n_not_identified") or 0
+    return (
+        f"; {count(row.get('n'))} of {count(row['n'] + missing)} predictions, the others not identified"
+        if missing
+        else ""
+    )
 
 
 def scored(row: Row | None) -> bool:
@@ -97,7 +107,7 @@ def _tiles(inputs: Inputs) -> list[Tile]:
             "Noise floor of energy (CV of replicates)",
             percent(floor.get("energy_cv")),
             f"time {percent(floor.get('time_cv'))}",
-            f"{count(floor.get('n_groups'))} replicated configurations",
+            f"{count(floor.get('n_groups'))} replicated configuration{'' if floor.get('n_groups') == 1 else 's'}",
         )
     )
     fine = [run for run in inputs.runs if run.get("status") == "ok" and run.get("verdict") != "invalid"]
@@ -120,7 +130,10 @@ def _error_tile(inputs: Inputs, series: Series, split: str, target: str) -> Tile
         reason = (row or {}).get("reason")
         return Tile(label, DASH, "not identified" if row else "not judged", str(reason) if reason else "")
     bounds = f"95 % CI: {percent_interval(row.get('mape_lo95'), row.get('mape_hi95'))}"
-    return Tile(label, percent(row["mape"]), bounds, _rivals(inputs, series, split, target))
+    context = "; ".join(
+        part for part in (_gap(row).removeprefix("; "), _rivals(inputs, series, split, target)) if part
+    )
+    return Tile(label, percent(row["mape"]), bounds, context)
 
 
 def _rivals(inputs: Inputs, series: Series, split: str, target: str) -> str:
@@ -139,8 +152,7 @@ def _rivals(inputs: Inputs, series: Series, split: str, target: str) -> str:
         return ""
     best = min(honest, key=lambda row: row["mape"])
     own = inputs.result(series, split, target) or {}
-    fewer = best.get("n") != own.get("n")
-    share = f", on {count(best.get('n'))} of {count(own.get('n'))} predictions" if fewer else ""
+    share = f", scored on {count(best.get('n'))} predictions" if best.get("n") != own.get("n") else ""
     return f"best other model: {labels.model(*series_of(best))}, {percent(best['mape'])}{share}"
 
 

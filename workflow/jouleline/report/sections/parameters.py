@@ -11,6 +11,8 @@ _INTRODUCTION = (
     "identify is named but not quoted."
 )
 
+_MOST_VALUES = 12  # of a list of diagnostics; the whole is in the fit's own file
+
 
 def build(inputs: Inputs, stamp: str) -> Section:
     """The parameters of every model, and the diagnostics of the fits."""
@@ -79,10 +81,15 @@ def _diagnostics(chosen: list[Row]) -> Table:
     return Table("Diagnostics of these fits", columns("Diagnostic", "Value"), rows, folded=True)
 
 
-def _diagnostic(value) -> str:
+def _diagnostic(value, nested: bool = False) -> str:
     if isinstance(value, dict):
-        return "; ".join(f"{key}: {_diagnostic(item)}" for key, item in value.items()) or DASH
+        return (
+            "; ".join(f"{key.replace('_', ' ')} {_diagnostic(item, True)}" for key, item in value.items())
+            or DASH
+        )
     if isinstance(value, list | tuple):
-        shown = ", ".join(_diagnostic(item) for item in value[:12])
-        return f"{shown}, … ({len(value)} in all)" if len(value) > 12 else shown or "none"
+        if len(value) > _MOST_VALUES:
+            first = "" if nested else ", ".join(_diagnostic(item) for item in value[:_MOST_VALUES]) + ", … "
+            return f"{first}({len(value)} values)"
+        return ", ".join(_diagnostic(item, True) for item in value) or "none"
     return text(value)

@@ -36,13 +36,15 @@ def build(inputs: Inputs, stamp: str) -> Section | None:
     else:
         text = "There are no held-out predictions of the headline model, so there are no residuals to show."
         return Section("residuals", "Residuals", [Text(text, "warn")])
-    bound = 1.15 * max(max(abs(point.error) for point in points), 0.02)
+    errors = [point.error for point in points]
+    margin = 0.08 * (max(errors) - min(errors)) + 0.01
+    limits = min(*errors, 0) - margin, max(*errors, 0) + margin
     shown = [
         (axis, title)
         for axis, title in _AXES.items()
         if 1 < len({value(p, axis) for p in points}) <= _MOST_VALUES
     ]
-    figures = [residuals(points, axis, title, bound, stamp) for axis, title in shown]
+    figures = [residuals(points, axis, title, limits, stamp) for axis, title in shown]
     strategies = labels.legend({labels.strategy(point.run) for point in points})
     note = (
         f"Energy, {labels.model(*series)}, {split_title(split)}. Bars are medians. A slope along an axis is physics "

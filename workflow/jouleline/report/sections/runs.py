@@ -125,22 +125,33 @@ def _severity(name: str) -> int:
 
 
 def _failed_checks(inputs: Inputs) -> Table | None:
-    failed = [check for check in inputs.checks if check.get("passed") is False]
-    if not failed:
+    """Failed checks, worst first; runs of which the same is said share a line."""
+    groups: dict[tuple, list[str]] = {}
+    for check in inputs.checks:
+        if check.get("passed") is False:
+            severity, name = str(check.get("severity")), str(check.get("name"))
+            key = (_severity(severity), severity, name.replace("_", " "), text(check.get("message")))
+            groups.setdefault(key, []).append(str(check.get("run_id")))
+    if not groups:
         return None
-    failed.sort(key=lambda c: (_severity(str(c.get("severity"))), str(c.get("name")), str(c.get("run_id"))))
     tones = {"error": "bad", "warning": "warn"}
+    total = len({check.get("run_id") for check in inputs.checks})
     rows = [
         [
-            Cell(str(c.get("run_id"))),
-            str(c.get("name")).replace("_", " "),
-            Cell(str(c.get("severity")), tones.get(c.get("severity"), "")),
-            text(c.get("message")),
+            name,
+            Cell(severity, tones.get(severity, "")),
+            message,
+            count(len(runs)),
+            _names(sorted(runs), total),
         ]
-        for c in failed
+        for (_, severity, name, message), runs in sorted(groups.items())
     ]
-    heads = columns("Run", "Expectation", "Severity", "What was expected and found")
-    return Table(f"Checks that failed ({len(rows)})", heads, rows, folded=len(rows) > 10)
+    heads = columns("Expectation", "Severity", "What was expected and found", "#Runs", "Which")
+    return Table(f"Checks that failed ({sum(map(len, groups.values()))})", heads, rows, folded=len(rows) > 10)
+
+
+def _names(runs: list[str], total: int) -> str:
+    return "all" if len(runs) == total > 1 else ", ".join(runs)
 
 
 def _table(runs: list[Row]) -> Table:
@@ -172,7 +183,10 @@ def _row(run: Row) -> list[Cell | str]:
         text(run.get("precision")),
         count(run.get("steps")),
         number(run.get("time_s"), 4),
-        with_uncertainty(energy_j, run.get("energy_edge_u_j")),
+        # Of an estimate nobody knows how wrong it is, so the sharpness of its edges would mislead.
+        with_uncertainty(
+            energy_j, None if run.get("energy_source") == "estimate" else run.get("energy_edge_u_j")
+        ),
         text(run.get("energy_source") if known(energy_j) else None),
         number(run.get("mean_power_w")),
         number(_ratio(run.get("tokens"), run.get("time_s")), 4),
