@@ -1,0 +1,104 @@
+"""What every model in the registry owes: a fit as JSON, no look at held-out targets, and a prediction or a reason."""
+
+import json
+
+import numpy as np
+import pytest
+import synthetic
+from jouleline.errors import UserError
+from jouleline.model.fitting import fit_split
+from jouleline.model.predict import predict_split, to_arrow
+from jouleline.model.registry import MODELS, make
+from jouleline.model.splits import split_runs
+
+OPTIONS = {"starts": 4, "bootstrap": 0, "profile": False, "inner_parts": 3}
+
+
+@pytest.fixture(scope="module")
+def columns():
+    return synthetic.table(36, seed=3)
+
+
+def fitted(columns, split, model):
+    return json.loads(json.dumps(fit_split(columns, split, model, None, OPTIONS), allow_nan=False))
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_held_out_targets_move_no_prediction(columns, model):
+    """Scrambling what was measured on held-out runs leaves every pre-run prediction and interval as it was."""
+    split = split_runs(columns, "H0", {"seeds": 1})
+    held = np.isin(columns["run_id"].astype(str), split["folds"][0]["test"])
+    scrambled = dict(columns)
+    rng = np.random.default_rng(9)
+    for name in ("time_s", "energy_j"):
+        scrambled[name] = columns[name].copy()
+        scrambled[name][held] = rng.permutation(columns[name][held]) * rng.uniform(0.3, 3, held.sum())
+    tables = [predict_split(columns, split, fitted(one, split, model)) for one in (columns, scrambled)]
+    before = ~tables[0]["post_run"].astype(bool)
+    names = ("predicted_time_s", "predicted_energy_j", "energy_lo95_j", "energy_hi95_j")
+    assert before.any() or model.endswith("measured")
+    for name in names:
+        np.testing.assert_array_equal(*(table[name].astype(float)[before] for table in tables))
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_predictions_fill_the_schema_or_say_why(columns, model):
+    split = split_runs(columns, "H1", {})
+    split["folds"] = split["folds"][:2]
+    table = predict_split(columns, split, fitted(columns, split, model))
+    arrow = to_arrow(table)
+    assert arrow.num_rows == len(table["run_id"]) > 0
+    for identified, energy, reason in zip(
+        table["identified"], table["predicted_energy_j"], table["reason"], strict=True
+    ):
+        assert (identified and energy > 0 and reason is None) or (not identified and reason)
+
+
+def test_unknown_model_and_option_are_refused(columns):
+    with pytest.raises(UserError, match="there is no model rooflin"):
+        make("rooflin")
+    with pytest.raises(UserError, match="no option stars"):
+        fit_split(columns, split_runs(columns, "all", {}), "roofline", None, {"stars": 3})
+
+
+def test_a_split_without_folds_gives_a_fit_that_says_why():
+    columns = synthetic.table(12, strategies=synthetic.SINGLE)
+    split = split_runs(columns, "H5", {})
+    fit = fit_split(columns, split, "roofline", None, OPTIONS)
+    assert fit["folds"] == [] and fit["reason"] == "not identified: fewer than three device counts"
+    assert len(predict_split(columns, split, fit)["run_id"]) == 0
+
+
+def test_gradient_boosting_as_arrays_equals_scikit_learn(columns):
+    from jouleline.model import boosting, tabular
+    from jouleline.model.base import Context
+    from jouleline.model.features import Data
+    from sklearn.ensemble import GradientBoostingRegressor
+
+    data = Data.of(columns)
+    used = np.ones(36, dtype=bool)
+    context = Context(options={"seed": 0})
+    state = boosting.GradientBoosting().fit(data, used.astype(float)[None], context)[0]
+    mine = boosting.GradientBoosting().predict(json.loads(json.dumps(state)), data, context)[0]
+    x, _ = boosting._matrix(data, tabular.encoder(data, used))
+    theirs = GradientBoostingRegressor(random_state=0, **boosting._GROWN).fit(x, np.log(data.step_energy_j))
+    np.testing.assert_allclose(mine.step_energy_j, np.exp(theirs.predict(x)), rtol=1e-9)
+
+
+def test_hybrid_is_no_worse_inside_and_returns_to_the_law_outside(columns):
+    """With a wiggle that the law does not have, the process takes it up; far away nothing of it is left."""
+    from jouleline.model.base import Context
+    from jouleline.model.features import Data
+    from jouleline.model.hybrid import Hybrid
+
+    wiggled = {**columns, "energy_j": columns["energy_j"] * np.where(columns["hidden"] >= 384, 1.15, 1.0)}
+    data = Data.of(wiggled)
+    context = Context(options=OPTIONS | {"seed": 0})
+    hybrid = Hybrid()
+    state = hybrid.fit(data, np.ones((1, 36)), context)[0]
+    inside = [model.predict(state, data, context)[0].step_energy_j for model in (hybrid, hybrid.law)]
+    errors = [np.mean(np.abs(np.log(each / data.step_energy_j))) for each in inside]
+    assert errors[0] < errors[1]
+    far = Data.of({**wiggled, "layers": columns["layers"] * 50, "micro_batch": columns["micro_batch"] * 1000})
+    outside = [model.predict(state, far, context)[0].step_energy_j for model in (hybrid, hybrid.law)]
+    assert np.abs(np.log(outside[0] / outside[1])).max() < np.abs(np.log(inside[0] / inside[1])).max() / 3
