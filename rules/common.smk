@@ -139,8 +139,8 @@ def exclusive():
 SPLITS = [*ANALYSIS["splits"], "all"]
 
 
-def fit_files():
-    return [f"{RESULTS}/fit/{model}/{split}.json" for model in ANALYSIS["models"] for split in SPLITS]
+def fit_files(splits=SPLITS):
+    return [f"{RESULTS}/fit/{model}/{split}.json" for model in ANALYSIS["models"] for split in splits]
 
 
 def split_files():

@@ -61,7 +61,7 @@ rule predict_holdout:
 rule validate_holdout:
     input:
         runs=rules.collect_runs.output.runs,
-        fits=fit_files(),
+        fits=fit_files(ANALYSIS["splits"]),
         predictions=prediction_files(),
     output:
         validation=f"{RESULTS}/validation.json",
