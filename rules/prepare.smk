@@ -53,6 +53,7 @@ rule prepare_dataset:
     log:
         f"{RESULTS}/logs/prepare_dataset/{{dataset}}.log",
     resources:
+        measuring=1,
         mem_mb=4000,
         runtime=30,
     params:

@@ -10,6 +10,8 @@ rule integrate_energy:
     log:
         f"{RESULTS}/logs/integrate_energy/{{shard}}.log",
     resources:
+        # On one machine this waits for the run being measured, not to disturb it; so does prepare_dataset.
+        measuring=1,
         mem_mb=4000,
         runtime=60,
     params:
