@@ -92,9 +92,8 @@ def test_declared_power_is_called_an_estimate_and_follows_the_load(node):
     idle_w = value(found, "context_idle_power_w")
     assert idle_w < 3.0 + 0.3 * 20.0
     for busy in ("active_wait_host_power_w", "memory_bound_power_w", "compute_bound_power_w"):
-        assert (
-            3.0 + 0.2 * 20.0 < value(found, busy) < 3.0 + 1.1 * 20.0
-        )  # one core, of which others may take a part
+        # One core, of which others on the machine may take a part.
+        assert idle_w < value(found, busy) < 3.0 + 1.1 * 20.0
 
 
 @pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="a link needs two CPUs")

@@ -1,0 +1,49 @@
+"""Idle and calibration powers on a node with (fake) GPUs: measured by the counter, and called so."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from fake_nvml.driver import constant
+
+SCRIPTS = Path(__file__).parents[4] / "scripts"
+
+
+def run(script: str, node, *options: str) -> None:
+    protocol = json.dumps({"device": "cpu", "meter": "nvml"})
+    command = [sys.executable, SCRIPTS / f"{script}.py", "--protocol", protocol, *options]
+    done = subprocess.run(command, env=node.environment(), capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.fixture
+def powered(node):
+    fake = node(2)
+    for gpu, power_w in enumerate((60.0, 90.0)):
+        fake.gpus[gpu].waves(constant(0.0, power_w))
+    return fake
+
+
+def test_idle_power_is_measured_on_each_gpu(powered, tmp_path):
+    run("measure_idle", powered, "--out", str(tmp_path / "idle.json"))
+    found = json.loads((tmp_path / "idle.json").read_text())
+    assert found["energy_source"] == "nvml_counter"
+    assert "estimate" not in found["method"]
+    powers = {one["uuid"]: one["idle_power_w"] for one in found["devices"]}
+    assert powers[powered.uuid(0)] == pytest.approx(60.0, rel=0.02)
+    assert powers[powered.uuid(1)] == pytest.approx(90.0, rel=0.02)
+
+
+def test_calibration_takes_its_powers_from_the_counter(powered, tmp_path):
+    out, table = tmp_path / "calibration.json", tmp_path / "calibration.parquet"
+    run("calibrate_node", powered, "--out", str(out), "--table", str(table), "--budget-s", "5")
+    powers = {
+        item["quantity"]: item for item in json.loads(out.read_text())["quantities"] if item["unit"] == "W"
+    }
+    # The ranks are CPU processes, which report no GPU: their regions hold for all GPUs of the node.
+    for name in ("idle_power_w", "context_idle_power_w", "memory_bound_power_w", "compute_bound_power_w"):
+        assert powers[name]["value"] == pytest.approx(150.0, rel=0.02), name
+        assert powers[name]["method"].startswith("nvml_counter")
+        assert 0 < powers[name]["u_rel"] < 0.1
