@@ -35,9 +35,7 @@ def main(argv: list[str] | None = None) -> int:
         "--node-rank", type=int, default=_number("SLURM_NODEID"), help="default: SLURM_NODEID"
     )
     parser.add_argument("--nodes", type=int, default=_number("SLURM_NNODES"), help="default: SLURM_NNODES")
-    parser.add_argument(
-        "--address", help="how other nodes reach this one (node 0 of several; default: host name)"
-    )
+    parser.add_argument("--address", help="how other nodes reach this one (default: its host name)")
     arguments = parser.parse_args(argv)
     return run_script(lambda: _run(arguments))
 

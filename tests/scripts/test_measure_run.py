@@ -13,7 +13,6 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 from jouleline.grid import complete_row
-from jouleline.measure.corpus import prepare
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "measure_run.py"
 ROW = {
@@ -24,19 +23,20 @@ SHORT = {"window_s": 0.3, "idle_s": 0.1, "warmup_max_steps": 10, "device": "cpu"
 LONG = {**SHORT, "window_s": 60.0}
 
 
-@pytest.fixture(scope="module")
-def dataset(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("dataset")
-    prepare("docstrings", 512, 0, folder / "dataset.parquet", folder / "tokenizer.json")
-    return folder / "dataset.parquet"
-
-
 class Agent:
     """A node agent as a child process."""
 
-    def __init__(self, out: Path, dataset: Path, row=None, protocol=None, extra=(), **popen):
+    def __init__(self, out: Path, dataset: Path, row=None, protocol=None, extra=(), prefix=(), **popen):
         self.out = out
-        command = [sys.executable, str(SCRIPT), "--run-id", "t", "--row", json.dumps({**ROW, **(row or {})})]
+        command = [
+            *prefix,
+            sys.executable,
+            str(SCRIPT),
+            "--run-id",
+            "t",
+            "--row",
+            json.dumps({**ROW, **(row or {})}),
+        ]
         command += ["--protocol", json.dumps(protocol or SHORT), "--code-digest", "0"]
         command += ["--dataset", str(dataset), "--out-dir", str(out), *extra]
         hidden = {"SLURM_NODEID", "SLURM_NNODES", "SLURM_JOB_ID", "SLURM_TMPDIR"}

@@ -19,7 +19,7 @@ from typing import Any, TextIO
 from jouleline.errors import UserError
 from jouleline.files import read_json, write_json
 from jouleline.measure.corpus import read_facts
-from jouleline.measure.environment import choose_device, cool_down, describe, take_gpus
+from jouleline.measure.environment import choose_device, cool_down, describe, interface_to, take_gpus
 from jouleline.measure.failures import oom_kills
 from jouleline.measure.launcher import POLL_S, Ranks, Sidecar
 from jouleline.measure.markers import ENVIRONMENT
@@ -113,9 +113,14 @@ class Agent:
         begin = time.perf_counter()
         ready = self._start_sidecar()
         self.times_s["sidecar"] = round(time.perf_counter() - begin, 3)
-        address = self.order.address or ("127.0.0.1" if self.nodes == 1 else socket.gethostname())
         timeout_s = self.order.protocol["startup_timeout_s"]
-        meeting = meet(self.raw, self.order.node, self.nodes, address, timeout_s, self._check_sidecar_start)
+        order = self.order
+        meeting = meet(self.raw, order.node, self.nodes, order.address, timeout_s, self._check_sidecar_start)
+        if meeting.peer and device == "cpu":
+            # gloo would take the interface of the host's own name, which is often the loopback.
+            interface = interface_to(meeting.peer)
+            if interface:
+                os.environ.setdefault("GLOO_SOCKET_IFNAME", interface)
         job = Job(
             self.order.row,
             self.order.protocol,

@@ -1,8 +1,11 @@
 """What a run was made on: host, processor, operating system, package versions, Slurm, temperatures."""
 
+import contextlib
+import fcntl
 import os
 import platform
 import socket
+import struct
 import time
 from collections.abc import Mapping
 from importlib import metadata
@@ -11,6 +14,7 @@ from typing import Any
 
 from jouleline.errors import UserError
 
+SIOCGIFADDR = 0x8915
 PACKAGES = ("torch", "transformers", "deepspeed", "peft", "tokenizers", "numpy", "pyarrow")
 
 
@@ -82,6 +86,24 @@ def take_gpus(count: int) -> None:
             f"the row asks for {count} GPUs and this node shows {len(names)}; lower gpus_per_node"
         )
     os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(names[:count])
+
+
+def interface_to(address: str) -> str | None:
+    """Name of the network interface through which this host reaches `address`; None where that is not known."""
+    try:
+        family, kind, _, _, target = socket.getaddrinfo(address, 9, socket.AF_INET, socket.SOCK_DGRAM)[0]
+        with socket.socket(family, kind) as probe:
+            probe.connect(target)  # of a datagram socket: nothing is sent
+            own = probe.getsockname()[0]
+            for _, name in socket.if_nameindex():
+                request = struct.pack("256s", name.encode()[:15])
+                with contextlib.suppress(OSError):
+                    found = fcntl.ioctl(probe, SIOCGIFADDR, request)
+                    if socket.inet_ntoa(found[20:24]) == own:
+                        return name
+    except OSError:
+        pass
+    return None
 
 
 def _gpu_count() -> int:

@@ -6,6 +6,8 @@ count of such kills (memory.events of the cgroup, and /proc/vmstat for the machi
 
 from pathlib import Path
 
+from jouleline.errors import UserError
+
 _SIGNS = (
     "out of memory",  # CUDA, NCCL
     "can't allocate memory",  # torch's CPU allocator
@@ -16,8 +18,36 @@ _SIGNS = (
 )
 
 
+# What a rank says when another one has gone: a consequence, never the cause of a failure.
+_PEER_SIGNS = (
+    "connection closed by peer",
+    "connection reset by peer",
+    "broken pipe",
+    "remote process exited",
+)
+PEER_LOST = "peer_lost"
+
+
 class RunFailure(Exception):
-    """The run is worth nothing. The message starts with a reason code and a colon."""
+    """The run is worth nothing; `code` is the reason in one word."""
+
+    def __init__(self, code: str, detail: str):
+        super().__init__(detail)
+        self.code = code
+
+
+def describe_failure(error: BaseException) -> tuple[str, str, str]:
+    """(status, reason code, detail on one line) of what ended a rank."""
+    detail = " ".join(str(error).split())[:500]
+    if isinstance(error, RunFailure):
+        return "failed", error.code, detail
+    if isinstance(error, UserError):
+        return "failed", "bad_input", detail
+    detail = f"{type(error).__name__}: {detail}"
+    if is_out_of_memory(error):
+        return "oom", "out_of_memory", detail
+    lost = any(sign in detail.lower() for sign in _PEER_SIGNS)
+    return "failed", PEER_LOST if lost else "rank_failed", detail
 
 
 def is_out_of_memory(error: BaseException) -> bool:

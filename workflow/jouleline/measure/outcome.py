@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -14,7 +15,7 @@ import pyarrow.parquet as pq
 
 from jouleline.files import read_json, write_json
 from jouleline.measure.collect import merge_nodes
-from jouleline.measure.failures import oom_kills
+from jouleline.measure.failures import PEER_LOST, oom_kills
 from jouleline.measure.launcher import result_file
 
 if TYPE_CHECKING:
@@ -34,9 +35,8 @@ class Outcome:
     ranks: list[dict[str, Any]] = field(default_factory=list)
 
     def worse(self, status: str, reason: str | None, detail: str | None) -> "Outcome":
-        """This outcome, or the given one where it is worse (failed > oom > ok)."""
-        order = ("ok", "oom", "failed")
-        if order.index(status) <= order.index(self.status):
+        """This outcome, or the given one where it is graver (failed > oom > lost peer > ok)."""
+        if _gravity(status, reason) <= _gravity(self.status, self.reason):
             return self
         return replace(self, status=status, reason=reason, detail=detail)
 
@@ -44,6 +44,11 @@ class Outcome:
     def found(self) -> dict[str, Any]:
         """What the first rank learnt of its device."""
         return self.ranks[0] if self.ranks else {}
+
+
+def _gravity(status: str, reason: str | None) -> int:
+    """A lost peer is a consequence: of memory that ran out elsewhere, or of a failure."""
+    return 1 if reason == PEER_LOST else {"ok": 0, "oom": 2, "failed": 3}[status]
 
 
 def of_ranks(agent: "Agent", kills_before: int) -> Outcome:
@@ -56,29 +61,30 @@ def of_ranks(agent: "Agent", kills_before: int) -> Outcome:
     if not any(codes.values()):
         return Outcome("ok", ranks=ranks)
     first = agent.order.node * agent.order.row["gpus_per_node"]
-    causes = []
-    for local, code in codes.items():
-        failure = said.get(local, {}).get("failure")
-        if code < 0 and local in agent.ranks.died:
-            causes.append((0.0, _killed(first + local, -code, kills_before)))
-        elif failure:
-            reason, _, _ = failure["reason"].partition(":")
-            code_of = reason if failure["status"] == "failed" and reason.isidentifier() else "rank_failed"
-            code_of = "out_of_memory" if failure["status"] == "oom" else code_of
-            text = f"rank {first + local} exited with {code}: {failure['reason']}"
-            causes.append((failure["time_s"], (failure["status"], code_of, text)))
-        elif code > 0:
-            causes.append((0.0, ("failed", "rank_failed", f"rank {first + local} exited with {code}")))
+    causes = [
+        _cause(first + local, code, said.get(local, {}).get("failure"), kills_before)
+        for local, code in codes.items()
+        if code and local in agent.ranks.died
+    ]
     # One rank out of memory makes the others fail in their next collective, whoever reports first.
-    causes.sort(key=lambda cause: (cause[1][0] != "oom", cause[0]))
-    status, reason, detail = causes[0][1]
+    _, status, reason, detail = min(
+        causes, key=lambda cause: (cause[1] != "oom", cause[2] == PEER_LOST, cause[0])
+    )
     return Outcome(status, reason, detail, ranks)
 
 
-def _killed(rank: int, number: int, kills_before: int) -> tuple[str, str, str]:
-    if number == 9 and oom_kills() > kills_before:
-        return "oom", "out_of_memory", f"rank {rank} was killed by the kernel for memory"
-    return "failed", "rank_killed", f"rank {rank} was killed by signal {number}"
+def _cause(
+    rank: int, code: int, failure: Mapping[str, Any] | None, kills_before: int
+) -> tuple[float, str, str, str]:
+    """(time, status, reason, detail) of a rank that ended with `code`; a rank that could not say when comes first."""
+    if failure:
+        detail = f"rank {rank} exited with {code}: {failure['detail']}"
+        return failure["time_s"], failure["status"], failure["reason"], detail
+    if code == -signal.SIGKILL and oom_kills() > kills_before:
+        return 0.0, "oom", "out_of_memory", f"rank {rank} was killed by the kernel for memory"
+    if code < 0:
+        return 0.0, "failed", "rank_killed", f"rank {rank} was killed by signal {-code}"
+    return 0.0, "failed", "rank_failed", f"rank {rank} exited with {code} and said nothing"
 
 
 def merge(

@@ -14,7 +14,7 @@ import torch.distributed as dist
 from jouleline.errors import UserError
 from jouleline.files import write_json
 from jouleline.measure.data import read_dataset
-from jouleline.measure.failures import RunFailure, is_out_of_memory
+from jouleline.measure.failures import RunFailure, describe_failure
 from jouleline.measure.launcher import result_file
 from jouleline.measure.markers import report_device
 from jouleline.measure.parallel import Layout, join
@@ -47,20 +47,16 @@ def run_rank(job: Job, local_rank: int, progress: TextIO) -> int:
         result |= _train(job, rank, local_rank, progress, result)
         code = EXIT_OK
     except Exception as error:
-        out_of_memory = is_out_of_memory(error)
-        if isinstance(error, RunFailure):
-            text = str(error)
-        elif isinstance(error, UserError):
-            text = f"bad_input: {error}"
-        else:
+        status, reason, detail = describe_failure(error)
+        if not isinstance(error, RunFailure | UserError):
             traceback.print_exc()
-            text = f"{type(error).__name__}: {error}"
         result["failure"] = {
-            "status": "oom" if out_of_memory else "failed",
-            "reason": " ".join(text.split())[:500],
+            "status": status,
+            "reason": reason,
+            "detail": detail,
             "time_s": time.monotonic(),
         }
-        code = EXIT_OOM if out_of_memory else EXIT_FAILED
+        code = EXIT_OOM if status == "oom" else EXIT_FAILED
     write_json(result_file(job.folder, local_rank), result)
     return code
 

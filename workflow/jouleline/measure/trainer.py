@@ -158,7 +158,9 @@ class Trainer:
         losses = self.mean_losses()
         for number, loss in enumerate(losses):
             if not math.isfinite(loss):
-                raise RunFailure(f"loss_not_finite: the loss of step {number} is {loss}; lower learning_rate")
+                raise RunFailure(
+                    "loss_not_finite", f"the loss of step {number} is {loss}; lower learning_rate"
+                )
 
     def check_data(self) -> str:
         """Digest of the samples of the first steps in their global order; the same for every strategy with one

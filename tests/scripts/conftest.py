@@ -1,0 +1,13 @@
+"""A small prepared dataset, made once."""
+
+from pathlib import Path
+
+import pytest
+from jouleline.measure.corpus import prepare
+
+
+@pytest.fixture(scope="session")
+def dataset(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("dataset")
+    prepare("docstrings", 512, 0, folder / "dataset.parquet", folder / "tokenizer.json")
+    return folder / "dataset.parquet"

@@ -1,0 +1,108 @@
+"""One fine-tuning on two nodes: two agents that meet in the run's folder and train together over gloo."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+
+import pyarrow.parquet as pq
+import pytest
+
+from tests.scripts.test_measure_run import LONG, SHORT, Agent, failed, gone
+
+TWO = {"nodes": 2, "gpus_per_node": 1, "zero_stage": 3}
+
+
+def two_agents(out, dataset, row, protocol=SHORT, addresses=("127.0.0.1", "127.0.0.1"), prefixes=((), ())):
+    agents = []
+    for node in (1, 0):  # the last to come is the one that answers
+        extra = ["--node-rank", str(node), "--nodes", "2", "--address", addresses[node]]
+        agents.insert(0, Agent(out, dataset, row, protocol, extra, prefix=prefixes[node]))
+    return agents
+
+
+def check_two_node_run(out, agents, ranks_per_node):
+    for code, output in [agent.wait() for agent in agents]:
+        assert code == 0, output
+    assert sorted(path.name for path in out.iterdir()) == ["markers.parquet", "run.json", "samples.parquet"]
+    run = json.loads((out / "run.json").read_text())
+    assert run["training"]["world_size"] == 2 * ranks_per_node
+    assert [node["exit_codes"] for node in run["nodes"]] == [[0] * ranks_per_node] * 2
+    ranks = [[rank["rank"] for rank in node["ranks"]] for node in run["nodes"]]
+    assert [rank for node in ranks for rank in node] == list(range(2 * ranks_per_node))
+    for node in (0, 1):
+        assert run["nodes"][node]["meta"]["energy_source"] == "estimate"
+        for name in ("samples", "markers"):
+            assert node in pq.read_table(out / f"{name}.parquet", columns=["node"])["node"].to_pylist()
+    return run
+
+
+def test_two_nodes_train_as_one(tmp_path, dataset):
+    row = {"nodes": 2, "gpus_per_node": 2, "tensor_parallel": 2, "zero_stage": 3}
+    run = check_two_node_run(tmp_path, two_agents(tmp_path, dataset, row), 2)
+    assert run["training"]["global_batch"] == 8
+
+
+def test_a_dead_rank_on_one_node_ends_the_other(tmp_path, dataset):
+    agents = two_agents(tmp_path, dataset, TWO, LONG)
+    pids = [agent.training(node) for node, agent in enumerate(agents)]
+    os.kill(pids[1]["ranks"][0], signal.SIGKILL)
+    for code, output in [agent.wait(40) for agent in agents]:
+        assert code == 1, output
+    assert gone([pid for node in pids for pid in [*node["ranks"], *node["sidecar"]]], 1)
+    record = failed(tmp_path)
+    assert record["reason"] == "rank_killed" and "rank 1 was killed by signal 9" in record["detail"]
+
+
+def test_a_node_that_does_not_come_is_named(tmp_path, dataset):
+    extra = ["--node-rank", "0", "--nodes", "2"]
+    protocol = {**SHORT, "startup_timeout_s": 2}
+    code, output = Agent(tmp_path, dataset, TWO, protocol, extra).wait()
+    assert code == 1 and "node 1 did not come" in output
+    assert output.count("\n") == 1
+
+
+@pytest.fixture
+def two_networks():
+    """Two network namespaces with a cable between them; the loopback of neither reaches the other."""
+    if not shutil.which("ip") or os.geteuid() != 0:
+        pytest.skip(
+            "network namespaces need root and iproute2; the two agents above meet on the loopback instead"
+        )
+    names, addresses = (f"jl{os.getpid()}a", f"jl{os.getpid()}b"), ("10.213.7.1", "10.213.7.2")
+
+    def ip(*arguments):
+        subprocess.run(["ip", *arguments], check=True, capture_output=True)
+
+    try:
+        for name in names:
+            ip("netns", "add", name)
+        ip(
+            "link",
+            "add",
+            "jlcable0",
+            "netns",
+            names[0],
+            "type",
+            "veth",
+            "peer",
+            "jlcable1",
+            "netns",
+            names[1],
+        )
+        for index, name in enumerate(names):
+            ip("-n", name, "address", "add", f"{addresses[index]}/24", "dev", f"jlcable{index}")
+            ip("-n", name, "link", "set", f"jlcable{index}", "up")
+            ip("-n", name, "link", "set", "lo", "up")
+        yield addresses, [("ip", "netns", "exec", name) for name in names]
+    finally:
+        for name in names:
+            subprocess.run(["ip", "netns", "delete", name], capture_output=True)
+
+
+def test_two_network_namespaces_train_as_one(tmp_path, dataset, two_networks):
+    addresses, prefixes = two_networks
+    agents = two_agents(tmp_path, dataset, TWO, SHORT, addresses, prefixes)
+    run = check_two_node_run(tmp_path, agents, 1)
+    assert run["training"]["data_parallel"] == 2
