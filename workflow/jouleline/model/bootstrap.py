@@ -86,8 +86,9 @@ def _refit_roofline(model: Roofline, data: Data, weights: np.ndarray, context: C
 def add_profiles(model: Model, data: Data, record: dict[str, Any], context: Context) -> None:
     """Profile likelihood of p and P_s: refit with the parameter held on a grid; the 95 % interval by likelihood ratio.
 
-    Kept in diagnostics.profiles as {name: {value: [...], delta_cost: [...], lo95, hi95}}; costs in units of the
-    residual variance, so that 1.92 above the best bounds the interval. An end that is not reached is null.
+    Kept in diagnostics.profiles as {name: {value: [...], delta_cost: [...], static_share: [...], lo95, hi95}}; costs
+    in units of the residual variance, so that 1.92 above the best bounds the interval, and phi along the profile of
+    P_s is its own profile. An end that is not reached is null.
     """
     model = getattr(model, "law", model)
     if not isinstance(model, Roofline) or "vector" not in record["state"] or not record["identified"]:
@@ -101,34 +102,50 @@ def add_profiles(model: Model, data: Data, record: dict[str, Any], context: Cont
     record["diagnostics"]["profiles"] = profiles
 
 
-def _profile(problem: Problem, slot, state: dict[str, Any], points: int = 31) -> dict[str, Any]:
-    """The parameter over +-2.5 of its unbounded value around the optimum, the others refitted at each point."""
-    best, noise = np.array(state["vector"]), state["noise"]
+def _profile(problem: Problem, slot, state: dict[str, Any]) -> dict[str, Any]:
+    """The parameter over +-4 of its standard errors (at most +-2.5 of its unbounded value), the others refitted."""
+    best = np.array(state["vector"])[slot.common]
+    probe = 0.02
+    _, near, _ = _along(problem, slot, state, best + probe * np.array([-1, 0, 1]))
+    error = probe / np.sqrt(max(near[0] + near[2] - 2 * near[1], 1e-6))
+    grid = best + min(4 * error, 2.5) * np.linspace(-1, 1, 25)
+    value, delta, share = _along(problem, slot, state, grid)
+    delta = delta - delta.min()
+    inside = np.flatnonzero(delta <= 1.92)
+    return {
+        "value": value.tolist(),
+        "delta_cost": delta.tolist(),
+        "static_share": share.tolist(),
+        "lo95": float(value[inside[0]]) if inside[0] > 0 else None,
+        "hi95": float(value[inside[-1]]) if inside[-1] < len(grid) - 1 else None,
+    }
+
+
+def _along(problem: Problem, slot, state: dict[str, Any], grid: np.ndarray):
+    """(natural value, cost in units of the residual variance, median static share) [points], the others refitted."""
+    best, noise, column = np.array(state["vector"]), state["noise"], slot.common
     prior_sd = problem.structure.prior_sd / noise
-    column = slot.common
-    grid = best[column] + np.linspace(-2.5, 2.5, points)
     free = np.delete(np.arange(len(best)), column)
 
+    def full(theta, index):
+        whole = np.empty((len(theta), len(best)))
+        whole[:, free], whole[:, column] = theta, grid[index]
+        return whole
+
     def evaluate(theta, index):
-        full = np.empty((len(theta), len(best)))
-        full[:, free] = theta
-        full[:, column] = grid[index]
-        residuals, jacobian = problem.evaluate(full, np.zeros(len(theta), dtype=int))
+        residuals, jacobian = problem.evaluate(full(theta, index), np.zeros(len(theta), dtype=int))
         return residuals, jacobian[:, free]
 
+    points = len(grid)
     weights = np.repeat(problem.row_weights[:1], points, axis=0)
     starts = np.broadcast_to(best[free], (points, 1, len(free)))
     priors = np.broadcast_to(prior_sd[free], (points, len(free)))
     solution = lsq.minimise(evaluate, weights, priors, starts, polish=False)
-    cost = solution.cost + 0.5 * (grid / prior_sd[column]) ** 2
-    delta = (cost - cost[points // 2]) / noise**2
-    offset = float(np.broadcast_to(problem.offsets(slot, np.array([0])), (1, len(problem.time)))[0, 0])
-    value = roofline.natural(slot.name, grid + offset)
-    inside = np.flatnonzero(delta <= 1.92)
-    low, high = inside[0], inside[-1]
-    return {
-        "value": [float(one) for one in value],
-        "delta_cost": [float(one) for one in delta],
-        "lo95": float(value[low]) if low > 0 else None,
-        "hi95": float(value[high]) if high < points - 1 else None,
-    }
+    cost = (solution.cost + 0.5 * (grid / prior_sd[column]) ** 2) / noise**2
+    index = np.zeros(points, dtype=int)
+    with np.errstate(over="ignore", invalid="ignore"):
+        share = roofline.static_share(
+            problem.values(full(solution.theta, np.arange(points)), index), problem.rows
+        )
+    offset = float(np.broadcast_to(problem.offsets(slot, index[:1]), (1, len(problem.time)))[0, 0])
+    return roofline.natural(slot.name, grid + offset), cost, np.median(share, axis=1)

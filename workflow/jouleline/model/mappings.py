@@ -152,7 +152,7 @@ def _wanted(foreign: Columns, mapping: Mapping[str, Any]) -> np.ndarray:
 def _looked_up(values: np.ndarray, how: Mapping[str, Any], where: str) -> np.ndarray:
     found = [how["values"].get(str(value), how.get("default")) for value in values.tolist()]
     if None in found:
-        value = values[found.index(None)]
+        value = values.tolist()[found.index(None)]
         raise UserError(
             f"{where}: the mapping's lookup of {how['column']} has no value for {value!r}; add it or a default"
         )

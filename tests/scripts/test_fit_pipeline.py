@@ -1,0 +1,115 @@
+"""The four scripts from a runs table to validation.json, as the workflow calls them."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from pyarrow import parquet
+
+ROOT = Path(__file__).parents[2]
+sys.path.insert(0, str(ROOT / "tests" / "unit" / "model"))
+
+import synthetic  # noqa: E402
+from jouleline.model.table import write_runs  # noqa: E402
+from jouleline.schemas.model import PREDICTIONS  # noqa: E402
+
+MODELS = ("roofline", "paper", "constant")
+
+
+def call(script, *words):
+    command = [sys.executable, str(ROOT / "scripts" / f"{script}.py"), *map(str, words)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+
+
+def chain(folder, columns, gates="{}"):
+    """Split, fit, predict and validate; returns the last call."""
+    write_runs(columns, folder / "runs.parquet")
+    runs, split = ("--runs", folder / "runs.parquet"), folder / "H0.json"
+    done = call("split_runs", *runs, "--split", "H0", "--options", '{"seeds": 2}', "--out", split)
+    assert done.returncode == 0, done.stderr
+    predictions, fits = [], []
+    for model in MODELS:
+        fits.append(folder / f"{model}.json")
+        predictions.append(folder / f"{model}.parquet")
+        options = ("--options", '{"starts": 8}')
+        done = call("fit_model", *runs, "--split", split, "--model", model, *options, "--out", fits[-1])
+        assert done.returncode == 0, done.stderr
+        done = call("predict_holdout", *runs, "--split", split, "--fit", fits[-1], "--out", predictions[-1])
+        assert done.returncode == 0, done.stderr
+    out = ("--out", folder / "validation.json")
+    return call(
+        "validate_holdout",
+        *runs,
+        "--predictions",
+        *predictions,
+        "--fits",
+        *fits,
+        "--gates",
+        gates,
+        *out,
+        "--enforce",
+    )
+
+
+@pytest.fixture(scope="module")
+def estimated(tmp_path_factory):
+    """A small table of one and two CPU ranks with estimated energy, as the demonstration makes."""
+    folder = tmp_path_factory.mktemp("pipeline")
+    strategies = ((1, 1, 0), (1, 1, 0), (2, 1, 1), (2, 1, 3), (2, 2, 0))
+    columns = synthetic.table(28, strategies=strategies, device="Example CPU", source="estimate")
+    columns["status"][0], columns["energy_j"][0] = "oom", np.nan
+    done = chain(folder, columns)
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+def test_validation_has_every_model_and_says_that_energy_is_estimated(estimated):
+    document = json.loads((estimated / "validation.json").read_text())
+    assert document["energy_sources"] == ["estimate"]
+    results = {(row["model"], row["target"]): row for row in document["results"] if not row["post_run"]}
+    assert {model for model, _ in results} == set(MODELS)
+    assert results["roofline", "energy"]["mape"] < 0.1 < results["constant", "energy"]["mape"]
+    assert document["passed"] is True and not any(gate["enabled"] for gate in document["gates"])
+
+
+def test_the_row_out_of_memory_is_excluded_with_its_reason(estimated):
+    split = json.loads((estimated / "H0.json").read_text())
+    assert split["excluded"] == [{"run_id": "row-00001", "reason": "status oom"}]
+
+
+def test_predictions_have_the_schema(estimated):
+    for model in MODELS:
+        assert parquet.read_schema(estimated / f"{model}.parquet").equals(
+            PREDICTIONS.arrow_schema(), check_metadata=True
+        )
+
+
+def test_an_enabled_gate_that_fails_fails_the_target_after_writing(estimated, tmp_path):
+    gates = json.dumps({"enabled": ["in_domain"], "limits": {"in_domain": 0.0001}})
+    words = [
+        "--predictions",
+        estimated / "roofline.parquet",
+        "--gates",
+        gates,
+        "--out",
+        tmp_path / "validation.json",
+    ]
+    done = call("validate_holdout", "--runs", estimated / "runs.parquet", *words, "--enforce")
+    assert done.returncode == 1 and "gate in_domain failed" in done.stderr
+    assert json.loads((tmp_path / "validation.json").read_text())["passed"] is False
+    assert call("validate_holdout", "--runs", estimated / "runs.parquet", *words).returncode == 0
+
+
+def test_bad_input_is_one_line_and_no_file(tmp_path):
+    write_runs(synthetic.table(10), tmp_path / "runs.parquet")
+    for script, words, message in (
+        ("split_runs", ["--split", "H9"], "there is no split H9"),
+        ("fit_model", ["--split", tmp_path / "none.json", "--model", "roofline"], "missing file"),
+    ):
+        done = call(script, "--runs", tmp_path / "runs.parquet", *words, "--out", tmp_path / "out.json")
+        assert done.returncode == 2 and message in done.stderr
+        assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1
+    assert not (tmp_path / "out.json").exists()

@@ -1,0 +1,160 @@
+"""The commands fit, predict and import, and configurations that are still to be run."""
+
+import json
+
+import numpy as np
+import pytest
+import synthetic
+from jouleline import cli
+from jouleline.errors import UserError
+from jouleline.model.configurations import predict_table
+from jouleline.model.mappings import convert
+from jouleline.model.table import read_columns, read_runs, write_runs
+
+
+@pytest.fixture(scope="module")
+def shipped(tmp_path_factory):
+    """The folder of `jouleline fit` on forty synthetic runs."""
+    folder = tmp_path_factory.mktemp("fit")
+    write_runs(synthetic.table(40), folder / "runs.parquet")
+    words = [
+        "fit",
+        str(folder / "runs.parquet"),
+        "--out",
+        str(folder / "out"),
+        "--models",
+        "roofline",
+        "constant",
+    ]
+    assert cli.main([*words, "--splits", "H1", "--starts", "16", "--bootstrap", "100"]) == 0
+    return folder / "out"
+
+
+def rows(**changes):
+    base = {"layers": [6, 6], "hidden": [512, 512], "heads": [8, 8], "intermediate": [2048, 2048]}
+    base |= {
+        "seq_len": [128, 128],
+        "micro_batch": [32, 32],
+        "precision": ["bf16", "bf16"],
+        "vocab_size": [8192, 8192],
+    }
+    return {name: np.array(values) for name, values in (base | changes).items()}
+
+
+def test_fit_leaves_model_card_and_scores(shipped):
+    model = json.loads((shipped / "model.json").read_text())
+    fold = model["folds"][0]
+    assert model["model"] == "roofline" and fold["identified"] and fold["energy_source"] == "nvml_counter"
+    power = fold["parameters"]["static_power_w"]
+    assert power["lo95"] < 110 < power["hi95"] and power["unit"] == "W"
+    assert fold["diagnostics"]["bootstrap"]["draws"] == 100
+    profile = fold["diagnostics"]["profiles"]["static_power_w"]
+    assert profile["lo95"] < power["value"] < profile["hi95"]
+    assert min(profile["delta_cost"]) > -0.05
+    card = (shipped / "model-card.md").read_text()
+    assert "static_power_w" in card and "| H1 | roofline | energy |" in card
+    results = json.loads((shipped / "validation.json").read_text())["results"]
+    assert {row["split"] for row in results} == {"H1", "all"}
+
+
+def test_predict_gives_time_energy_power_cost_and_co2(shipped, tmp_path):
+    (tmp_path / "rows.csv").write_text(
+        "layers,hidden,heads,intermediate,seq_len,micro_batch,precision,vocab_size,gpus_per_node,zero_stage,samples\n"
+        "6,512,8,2048,128,32,bf16,8192,2,1,6400\n48,512,8,2048,128,32,bf16,8192,1,0,6400\n"
+    )
+    words = ["predict", str(tmp_path / "rows.csv"), "--model", str(shipped / "model.json"), "--out"]
+    assert (
+        cli.main([*words, str(tmp_path / "out.csv"), "--price-per-kwh", "0.3", "--grid-gco2-per-kwh", "400"])
+        == 0
+    )
+    out = read_columns(tmp_path / "out.csv")
+    assert out["steps"].tolist() == [100, 200]
+    np.testing.assert_allclose(out["predicted_power_w"], out["predicted_energy_j"] / out["predicted_time_s"])
+    np.testing.assert_allclose(out["cost_eur"], out["predicted_energy_j"] / 3.6e6 * 0.3)
+    np.testing.assert_allclose(out["co2_g"], out["predicted_energy_j"] / 3.6e6 * 400)
+    assert out["extrapolates"].tolist() == [False, True]
+    assert out["extrapolation_axes"].tolist()[1].startswith("layers")
+    assert (out["energy_lo95_j"] <= out["energy_lo80_j"]).all() and (
+        out["energy_hi80_j"] <= out["energy_hi95_j"]
+    ).all()
+
+
+def test_prediction_equals_the_law(shipped):
+    """A configuration's energy is that of the same row in the table it was fitted on."""
+    fit = json.loads((shipped / "model.json").read_text())
+    table = predict_table(fit, rows(), "rows")
+    twice = predict_table(fit, rows(steps=np.array([1, 2])), "rows")
+    np.testing.assert_allclose(twice["predicted_energy_j"][1], 2 * table["predicted_energy_j"][0], rtol=1e-12)
+
+
+def test_unknown_device_is_one_line(shipped):
+    fit = json.loads((shipped / "model.json").read_text())
+    with pytest.raises(UserError, match="device Abacus 3 is not in the model's data"):
+        predict_table(fit, rows(device=np.array(["Abacus 3"] * 2, dtype=object)), "rows")
+
+
+def test_a_fit_of_a_holdout_is_no_model(shipped):
+    fit = json.loads((shipped / "model.json").read_text())
+    with pytest.raises(UserError, match="no shipped model"):
+        predict_table(fit | {"split": "H0"}, rows(), "rows")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda c: {name: values[:5] for name, values in c.items()}, "has 5 usable rows"),
+        (lambda c: c | {"family": np.full(40, "one", dtype=object)}, "has 1 family"),
+        (lambda c: c | {"time_s": np.full(40, 2.0)}, "time_s is constant"),
+        (lambda c: c | {"energy_j": -c["energy_j"]}, "it must be positive"),
+        (
+            lambda c: c | {"energy_source": np.array(["rapl", *["estimate"] * 39], dtype=object)},
+            "mixed energy sources",
+        ),
+    ],
+)
+def test_fit_refuses_with_one_line_and_leaves_nothing(tmp_path, capsys, change, message):
+    write_runs(change(synthetic.table(40)), tmp_path / "runs.parquet")
+    assert cli.main(["fit", str(tmp_path / "runs.parquet"), "--out", str(tmp_path / "out")]) == 2
+    error = capsys.readouterr().err
+    assert message in error and error.count("\n") == 1 and error.startswith("error: ")
+    assert not (tmp_path / "out").exists()
+
+
+def test_import_maps_foreign_columns(tmp_path):
+    (tmp_path / "foreign.csv").write_text(
+        "gpu,n,L,d,h,len,b,kwh,sec,copy\nA,1,2,64,2,32,8,0.001,4,x\nB,2,4,64,2,32,8,0.002,5,y\nB,2,4,64,2,32,8,0.002,5,y\n"
+    )
+    mapping = {
+        "columns": {"device_count": "n", "layers": "L", "hidden": "d", "heads": "h", "seq_len": "len"}
+        | {"micro_batch": "b", "energy_j": "kwh", "time_s": "sec"},
+        "constants": {
+            "tensor_parallel": 1,
+            "zero_stage": 0,
+            "intermediate": 256,
+            "precision": "fp32",
+            "steps": 1,
+        },
+        "lookup": {"device": {"column": "gpu", "values": {"A": "NVIDIA A100", "B": "NVIDIA B200"}}},
+        "scale": {"energy_j": 3.6e6},
+        "unique": ["gpu", "sec"],
+    }
+    (tmp_path / "mapping.json").write_text(json.dumps(mapping))
+    words = ["import", str(tmp_path / "foreign.csv"), "--mapping", str(tmp_path / "mapping.json"), "--out"]
+    assert cli.main([*words, str(tmp_path / "runs.parquet")]) == 0
+    runs = read_runs(tmp_path / "runs.parquet")
+    assert runs["energy_j"].tolist() == [3600.0, 7200.0]
+    assert runs["device"].tolist() == ["NVIDIA A100", "NVIDIA B200"]
+    assert set(runs["energy_source"]) == {"outside"}
+
+
+def test_bad_mappings_are_one_line():
+    foreign = {"a": np.array([1.0, 2.0])}
+    for mapping, message in (
+        ({"columns": {"layers": "b"}}, "has no column b"),
+        ({"columns": {"layres": "a"}}, "fills layres"),
+        ({"colums": {}}, "has the key colums"),
+        ({"lookup": {"layers": {"column": "a", "values": {"1.0": 1}}}}, "has no value for 2.0"),
+        ({"columns": {"layers": "a"}, "where": {"a": [7]}}, "no row passes"),
+    ):
+        with pytest.raises(UserError, match=message):
+            convert(foreign, mapping, "table.csv")
