@@ -5,7 +5,7 @@ import re
 from jouleline.report.blocks import Cell, Panels, Section, Table, Text, columns
 from jouleline.report.figures.calibration import saturation
 from jouleline.report.inputs import Inputs, Row
-from jouleline.report.numbers import count, number, percent, quantity, text
+from jouleline.report.numbers import count, known, number, percent, quantity, text
 
 
 def build(inputs: Inputs, stamp: str) -> Section:
@@ -35,7 +35,7 @@ def _calibration(calibration: Row) -> Table | Text:
     rows = []
     for item in quantities:
         value = quantity(item.get("value"), str(item.get("unit") or ""))
-        size = number(item.get("size"))
+        size = _size(item.get("size"))
         name = re.sub("_(w|s|flop)$", "", str(item.get("quantity"))).replace("_", " ")
         spread = percent(item.get("u_rel"))
         rows.append(
@@ -53,6 +53,11 @@ def _calibration(calibration: Row) -> Table | Text:
     device, length = calibration.get("device") or "the device", quantity(calibration.get("duration_s"), "s")
     caption = f"Calibration of {device}, {length}"
     return Table(caption, heads, rows, folded=len(rows) > 14)
+
+
+def _size(value: float | None) -> str:
+    """Ranks and small sizes as they are, large ones to three digits."""
+    return count(value) if known(value) and abs(value) < 1e6 and value == int(value) else number(value)
 
 
 def _environment(inputs: Inputs) -> Table | Text:

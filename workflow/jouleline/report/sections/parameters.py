@@ -81,15 +81,20 @@ def _diagnostics(chosen: list[Row]) -> Table:
     return Table("Diagnostics of these fits", columns("Diagnostic", "Value"), rows, folded=True)
 
 
-def _diagnostic(value, nested: bool = False) -> str:
+def _diagnostic(value) -> str:
     if isinstance(value, dict):
-        return (
-            "; ".join(f"{key.replace('_', ' ')} {_diagnostic(item, True)}" for key, item in value.items())
-            or DASH
-        )
+        # Curves inside a diagnostic (profile likelihoods) are for plots; their bounds are beside them.
+        short = {
+            key: item
+            for key, item in value.items()
+            if not (isinstance(item, list) and len(item) > _MOST_VALUES)
+        }
+        return "; ".join(_entry(key, item) for key, item in short.items()) or DASH
     if isinstance(value, list | tuple):
-        if len(value) > _MOST_VALUES:
-            first = "" if nested else ", ".join(_diagnostic(item) for item in value[:_MOST_VALUES]) + ", … "
-            return f"{first}({len(value)} values)"
-        return ", ".join(_diagnostic(item, True) for item in value) or "none"
+        shown = ", ".join(_diagnostic(item) for item in value[:_MOST_VALUES])
+        return f"{shown}, … ({len(value)} values)" if len(value) > _MOST_VALUES else shown or "none"
     return text(value)
+
+
+def _entry(key: str, item) -> str:
+    return f"{key} ({_diagnostic(item)})" if isinstance(item, dict) else f"{key} {_diagnostic(item)}"
