@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from jouleline.energy.load import Series
+from jouleline.energy.ticks import locate
 
 US = 1e-6
 # A counter that stands still for so many ticks (and at least this long) while it is read is stuck.
@@ -63,7 +64,7 @@ class Curve:
         tick.
 
         With w the place between two knots a, b and P the power there, u^2 = P^2 h^2 / 3 ((1-w)^2 + w^2) for
-        knots uniform within +-h, plus (dP (b-a) w (1-w))^2 / 3, dP the difference to the neighbours' power.
+        knots uniform within +-h, plus (dP (b-a) w (1-w))^2 / 2, dP the difference to the neighbours' power.
         """
         if len(self.t_us) < 2:
             return np.full(np.shape(t_us), np.nan)
@@ -76,7 +77,7 @@ class Curve:
         weight = np.clip((t_us - self.t_us[here]) / (self.t_us[right] - self.t_us[here]), 0, 1)
         half = np.maximum(self.half_us[here], self.half_us[right]) * US
         place = power[here] ** 2 * half**2 / 3 * ((1 - weight) ** 2 + weight**2)
-        shape = (nearby[here] * span[here] * weight * (1 - weight)) ** 2 / 3
+        shape = (nearby[here] * span[here] * weight * (1 - weight)) ** 2 / 2
         return np.sqrt(place + shape)
 
 
@@ -135,10 +136,9 @@ def _tick_curve(
     close = (after - before) < 3 * usual_poll
     centre = 0.5 * (before + after)
     tick_us = float(np.median(np.diff(centre)))
-    # After a gap the counter may have moved several times; the value seen is from the last tick before the
-    # reading.
+    # After a gap the counter may have moved several times; the value seen is from the last tick before it.
     low = np.where(close, before, np.maximum(before, after - tick_us))
-    knot_us, half_us = 0.5 * (low + after), 0.5 * (after - low)
+    knot_us, half_us = locate(low, after, close)
 
     gain_j = np.append(0.0, step_j[moved[1:] - 1])
     span_s = np.append(np.inf, np.diff(knot_us)) * US

@@ -29,7 +29,7 @@ def powered(node):
 def test_idle_power_is_measured_on_each_gpu(powered, tmp_path):
     run("measure_idle", powered, "--out", str(tmp_path / "idle.json"))
     found = json.loads((tmp_path / "idle.json").read_text())
-    assert found["energy_source"] == "nvml_counter"
+    assert found["meter"] == "nvml"
     assert "estimate" not in found["method"]
     powers = {one["uuid"]: one["idle_power_w"] for one in found["devices"]}
     assert powers[powered.uuid(0)] == pytest.approx(60.0, rel=0.02)

@@ -1,0 +1,11 @@
+# Accuracy and cost of the sidecar against Zeus and CodeCarbon, in an environment of their own. About seven minutes.
+BENCH_VENV := tests/benchmarks/.bench-venv
+
+.PHONY: bench-sidecar
+bench-sidecar: setup $(BENCH_VENV)/.ready
+	@cd tests/benchmarks && PYTHONPATH=.. ../../$(BIN)/python bench_sidecar.py --peers .bench-venv/bin/python
+
+$(BENCH_VENV)/.ready: tests/benchmarks/bench_sidecar_peers.txt
+	@$(PYTHON) -m venv $(BENCH_VENV)
+	@$(BENCH_VENV)/bin/pip install -qq -r $<
+	@touch $@

@@ -1,0 +1,189 @@
+"""Benchmark of the sidecar against Zeus and CodeCarbon on the same fake GPUs; the bars are the exit status.
+
+Writes sidecar.json, sidecar.md and sidecar.svg beside this file. Takes about seven minutes; `make
+bench-sidecar`.
+"""
+
+import argparse
+import json
+import os
+import platform
+import tempfile
+from pathlib import Path
+
+import bench_sidecar_runs as runs
+import matplotlib
+
+matplotlib.use("svg")
+import matplotlib.pyplot as plt
+from fake_nvml.driver import build
+
+HERE = Path(__file__).resolve().parent
+RMS_LIMIT = {"1.0": 0.015, "3.0": 0.006, "10.0": 0.002, "long": 0.0005}
+RATIO_LIMIT, RATIO_AT = 0.35, ("1.0", "3.0", "10.0")
+TITLES = {"jouleline": "jouleline", "zeus": "Zeus", "zeus-best": "Zeus, instant", "codecarbon": "CodeCarbon",
+          "codecarbon-best": "CodeCarbon, 1 s"}  # fmt: skip
+
+
+def percentile(values: list[float], share: float) -> float:
+    return sorted(values)[min(int(share * len(values)), len(values) - 1)]
+
+
+def accuracy_bars(table: dict[str, dict[str, float]]) -> list[tuple]:
+    ours = table["jouleline"]
+    bars = [
+        (f"RMS at {float(name):g} s", ours[name], limit)
+        for name, limit in RMS_LIMIT.items()
+        if name != "long"
+    ]
+    bars.append(("RMS at 60 s", ours["long"], RMS_LIMIT["long"]))
+    for name in RATIO_AT:
+        for peer in ("zeus", "codecarbon"):
+            best = min(table[kind][name] for kind in (peer, f"{peer}-best"))
+            bars.append((f"RMS at {float(name):g} s against {TITLES[peer]}", ours[name] / best, RATIO_LIMIT))
+    return bars
+
+
+def measure(bench: runs.Bench) -> dict:
+    """All measurements, as one JSON-able dict."""
+    errors, files = runs.accuracy(bench)
+    print("accuracy done", flush=True)
+    marks = runs.marker_costs(bench)
+    print("marks done", flush=True)
+    result = {
+        "rms": {tool: {name: runs.rms(values) for name, values in by.items()} for tool, by in errors.items()},
+        "regions": {name: len(values) for name, values in errors["jouleline"].items()},
+        "errors": errors,
+        "files": files,
+        "marks_us": {t: {"median": percentile(v, 0.5), "p99": percentile(v, 0.99)} for t, v in marks.items()},
+        "sidecar_20ms": runs.sidecar_cpu(bench, 20),
+        "sidecar_50ms": runs.sidecar_cpu(bench, 50),
+        "power_monitor_50ms_cpu_share": runs.power_monitor_cpu(bench),
+    }
+    print("cpu done", flush=True)
+    median, upper = runs.slowdown(bench)
+    result["slowdown"] = {"median": median, "upper95": upper}
+    print("slowdown done", flush=True)
+    result["kills"] = runs.kills(bench)
+    return result
+
+
+def bars(result: dict) -> list[dict]:
+    """Every bar: name, value, limit, passed. A value that could not be had fails."""
+    monitor = result["power_monitor_50ms_cpu_share"]
+    ratio = result["sidecar_50ms"]["cpu_share"] / monitor if monitor else None
+    ours = result["marks_us"]["jouleline"]
+    found = [
+        *accuracy_bars(result["rms"]),
+        ("cost of a mark, median (us)", ours["median"], 10.0),
+        ("cost of a mark, 99th percentile (us)", ours["p99"], 50.0),
+        ("CPU of 8 GPUs at 50 ms against Zeus PowerMonitor", ratio, 0.6),
+        ("CPU of 8 GPUs at 20 ms (share of a core)", result["sidecar_20ms"]["cpu_share"], 0.05),
+        ("memory (MiB)", result["sidecar_20ms"]["rss_mib"], 120 / 1.048576),
+        ("slowdown of a busy trainer, upper 95 % limit", result["slowdown"]["upper95"], 0.003),
+        ("unreadable files after 100 kills", result["kills"]["unreadable"], 0),
+        ("longest loss after 100 kills (s)", result["kills"]["longest_loss_s"], 5.02),
+        ("regions of 1 s and more without an energy", _nulls(result), 0),
+        ("bytes per sample row", result["files"]["bytes_per_row"], 8.0),
+    ]
+    return [
+        {"bar": name, "value": value, "limit": limit, "passed": value is not None and value <= limit}
+        for name, value, limit in found
+    ]
+
+
+def _nulls(result: dict) -> int:
+    return sum(
+        count for name, count in result["files"]["nulls"].items() if name == "long" or float(name) >= 1
+    )
+
+
+def page(result: dict) -> str:
+    """The result as Markdown."""
+    lines = ["# The sidecar against its peers", "", "Made by `make bench-sidecar`; do not edit.", ""]
+    lines += [
+        f"One run on {result['machine']}; 8 fake GPUs whose energy counter ticks every 100 ms; Zeus and",
+        "",
+    ]
+    lines[-1:] = [
+        "CodeCarbon as pinned in `bench_sidecar_peers.txt`, at their defaults and at their best setting.",
+        "",
+    ]
+    lines += ["| bar | measured | limit | |", "|---|---|---|---|"]
+    for bar in result["bars"]:
+        value = "not had" if bar["value"] is None else f"{bar['value']:.4g}"
+        lines.append(
+            f"| {bar['bar']} | {value} | {bar['limit']:.4g} | {'pass' if bar['passed'] else '**FAIL**'} |"
+        )
+    names = [*("0.3", "1.0", "3.0", "10.0"), "long"]
+    head = " | ".join(f"{float(n):g} s" if n != "long" else "60 s" for n in names)
+    lines += [
+        "",
+        "RMS error of a region's energy, in percent:",
+        "",
+        f"| tool | {head} |",
+        "|---|---|---|---|---|---|",
+    ]
+    for tool, by in result["rms"].items():
+        cells = " | ".join(f"{100 * by[n]:.3f}" if n in by else "-" for n in names)
+        lines.append(f"| {TITLES[tool]} | {cells} |")
+    lines += [
+        "",
+        "Cost of one mark in the trainer, in microseconds:",
+        "",
+        "| tool | median | 99 % |",
+        "|---|---|---|",
+    ]
+    lines += [f"| {TITLES[t]} | {m['median']:.1f} | {m['p99']:.1f} |" for t, m in result["marks_us"].items()]
+    ours, monitor = result["sidecar_50ms"], result["power_monitor_50ms_cpu_share"]
+    lines += [
+        "",
+        f"CPU on 8 GPUs at 50 ms, share of a core: jouleline {ours['cpu_share']:.4f}, Zeus PowerMonitor ",
+    ]
+    lines[-1] += (
+        f"{'not had' if monitor is None else f'{monitor:.4f}'}. After SIGKILL Zeus keeps nothing (its samples"
+    )
+    lines += [
+        "are in memory) and CodeCarbon nothing since its last flush.",
+        "",
+        "![RMS error](sidecar.svg)",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def figure(result: dict, path: Path) -> None:
+    """RMS error against the length of the region, log-log."""
+    plt.rcParams["svg.hashsalt"] = "jouleline"
+    axes = plt.figure(figsize=(6, 4), layout="constrained").subplots()
+    for tool, by in result["rms"].items():
+        points = sorted((60.0 if n == "long" else float(n), 100 * e) for n, e in by.items())
+        style = {"linewidth": 2.5, "marker": "o"} if tool == "jouleline" else {"marker": "s", "alpha": 0.8}
+        axes.plot(*zip(*points), label=TITLES[tool], **style)
+    axes.set(
+        xscale="log", yscale="log", xlabel="length of the region (s)", ylabel="RMS error of its energy (%)"
+    )
+    axes.legend(frameon=False)
+    axes.grid(True, which="both", alpha=0.2)
+    axes.figure.savefig(path, metadata={"Date": None})
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--peers", required=True, type=Path, help="Python of the environment with the peers")
+    options = parser.parse_args(argv)
+    with tempfile.TemporaryDirectory() as folder:
+        libraries = build(Path(folder) / "libraries")
+        result = measure(runs.Bench(Path(folder), libraries, options.peers.absolute()))
+    result["machine"] = f"{os.cpu_count()} cores, {platform.machine()}, Python {platform.python_version()}"
+    result["bars"] = bars(result)
+    (HERE / "sidecar.json").write_text(json.dumps(result, indent=1) + "\n")
+    (HERE / "sidecar.md").write_text(page(result))
+    figure(result, HERE / "sidecar.svg")
+    for bar in result["bars"]:
+        print("pass" if bar["passed"] else "FAIL", bar["bar"], bar["value"], "limit", bar["limit"])
+    return int(not all(bar["passed"] for bar in result["bars"]))
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
