@@ -110,6 +110,7 @@ def test_job_arrays_are_refused(slurm, tmp_path):
     assert not os.path.exists(tmp_path / "starts")
 
 
+@pytest.mark.long
 def test_a_job_that_always_fails_ends_the_workflow_with_its_log(slurm, tmp_path):
     with start(slurm, tmp_path, "gated-doomed", retries=0) as campaign:
         campaign.until(lambda: starts(tmp_path, "doomed"), "start", 90)
