@@ -87,7 +87,7 @@ def test_declared_power_is_called_an_estimate_and_follows_the_load(node):
     _, found = node
     powers = [item for item in found["quantities"] if item["unit"] == "W" and item["value"] is not None]
     assert all(item["method"].startswith("estimate") for item in powers)
-    assert found["energy_source"] == "estimate"
+    assert found["meter"] == "estimate"
     assert value(found, "idle_power_w") == pytest.approx(3.0, rel=0.05)
     idle_w = value(found, "context_idle_power_w")
     assert idle_w < 3.0 + 0.3 * 20.0
@@ -119,7 +119,7 @@ def test_idle_power_is_the_declared_one_and_labelled(tmp_path):
     done = run("measure_idle", "--protocol", json.dumps(WATTS), "--out", str(out))
     assert done.returncode == 0, done.stderr
     found = json.loads(out.read_text())
-    assert found["energy_source"] == "estimate"
+    assert found["meter"] == "estimate"
     assert found["method"].startswith("estimate")
     assert found["devices"][0]["idle_power_w"] == pytest.approx(3.0, rel=0.1)
 

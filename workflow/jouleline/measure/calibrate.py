@@ -166,7 +166,7 @@ def _report(
         **identity,
         "digest": digest_of([canonical_json(identity)]),
         "host": facts["host"],
-        "energy_source": ready["energy_source"],
+        "meter": ready["meter"],
         "quantities": entries,
     }
 

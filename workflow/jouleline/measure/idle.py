@@ -19,7 +19,7 @@ SHORTEST_S = 1.0
 def measure_idle(protocol: Mapping[str, Any]) -> dict[str, Any]:
     """Let the sidecar look at the idle node for idle_s seconds; returns the content of idle.json.
 
-    Per device of the meter: uuid, name, role, energy_source, idle_power_w (None where it cannot be had).
+    Per device of the meter: uuid, name, kind, role, idle_power_w (None where it cannot be had).
     Raises UserError where there is no such meter.
     """
     device = choose_device(protocol["device"])
@@ -40,15 +40,14 @@ def measure_idle(protocol: Mapping[str, Any]) -> dict[str, Any]:
             for series in node.devices
         ]
     facts = describe(device)
-    source = ready["energy_source"]
+    meter = ready["meter"]
+    how = "estimate: declared idle watts" if meter == "estimate" else f"{meter} over the idle stretch"
     return {
         "schema": 1,
         "host": facts["host"],
         "device": facts["device"] or next((one["name"] for one in devices if one["kind"] == "gpu"), None),
-        "energy_source": source,
-        "method": "estimate: declared idle watts"
-        if source == "estimate"
-        else f"{source} over the idle stretch",
+        "meter": meter,
+        "method": how,
         "idle_s": idle_s,
         "devices": devices,
         "duration_s": round(time.monotonic() - begin, 1),
