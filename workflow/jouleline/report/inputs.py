@@ -168,5 +168,9 @@ def _config(path: Path | None) -> Row | None:
 
 
 def _digests(files: Iterable[Path]) -> dict[str, str]:
-    """SHA-256 of each input, keyed by its last two path parts (the rest of the path is the machine's business)."""
-    return {"/".join(path.parts[-2:]): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+    """SHA-256 of each input, keyed by the end of its path (the rest of it is the machine's business)."""
+    digests = {}
+    for path in files:
+        depth = 3 if path.parts[-3:-2] in (("fit",), ("predictions",)) else 2
+        digests["/".join(path.parts[-depth:])] = hashlib.sha256(path.read_bytes()).hexdigest()
+    return digests

@@ -15,7 +15,7 @@ def build(inputs: Inputs, stamp: str) -> Section:
     if curve:
         blocks.append(Panels("How full a device gets", [curve], note=_CURVE_NOTE))
     blocks += [
-        facts("Idle", flatten(inputs.idle), folded=True),
+        facts("Idle", flatten(inputs.idle, exact=False), folded=True),
         _environment(inputs),
         _protocol(inputs),
     ]
@@ -82,19 +82,19 @@ def _protocol(inputs: Inputs) -> Table | None:
     return facts(f"Measurement protocol (the runs have {len(protocols)} different ones)", shared)
 
 
-def flatten(value: object, prefix: str = "") -> list[tuple[str, str]]:
-    """A nested mapping as sorted ("a.b", text) pairs; lists of scalars on one line."""
+def flatten(value: object, prefix: str = "", exact: bool = True) -> list[tuple[str, str]]:
+    """A nested mapping as sorted ("a.b", text) pairs; lists of scalars on one line.
+
+    `exact` shows a fraction as it was set; otherwise it was measured and gets four digits.
+    """
     if isinstance(value, dict):
-        pairs = [
-            flatten(item, f"{prefix}.{key}" if prefix else str(key)) for key, item in sorted(value.items())
-        ]
-        return [pair for group in pairs for pair in group]
+        items = [(f"{prefix}.{key}" if prefix else str(key), item) for key, item in sorted(value.items())]
+        return [pair for key, item in items for pair in flatten(item, key, exact)]
+    if isinstance(value, list) and any(isinstance(item, dict | list) for item in value):
+        return [pair for n, item in enumerate(value) for pair in flatten(item, f"{prefix}[{n}]", exact)]
     if isinstance(value, list):
-        if all(not isinstance(item, dict | list) for item in value):
-            return [(prefix, ", ".join(text(item) for item in value) or "none")]
-        return [pair for index, item in enumerate(value) for pair in flatten(item, f"{prefix}[{index}]")]
-    # Settings are exact: no digits are cut from them, and none are added.
-    return [(prefix, f"{value:.9g}" if isinstance(value, float) else text(value))]
+        return [(prefix, ", ".join(flatten(item, "", exact)[0][1] for item in value) or "none")]
+    return [(prefix, f"{value:.9g}" if exact and isinstance(value, float) else text(value))]
 
 
 def facts(caption: str, pairs: list[tuple[str, str]], folded: bool = False) -> Table | None:
