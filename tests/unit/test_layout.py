@@ -16,12 +16,12 @@ MODULES = sorted(LIBRARY.rglob("*.py"))
 LAYERS = (
     ("errors",),
     ("files",),
-    ("protocol", "provenance", "schemas", "strategy"),
+    ("protocol", "provenance", "schemas", "slurm_compat", "slurm_energy", "strategy"),
     ("grid",),
     ("config",),
     ("architecture",),
     ("measure", "energy", "model"),
-    ("tables", "checks", "plan", "slurm_energy", "slurm_compat"),
+    ("tables", "checks", "plan"),
     ("report", "manual", "cli"),
 )
 RANK = {room: rank for rank, layer in enumerate(LAYERS) for room in layer}

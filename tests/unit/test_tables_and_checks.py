@@ -150,6 +150,8 @@ def test_replicates_that_differ_are_pointed_out(campaign):
 
 
 def test_slurms_own_figure_is_compared(campaign):
-    record = {**RECORD, "slurm_energy": {"energy_j": 50.0}}
+    slurm = {"SLURM_JOB_ID": "7", "SLURM_STEP_ID": "0"}
+    record = {**RECORD, "environment": {**RECORD["environment"], "slurm": slurm}}
+    write_json(campaign / "runs" / RUN.run_id / "slurm_energy.json", {"step": "7.0", "energy_j": 50.0})
     rows = checks.check_runs(collect(campaign, record), [WINDOW], PROTOCOL)
     assert next(r for r in rows if r["name"] == "slurm_agrees")["passed"] is False

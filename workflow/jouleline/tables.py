@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from jouleline import slurm_energy
 from jouleline.errors import UserError
 from jouleline.files import read_json
 from jouleline.model.table import family_name
@@ -38,7 +39,8 @@ def read_record(run_dir: Path) -> dict[str, Any] | None:
     """run.json of a run, or run.failed.json where it failed, or None where it was not tried."""
     for name in ("run.json", "run.failed.json"):
         if (run_dir / name).exists():
-            return read_json(run_dir / name)
+            record = read_json(run_dir / name)
+            return record | {"slurm_energy": slurm_energy.recorded(run_dir, record)}
     return None
 
 

@@ -15,6 +15,16 @@ from typing import Any
 from jouleline.errors import UserError
 
 SIOCGIFADDR = 0x8915
+# Which job and step it was, and where; the other forty SLURM_* variables tell of the site, not of the run.
+SLURM_NAMES = (
+    "SLURM_CLUSTER_NAME",
+    "SLURM_JOB_ID",
+    "SLURM_STEP_ID",
+    "SLURM_JOB_PARTITION",
+    "SLURM_NODELIST",
+    "SLURM_NNODES",
+    "SLURM_NTASKS",
+)
 PACKAGES = ("torch", "transformers", "deepspeed", "peft", "tokenizers", "numpy", "pyarrow")
 
 
@@ -34,7 +44,7 @@ def describe(device: str, found: Mapping[str, Any] | None = None) -> dict[str, A
         "device_kind": device,
         "driver": _driver() if device == "cuda" else None,
         "cuda": found.get("cuda"),
-        "slurm": {key: value for key, value in sorted(os.environ.items()) if key.startswith("SLURM")},
+        "slurm": {name: os.environ[name] for name in SLURM_NAMES if name in os.environ},
     }
 
 
