@@ -7,6 +7,9 @@ from pathlib import Path
 from jouleline.errors import UserError
 from jouleline.files import run_script
 
+_TABLES = ("runs", "regions", "checks")
+_FACTS = ("validation", "calibration", "idle")
+
 
 def main(argv: list[str] | None = None) -> int:
     """Read the tables, fits and verdicts of a campaign and write its page."""
@@ -18,9 +21,9 @@ def parser() -> argparse.ArgumentParser:
     """The command line of this rule."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--campaign", required=True, help="name of the campaign")
-    for name in ("runs", "regions", "checks"):
+    for name in _TABLES:
         parser.add_argument(f"--{name}", type=Path, required=True, help=f"{name}.parquet")
-    for name in ("validation", "calibration", "idle"):
+    for name in _FACTS:
         parser.add_argument(f"--{name}", type=Path, required=True, help=f"{name}.json")
     parser.add_argument(
         "--predictions", type=Path, nargs="*", default=[], help="predictions of each model and split"
@@ -44,6 +47,8 @@ def _render(arguments: argparse.Namespace) -> int:
 
     options = vars(arguments).copy()
     out = options.pop("out")
+    options["tables"] = {name: options.pop(name) for name in _TABLES}
+    options["facts"] = {name: options.pop(name) for name in _FACTS}
     try:
         options["settings"] = json.loads(options["settings"])
     except json.JSONDecodeError as error:

@@ -15,7 +15,10 @@ import fabricated_campaign  # noqa: E402
 
 def command(arguments: dict, out: Path, *more: str) -> list[str]:
     words = [sys.executable, str(ROOT / "scripts" / "render_report.py"), "--out", str(out), *more]
-    for name, value in arguments.items():
+    flat = {**arguments, **arguments["tables"], **arguments["facts"]}
+    for name, value in flat.items():
+        if isinstance(value, dict):
+            continue
         words += [
             f"--{name.replace('_', '-')}",
             *([str(v) for v in value] if isinstance(value, list) else [str(value)]),
@@ -44,7 +47,7 @@ def test_two_processes_write_the_same_bytes(campaign, tmp_path):
 
 def test_a_missing_input_is_one_line(campaign, tmp_path):
     out = tmp_path / "report.html"
-    gone = campaign | {"validation": tmp_path / "nowhere.json"}
+    gone = campaign | {"facts": campaign["facts"] | {"validation": tmp_path / "nowhere.json"}}
     result = subprocess.run(command(gone, out), capture_output=True, text=True)
     assert result.returncode == 2
     assert result.stderr.startswith("error: missing file") and "nowhere.json" in result.stderr
@@ -54,9 +57,11 @@ def test_a_missing_input_is_one_line(campaign, tmp_path):
 
 def test_a_torn_table_is_one_line(campaign, tmp_path):
     torn = tmp_path / "runs.parquet"
-    torn.write_bytes(Path(campaign["runs"]).read_bytes()[:-20])
+    torn.write_bytes(Path(campaign["tables"]["runs"]).read_bytes()[:-20])
     result = subprocess.run(
-        command(campaign | {"runs": torn}, tmp_path / "report.html"), capture_output=True, text=True
+        command(campaign | {"tables": campaign["tables"] | {"runs": torn}}, tmp_path / "report.html"),
+        capture_output=True,
+        text=True,
     )
     assert result.returncode == 2
     assert result.stderr.startswith("error:") and result.stderr.count("\n") == 1

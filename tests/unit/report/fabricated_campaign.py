@@ -59,7 +59,7 @@ def arguments(folder: Path, predictions=(), fits=()) -> dict[str, object]:
     tables = {name: folder / f"tables/{name}.parquet" for name in ("runs", "regions", "checks")}
     facts = {name: folder / f"{name}.json" for name in ("validation", "calibration", "idle")}
     paths = {"predictions": list(predictions), "fits": list(fits), "runs_dir": folder / "runs"}
-    return {"campaign": "made-up", **tables, **facts, **paths}
+    return {"campaign": "made-up", "tables": tables, "facts": facts, **paths}
 
 
 def write_empty(folder: Path) -> dict[str, object]:
@@ -128,67 +128,29 @@ def _runs(rng: random.Random, source: str) -> list[dict]:
     return runs
 
 
+# What all runs have in common.
+_COMMON = {
+    **{"campaign": "made-up", "host": "host-a", "device": "made-up CPU", "nodes": 1, "model_type": "bert"},
+    **{"heads": 4, "grad_accum": 1, "precision": "fp32", "attention": "sdpa", "vocab_size": 8192},
+    **{"task": "classification", "steps": 40, "idle_power_w": 5.0, "loss_first": 2.1, "loss_last": 0.9},
+    **{"accuracy": 0.7, "status": "ok", "verdict": "valid", "reasons": ""},
+}
+
+
 def _run(rng, source, layers, hidden, seq, batch, strategy, replicate) -> dict:
     devices, zero, tensor = strategy
-    data = devices // tensor
-    steps = 40
-    tokens = steps * data * batch * seq
+    data, steps = devices // tensor, _COMMON["steps"]
     flop = 6 * layers * 12 * hidden**2 * batch * seq / tensor
     step_s = (0.01 + flop / 2e10 + 0.004 * layers * (devices > 1)) * (1 + 0.02 * rng.random())
-    time_s = steps * step_s
     power_w = (5 + 10 * devices * (0.7 + 0.3 * rng.random())) if source == "estimate" else 100 * devices
     family = f"bert-L{layers}-d{hidden}-s{seq}-b{batch}"
-    return {
-        "run_id": f"{family}-z{zero}-tp{tensor}-n{devices}-r{replicate}",
-        **{
-            "campaign": "made-up",
-            "family": family,
-            "replicate": replicate,
-            "host": "host-a",
-            "device": "made-up CPU",
-        },
-        **{
-            "device_count": devices,
-            "nodes": 1,
-            "gpus_per_node": devices,
-            "tensor_parallel": tensor,
-            "zero_stage": zero,
-        },
-        **{"data_parallel": data, "model_type": "bert", "layers": layers, "hidden": hidden, "heads": 4},
-        **{
-            "intermediate": 4 * hidden,
-            "seq_len": seq,
-            "micro_batch": batch,
-            "grad_accum": 1,
-            "precision": "fp32",
-        },
-        **{
-            "attention": "sdpa",
-            "vocab_size": 8192,
-            "task": "classification",
-            "steps": steps,
-            "tokens": tokens,
-        },
-        **{
-            "samples": steps * data * batch,
-            "time_s": time_s,
-            "energy_j": power_w * time_s,
-            "energy_source": source,
-        },
-        **{
-            "energy_edge_u_j": None if source == "estimate" else 0.4,
-            "idle_power_w": 5.0,
-            "mean_power_w": power_w,
-        },
-        **{
-            "loss_first": 2.1,
-            "loss_last": 0.9,
-            "accuracy": 0.7,
-            "status": "ok",
-            "verdict": "valid",
-            "reasons": "",
-        },
-    }
+    run = {"run_id": f"{family}-z{zero}-tp{tensor}-n{devices}-r{replicate}", "family": family}
+    run |= {"replicate": replicate, "device_count": devices, "gpus_per_node": devices, "data_parallel": data}
+    run |= {"tensor_parallel": tensor, "zero_stage": zero, "layers": layers, "hidden": hidden}
+    run |= {"intermediate": 4 * hidden, "seq_len": seq, "micro_batch": batch, "samples": steps * data * batch}
+    run |= {"tokens": steps * data * batch * seq, "time_s": steps * step_s, "mean_power_w": power_w}
+    run |= {"energy_j": power_w * steps * step_s, "energy_source": source}
+    return _COMMON | run | {"energy_edge_u_j": None if source == "estimate" else 0.4}
 
 
 def _region(run: dict) -> dict:
@@ -346,63 +308,38 @@ def _write_fit(folder: Path, model: str, split: str) -> Path:
     return path
 
 
+_GATE = {
+    **{"name": "in-domain energy", "split": "H0", "model": "roofline", "metric": "mape", "target": "energy"},
+    **{"direction": "<=", "limit": 0.06, "stretch": 0.03, "value": 0.05, "passed": True, "enabled": True},
+}
+
+
 def _validation(source: str, n: int) -> dict:
-    results = []
-    for name, mode, post_run, error in MODELS:
-        for split in SPLITS:
-            for target in ("energy", "time"):
-                row = {
-                    "model": name,
-                    "split": split,
-                    "target": target,
-                    "efficiency_mode": mode,
-                    "post_run": post_run,
-                }
-                row |= {
-                    "n": n,
-                    "n_folds": 2,
-                    "n_families": 14,
-                    "mape": error,
-                    "mape_lo95": 0.7 * error,
-                    "mape_hi95": 1.5 * error,
-                }
-                row |= {
-                    "median_ape": 0.8 * error,
-                    "p90_ape": 2 * error,
-                    "log_rmse": 1.2 * error,
-                    "r2_log": 0.97,
-                    "bias": -0.01,
-                }
-                row |= {
-                    "coverage80": 0.81,
-                    "coverage95": 0.96,
-                    "width95": 1.3,
-                    "kendall_tau": 0.9,
-                    "top1": 0.8,
-                    "regret": 0.02,
-                }
-                results.append(row | {"identified": True, "reason": None})
+    results = [
+        _scores(error)
+        | {"model": name, "split": split, "target": target, "efficiency_mode": mode, "post_run": post_run}
+        | {"n": n}
+        for name, mode, post_run, error in MODELS
+        for split in SPLITS
+        for target in ("energy", "time")
+    ]
     results[-1] |= {"identified": False, "reason": "one family only", "mape": None}
-    gate = {
-        "name": "in-domain energy",
-        "split": "H0",
-        "model": "roofline",
-        "metric": "mape",
-        "target": "energy",
-        "direction": "<=",
-        "limit": 0.06,
-        "stretch": 0.03,
-    }
-    gates = [gate | {"value": 0.05, "passed": True, "enabled": True}]
     floor = {"energy_cv": 0.012, "time_cv": 0.009, "n_groups": 4}
-    return {
-        "schema": 1,
-        "energy_sources": [source],
-        "noise_floor": floor,
-        "results": results,
-        "gates": gates,
-        "passed": True,
+    document = {"schema": 1, "energy_sources": [source], "noise_floor": floor, "results": results}
+    return document | {"gates": [_GATE], "passed": True}
+
+
+def _scores(error: float) -> dict:
+    scores = {
+        "n_folds": 2,
+        "n_families": 14,
+        "mape": error,
+        "mape_lo95": 0.7 * error,
+        "mape_hi95": 1.5 * error,
     }
+    scores |= {"median_ape": 0.8 * error, "p90_ape": 2 * error, "log_rmse": 1.2 * error, "r2_log": 0.97}
+    scores |= {"bias": -0.01, "coverage80": 0.81, "coverage95": 0.96, "width95": 1.3, "kendall_tau": 0.9}
+    return scores | {"top1": 0.8, "regret": 0.02, "identified": True, "reason": None}
 
 
 def _calibration() -> dict:

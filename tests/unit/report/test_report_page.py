@@ -265,6 +265,23 @@ def test_in_sample_rows_are_no_results(estimated):
     assert all(result["split"] != "all" for result in other.results)
 
 
+def test_a_split_without_folds_says_why_in_the_headline(estimated):
+    results = [row for row in estimated.validation["results"] if row["split"] != "H1"]
+    blank = {
+        "model": "roofline",
+        "split": "H1",
+        "efficiency_mode": None,
+        "post_run": False,
+        "mape": None,
+        "n": 0,
+    }
+    blank |= {"identified": False, "reason": "only one architecture"}
+    results += [blank | {"target": target} for target in ("energy", "time")]
+    other = dataclasses.replace(estimated, validation=estimated.validation | {"results": results})
+    tile = _section(other, "headline").blocks[1].tiles[1]
+    assert (tile.value, tile.detail, tile.context) == ("–", "not identified", "only one architecture")
+
+
 def test_what_is_not_identified_is_told_with_its_reason(estimated_page):
     assert _rows(estimated_page, "What is not identified") == [
         ["mean power × predicted time (post-run)", "H1", "time", "all", "one family only"]

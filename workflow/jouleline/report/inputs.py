@@ -80,12 +80,19 @@ class Inputs:
         return sorted({series_of(row) for row in self.predictions if row.get("split") == split}, key=_order)
 
     def result(self, series: Series, split: str, target: str) -> Row | None:
-        """The scores of a series over a whole split, or None where it was not judged."""
-        for row in self.results:
-            same = (row.get("split"), row.get("target"), row.get("stratum")) == (split, target, None)
-            if same and series_of(row) == series:
-                return row
-        return None
+        """The scores of a series over a whole split, or None where it was not judged.
+
+        A split without folds has one row per model that says so, without a mode: it stands for all of its modes.
+        """
+        wanted = (split, target, None)
+        rows = [r for r in self.results if (r.get("split"), r.get("target"), r.get("stratum")) == wanted]
+        exact = [row for row in rows if series_of(row) == series]
+        whole = [
+            row
+            for row in rows
+            if series_of(row) == (series[0], None, False) and row.get("identified") is False
+        ]
+        return next(iter(exact + whole), None)
 
 
 def series_of(row: Row) -> Series:
@@ -100,47 +107,37 @@ def _order(series: Series) -> tuple:
 
 def load(
     campaign: str,
-    runs: Path,
-    regions: Path,
-    checks: Path,
-    validation: Path,
-    calibration: Path,
-    idle: Path,
-    predictions: Iterable[Path],
-    fits: Iterable[Path],
+    tables: Mapping[str, Path],
+    facts: Mapping[str, Path],
     runs_dir: Path,
+    predictions: Iterable[Path] = (),
+    fits: Iterable[Path] = (),
     splits: Iterable[Path] = (),
     config: Path | None = None,
-    settings: Row | None = None,
-    headline: str = "roofline",
+    **choices: Any,
 ) -> Inputs:
-    """Read the inputs of a report. `headline` is the model that the report is about, chosen before any score is known;
-    `settings` may have `title` and `traces` (number of power traces). Raises UserError for a missing or torn file.
+    """Read the inputs of a report.
+
+    `tables`: paths of runs, regions and checks; `facts`: paths of validation, calibration and idle. `choices` are
+    `headline` (the model that the report is about, chosen before any score is known) and `settings` (`title`,
+    `traces`). Raises UserError, naming the file, for one that is missing or torn.
     """
-    predictions, fits, splits = (
-        sorted(map(Path, predictions)),
-        sorted(map(Path, fits)),
-        sorted(map(Path, splits)),
-    )
-    files = [Path(runs), Path(regions), Path(checks), Path(validation), Path(calibration), Path(idle)]
-    files += [*predictions, *fits, *splits, *([Path(config)] if config else [])]
+    predictions, fits, splits = (sorted(map(Path, paths)) for paths in (predictions, fits, splits))
+    files = [*tables.values(), *facts.values(), *predictions, *fits, *splits, *([config] if config else [])]
     return Inputs(
         campaign=campaign,
-        runs=sorted(read_table(RUNS, runs), key=lambda run: run["run_id"]),
-        regions=read_table(REGIONS, regions),
-        checks=read_table(CHECKS, checks),
+        runs=sorted(read_table(RUNS, tables["runs"]), key=lambda run: run["run_id"]),
+        regions=read_table(REGIONS, tables["regions"]),
+        checks=read_table(CHECKS, tables["checks"]),
         predictions=[row for path in predictions for row in read_table(PREDICTIONS, path)],
         fits=[read_json(path) for path in fits],
-        validation=read_json(validation),
-        calibration=read_json(calibration),
-        idle=read_json(idle),
+        **{name: read_json(path) for name, path in facts.items()},
         records=_records(Path(runs_dir)),
         runs_dir=Path(runs_dir),
         splits=[read_json(path) for path in splits],
         config=_config(config),
-        settings=settings or {},
-        headline=headline,
-        digests=_digests(files),
+        digests=_digests(map(Path, files)),
+        **choices,
     )
 
 

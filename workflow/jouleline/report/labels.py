@@ -136,7 +136,7 @@ def legend(present: Iterable[Strategy]) -> list[LegendEntry]:
 
 
 def short(run: Mapping[str, Any]) -> str:
-    """ "L4 d256 S128 B8, ZeRO-1 × 2": a run in a few words."""
+    """A run in a few words: "L4 d256 S128 B8, ZeRO-1 × 2"."""
     shape = " ".join(f"{letter}{run.get(key)}" for letter, key in _SHAPE)
     name = strategy(run).name
     count = run.get("device_count") or 1

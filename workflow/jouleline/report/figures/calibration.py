@@ -6,22 +6,12 @@ from jouleline.report.heldout import span
 from jouleline.report.inputs import Row
 from jouleline.report.numbers import known, quantity
 
+Curves = dict[str, list[tuple[float, float]]]
+
 
 def saturation(calibration: Row, stamp: str = "") -> Figure | None:
     """Achieved FLOP/s against FLOP per launch, one line per precision; None where it was not measured."""
-    curves: dict[str, list[tuple[float, float]]] = {}
-    half: dict[str, float] = {}
-    for item in calibration.get("quantities") or []:
-        name, precision = item.get("quantity"), str(item.get("precision") or "")
-        if (
-            name == "matmul_flops"
-            and known(item.get("size"))
-            and known(item.get("value"))
-            and item["value"] > 0
-        ):
-            curves.setdefault(precision, []).append((item["size"], item["value"]))
-        if name == "half_saturation_flop" and known(item.get("value")):
-            half[precision] = item["value"]
+    curves, half = _read(calibration)
     if not curves:
         return None
     points = [point for curve in curves.values() for point in curve]
@@ -32,32 +22,35 @@ def saturation(calibration: Row, stamp: str = "") -> Figure | None:
         axes.set(xscale="log", yscale="log", xlim=xlim, ylim=ylim)
         for index, (precision, curve) in enumerate(sorted(curves.items())):
             xs, ys = zip(*sorted(curve), strict=True)
-            marker = "osD^v"[index % 5]
-            axes.plot(
-                xs,
-                ys,
-                color=SERIES[index % len(SERIES)],
-                marker=marker,
-                markersize=4.5,
-                label=precision or "value",
-            )
+            style = {"color": SERIES[index % len(SERIES)], "marker": "osD^v"[index % 5], "markersize": 4.5}
+            axes.plot(xs, ys, label=precision or "value", **style)
         for precision, value in sorted(half.items()):
             if xlim[0] < value < xlim[1]:
                 axes.axvline(value, color=MUTED, linestyle=":", linewidth=1.2)
-                axes.text(
-                    value,
-                    ylim[0],
-                    f"\u00a0half saturation, {precision}",
-                    color=MUTED,
-                    fontsize=9.5,
-                    va="bottom",
-                )
+                words = f"\u00a0half saturation, {precision}"
+                axes.text(value, ylim[0], words, color=MUTED, fontsize=9.5, va="bottom")
         axes.legend(frameon=False, loc="upper left", labelcolor=INK)
         log_ticks(axes.xaxis, *xlim, "")
         log_ticks(axes.yaxis, *ylim, "")
         axes.set_xlabel("size of a launch (FLOP)")
         axes.set_ylabel("achieved (FLOP/s)")
-        best = "; ".join(
-            f"{p or 'best'} {quantity(max(y for _, y in c), 'FLOP/s')}" for p, c in sorted(curves.items())
-        )
-        return finish(drawn, f"Achieved FLOP/s against FLOP per launch. Highest: {best}.", stamp=stamp)
+        return finish(drawn, _alt(curves), stamp=stamp)
+
+
+def _read(calibration: Row) -> tuple[Curves, dict[str, float]]:
+    """(size, FLOP/s) points and the half-saturation size, each by precision."""
+    curves: Curves = {}
+    half: dict[str, float] = {}
+    for item in calibration.get("quantities") or []:
+        name, precision, size, value = (item.get(key) for key in ("quantity", "precision", "size", "value"))
+        if name == "matmul_flops" and known(size) and known(value) and value > 0:
+            curves.setdefault(str(precision or ""), []).append((size, value))
+        if name == "half_saturation_flop" and known(value):
+            half[str(precision or "")] = value
+    return curves, half
+
+
+def _alt(curves: Curves) -> str:
+    best = {precision or "best": max(y for _, y in curve) for precision, curve in sorted(curves.items())}
+    words = "; ".join(f"{precision} {quantity(value, 'FLOP/s')}" for precision, value in best.items())
+    return f"Achieved FLOP/s against FLOP per launch. Highest: {words}."

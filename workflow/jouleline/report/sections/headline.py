@@ -26,7 +26,7 @@ _FOREST_NOTE = (
 
 
 def split_title(name: str) -> str:
-    """ "H1, one architecture out": a hold-out and what it leaves out."""
+    """A hold-out and what it leaves out: "H1, one architecture out"."""
     level = _LEVELS.get(name.split("-")[0].split("_")[0])
     return f"{name}, {level}" if level else name
 
@@ -47,14 +47,7 @@ def build(inputs: Inputs, stamp: str) -> Section:
     forests = [_forest(inputs, split, stamp) for split in inputs.split_names]
     forests = [figure for figure in forests if figure]
     if forests:
-        blocks.append(
-            Panels(
-                "Error on held-out runs: energy",
-                forests,
-                note=_FOREST_NOTE,
-                wide=True,
-            )
-        )
+        blocks.append(Panels("Error on held-out runs: energy", forests, note=_FOREST_NOTE, wide=True))
     return Section("headline", "Headline", blocks)
 
 
@@ -76,12 +69,10 @@ def finding(inputs: Inputs) -> str:
 
 def _gap(row: Row) -> str:
     """How many predictions the score leaves out, where a fit was not identified."""
-    missing = row.get("n_not_identified") or 0
-    return (
-        f"; {count(row.get('n'))} of {count(row['n'] + missing)} predictions, the others not identified"
-        if missing
-        else ""
-    )
+    missing, scored_rows = row.get("n_not_identified") or 0, row.get("n") or 0
+    if not missing:
+        return ""
+    return f"; {count(scored_rows)} of {count(scored_rows + missing)} predictions, the others not identified"
 
 
 def scored(row: Row | None) -> bool:
