@@ -32,14 +32,14 @@ def recorder(tmp_path):
     return folder
 
 
-def submitted(recorder: Path, checkout: Checkout, *arguments: str) -> dict[str, str]:
+def submitted(recorder: Path, checkout: Checkout, *arguments: str, profile: str = "slurm") -> dict[str, str]:
     """{job comment: rest of the sbatch line}, with what differs from run to run taken out."""
     binaries = Path(sys.executable).parent
     environment = os.environ | {"PATH": f"{recorder}:{binaries}:{os.environ['PATH']}"}
     command = [
         str(binaries / "snakemake"),
         "--profile",
-        "slurm",
+        profile,
         "--configfile",
         "campaign.yaml",
         "--retries",

@@ -133,7 +133,7 @@ class Watch:
 
     def _normalise(self, job: str, state: str, logger) -> str:
         word = normalise(state, self.requeued)
-        if word != state.split()[0]:
+        if word not in state:
             logger.warning(
                 f"Slurm ended job {job} as {state}; it counts as failed and is retried as the profile says."
             )
