@@ -2,7 +2,7 @@
 
     bench_sidecar_peers.py regions zeus|zeus-best|codecarbon|codecarbon-best SCHEDULE OUT
     bench_sidecar_peers.py marks zeus|codecarbon COUNT OUT
-    bench_sidecar_peers.py monitor PERIOD_S SECONDS OUT
+    bench_sidecar_peers.py monitor all|device_instant PERIOD_S SECONDS OUT
 
 SCHEDULE is JSON: {"gpus": n, "spans": [[offset_s, length_s, name], ...]}; a peer prints "ready" and reads
 from stdin the time on CLOCK_MONOTONIC that the offsets count from. The time of an edge is the middle of the
@@ -116,11 +116,12 @@ def cpu_s(pid: int) -> float:
     return total
 
 
-def measure_monitor(period_s: float, seconds: float, out: Path) -> None:
-    """CPU of Zeus' PowerMonitor and its processes, as a share of a core."""
+def measure_monitor(domains: str, period_s: float, seconds: float, out: Path) -> None:
+    """CPU of Zeus' PowerMonitor and its processes (one per power domain), as a share of a core."""
     from zeus.monitor import PowerMonitor
 
-    monitor = PowerMonitor(gpu_indices=list(range(8)), update_period=period_s)
+    wanted = None if domains == "all" else [domains]
+    monitor = PowerMonitor(gpu_indices=list(range(8)), update_period=period_s, power_domains=wanted)
     time.sleep(5)
     before, begin = cpu_s(os.getpid()), time.monotonic()
     time.sleep(seconds)
@@ -136,4 +137,4 @@ if __name__ == "__main__":
     elif task == "marks":
         measure_marks(sys.argv[2], int(sys.argv[3]), out)
     else:
-        measure_monitor(float(sys.argv[2]), float(sys.argv[3]), out)
+        measure_monitor(sys.argv[2], float(sys.argv[3]), float(sys.argv[4]), out)

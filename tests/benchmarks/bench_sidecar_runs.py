@@ -211,16 +211,16 @@ def sidecar_cpu(bench: Bench, period_ms: int, seconds: float = 25.0) -> dict[str
     return {"cpu_share": share, "rss_mib": meta["peak_rss_mib"], "late_median_us": float(np.median(late))}
 
 
-def power_monitor_cpu(bench: Bench, period_s: float = 0.05, seconds: float = 25.0) -> float | None:
-    """CPU share of Zeus' PowerMonitor on 8 GPUs; None when it does not start."""
+def power_monitor_cpu(
+    bench: Bench, domains: str, period_s: float = 0.05, seconds: float = 25.0
+) -> float | None:
+    """CPU share of Zeus' PowerMonitor on 8 GPUs; None when it does not start (it gives its processes 10
+    s)."""
     out = bench.folder / "monitor.json"
     for _ in range(3):
-        if (
-            bench.peer(
-                bench.node("monitor"), "monitor", period_s, seconds, out, stdout=subprocess.DEVNULL
-            ).wait(120)
-            == 0
-        ):
+        node = bench.node("monitor")
+        process = bench.peer(node, "monitor", domains, period_s, seconds, out, stdout=subprocess.DEVNULL)
+        if process.wait(120) == 0:
             return json.loads(out.read_text())["cpu_share"]
     return None
 

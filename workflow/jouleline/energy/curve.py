@@ -16,6 +16,7 @@ US = 1e-6
 # A counter that stands still for so many ticks (and at least this long) while it is read is stuck.
 STUCK_TICKS = 4.0
 STUCK_S = 0.25
+SEEN_TICKS = 2.5
 # A step of the counter that means more than this times the highest known power is a reset to a higher value.
 JUMP_FACTOR = 2.0
 # Lost energy: the counter's step over a stall differs from the measured power by more than this share.
@@ -137,7 +138,7 @@ def _tick_curve(
     centre = 0.5 * (before + after)
     tick_us = float(np.median(np.diff(centre)))
     # After a gap the counter may have moved several times; the value seen is from the last tick before it.
-    low = np.where(close, before, np.maximum(before, after - tick_us))
+    low = np.where(close, before, np.maximum(before, begin_us[moved] - tick_us))
     knot_us, half_us = locate(low, after, close)
 
     gain_j = np.append(0.0, step_j[moved[1:] - 1])
@@ -172,7 +173,7 @@ def _mend(curve: Curve, reset: np.ndarray, series: Series, read_us: np.ndarray) 
     shapes: list[tuple[int, np.ndarray, np.ndarray]] = []
     for index in np.flatnonzero(crossed | long):
         start, end = knot_us[index], knot_us[index + 1]
-        if not crossed[index] and not _was_read(read_us, start, end, stuck_us):
+        if not crossed[index] and not _was_read(read_us, start, end, curve.tick_s):
             continue
         power_j, u_j, inner = _by_power(series, start, end, gain_j, index, curve.tick_s)
         lost = crossed[index] or abs(gain_j[index] - power_j) > LOST_SHARE * power_j
@@ -189,12 +190,11 @@ def _mend(curve: Curve, reset: np.ndarray, series: Series, read_us: np.ndarray) 
     return curve
 
 
-def _was_read(read_us: np.ndarray, start: float, end: float, stuck_us: float) -> bool:
-    """Whether readings between two knots were close enough together to say that the counter stood still."""
-    inside = read_us[(read_us >= start) & (read_us <= end)]
-    if len(inside) < 3:
-        return False
-    return float(np.max(np.diff(np.concatenate(([start], inside, [end]))))) < 0.5 * stuck_us
+def _was_read(read_us: np.ndarray, start: float, end: float, tick_s: float) -> bool:
+    """Whether the counter was seen to stand still between two knots: two readings of the same value that are
+    more than two ticks apart. Without readings in between it may just not have been looked at."""
+    inside = read_us[(read_us > start) & (read_us < end)]
+    return len(inside) >= 2 and (inside[-1] - inside[0]) * US > SEEN_TICKS * tick_s
 
 
 def _by_power(series, start, end, gain_j, index, tick_s):

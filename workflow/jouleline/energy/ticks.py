@@ -27,9 +27,11 @@ def locate(low_us: np.ndarray, high_us: np.ndarray, usable: np.ndarray) -> tuple
         fitted = _line(centre[part], low_us[part], high_us[part], usable[part])
         if fitted is not None:
             line, spread = fitted
-            # A tick is never moved out of the interval in which it was seen.
-            centre[part] = np.clip(line, low_us[part], high_us[part])
-            half[part] = np.minimum(half[part], spread)
+            # A tick is never moved out of the interval in which it was seen; one of several ticks in a gap
+            # stays.
+            single = usable[part]
+            centre[part] = np.where(single, np.clip(line, low_us[part], high_us[part]), centre[part])
+            half[part] = np.where(single, np.minimum(half[part], spread), half[part])
     return centre, half
 
 

@@ -9,9 +9,9 @@ from jouleline.measure.meters import LaneSpec
 COST_SHARE = 0.10
 COST_SWEEPS = 25
 LONGEST_PERIOD_S = 1.0
-# The thread looks up this often while it waits, so that it ends soon.
-NAP_S = 0.25
 SETTLE_S = 0.005
+# A lane that sleeps longer than this is not waited for at the end: it holds nothing.
+JOIN_S = 0.1
 
 
 class Lane(threading.Thread):
@@ -48,8 +48,8 @@ class Lane(threading.Thread):
                 missed = int((now - deadline) / self.period_s) + 1
                 self.skipped += missed
                 deadline += missed * self.period_s
-            while not self.ended and (wait := deadline - time.monotonic()) > 0:
-                time.sleep(min(wait, NAP_S))
+            if (wait := deadline - time.monotonic()) > 0:
+                time.sleep(wait)
 
     def _sweep(self, deadline: float) -> None:
         read = self.spec.read
@@ -137,7 +137,6 @@ class Lanes:
         """End the threads; one that hangs in a call is left behind."""
         for lane in self.lanes:
             lane.ended = True
-        until = time.monotonic() + 2 * NAP_S
         for lane in self.lanes:
-            if lane.calling is None:
-                lane.join(max(until - time.monotonic(), 0.01))
+            if lane.calling is None and lane.period_s <= JOIN_S:
+                lane.join(JOIN_S)

