@@ -1,0 +1,108 @@
+"""`jouleline measure -- CMD` and `jouleline energy DIR`."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from jouleline.energy.cli_energy import main as energy_main
+
+BUSY = "import time\nend = time.monotonic() + 0.8\nwhile time.monotonic() < end: pass\n"
+
+
+def measure(out, *command: str, options: tuple[str, ...] = (), **extra) -> subprocess.CompletedProcess:
+    base = [
+        sys.executable,
+        "-m",
+        "jouleline.measure.cli_measure",
+        "--out",
+        str(out),
+        "--idle-s",
+        "0.3",
+        *options,
+    ]
+    return subprocess.run([*base, "--", *command], capture_output=True, text=True, timeout=60, **extra)
+
+
+@pytest.fixture(scope="module")
+def wrapped(tmp_path_factory):
+    """A command of 0.8 s that marks a region and ends with 7, on a machine with no meter."""
+    out = tmp_path_factory.mktemp("wrapped") / "out"
+    program = (
+        f"from jouleline.measure import region\nwith region('work'):\n    exec({BUSY!r})\nraise SystemExit(7)"
+    )
+    return out, measure(out, sys.executable, "-c", program, options=("--meter", "estimate"))
+
+
+def test_the_exit_code_is_the_commands(wrapped):
+    _, done = wrapped
+    assert (done.returncode, done.stderr) == (7, "")
+
+
+def test_the_command_and_its_regions_have_an_energy(wrapped, capsys):
+    out, _ = wrapped
+    assert energy_main([str(out), "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)
+    totals = {row["region"]: row for row in rows if row["device_uuid"] is None}
+    assert set(totals) == {"command", "work"}
+    assert totals["command"]["energy_j"] > totals["work"]["energy_j"] > 0.8 * 5
+    assert energy_main([str(out)]) == 0
+    assert "ESTIMATED" in capsys.readouterr().out
+
+
+def test_a_signal_reaches_the_command(tmp_path):
+    command = [sys.executable, "-m", "jouleline.measure.cli_measure", "--out", str(tmp_path / "out")]
+    options = ["--meter", "estimate", "--idle-s", "0", "--", "sleep", "30"]
+    process = subprocess.Popen([*command, *options], stderr=subprocess.DEVNULL)
+    until = time.monotonic() + 20
+    while not list((tmp_path / "out" / "markers").glob("rank-*.bin")) and time.monotonic() < until:
+        time.sleep(0.02)
+    time.sleep(0.3)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(20) == 128 + signal.SIGTERM
+    assert (tmp_path / "out" / "samples.parquet").exists()
+
+
+@pytest.mark.fault("sidecar dies under `measure`", "the command is unharmed; a warning; `sidecar_died`")
+def test_the_command_is_unharmed_when_the_sidecar_dies(tmp_path):
+    program = (
+        "import json, os, signal, sys, time\n"
+        "os.kill(json.load(open(sys.argv[1]))['pid'], signal.SIGKILL)\n"
+        "time.sleep(0.2)\n"
+        "raise SystemExit(5)\n"
+    )
+    done = measure(
+        tmp_path, sys.executable, "-c", program, str(tmp_path / "ready.json"), options=("--meter", "estimate")
+    )
+    assert done.returncode == 5 and done.stderr.startswith("warning: the sidecar ended with -9")
+    assert energy_main([str(tmp_path)]) == 1
+
+
+def test_bad_input_is_one_line(tmp_path):
+    for arguments, code, said in (
+        ((), 2, "no command"),
+        (("--", "/does/not/exist"), 127, "cannot run"),
+        (("--period-ms", "0", "--", "true"), 2, "--period-ms"),
+    ):
+        base = [
+            sys.executable,
+            "-m",
+            "jouleline.measure.cli_measure",
+            "--out",
+            str(tmp_path),
+            "--idle-s",
+            "0",
+        ]
+        done = subprocess.run([*base, *arguments], capture_output=True, text=True, timeout=60)
+        assert done.returncode == code and done.stderr.startswith("error: ") and said in done.stderr
+        assert done.stderr.count("\n") == 1
+
+
+def test_no_nvml_is_exit_code_3(tmp_path):
+    done = measure(
+        tmp_path / "out", "true", options=("--meter", "nvml"), env=os.environ | {"LD_LIBRARY_PATH": ""}
+    )
+    assert done.returncode == 3 and "libnvidia-ml.so.1" in done.stderr and done.stderr.count("\n") == 1
