@@ -15,6 +15,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from jouleline.errors import UserError
 from jouleline.files import read_json, write_json
 
 FILE = "slurm_energy.json"
@@ -41,7 +42,11 @@ def record_all(run_files: Iterable[Path]) -> int:
     """
     wanted: dict[str, list[tuple[Path, dict[str, Any]]]] = {}
     for path in run_files:
-        record = read_json(path)
+        try:
+            record = read_json(path)
+        except UserError:
+            # The integration has a row for a run that cannot be read; here it has nothing to be asked.
+            continue
         step = step_of(record)
         if step and recorded(path.parent, record) is None:
             wanted.setdefault(step, []).append((path.parent, record))
