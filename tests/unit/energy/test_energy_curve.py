@@ -112,6 +112,21 @@ def test_a_region_outside_the_readings_has_no_energy():
         assert row["energy_j"] is None and "edges_unbracketed" in row["reasons"]
 
 
+def test_a_region_without_an_end_counts_to_the_last_reading():
+    row = measured(fast_lane(30), slow_lane(30), 5.0, float("nan"))
+    assert row["reasons"] == "truncated" and row["verdict"] == "degraded"
+    assert row["energy_j"] == pytest.approx(POWER_W * 25, rel=0.01)
+
+
+def test_a_hole_in_the_readings_hides_no_stall():
+    """Energy is lost in a second in which the counter stood still and half of the readings are missing."""
+    fast = fast_lane(30, lambda t: POWER_W * np.where(t < 10, t, np.maximum(10.0, t - 1.0)))
+    seen = ~((fast["t_us"] > 10.2e6) & (fast["t_us"] < 10.6e6))
+    row = measured({name: values[seen] for name, values in fast.items()}, slow_lane(30), 2.0, 28.0)
+    assert "counter_stuck" in row["reasons"]
+    assert row["energy_j"] == pytest.approx(POWER_W * 26, rel=0.01)
+
+
 @pytest.mark.parametrize(("length_s", "code"), [(0.0, "zero_length"), (0.12, "too_few_ticks")])
 def test_regions_too_short(length_s, code):
     row = measured(fast_lane(10), slow_lane(10), 4.0, 4.0 + length_s)

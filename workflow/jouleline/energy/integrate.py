@@ -1,7 +1,9 @@
 """The energy of every marked region of a run: one row per device, one for all of them together."""
 
 import sys
+from collections import Counter
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -32,9 +34,9 @@ def regions(measurement: Measurement) -> list[dict[str, Any]]:
         keys.setdefault((row["region"], row["ordinal"]), []).append(row)
     if not keys:
         return [_finish(measurement, _nothing(measurement))]
-    finished = []
+    finished, expected = [], _expected(measurement)
     for parts in keys.values():
-        total = _total(measurement, parts)
+        total = _total(measurement, expected, parts)
         finished += [_finish(measurement, part) for part in parts] + [_finish(measurement, total)]
     return finished
 
@@ -87,23 +89,35 @@ def _series_rows(measurement: Measurement, node: Node, series: Series) -> list[d
     return rows
 
 
-def _missing(measurement: Measurement, key: tuple[str, int]) -> set[str]:
-    """What the run should have and this region has not: nodes, ranks, paired devices."""
-    found = set()
-    marked = 0
+@dataclass
+class Expected:
+    """What the whole run should have: codes for what it lacks, devices of the job, marks of each region."""
+
+    lacking: set[str]
+    devices: int
+    marks: Counter
+
+    def missing(self, measurement: Measurement, key: tuple[str, int]) -> set[str]:
+        """Codes for a region: the run's, and `rank_missing` when not every rank marked it."""
+        ranks = measurement.expected_ranks
+        few = ranks is not None and self.marks[key] < ranks
+        return self.lacking | ({"rank_missing"} if few else set())
+
+
+def _expected(measurement: Measurement) -> Expected:
+    lacking, devices, marks = set(), 0, Counter()
     for node in measurement.nodes:
         if node.meta is None or not node.devices:
-            found.add("node_missing")
+            lacking.add("node_missing")
         known = {uuid for s in node.devices for uuid in (s.info["uuid"], *(s.info.get("mig") or []))}
         gpus = any(s.info["kind"] == "gpu" for s in node.devices)
         if gpus and (any(uuid not in known for uuid in node.rank_devices.values()) or _elsewhere(node)):
-            found.add("wrong_pairing")
+            lacking.add("wrong_pairing")
+        devices += sum(s.info.get("role") == "job" for s in node.devices)
         for ranks in node.ranks:
-            here = zip(ranks.name, ranks.ordinal.tolist())
-            marked += ranks.rank != NODE_RANK and key in set(here)
-    if measurement.expected_ranks is not None and marked < measurement.expected_ranks:
-        found.add("rank_missing")
-    return found
+            if ranks.rank != NODE_RANK:
+                marks.update(zip(ranks.name, ranks.ordinal.tolist()))
+    return Expected(lacking, devices, marks)
 
 
 def _elsewhere(node: Node) -> bool:
@@ -123,7 +137,7 @@ def _elsewhere(node: Node) -> bool:
     )
 
 
-def _total(measurement: Measurement, parts: list[dict[str, Any]]) -> dict[str, Any]:
+def _total(measurement: Measurement, expected: Expected, parts: list[dict[str, Any]]) -> dict[str, Any]:
     """The job's devices together: energies add, edge and gap uncertainties add in squares, gains add
     plainly."""
     jobs = [part for part in parts if part["role"] == "job"]
@@ -131,11 +145,12 @@ def _total(measurement: Measurement, parts: list[dict[str, Any]]) -> dict[str, A
     first = jobs[0] if jobs else parts[0]
     key = (first["region"], first["ordinal"])
     total = {name: first[name] for name in ("region", "ordinal", "parent", "steps")}
-    total["reasons"] = set().union(*(part["reasons"] for part in jobs or parts), _missing(measurement, key))
+    total["reasons"] = set().union(
+        *(part["reasons"] for part in jobs or parts), expected.missing(measurement, key)
+    )
     if not jobs:
         total["reasons"].add("device_missing")
-    devices = sum(s.info.get("role") == "job" for node in measurement.nodes for s in node.devices)
-    if len(jobs) < devices:
+    if len(jobs) < expected.devices:
         total["reasons"].add("rank_missing")
 
     def add(column, combine=sum, rows=jobs):

@@ -12,6 +12,8 @@ import pytest
 from jouleline.energy.integrate import regions, runs_regions
 from jouleline.energy.load import load_measurement, load_run
 from jouleline.measure.collect import merge_nodes
+from jouleline.schemas import read_table
+from jouleline.schemas.energy import REGIONS
 
 LOAD = """
 import time
@@ -62,8 +64,8 @@ def test_energy_is_the_declared_watts_times_the_cpu_time(measured):
     assert row["verdict"] == "valid" and row["reasons"] == ""
     assert row["energy_source"] == "estimate" and row["energy_gain_u_j"] is None
     assert row["time_s"] == pytest.approx(1.0, abs=0.05)
-    # 5 W idle and at most 10 W for the one busy core; a shared machine may give the process less.
-    assert 8.0 < row["energy_j"] < 15.3
+    # 5 W idle and at most 10 W for the one busy core; a shared machine may give the process far less.
+    assert 5.5 < row["energy_j"] < 15.3
     assert row["steps"] > 10
     assert row["idle_power_w"] == pytest.approx(5.0, abs=1.5)
 
@@ -100,6 +102,13 @@ def test_an_unreadable_run_does_not_sink_the_others(measured, tmp_path):
     assert [row["reasons"] for row in rows[:2]] == ["run_unreadable"] * 2
     assert all(row["verdict"] == "invalid" and row["energy_j"] is None for row in rows[:2])
     assert total(rows, "window")["verdict"] == "valid"
+    # The rule's script gives the same as one table.
+    script = Path(__file__).resolve().parents[4] / "scripts" / "integrate_energy.py"
+    given = [str(tmp_path / run_id / "run.json") for run_id in ("torn", "absent", "good")]
+    command = [sys.executable, str(script), "--runs", *given, "--out", str(tmp_path / "energy.parquet")]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert read_table(REGIONS, tmp_path / "energy.parquet") == rows
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1])
