@@ -3,6 +3,7 @@
 import argparse
 import json
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from jouleline.files import run_script, write_json
 from jouleline.protocol import complete_protocol
@@ -18,14 +19,18 @@ def main(argv: list[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
 
     def body() -> None:
-        from jouleline.measure.calibrate import calibrate, table_rows
+        from jouleline.energy.node_power import calibration_powers
+        from jouleline.measure.calibrate import calibrate, table_rows, with_powers
         from jouleline.measure.lineage import stop_with_snakemake
         from jouleline.schemas import write_table
         from jouleline.schemas.calibration import CALIBRATION
 
         stop_with_snakemake()
         protocol = complete_protocol(arguments.protocol)
-        found = calibrate(protocol, arguments.budget_s or protocol["calibration_s"])
+        with TemporaryDirectory(prefix="jouleline-calibration-") as folder:
+            found = calibrate(protocol, arguments.budget_s or protocol["calibration_s"], folder)
+            powers = calibration_powers(f"{folder}/meter", found["software"]["devices"])
+        found = with_powers(found, powers)
         write_table(CALIBRATION, table_rows(found), arguments.table)
         write_json(arguments.out, found)
 

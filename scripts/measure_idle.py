@@ -3,6 +3,7 @@
 import argparse
 import json
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from jouleline.files import run_script, write_json
 from jouleline.protocol import complete_protocol
@@ -16,11 +17,15 @@ def main(argv: list[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
 
     def body() -> None:
-        from jouleline.measure.idle import measure_idle
+        from jouleline.energy.node_power import idle_devices
+        from jouleline.measure.idle import watch_idle
         from jouleline.measure.lineage import stop_with_snakemake
 
         stop_with_snakemake()
-        write_json(arguments.out, measure_idle(complete_protocol(arguments.protocol)))
+        with TemporaryDirectory(prefix="jouleline-idle-") as folder:
+            found = watch_idle(complete_protocol(arguments.protocol), folder)
+            found["devices"] = idle_devices(folder)
+        write_json(arguments.out, found)
 
     return run_script(body)
 

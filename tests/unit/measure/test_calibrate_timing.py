@@ -4,7 +4,7 @@ import time
 
 import numpy as np
 import pytest
-from jouleline.measure.calibrate import _power
+from jouleline.energy.node_power import _power
 from jouleline.measure.calibrate_device import half_saturation
 from jouleline.measure.calibrate_timing import blocks, from_times, keep_busy, repeat
 
