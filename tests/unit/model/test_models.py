@@ -11,7 +11,7 @@ from jouleline.model.predict import predict_split, to_arrow
 from jouleline.model.registry import MODELS, make
 from jouleline.model.splits import split_runs
 
-OPTIONS = {"starts": 4, "bootstrap": 0, "profile": False, "inner_parts": 3}
+OPTIONS = {"starts": 4, "bootstrap": 0, "profile": False, "inner_parts": 2}
 
 
 @pytest.fixture(scope="module")

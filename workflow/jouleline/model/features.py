@@ -11,6 +11,8 @@ from jouleline.model.table import Columns, take
 AXES = ("layers", "hidden", "intermediate", "seq_len", "micro_batch")
 """The axes along which a prediction can leave the sampled range, beside the device count and the compute."""
 
+CATEGORIES = ("device", "precision", "task", "attention", "model_type", "strategy", "variant")
+
 
 @dataclass(frozen=True)
 class Data:
@@ -34,6 +36,16 @@ class Data:
     def take(self, rows: np.ndarray) -> "Data":
         """The given rows (mask or indices)."""
         return Data(take(self.columns, rows), {name: values[rows] for name, values in self.proxies.items()})
+
+    def labels(self, name: str) -> tuple[list, np.ndarray]:
+        """The distinct values of a column (or of `strategy`, `variant`) and each row's index among them, int [rows]."""
+        key = ("labels", name)
+        if key not in self.memo:
+            values = getattr(self, name) if name in {"strategy", "variant"} else self.columns[name]
+            values = values.tolist()
+            codes = {value: code for code, value in enumerate(dict.fromkeys(values))}
+            self.memo[key] = (list(codes), np.array(list(map(codes.__getitem__, values))))
+        return self.memo[key]
 
     @cached_property
     def devices(self) -> np.ndarray:
@@ -69,19 +81,17 @@ class Data:
         """single, dp (ZeRO 0-2), fsdp (ZeRO-3), tp, or tp+dp / tp+fsdp. Object [rows]."""
         tensor = self.columns["tensor_parallel"] > 1
         replicas = self.columns["data_parallel"] > 1
-        kind = np.where(self.columns["zero_stage"] == 3, "fsdp", "dp")
-        names = np.where(
-            replicas, np.where(tensor, np.char.add("tp+", kind), kind), np.where(tensor, "tp", "single")
-        )
-        return names.astype(object)
+        sharded = self.columns["zero_stage"] == 3
+        names = np.array(["single", "dp", "fsdp", "tp", "tp+dp", "tp+fsdp"], dtype=object)
+        return names[3 * tensor + np.where(replicas, 1 + sharded, 0)]
 
     @cached_property
     def variant(self) -> np.ndarray:
         """full, lora, frozen or lora+frozen, with +ckpt for activation checkpointing. Object [rows]."""
+        base = ("full", "frozen", "lora", "lora+frozen")
+        names = np.array([*base, *(f"{one}+ckpt" for one in base)], dtype=object)
         lora, frozen = self.columns["lora_rank"] > 0, self.columns["frozen_layers"] > 0
-        base = np.where(lora, np.where(frozen, "lora+frozen", "lora"), np.where(frozen, "frozen", "full"))
-        checkpointed = np.where(self.columns["gradient_checkpointing"], "+ckpt", "")
-        return np.char.add(base, checkpointed).astype(object)
+        return names[2 * lora + frozen + 4 * (self.columns["gradient_checkpointing"] > 0)]
 
     @cached_property
     def between_nodes(self) -> np.ndarray:
@@ -108,14 +118,12 @@ def domain(data: Data, rows: np.ndarray | slice = slice(None)) -> dict:
     """The range of every axis, the device counts and the categories of some rows: what a model was fitted on."""
     axes = {axis: data.columns[axis][rows] for axis in AXES}
     axes |= {"device_count": data.devices[rows], "compute_flop": data.flop[rows]}
-    categories = {
-        name: data.columns[name] for name in ("device", "precision", "task", "attention", "model_type")
-    }
-    categories |= {"strategy": data.strategy, "variant": data.variant}
-    return {
-        "ranges": {axis: [float(values.min()), float(values.max())] for axis, values in axes.items()},
-        "categories": {name: sorted(set(values[rows].tolist())) for name, values in categories.items()},
-    }
+    categories = {}
+    for name in CATEGORIES:
+        values, index = data.labels(name)
+        categories[name] = sorted(values[code] for code in np.unique(index[rows]))
+    ranges = {axis: [float(values.min()), float(values.max())] for axis, values in axes.items()}
+    return {"ranges": ranges, "categories": categories}
 
 
 def _checks(data: Data, known: dict) -> list[tuple[str, np.ndarray]]:
@@ -124,10 +132,9 @@ def _checks(data: Data, known: dict) -> list[tuple[str, np.ndarray]]:
         (axis, (columns[axis] < low * (1 - 1e-9)) | (columns[axis] > high * (1 + 1e-9)))
         for axis, (low, high) in known["ranges"].items()
     ]
-    derived = {"strategy": data.strategy, "variant": data.variant}
     for name, allowed in known["categories"].items():
-        values = derived[name] if name in derived else columns[name]
-        checks.append((name, ~np.isin(values.astype(str), np.array(allowed, dtype=str))))
+        values, index = data.labels(name)
+        checks.append((name, np.array([value not in allowed for value in values])[index]))
     return checks
 
 

@@ -15,8 +15,8 @@ def diagnose(problem, k: int, theta: np.ndarray, state: dict[str, Any]) -> dict[
     """Parameters with intervals and the diagnostics of the k-th fit of a `roofline_fit.Problem`.
 
     The covariance is A^-1 (c H + Q) A^-1 with A = H + Q at the optimum: H the Huber-weighted normal matrix of the
-    data in units of their noise, Q the prior's precision, c the rows per family, since rows of one family are not
-    independent. The first term is noise, the second the pull of the prior on what it favours.
+    data in units of their noise, Q the prior's precision, c the rows per family (rows of one family are not
+    independent) times the correction for the degrees of freedom. The first term is noise, the second the pull of the prior on what it favours.
     """
     from jouleline.model.roofline_fit import HUBER_DELTA
 
@@ -26,6 +26,9 @@ def diagnose(problem, k: int, theta: np.ndarray, state: dict[str, Any]) -> dict[
     used = weights > 0
     rows = problem.weights[k] > 0
     clustering = rows.sum() / max(len(set(problem.families[rows].tolist())), 1)
+    clustering *= used.sum() / max(
+        used.sum() - len(theta), 1
+    )  # the residuals' scale knows no degrees of freedom
     normal = normal[0] / state["noise"] ** 2
     prior_sd = problem.structure.prior_sd
     prior = np.diag(prior_sd**-2.0)

@@ -127,8 +127,8 @@ def _without_effect(data: Data, machines: Machines, options: Options) -> set[str
         absent |= set(_COMMUNICATION)
     elif not (calls > data.proxies["comm_calls_tp"]).any():
         absent.add("overlap")
-    cpus = [device for device in set(data.columns["device"].tolist()) if machines.is_cpu(device)]
-    on_cpu = np.isin(data.columns["device"].astype(str), cpus)
+    devices, index = data.labels("device")
+    on_cpu = np.array([machines.is_cpu(device) for device in devices])[index]
     if not (on_cpu & (data.columns["gpus_per_node"] > 1)).any():
         absent.add("contention")
     return absent
@@ -136,24 +136,32 @@ def _without_effect(data: Data, machines: Machines, options: Options) -> set[str
 
 def _slot(name: str, data: Data, machines: Machines, options: Options, active: bool) -> Slot:
     rows = len(data)
-    keys = _GROUPS.get(name, ())
-    parts = {
-        "device": data.columns["device"].astype(str),
-        "precision": data.columns["precision"].astype(str),
-        "link": np.where(data.between_nodes, "between nodes", "within node"),
-    }
-    label = np.array(["all"] * rows)
-    for number, key in enumerate(keys):
-        label = parts[key] if number == 0 else np.char.add(np.char.add(label, ", "), parts[key])
-    labels, group = np.unique(label, return_inverse=True)
     if not active or name in _SHAPE_PRIORS:
         return Slot(name, ["all"], np.zeros(rows, dtype=int), np.array([_fixed(name, active)]), active)
-    first = [int(np.argmax(group == code)) for code in range(len(labels))]
-    centres = [
-        _known(name, machines, *(str(parts[k][i]) for k in ("device", "precision", "link"))) for i in first
-    ]
+    labels, group, members = _groups(data, _GROUPS.get(name, ()))
+    centres = [_known(name, machines, *member) for member in members]
     logs = [np.log(value) if value and options.calibration_priors else np.nan for value in centres]
-    return Slot(name, labels.tolist(), group, np.array(logs), True)
+    return Slot(name, labels, group, np.array(logs), True)
+
+
+def _groups(data: Data, keys: tuple[str, ...]) -> tuple[list[str], np.ndarray, list[tuple[str, str, str]]]:
+    """(labels, each row's index among them, (device, precision, link) of each group), kept with the data."""
+    memo = ("groups", keys)
+    if memo not in data.memo:
+        parts = {"device": data.labels("device"), "precision": data.labels("precision")}
+        parts["link"] = (["within node", "between nodes"], data.between_nodes.astype(int))
+        code = np.zeros(len(data), dtype=int)
+        for key in keys:
+            code = code * len(parts[key][0]) + parts[key][1]
+        _, first, group = np.unique(code, return_index=True, return_inverse=True)
+        members = [tuple(str(values[index[row]]) for values, index in parts.values()) for row in first]
+        named = [
+            ", ".join(m for key, m in zip(parts, member, strict=True) if key in keys) for member in members
+        ]
+        order = sorted(range(len(named)), key=named.__getitem__)
+        rank = np.argsort(order)
+        data.memo[memo] = ([named[i] or "all" for i in order], rank[group], [members[i] for i in order])
+    return data.memo[memo]
 
 
 def _fixed(name: str, active: bool) -> float:

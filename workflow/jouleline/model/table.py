@@ -127,9 +127,9 @@ def complete(raw: Mapping[str, Iterable[Any]], where: str, require_energy: bool 
         )
     columns = {}
     for column in RUNS.columns:
-        values = raw.get(column.name, np.full(count, None, dtype=object))
         default = 1 if column.name == "steps" and not require_energy else column.default
-        columns[column.name] = _cast(column, values, default, where)
+        values = raw[column.name] if column.name in raw else np.array([default], dtype=object)
+        columns[column.name] = np.broadcast_to(_cast(column, values, default, where), count).copy()
     _derive(columns, families=require_energy)
     _check(columns, where, require_energy, needed)
     return columns
@@ -139,7 +139,8 @@ def _cast(column, values: np.ndarray, default: Any, where: str) -> np.ndarray:
     try:
         if values.dtype.kind in "if" and column.type in _NUMBERS:
             return _as_number(values, column.type, default)
-        filled = [default if _is_null(value) else value for value in values]
+        filled = values.copy()
+        filled[[_is_null(value) for value in values]] = default
         if column.type in _NUMBERS:
             return _as_number(
                 np.array([np.nan if v is None else float(v) for v in filled]), column.type, None
@@ -150,7 +151,7 @@ def _cast(column, values: np.ndarray, default: Any, where: str) -> np.ndarray:
         raise UserError(
             f"{where}: column {column.name} is not {column.type} ({error}); correct the value"
         ) from error
-    return np.array(filled, dtype=object)
+    return filled.astype(object)
 
 
 def _as_number(values: np.ndarray, kind: str, default: Any) -> np.ndarray:
@@ -228,7 +229,7 @@ def _check(columns: Columns, where: str, require_energy: bool, needed: list[str]
             columns,
             where,
             name,
-            ~np.isin(columns[name].astype(str), allowed),
+            ~np.logical_or.reduce([columns[name] == one for one in allowed]),
             f"use one of {', '.join(allowed)}",
         )
     for name in needed:
