@@ -20,8 +20,7 @@ def headline(inputs: Inputs, report: Path) -> list[str]:
     notice = labels.estimate_notice(inputs.energy_sources)
     lines += [f"{notice.upper()}: computed from CPU time and declared watts."] if notice else []
     lines += [finding(inputs), *_table(inputs)]
-    floor = (inputs.validation.get("noise_floor") or {}).get("energy_cv")
-    lines += [f"Noise floor of energy (replicates): {percent(floor)}.", f"Report: {report.resolve()}"]
+    lines.append(f"Report: {report.resolve()}")
     return [line.replace("\u202f", " ") for line in lines]
 
 

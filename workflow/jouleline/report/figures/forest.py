@@ -1,5 +1,6 @@
 """The held-out error of every model with its interval, beside the noise floor and the gate."""
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -11,6 +12,7 @@ from jouleline.report.inputs import series_of
 from jouleline.report.numbers import known, percent
 
 Result = Mapping[str, Any]
+_LABEL_WIDTH = 20
 _FARTHEST = 10.0  # errors above 1000 % are named but must not squeeze the others together
 
 
@@ -23,17 +25,17 @@ def error_forest(
     `limit` the gate, as fractions or None.
     """
     judged = [row for row in results if _judged(row)]
-    with panel(width=470, height=104 + 34 * max(len(results), 1)) as drawn:
+    with panel(height=104 + 34 * max(len(results), 1)) as drawn:
         axes = drawn.axes
         axes.set_title(title)
         _scale(axes, judged, floor, limit)
         for place, row in enumerate(results):
             _row(axes, place, row, row.get("model") == ours)
-        axes.set_yticks(range(len(results)), [_two_lines(row) for row in results], color=INK)
+        axes.set_yticks(range(len(results)), [_label(row) for row in results], color=INK)
         axes.set_ylim(len(results) - 0.4, -1.25)
         axes.tick_params(axis="y", length=0)
         axes.grid(axis="y", visible=False)
-        axes.set_xlabel("mean absolute percentage error, 95 % interval")
+        axes.set_xlabel("MAPE, 95 % interval")
         _line(axes, floor, "noise floor", MUTED, ":", -1.0)
         _line(axes, limit, "gate", WARN, "--", -0.6)
         return finish(drawn, _alt(title, results, floor), stamp=stamp)
@@ -80,10 +82,11 @@ def _line(axes, value: float | None, words: str, colour: str, dashes: str, heigh
         axes.text(value, height, f"\u00a0{words} {percent(value)}", color=colour, fontsize=10, va="center")
 
 
-def _two_lines(row: Result) -> str:
+def _label(row: Result) -> str:
     name, mode, post_run = series_of(row)
     second = ", ".join(part for part in (f"η {mode}" if mode else "", "post-run" if post_run else "") if part)
-    return labels.model(name) + (f"\n{second}" if second else "")
+    lines = [labels.model(name), second] if second else textwrap.wrap(labels.model(name), _LABEL_WIDTH)
+    return "\n".join(lines)
 
 
 def _alt(title: str, results: Sequence[Result], floor: float | None) -> str:
@@ -91,4 +94,4 @@ def _alt(title: str, results: Sequence[Result], floor: float | None) -> str:
         f"{labels.model(*series_of(r))}: {percent(r['mape']) if _judged(r) else 'not identified'}"
         for r in results
     ]
-    return f"{title}. Mean absolute percentage error. {'; '.join(parts)}. Noise floor {percent(floor)}."
+    return f"{title}: mean absolute percentage error. {'; '.join(parts)}. Noise floor {percent(floor)}."

@@ -58,7 +58,7 @@ def _caption(trace: Trace) -> str:
         f"{_REGION_NAMES[name]} {quantity(end - start, 's')}" for name, (start, end) in trace.spans.items()
     ]
     node = f"node {trace.node}, " if (trace.run.get("nodes") or 1) > 1 else ""
-    return f"{trace.run.get('run_id')}. {node}{trace.method}. " + ", ".join(spans) + "."
+    return f"{trace.run.get('run_id')}: {node}{trace.method}; {', '.join(spans)}."
 
 
 def _alt(trace: Trace, idle_w, mean_w) -> str:

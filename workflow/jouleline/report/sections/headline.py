@@ -20,8 +20,9 @@ _LEVELS = {
 }
 _FOREST_NOTE = (
     "Hollow marks are post-run: they use the run's own measured time or efficiency, so they are bounds, not "
-    "predictions. Intervals are 95 %, resampled by workload family. A run cannot be predicted better than it repeats: "
-    "the noise floor is the coefficient of variation of replicates."
+    "predictions. Intervals are 95 %, resampled by workload family. MAPE is the mean absolute percentage "
+    "error. The noise floor is the coefficient of variation of replicates: what differs by less is not told apart "
+    "by these runs."
 )
 
 
@@ -44,10 +45,11 @@ def ours(inputs: Inputs) -> Series:
 def build(inputs: Inputs, stamp: str) -> Section:
     """Sentence, tiles, and the errors of all models side by side."""
     blocks: list[object] = [Text(finding(inputs), "lead"), Tiles(_tiles(inputs))]
-    forests = [_forest(inputs, split, stamp) for split in inputs.split_names]
+    wanted = [("energy", split) for split in inputs.split_names] + [("time", "H0")]
+    forests = [_forest(inputs, split, stamp, target) for target, split in wanted]
     forests = [figure for figure in forests if figure]
     if forests:
-        blocks.append(Panels("Error on held-out runs: energy", forests, note=_FOREST_NOTE, wide=True))
+        blocks.append(Panels("Error on held-out runs", forests, note=_FOREST_NOTE))
     return Section("headline", "Headline", blocks)
 
 
@@ -64,7 +66,10 @@ def finding(inputs: Inputs) -> str:
         return f"No held-out error can be quoted for this campaign: {_why_not(inputs, series)}."
     what = "estimated energy" if "estimate" in inputs.energy_sources else "energy"
     errors = " and ".join(parts)
-    return f"The {inputs.headline} model, knowing only the configuration, misses the {what} of a run by {errors}."
+    floor = (inputs.validation.get("noise_floor") or {}).get("energy_cv")
+    repeats = f" The same run, repeated, differs by {percent(floor)} (noise floor)." if known(floor) else ""
+    model = f"The {inputs.headline} model, knowing only the configuration,"
+    return f"{model} misses the {what} of a run by {errors}.{repeats}"
 
 
 def _gap(row: Row) -> str:
@@ -147,15 +152,14 @@ def _rivals(inputs: Inputs, series: Series, split: str, target: str) -> str:
     return f"best other model: {labels.model(*series_of(best))}, {percent(best['mape'])}{share}"
 
 
-def _forest(inputs: Inputs, split: str, stamp: str, target: str = "energy"):
+def _forest(inputs: Inputs, split: str, stamp: str, target: str):
     wanted = (split, target, None)
     rows = [r for r in inputs.results if (r.get("split"), r.get("target"), r.get("stratum")) == wanted]
     if not any(scored(row) for row in rows):
         return None
     floor = (inputs.validation.get("noise_floor") or {}).get(f"{target}_cv")
-    return error_forest(
-        rows, split_title(split), inputs.headline, floor, gate_limit(inputs, split, target), stamp
-    )
+    title = f"{target.capitalize()}, {split_title(split)}"
+    return error_forest(rows, title, inputs.headline, floor, gate_limit(inputs, split, target), stamp)
 
 
 def gate_limit(inputs: Inputs, split: str, target: str) -> float | None:

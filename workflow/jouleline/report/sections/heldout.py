@@ -92,10 +92,7 @@ def _scores(inputs: Inputs, target: str) -> Table | None:
     if not rows:
         return None
     scores = [score for score in _SCORES if any(known(row.get(score[1])) for row in rows)]
-    heads = [
-        *columns("Model", "Known before the run", "#Predictions", "#Families", "#MAPE"),
-        Column("95 % interval", True),
-    ]
+    heads = columns("Model", "#MAPE", "#95 % interval", "#Predictions", "#Families")
     heads += [Column(header, True, hover) for header, _, _, hover in scores]
     floor = (inputs.validation.get("noise_floor") or {}).get(f"{target}_cv")
     caption = f"Held-out scores: {target} (noise floor {percent(floor)})"
@@ -103,39 +100,32 @@ def _scores(inputs: Inputs, target: str) -> Table | None:
     for split in dict.fromkeys(str(row.get("split")) for row in rows):
         lines.append(Group(split_title(split)))
         lines += [_score_row(row, scores) for row in rows if str(row.get("split")) == split]
-    return Table(caption, heads, lines, note=_SCORE_NOTE, dense=True)
+    return Table(caption, heads, lines, note=_SCORE_NOTE if target == "energy" else "", dense=True)
 
 
 _SCORE_NOTE = (
     "APE is the absolute percentage error, MAPE its mean; intervals of MAPE are 95 % and resample whole workload "
     "families. Cover: share of runs inside their 80 or 95 % prediction interval (outside: of those that extrapolate). "
     "Width: median factor from a prediction to the end of its interval. A run that several folds hold out is "
-    "predicted several times. A post-run row uses something known only after the run. A dash is a score that cannot "
+    "predicted several times. A post-run model uses something known only after the run. A dash is a score that cannot "
     "be had."
 )
 
 
 def _score_row(row: Row, scores: list) -> list[Cell | str]:
-    name = labels.model(*series_of(row)[:2])
-    name += f" [{row['stratum']}]" if row.get("stratum") else ""
-    before = Cell("no, post-run", "warn") if row.get("post_run") else "yes"
-    counts = [count(row.get("n")), count(row.get("n_families"))]
+    name = labels.model(*series_of(row)) + (f" [{row['stratum']}]" if row.get("stratum") else "")
+    name = Cell(name, "warn") if row.get("post_run") else name
+    about = [count(row.get("n")), count(row.get("n_families"))]
     if not scored(row):
         why = (
             Cell("not identified", "warn", str(row.get("reason") or ""))
             if row.get("identified") is False
             else DASH
         )
-        return [name, before, *counts, why, *[DASH] * (len(scores) + 1)]
+        return [name, why, DASH, *about, *[DASH] * len(scores)]
     bounds = percent_interval(row.get("mape_lo95"), row.get("mape_hi95"))
-    return [
-        name,
-        before,
-        *counts,
-        percent(row["mape"]),
-        bounds,
-        *(show(row.get(key)) for _, key, show, _ in scores),
-    ]
+    shown = [show(row.get(key)) for _, key, show, _ in scores]
+    return [name, percent(row["mape"]), bounds, *about, *shown]
 
 
 def _gaps(inputs: Inputs) -> Table | None:
