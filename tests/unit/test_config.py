@@ -89,3 +89,9 @@ def test_numbers_that_the_command_line_hands_over_as_text_are_read():
     assert campaign.protocol["window_s"] == 7.5 and campaign.protocol["device"] == "cpu"
     assert campaign.settings["plan"]["max_kwh"] == 2 and campaign.settings["partial"] is True
     assert "plan.max_kwh: must be number or null" in refused(plan={"max_kwh": "much"})
+
+
+def test_demo_runs_when_nothing_is_said_and_a_grid_needs_a_name():
+    assert config.load({"results": "results"}, ROOT).name == "demo"
+    with pytest.raises(UserError, match="add `campaign: NAME`"):
+        config.load({"grid": {"rows": [ROW]}}, ROOT)

@@ -15,6 +15,7 @@ from jouleline.protocol import PROTOCOL_DEFAULTS, complete_protocol
 
 SCHEMA_FILE = Path(__file__).resolve().parents[1] / "schemas" / "config.schema.json"
 
+DEFAULT_CAMPAIGN = "demo"
 DEFAULTS: dict[str, Any] = {
     "results": "results",
     "partial": False,
@@ -99,9 +100,11 @@ def load(config: Mapping[str, Any], root: Path) -> Campaign:
     The file ``config/campaigns/<campaign>.yaml`` under `root` is read first, then the keys of `config` are laid
     over it. Raises UserError that lists every problem of schema and protocol, one line each.
     """
-    name = config.get("campaign")
+    if "campaign" not in config and "grid" in config:
+        raise UserError("the configuration has a grid but no name; add `campaign: NAME`, results go to its folder")
+    name = config.get("campaign", DEFAULT_CAMPAIGN)
     path = root / "config" / "campaigns" / f"{name}.yaml"
-    given = dict(config)
+    given = {**config, "campaign": name}
     if isinstance(name, str) and path.is_file():
         given = merge(read_yaml(path), given)
     elif "grid" not in given:
