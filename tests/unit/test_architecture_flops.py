@@ -10,6 +10,7 @@ from jouleline.architecture import proxies
 from jouleline.architecture.counter import count_step, flops_from_counter
 from jouleline.errors import UserError
 from jouleline.measure import modeling
+from torch.utils._python_dispatch import TorchDispatchMode
 
 FAMILIES = ("bert", "roberta", "distilbert", "electra")
 TASKS = ("classification", "qa", "mlm")
@@ -64,6 +65,30 @@ def test_compute_and_parameters_are_those_of_the_model(seed):
 def test_compute_and_parameters_over_240_shapes():
     worst = max(deviation(draw(seed)) for seed in range(240))
     assert worst < 0.005
+
+
+class Products(TorchDispatchMode):
+    """Counts the matrix products that are started."""
+
+    count = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        self.count += function.overloadpacket in (torch.ops.aten.mm, torch.ops.aten.addmm, torch.ops.aten.bmm)
+        return function(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize(
+    "change", [{}, {"gradient_checkpointing": True}, {"task": "qa"}, {"frozen_layers": 2}]
+)
+def test_launches_are_the_products_that_are_started(change):
+    shape = {"layers": 4, "hidden": 64, "heads": 2, "intermediate": 128, "seq_len": 16, "micro_batch": 2}
+    row = grid.complete_row(shape | {"attention": "eager", "num_labels": 2} | change)
+    with torch.device("meta"):
+        model = modeling.build(row, 2, 0, modeling.Recipe())
+    with Products() as products:
+        count_step(model, row["task"], 16, 2)
+    # Frozen parts save the input gradients of the lowest trained layer, which the nominal multiples keep.
+    assert proxies(row)["matmul_launches"] == products.count + (3 if change.get("frozen_layers") else 0)
 
 
 def test_frozen_layers_cost_no_backward_pass_under_checkpointing():

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from jouleline.files import write_json
+from jouleline.measure.launcher import die_with_parent
 
 POLL_S = 0.05
 # Parts of the time that is left once all ranks are ready: one timing (some 45), one power state (4 or 5).
@@ -22,14 +23,15 @@ _LONGEST_SLOT_S, _LONGEST_LOAD_S, _SHORTEST_LOAD_S = 1.0, 5.0, 0.5
 
 
 def main(job_file: str, rank: str) -> None:
-    """Be rank `rank` of the job: a JSON object with folder, device, ranks, threads, timeout_s and end_s, the time on
-    CLOCK_MONOTONIC (s) by which all of it should be done."""
+    """Be rank `rank` of the job: a JSON object with folder, device, ranks, threads, parent (pid), timeout_s and end_s,
+    the time on CLOCK_MONOTONIC (s) by which all of it should be done."""
     import torch
 
     from jouleline.measure import calibrate_links
     from jouleline.measure.calibrate_device import Bench
 
     job, number = json.loads(Path(job_file).read_text()), int(rank)
+    die_with_parent(job["parent"])
     device = _take_device(job, number)
     folder = Path(job["folder"])
     (folder / f"ready-{number}").touch()
@@ -66,7 +68,8 @@ def _take_device(job: dict[str, Any], number: int):
         return torch.device("cpu")
     torch.cuda.set_device(number)
     torch.zeros(1, device="cuda")  # the context is made here, not inside a measurement
-    report_device(f"GPU-{torch.cuda.get_device_properties(number).uuid}")
+    uuid = str(torch.cuda.get_device_properties(number).uuid)
+    report_device(uuid if uuid.startswith(("GPU-", "MIG-")) else f"GPU-{uuid}")
     return torch.device("cuda", number)
 
 
