@@ -22,6 +22,7 @@ TRUTH = {
     "fixed_time_s": -700.0,
     "contention": 0.0,
     "static_power_w": np.log(110.0),
+    "node_power_w": -700.0,
     "compute_energy_j_per_flop": np.log(1.2e-12),
     "memory_energy_j_per_byte": np.log(6e-11),
     "link_energy_j_per_byte": np.log(3e-11),

@@ -125,3 +125,30 @@ def test_held_out_targets_do_not_move_a_prediction(runs):
         predictions.append(Roofline().predict(state, data, Context())[0])
     np.testing.assert_array_equal(predictions[0].step_energy_j, predictions[1].step_energy_j)
     np.testing.assert_array_equal(predictions[0].step_time_s, predictions[1].step_time_s)
+
+
+def test_a_node_s_own_power_is_not_multiplied_by_its_ranks():
+    """A meter of whole nodes reads the node's base power once, however many ranks run; predictions keep it."""
+    truth = {**synthetic.TRUTH, "node_power_w": np.log(80.0), "static_power_w": np.log(20.0)}
+    strategies = ((1, 1, 0), (2, 1, 1), (4, 1, 1))
+    columns = synthetic.table(60, strategies=strategies, source="rapl", truth=truth, noise=0.005)
+    data = Data.of(columns)
+    state = Roofline().fit(data, np.ones((1, 60)), Context())[0]
+    assert state["parameters"]["node_power_w"]["value"] == pytest.approx(80, rel=0.1)
+    assert state["parameters"]["static_power_w"]["value"] == pytest.approx(20, rel=0.1)
+    alone = data.take(data.devices == 2)
+    together = Roofline().predict(state, data, Context())[0].step_energy_j[data.devices == 2]
+    np.testing.assert_allclose(
+        Roofline().predict(state, alone, Context())[0].step_energy_j, together, rtol=1e-12
+    )
+
+
+@pytest.mark.parametrize("rows", [1, 7])
+def test_a_prediction_does_not_depend_on_the_rows_beside_it(runs, rows):
+    data = Data.of(runs)
+    state = Roofline().fit(data, np.ones((1, len(data))), Context(options={"starts": 8}))[0]
+    together = Roofline().predict(state, data, Context())[0].step_energy_j
+    for begin in range(0, len(data), rows):
+        part = data.take(np.arange(begin, min(begin + rows, len(data))))
+        found = Roofline().predict(state, part, Context())[0].step_energy_j
+        np.testing.assert_allclose(found, together[begin : begin + rows], rtol=1e-12)

@@ -16,7 +16,8 @@ def diagnose(problem, k: int, theta: np.ndarray, state: dict[str, Any]) -> dict[
 
     The covariance is A^-1 (c H + Q) A^-1 with A = H + Q at the optimum: H the Huber-weighted normal matrix of the
     data in units of their noise, Q the prior's precision, c the rows per family (rows of one family are not
-    independent) times the correction for the degrees of freedom. The first term is noise, the second the pull of the prior on what it favours.
+    independent) times the correction for the degrees of freedom. The first term is noise, the second the pull of the
+    prior on what it favours.
     """
     from jouleline.model.roofline_fit import HUBER_DELTA
 

@@ -8,7 +8,7 @@ a forward passes per step and N devices:
     T_x = K latency + X / link;  t_exposed = T_x for tensor parallel, which nothing overlaps, and for data parallel
     t_exposed = s [softplus((T_x - w t_dev) / s) - softplus(-w t_dev / s)],  s = 0.1 t_dev:  0 at T_x = 0
     t = t_busy + t_exposed (+ t_fixed / steps)
-    E = N (P_s t + e_c C + e_m M + e_x X)
+    E = N (P_s t + e_c C + e_m M + e_x X) (+ nodes P_node t, where the meter's boundary holds whole nodes)
 
 F is the achieved peak (hardware peak times the best utilisation u_max, which only their product enters).
 On CPUs ranks of one node share caches and memory: t_dev is multiplied by (ranks per node)^contention.
@@ -31,6 +31,7 @@ SLOTS = {
     "fixed_time_s": ("s", "log"),
     "contention": ("", "linear"),
     "static_power_w": ("W", "log"),
+    "node_power_w": ("W", "log"),
     "compute_energy_j_per_flop": ("J/FLOP", "log"),
     "memory_energy_j_per_byte": ("J/B", "log"),
     "link_energy_j_per_byte": ("J/B", "log"),
@@ -82,6 +83,7 @@ def inputs(data, paper_proxies: bool = False) -> dict[str, np.ndarray]:
         "log_passes": np.log(data.columns["grad_accum"].astype(float)),
         "log_ranks": np.log(data.columns["gpus_per_node"].astype(float)),
         "steps": data.steps,
+        "nodes_per_device": data.columns["nodes"] / devices,
         "devices": devices,
     }
 
@@ -98,12 +100,13 @@ def step(values: dict[str, np.ndarray], rows: dict[str, np.ndarray]):
         d_time[slot] = derivative / time
     powers = {
         "static_power_w": np.exp(values["static_power_w"]) * time,
+        "node_power_w": np.exp(values["node_power_w"]) * rows["nodes_per_device"] * time,
         "compute_energy_j_per_flop": np.exp(values["compute_energy_j_per_flop"]) * rows["flop"],
         "memory_energy_j_per_byte": np.exp(values["memory_energy_j_per_byte"]) * rows["byte"],
         "link_energy_j_per_byte": np.exp(values["link_energy_j_per_byte"]) * rows["sent"],
     }
     energy = sum(powers.values())
-    static_share = powers["static_power_w"] / energy
+    static_share = (powers["static_power_w"] + powers["node_power_w"]) / energy
     d_energy = {slot: static_share * derivative for slot, derivative in d_time.items()}
     d_energy |= {slot: joule / energy for slot, joule in powers.items()}
     return np.log(time), np.log(energy * rows["devices"]), d_time, d_energy
@@ -111,7 +114,8 @@ def step(values: dict[str, np.ndarray], rows: dict[str, np.ndarray]):
 
 def static_share(values: dict[str, np.ndarray], rows: dict[str, np.ndarray]) -> np.ndarray:
     """phi of each row: the share of its energy that is static power times time."""
-    return step(values, rows)[3]["static_power_w"]
+    d_energy = step(values, rows)[3]
+    return d_energy["static_power_w"] + d_energy["node_power_w"]
 
 
 def _busy_time(v, f) -> dict[str, np.ndarray]:

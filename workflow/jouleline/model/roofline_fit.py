@@ -17,8 +17,8 @@ HUBER_DELTA = 0.05
 ACCEPTED_SHARE = 0.1
 """A fit stands when this share of its starts reach the best cost."""
 
-MOST_LOG_SD = 0.5
-"""A positive parameter whose 95 % interval is wider than a factor of 2.7 either way is not quoted."""
+MOST_LOG_SD = 0.4
+"""A positive parameter whose 95 % interval is wider than a factor of 2.2 either way is not quoted."""
 
 
 class Roofline:
@@ -154,12 +154,17 @@ class Problem:
         return lsq.minimise(self.evaluate, self.row_weights, prior_sd, starts, polish=polish)
 
     def noise(self, theta: np.ndarray) -> np.ndarray:
-        """Robust scale of the training residuals in Huber thresholds, between 0.1 (0.5 %) and 1 (5 %). [K]"""
+        """What the cost of the training residuals has to be divided by, as a scale [K].
+
+        The robust residual scale s in Huber thresholds (at least 0.1, that is 0.5 %); beyond the threshold the cost
+        grows linearly, so its natural unit is s instead of s^2, and the scale is sqrt(s).
+        """
         residuals, _ = self.evaluate(theta, np.arange(len(theta)))
         scales = [
             np.median(np.abs(r[w > 0])) if (w > 0).any() else 1.0 for r, w in zip(residuals, self.row_weights)
         ]
-        return np.clip(1.4826 * np.array(scales), 0.1, 1.0)
+        scale = np.clip(1.4826 * np.array(scales), 0.1, 25.0)
+        return np.where(scale > 1, np.sqrt(scale), scale)
 
     def state(self, k: int, solution: lsq.Solution, noise: float, checked: bool) -> State:
         """The k-th fit as JSON."""
@@ -240,6 +245,7 @@ def _guess(name: str, data: Data, weights: np.ndarray) -> np.ndarray:
         "link_bandwidth": (sent / time, 3.0, np.max),
         "fixed_time_s": (time * data.steps, 0.02, np.median),
         "static_power_w": (energy / time, 0.5, np.median),
+        "node_power_w": (energy / time, 0.2, np.median),
         "compute_energy_j_per_flop": (energy / data.flop, 0.3, np.median),
         "memory_energy_j_per_byte": (energy / data.byte, 0.2, np.median),
         "link_energy_j_per_byte": (energy / sent, 0.01, np.min),
@@ -252,7 +258,8 @@ def row_values(
     state: State, data: Data, context: Context, options: Options
 ) -> tuple[dict[str, np.ndarray], np.ndarray]:
     """Unbounded slot values of the rows of `data` under a fitted state, and which rows have all they need. [R]"""
-    structure = build(data, context.machines, options)
+    fitted = frozenset(name for name, entry in state["slots"].items() if entry["common"] is not None)
+    structure = build(data, context.machines, options, fitted)
     known = np.ones(len(data), dtype=bool)
     values = {}
     communicates = data.proxies["comm_calls"] > 0

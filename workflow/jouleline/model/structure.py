@@ -33,6 +33,7 @@ _GROUPS = {
     "host_fixed_s": ("device",),
     "host_layer_s": ("device",),
     "static_power_w": ("device",),
+    "node_power_w": ("device",),
     "collective_latency_s": ("device", "link"),
     "link_bandwidth": ("device", "link"),
     "link_energy_j_per_byte": ("device", "link"),
@@ -41,7 +42,7 @@ _COMMUNICATION = ("collective_latency_s", "link_bandwidth", "overlap", "link_ene
 ABLATIONS = {
     "no_memory": ("memory_bandwidth", "memory_energy_j_per_byte"),
     "no_communication": _COMMUNICATION,
-    "no_static": ("static_power_w",),
+    "no_static": ("static_power_w", "node_power_w"),
     "no_dynamic": ("compute_energy_j_per_flop", "memory_energy_j_per_byte", "link_energy_j_per_byte"),
     "no_host": ("host_fixed_s", "host_layer_s"),
     "no_saturation": ("half_saturation_flop",),
@@ -83,17 +84,25 @@ class Structure:
     spread: np.ndarray
 
 
-def build(data: Data, machines: Machines, options: Options) -> Structure:
-    """Lay out the columns for every row of `data` (features only: no target is read)."""
-    key = ("structure", options, id(machines))
+def build(
+    data: Data, machines: Machines, options: Options, fitted: frozenset[str] | None = None
+) -> Structure:
+    """Lay out the columns for every row of `data` (features only: no target is read).
+
+    `fitted` names the slots of a fit that these rows are to be predicted with: they stay, whatever these rows feel, and
+    a node's own power or a fixed time is not added to a fit that was made without it.
+    """
+    key = ("structure", options, id(machines), fitted)
     if key not in data.memo:
-        data.memo[key] = _build(data, machines, options)
+        data.memo[key] = _build(data, machines, options, fitted)
     return data.memo[key]
 
 
-def _build(data: Data, machines: Machines, options: Options) -> Structure:
-    absent = {slot for name in options.ablations for slot in ABLATIONS.get(name, ())}
-    absent |= _without_effect(data, machines, options)
+def _build(data: Data, machines: Machines, options: Options, fitted: frozenset[str] | None) -> Structure:
+    without = _without_effect(data, machines, options)
+    if fitted is not None:
+        without = (without | {"node_power_w", "fixed_time_s"}) - fitted
+    absent = without | {slot for name in options.ablations for slot in ABLATIONS.get(name, ())}
     slots, prior_sd, names = {}, [], []
     for name in SLOTS:
         slot = _slot(name, data, machines, options, name not in absent)
@@ -120,8 +129,12 @@ def _build(data: Data, machines: Machines, options: Options) -> Structure:
 
 
 def _without_effect(data: Data, machines: Machines, options: Options) -> set[str]:
-    """Slots that no row of the table feels: communication on one device, contention off CPUs."""
+    """Slots that no row of the table feels: communication on one device, contention off CPUs, a node's own power where
+    the meter reads devices alone or every node has as many of them."""
     absent = set() if options.fixed_time else {"fixed_time_s"}
+    whole_nodes = {"rapl", "estimate"} & set(data.labels("energy_source")[0])
+    if not whole_nodes or len(np.unique(data.columns["gpus_per_node"])) < 2:
+        absent.add("node_power_w")
     calls = data.proxies["comm_calls"]
     if not (calls > 0).any():
         absent |= set(_COMMUNICATION)
@@ -191,6 +204,7 @@ def _known(name: str, machines: Machines, device: str, precision: str, link: str
         "memory_bandwidth": memory,
         "half_saturation_flop": get("half_saturation_flop"),
         "static_power_w": static,
+        "node_power_w": get("idle_power_w"),
         "link_bandwidth": get("link_bandwidth_all_reduce", "link_bandwidth_all_gather") if inside else None,
         "collective_latency_s": get("link_latency_all_reduce", "link_latency_all_gather") if inside else None,
     }
