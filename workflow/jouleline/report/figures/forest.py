@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from jouleline.report import labels
-from jouleline.report.canvas import ACCENT, INK, MUTED, SURFACE, WARN, Figure, finish, panel
+from jouleline.report.canvas import ACCENT, FONT_SIZE, INK, MUTED, SURFACE, WARN, Figure, finish, panel
 from jouleline.report.figures.axes import percent_log_ticks
 from jouleline.report.heldout import span
 from jouleline.report.inputs import series_of
@@ -27,7 +27,8 @@ def error_forest(
     judged = [row for row in results if _judged(row)]
     with panel(height=104 + 34 * max(len(results), 1)) as drawn:
         axes = drawn.axes
-        axes.set_title(title)
+        # Over the labels too: beside them there is no room for the name of a hold-out.
+        drawn.figure.suptitle(title, x=0.01, ha="left", color=INK, fontsize=FONT_SIZE + 1, fontweight="bold")
         _scale(axes, judged, floor, limit)
         for place, row in enumerate(results):
             _row(axes, place, row, row.get("model") == ours)
