@@ -88,6 +88,7 @@ def test_a_measured_campaign_says_nothing_of_estimates(measured_page):
     shown = [tree.all("header")[0], *tree.all("caption", "summary", "figure", "h2", "h3", "dl", "p")]
     assert not [element.text for element in shown if "estimate" in element.text.lower()]
     assert any("measured energy" in text.text for text in tree.all("text"))
+    assert "Energy measured: NVML energy counter." in tree.all("header")[0].text
 
 
 def test_one_estimated_run_among_measured_ones_marks_the_page(measured):

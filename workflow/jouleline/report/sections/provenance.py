@@ -2,6 +2,7 @@
 
 import platform
 
+from jouleline.report import labels
 from jouleline.report.blocks import Cell, Section, Table, columns
 from jouleline.report.inputs import Inputs
 from jouleline.report.numbers import count
@@ -17,7 +18,7 @@ def build(inputs: Inputs, stamp: str) -> Section:
 
 
 def summary(inputs: Inputs) -> str:
-    """One line under the title: runs, devices, hosts, days."""
+    """One line under the title: runs, devices, hosts, days, and where the energy comes from."""
     records = inputs.records.values()
     devices = sorted({str(run["device"]) for run in inputs.runs if run.get("device")})
     hosts = sorted({str(run["host"]) for run in inputs.runs if run.get("host")})
@@ -37,7 +38,8 @@ def summary(inputs: Inputs) -> str:
             f"(host{'' if len(hosts) == 1 else 's'} {', '.join(hosts[:4])}{' and others' if len(hosts) > 4 else ''})"
         )
     period = "" if not days else f", {days[0]}" if days[0] == days[-1] else f", {days[0]} to {days[-1]}"
-    return f"{' '.join(parts)}{period}."
+    sources = "; ".join(labels.source(name) for name in inputs.energy_sources)
+    return f"{' '.join(parts)}{period}." + (f" Energy {sources}." if sources else "")
 
 
 def _what(inputs: Inputs) -> Table | None:
