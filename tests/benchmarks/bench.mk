@@ -14,3 +14,8 @@ $(BENCH_VENV)/.ready: tests/benchmarks/bench_sidecar_peers.txt
 .PHONY: bench-fit
 bench-fit: setup
 	@$(BIN)/python tests/benchmarks/bench_fit.py
+
+# Step time of the trainer beside a plain PyTorch loop. A few minutes on two cores.
+.PHONY: bench-trainer
+bench-trainer: setup
+	@OMP_NUM_THREADS=1 $(BIN)/python tests/benchmarks/bench_trainer.py

@@ -225,37 +225,52 @@ def power_monitor_cpu(
     return None
 
 
-def slowdown(bench: Bench, pairs: int = 150, block_s: float = 0.2) -> tuple[float, float]:
-    """Slowdown of a busy trainer by the sidecar: (median, upper 95 % limit) as fractions.
+def busy_s() -> float:
+    """CPU time that all processes of the machine have used (s)."""
+    fields = [int(x) for x in Path("/proc/stat").read_text().splitlines()[0].split()[1:]]
+    return (sum(fields) - fields[3] - fields[4]) / os.sysconf("SC_CLK_TCK")
 
-    Blocks of steps with the sidecar running and stopped (SIGSTOP) take turns, in random order within a pair;
-    the limit is the bootstrap's of the median of the pairs' log ratios.
+
+def slowdown(bench: Bench, pairs: int = 150, block_s: float = 0.2) -> dict[str, float]:
+    """Slowdown of a busy trainer by the sidecar, as fractions: wall time of a step and its CPU time, median and upper
+    95 % limit of each; and how many cores other programs kept busy meanwhile (the wall time needs a quiet machine).
+
+    Blocks of steps with the sidecar running and stopped (SIGSTOP) take turns, in random order within a pair; the
+    limit is the bootstrap's of the median of the pairs' log ratios.
     """
     node = bench.node("slowdown")
     session = Session(node, bench.folder / "slowdown-out")
     rng = random.Random(2)
     a = np.random.default_rng(0).normal(size=(64, 64))
 
-    def block() -> float:
-        steps, begin = 0, time.perf_counter()
+    def block() -> tuple[float, float]:
+        steps, begin, cpu = 0, time.perf_counter(), time.thread_time()
         while time.perf_counter() - begin < block_s:
             for _ in range(20):
                 np.tanh(a @ a)
             steps += 1
-        return (time.perf_counter() - begin) / steps
+        return (time.perf_counter() - begin) / steps, (time.thread_time() - cpu) / steps
 
     ratios = []
+    busy, begin, own = busy_s(), time.monotonic(), time.process_time() + cpu_s(session.process.pid)
     for _ in range(pairs):
         times = {}
         for running in rng.sample([True, False], 2):
             session.process.send_signal(signal.SIGCONT if running else signal.SIGSTOP)
             time.sleep(0.02)
-            times[running] = block()
-        ratios.append(math.log(times[True] / times[False]))
+            times[running] = np.log(block())
+        ratios.append(times[True] - times[False])
+    own = time.process_time() + cpu_s(session.process.pid) - own
+    others = (busy_s() - busy - own) / (time.monotonic() - begin)
     session.process.send_signal(signal.SIGCONT)
     session.stop()
-    draws = [statistics.median(rng.choices(ratios, k=pairs)) for _ in range(2000)]
-    return math.expm1(statistics.median(ratios)), math.expm1(sorted(draws)[int(0.975 * len(draws))])
+    found = {"others_cores": round(others, 3)}
+    for name, column in (("wall", 0), ("cpu", 1)):
+        values = [float(ratio[column]) for ratio in ratios]
+        draws = sorted(statistics.median(rng.choices(values, k=pairs)) for _ in range(2000))
+        found[f"{name}_median"] = math.expm1(statistics.median(values))
+        found[f"{name}_upper95"] = math.expm1(draws[int(0.975 * len(draws))])
+    return found
 
 
 def kills(bench: Bench, count: int = 100, at_once: int = 10, longest_s: float = 11.0) -> dict[str, float]:
@@ -282,4 +297,4 @@ def kills(bench: Bench, count: int = 100, at_once: int = 10, longest_s: float = 
             started_us = measured.nodes[0].meta["start_us"]
             seen = [s.fast["t_us"][-1] for s in measured.nodes[0].devices if len(s.fast["t_us"])]
             losses.append((killed_us - (min(seen) if seen else started_us)) * 1e-6)
-    return {"count": count, "unreadable": unreadable, "longest_loss_s": max(losses)}
+    return {"count": count, "unreadable": unreadable, "longest_loss_s": float(max(losses))}

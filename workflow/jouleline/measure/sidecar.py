@@ -100,6 +100,7 @@ class Sidecar:
         self.parent = os.getppid()
         self.stopped_by: str | None = None
         self.clock_offset_us: int | None = None
+        self.calls: dict[str, float] = {}
 
     def run(self) -> int:
         self._catch_signals()
@@ -123,7 +124,7 @@ class Sidecar:
         self.lanes.stop()
         self.writer.finish()
         try:
-            compact(scratch, self.folder)
+            self.calls = compact(scratch, self.folder)
         except (OSError, UserError) as error:
             self.events.add("not_compacted", message=str(error))
         self.events.add("ended", by=self.stopped_by)
@@ -249,6 +250,7 @@ class Sidecar:
                 "skipped": sum(lane.skipped for lane in self.lanes.lanes),
                 "cpu_s": round(usage.ru_utime + usage.ru_stime, 3),
                 "peak_rss_mib": peak_rss_mib(),
+                **self.calls,
             },
         }
         write_json(self.folder / "meta.json", meta)
