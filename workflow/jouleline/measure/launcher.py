@@ -6,6 +6,7 @@ fork. Every child dies with the agent (PR_SET_PDEATHSIG), even when that is kill
 """
 
 import ctypes
+import gc
 import os
 import signal
 import subprocess
@@ -48,6 +49,9 @@ class Ranks:
         goes to rank-<local>.log in the folder; `progress` is the agent's own stderr."""
         sys.stdout.flush()
         sys.stderr.flush()
+        # A collection in a rank would touch, and so copy, every page of objects that it shares with the agent.
+        gc.collect()
+        gc.freeze()
         agent = os.getpid()
         for local in range(count):
             pid = os.fork()

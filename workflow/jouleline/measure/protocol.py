@@ -7,8 +7,9 @@ from typing import Any
 
 STEADY_RULE = (
     "warm-up goes by chunks of warmup_steps; it ends when the median step time of a chunk differs from that of the "
-    "chunk before by at most steady_rel, or after warmup_max_steps steps or window_max_s seconds"
+    "chunk before by at most steady_rel, or after warmup_max_steps steps or twice window_s seconds"
 )
+WARMUP_WINDOWS = 2
 # Two edges, each anywhere within a tick of the meter: standard deviation tick / sqrt(12) each.
 _EDGE_SHARE = math.sqrt(2 / 12)
 # The last chunk's median may be a little slow; a window that is too short costs one more collective.
@@ -26,7 +27,9 @@ def is_steady(times_s: Sequence[float], protocol: Mapping[str, Any]) -> bool:
 
 def warmup_is_over(times_s: Sequence[float], protocol: Mapping[str, Any]) -> bool:
     """The rule of STEADY_RULE, asked after each chunk."""
-    spent = len(times_s) >= protocol["warmup_max_steps"] or sum(times_s) >= protocol["window_max_s"]
+    spent = (
+        len(times_s) >= protocol["warmup_max_steps"] or sum(times_s) >= WARMUP_WINDOWS * protocol["window_s"]
+    )
     return spent or is_steady(times_s, protocol)
 
 

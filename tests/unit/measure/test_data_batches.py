@@ -1,0 +1,184 @@
+"""Prepared data, its targets, and which rank sees which sample."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import torch
+from jouleline.errors import UserError
+from jouleline.grid import complete_row
+from jouleline.measure.corpus import prepare, read_docstrings, read_facts
+from jouleline.measure.data import IGNORED, Batches, read_dataset
+from tokenizers import Tokenizer
+
+ROW = complete_row(
+    {
+        **{"layers": 1, "hidden": 16, "heads": 2, "intermediate": 32, "seq_len": 24, "micro_batch": 3},
+        **{"vocab_size": 512, "max_positions": 32},
+    }
+)
+CPU = torch.device("cpu")
+SCRIPT = Path(__file__).parents[3] / "scripts" / "prepare_dataset.py"
+
+
+@pytest.fixture(scope="module")
+def facts(small_dataset):
+    return read_facts(small_dataset, ROW)
+
+
+def test_the_same_arguments_give_the_same_bytes(small_dataset, tmp_path):
+    command = [sys.executable, str(SCRIPT), "--dataset", "docstrings", "--vocab-size", "512", "--seed"]
+    for seed in (0, 1):
+        files = ["--out", str(tmp_path / f"{seed}.parquet"), "--tokenizer", str(tmp_path / f"{seed}.json")]
+        subprocess.run([*command, str(seed), *files], check=True)
+    tokenizer = small_dataset.with_name("tokenizer.json")
+    assert (tmp_path / "0.parquet").read_bytes() == small_dataset.read_bytes()
+    assert (tmp_path / "0.json").read_bytes() == tokenizer.read_bytes()
+    assert (tmp_path / "1.parquet").read_bytes() != small_dataset.read_bytes()
+
+
+def test_unknown_dataset_is_one_clear_line(tmp_path):
+    files = ["--out", str(tmp_path / "d.parquet"), "--tokenizer", str(tmp_path / "t.json")]
+    command = [sys.executable, str(SCRIPT), "--dataset", "glue/none", "--vocab-size", "512", *files]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 2 and done.stderr.startswith("error: dataset 'glue/none' is unknown")
+    assert done.stderr.count("\n") == 1
+
+
+def test_glue_without_a_network_is_one_clear_line(tmp_path):
+    files = ["--out", str(tmp_path / "d.parquet"), "--tokenizer", str(tmp_path / "t.json")]
+    command = [sys.executable, str(SCRIPT), "--dataset", "glue/sst2", "--vocab-size", "512", *files]
+    environment = {"PATH": "/usr/bin:/bin", "HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path / "empty")}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    assert done.returncode == 2 and "copy a datasets cache to HF_HOME" in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_documents_are_real_labelled_and_apart(small_dataset, facts):
+    corpus = read_docstrings(seed=0)
+    texts = [row[0] for row in corpus.rows]
+    assert len(set(texts)) == len(texts) > 2000  # none is in both splits
+    assert facts["labels"] == list(corpus.labels) and len(corpus.labels) == 7
+    tokenizer = Tokenizer.from_file(str(small_dataset.with_name("tokenizer.json")))
+    table = pq.read_table(small_dataset)
+    assert set(table["split"].to_pylist()) == {"train", "eval"}
+    for index in (0, 100, 2000):
+        ids = table["input_ids"][index].as_py()
+        assert (ids[0], ids[-1]) == (facts["cls_id"], facts["sep_id"]) and max(ids) < 512
+        words = set(tokenizer.decode(ids).split())
+        assert len(words & set(texts[index].lower().split())) >= 3
+        assert table["label"][index].as_py() == corpus.rows[index][2]
+
+
+def test_a_corpus_without_modules_is_refused(tmp_path):
+    with pytest.raises(UserError, match="no docstrings of concurrency"):
+        read_docstrings(0, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"), [({"vocab_size": 100}, "vocab_size"), ({"num_labels": 3}, "null")]
+)
+def test_dataset_that_does_not_fit_the_row_is_refused(small_dataset, change, said):
+    with pytest.raises(UserError, match=said):
+        read_facts(small_dataset, {**ROW, **change})
+
+
+def test_a_file_that_is_no_dataset_is_refused(tmp_path):
+    (tmp_path / "text.parquet").write_text("not parquet")
+    for name in ("text.parquet", "none.parquet"):
+        with pytest.raises(UserError, match="is not a prepared dataset"):
+            read_facts(tmp_path / name, ROW)
+
+
+def test_samples_are_padded_to_seq_len_and_keep_their_last_separator(small_dataset, facts):
+    data = read_dataset(small_dataset, ROW)
+    stored = pq.read_table(small_dataset).to_pydict()
+    train = [ids for ids, split in zip(stored["input_ids"], stored["split"], strict=True) if split == "train"]
+    assert data.train.inputs.shape == (len(train), 24)
+    for index in range(0, len(train), 97):
+        ids, padded = train[index], data.train.inputs[index].tolist()
+        used = min(len(ids), 24)
+        assert padded[: used - 1] == ids[: used - 1] and padded[used - 1] == facts["sep_id"]
+        assert set(padded[used:]) <= {facts["pad_id"]}
+
+
+def test_masked_tokens_are_a_sixth_and_can_be_recovered(small_dataset, facts):
+    plain = read_dataset(small_dataset, ROW).train.inputs
+    masked = read_dataset(small_dataset, {**ROW, "task": "mlm"}).train
+    labels = masked.targets["labels"]
+    chosen = labels != IGNORED
+    special = np.isin(plain, [facts["pad_id"], facts["cls_id"], facts["sep_id"]])
+    assert chosen.any(axis=1).all() and not (chosen & special).any()
+    assert (labels[chosen] == plain[chosen]).all() and (masked.inputs[~chosen] == plain[~chosen]).all()
+    assert chosen.sum() / (~special).sum() == pytest.approx(0.15, abs=0.02)
+    assert (masked.inputs[chosen] == facts["mask_id"]).mean() == pytest.approx(0.8, abs=0.02)
+
+
+def test_answers_are_where_the_question_is_quoted(small_dataset, facts):
+    data = read_dataset(small_dataset, {**ROW, "task": "qa"}).train
+    starts, ends = data.targets["start_positions"], data.targets["end_positions"]
+    for ids, start, end in zip(data.inputs[:500].tolist(), starts, ends, strict=False):
+        question = ids[1 : ids.index(facts["sep_id"])]
+        assert ids[start : end + 1] == question and start > len(question)
+    assert len(set(starts.tolist())) > 5
+
+
+def test_replicas_share_out_one_global_order(small_dataset):
+    data = read_dataset(small_dataset, ROW)
+    alone = Batches(data, {**ROW, "grad_accum": 4}, 0, 1, CPU)
+    shared = [Batches(data, {**ROW, "grad_accum": 2}, replica, 2, CPU) for replica in (0, 1)]
+    assert alone.global_batch == shared[0].global_batch == 12
+    for step in (0, 1, 7):
+        wanted = np.concatenate([alone.indices(step, micro) for micro in range(4)])
+        found = [batches.indices(step, micro) for micro in range(2) for batches in shared]
+        assert np.concatenate(found).tolist() == wanted.tolist()
+
+
+def test_an_epoch_takes_every_sample_once_in_a_new_order(small_dataset):
+    data = read_dataset(small_dataset, ROW)
+    batches = Batches(data, ROW, 0, 1, CPU)
+    size = len(data.train)
+    order = np.concatenate([batches.indices(step, 0) for step in range(-(-2 * size // 3))])
+    first, second = order[:size], order[size : 2 * size]
+    assert sorted(first) == sorted(second) == list(range(size))
+    assert first.tolist() != second.tolist()
+    other = Batches(data, {**ROW, "seed": 1}, 0, 1, CPU)
+    assert other.indices(0, 0).tolist() != batches.indices(0, 0).tolist()
+
+
+def test_evaluation_counts_every_held_out_sample_once(small_dataset):
+    data = read_dataset(small_dataset, ROW)
+    replicas = [Batches(data, {**ROW, "micro_batch": 50}, replica, 2, CPU) for replica in (0, 1)]
+    batches = replicas[0].evaluation_batches(10**6)
+    counted = sum(int(r.evaluate(number)[0].sum()) for number in range(batches) for r in replicas)
+    assert counted == len(data.evaluation)
+    assert replicas[0].evaluation_batches(2) == 2
+
+
+def test_tensors_are_what_the_model_takes(small_dataset, facts):
+    _, inputs = Batches(read_dataset(small_dataset, ROW), ROW, 0, 1, CPU).train(0, 0)
+    assert {name: tuple(value.shape) for name, value in inputs.items()} == {
+        "input_ids": (3, 24),
+        "attention_mask": (3, 24),
+        "labels": (3,),
+    }
+    assert (inputs["attention_mask"] == (inputs["input_ids"] != facts["pad_id"])).all()
+    assert json.dumps(facts)  # plain values
+
+
+def test_checkpoint_brings_its_own_tokenizer(small_dataset, tmp_path):
+    from transformers import BertTokenizerFast
+
+    tokenizer = Tokenizer.from_file(str(small_dataset.with_name("tokenizer.json")))
+    BertTokenizerFast(tokenizer_object=tokenizer).save_pretrained(tmp_path / "checkpoint")
+    out = tmp_path / "dataset.parquet"
+    prepare("docstrings", 512, 0, out, tmp_path / "tokenizer.json", str(tmp_path / "checkpoint"))
+    mine, own = (pq.read_table(path, columns=["input_ids"]) for path in (out, small_dataset))
+    assert mine.equals(own)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UserError, match="no tokenizer in checkpoint"):
+        prepare("docstrings", 512, 0, out, tmp_path / "tokenizer.json", str(tmp_path / "empty"))
