@@ -100,26 +100,21 @@ def _nulls(result: dict) -> int:
     )
 
 
-def page(result: dict) -> str:
-    """The result as Markdown."""
-    lines = ["# The sidecar against its peers", "", "Made by `make bench-sidecar`; do not edit.", ""]
-    lines += [
-        f"One run on {result['machine']}; 8 fake GPUs whose energy counter ticks every 100 ms; Zeus and",
-        "",
-    ]
-    lines[-1:] = [
-        "CodeCarbon as pinned in `bench_sidecar_peers.txt`, at their defaults and at their best setting.",
-        "",
-    ]
-    lines += ["| bar | measured | limit | |", "|---|---|---|---|"]
-    for bar in result["bars"]:
-        value = "not had" if bar["value"] is None else f"{bar['value']:.4g}"
-        lines.append(
-            f"| {bar['bar']} | {value} | {bar['limit']:.4g} | {'pass' if bar['passed'] else '**FAIL**'} |"
-        )
-    names = [*("0.3", "1.0", "3.0", "10.0"), "long"]
-    head = " | ".join(f"{float(n):g} s" if n != "long" else "60 s" for n in names)
-    lines += [
+HEAD = """# The sidecar against its peers
+
+Made by `make bench-sidecar`; do not edit.
+
+One run on {machine}; 8 fake GPUs whose energy counter ticks every 100 ms; Zeus and CodeCarbon as pinned in
+`bench_sidecar_peers.txt`, at their defaults and at their best setting.
+
+| bar | measured | limit | |
+|---|---|---|---|"""
+
+
+def _rms_table(result: dict) -> list[str]:
+    names = ("0.3", "1.0", "3.0", "10.0", "long")
+    head = " | ".join("60 s" if n == "long" else f"{float(n):g} s" for n in names)
+    lines = [
         "",
         "RMS error of a region's energy, in percent:",
         "",
@@ -129,7 +124,16 @@ def page(result: dict) -> str:
     for tool, by in result["rms"].items():
         cells = " | ".join(f"{100 * by[n]:.3f}" if n in by else "-" for n in names)
         lines.append(f"| {TITLES[tool]} | {cells} |")
-    lines += [
+    short = result["files"]["nulls"].get("0.3", 0)
+    return [
+        *lines,
+        "",
+        f"Of {result['regions']['0.3'] + short} regions of 0.3 s, {short} were declared invalid instead.",
+    ]
+
+
+def _cost_table(result: dict) -> list[str]:
+    lines = [
         "",
         "Cost of one mark in the trainer, in microseconds:",
         "",
@@ -137,21 +141,31 @@ def page(result: dict) -> str:
         "|---|---|---|",
     ]
     lines += [f"| {TITLES[t]} | {m['median']:.1f} | {m['p99']:.1f} |" for t, m in result["marks_us"].items()]
-    ours, monitor = result["sidecar_50ms"], result["power_monitor_50ms_cpu_share"]
-    lines += [
-        "",
-        f"CPU on 8 GPUs at 50 ms, share of a core: jouleline {ours['cpu_share']:.4f}, Zeus PowerMonitor ",
-    ]
-    lines[-1] += (
-        f"{'not had' if monitor is None else f'{monitor:.4f}'}. After SIGKILL Zeus keeps nothing (its samples"
+    shares = {"jouleline": result["sidecar_50ms"]["cpu_share"]}
+    shares |= {f"Zeus PowerMonitor ({kind})": share for kind, share in result["power_monitor_50ms"].items()}
+    said = ", ".join(
+        f"{name} {'not had' if share is None else f'{share:.4f}'}" for name, share in shares.items()
     )
-    lines += [
-        "are in memory) and CodeCarbon nothing since its last flush.",
+    slow = result["slowdown"]
+    return [
+        *lines,
         "",
-        "![RMS error](sidecar.svg)",
+        f"CPU on 8 GPUs at 50 ms, share of a core: {said}.",
         "",
+        f"Slowdown of a busy trainer: wall time {slow['wall_median']:+.2%} (upper limit {slow['wall_upper95']:+.2%}),",
+        f"CPU time of a step {slow['cpu_median']:+.2%} ({slow['cpu_upper95']:+.2%}), while other programs kept",
+        f"{slow['others_cores']:.2f} cores busy. The wall time is worth something only on a quiet machine.",
     ]
-    return "\n".join(lines)
+
+
+def page(result: dict) -> str:
+    """The result as Markdown."""
+    lines = [HEAD.format(machine=result["machine"])]
+    for bar in result["bars"]:
+        value = "not had" if bar["value"] is None else f"{bar['value']:.4g}"
+        verdict = "pass" if bar["passed"] else "**FAIL**"
+        lines.append(f"| {bar['bar']} | {value} | {bar['limit']:.4g} | {verdict} |")
+    return "\n".join([*lines, *_rms_table(result), *_cost_table(result), "", "![RMS error](sidecar.svg)", ""])
 
 
 def figure(result: dict, path: Path) -> None:
@@ -170,15 +184,8 @@ def figure(result: dict, path: Path) -> None:
     axes.figure.savefig(path, metadata={"Date": None})
 
 
-def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--peers", required=True, type=Path, help="Python of the environment with the peers")
-    options = parser.parse_args(argv)
-    with tempfile.TemporaryDirectory() as folder:
-        libraries = build(Path(folder) / "libraries")
-        result = measure(runs.Bench(Path(folder), libraries, options.peers.absolute()))
-    result["machine"] = f"{os.cpu_count()} cores, {platform.machine()}, Python {platform.python_version()}"
-    (HERE / "sidecar.json").write_text(json.dumps(result, indent=1) + "\n")
+def publish(result: dict) -> int:
+    """Write the table and the figure; the exit status is the bars."""
     result["bars"] = bars(result)
     (HERE / "sidecar.json").write_text(json.dumps(result, indent=1) + "\n")
     (HERE / "sidecar.md").write_text(page(result))
@@ -186,6 +193,23 @@ def main(argv: list[str] | None = None) -> int:
     for bar in result["bars"]:
         print("pass" if bar["passed"] else "FAIL", bar["bar"], bar["value"], "limit", bar["limit"])
     return int(not all(bar["passed"] for bar in result["bars"]))
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--peers", type=Path, help="Python of the environment with the peers")
+    parser.add_argument(
+        "--page", action="store_true", help="measure nothing; page and figure from sidecar.json"
+    )
+    options = parser.parse_args(argv)
+    if options.page:
+        return publish(json.loads((HERE / "sidecar.json").read_text()))
+    with tempfile.TemporaryDirectory() as folder:
+        libraries = build(Path(folder) / "libraries")
+        result = measure(runs.Bench(Path(folder), libraries, options.peers.absolute()))
+    result["machine"] = f"{os.cpu_count()} cores, {platform.machine()}, Python {platform.python_version()}"
+    (HERE / "sidecar.json").write_text(json.dumps(result, indent=1) + "\n")
+    return publish(result)
 
 
 if __name__ == "__main__":

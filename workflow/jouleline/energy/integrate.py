@@ -137,45 +137,52 @@ def _elsewhere(node: Node) -> bool:
     )
 
 
+def _squares(values: list[float]) -> float:
+    return float(np.sqrt(np.sum(np.square(values))))
+
+
+def _mean(values: list[float]) -> float:
+    return sum(values) / len(values)
+
+
+# How the rows of the job's devices become one: energies add, independent uncertainties in squares, gains plainly
+# (one maker's sensors err together).
+_COMBINE = {
+    **dict.fromkeys(("energy_j", "energy_gain_u_j", "idle_power_w", "n_samples", "n_ticks"), sum),
+    **dict.fromkeys(("instant_energy_j", "average_energy_j"), sum),
+    **dict.fromkeys(("energy_edge_u_j", "energy_gap_u_j"), _squares),
+    **dict.fromkeys(("start_utc", "temperature_start_c", "covered_fraction"), min),
+    **dict.fromkeys(("end_utc", "time_s", "longest_gap_s", "tick_period_s", "temperature_end_c"), max),
+    **dict.fromkeys(("temperature_max_c", "throttle_thermal_fraction", "throttle_power_fraction"), max),
+    "sm_clock_mhz": _mean,
+}
+
+
+def _add(rows: list[dict[str, Any]], column: str, combine) -> Any:
+    """The rows' values combined; None when one of them is unknown."""
+    values = [row.get(column) for row in rows]
+    return combine(values) if values and all(value is not None for value in values) else None
+
+
 def _total(measurement: Measurement, expected: Expected, parts: list[dict[str, Any]]) -> dict[str, Any]:
-    """The job's devices together: energies add, edge and gap uncertainties add in squares, gains add
-    plainly."""
+    """The job's devices together."""
     jobs = [part for part in parts if part["role"] == "job"]
-    hosts = [part for part in parts if part["role"] == "host"]
     first = jobs[0] if jobs else parts[0]
-    key = (first["region"], first["ordinal"])
     total = {name: first[name] for name in ("region", "ordinal", "parent", "steps")}
-    total["reasons"] = set().union(
-        *(part["reasons"] for part in jobs or parts), expected.missing(measurement, key)
-    )
+    missing = expected.missing(measurement, (first["region"], first["ordinal"]))
+    total["reasons"] = missing.union(*(part["reasons"] for part in jobs or parts))
     if not jobs:
         total["reasons"].add("device_missing")
     if len(jobs) < expected.devices:
         total["reasons"].add("rank_missing")
-
-    def add(column, combine=sum, rows=jobs):
-        values = [row.get(column) for row in rows]
-        return combine(values) if values and all(value is not None for value in values) else None
-
-    def squares(values):
-        return float(np.sqrt(np.sum(np.square(values))))
-
-    total |= {name: add(name) for name in ("energy_j", "energy_gain_u_j", "idle_power_w")}
-    total |= {name: add(name) for name in ("instant_energy_j", "average_energy_j", "n_samples", "n_ticks")}
-    total |= {name: add(name, squares) for name in ("energy_edge_u_j", "energy_gap_u_j")}
-    total |= {name: add(name, min) for name in ("start_utc", "temperature_start_c", "covered_fraction")}
-    total |= {name: add(name, max) for name in ("end_utc", "time_s", "longest_gap_s", "tick_period_s")}
-    total |= {name: add(name, max) for name in ("temperature_end_c", "temperature_max_c")}
-    total |= {name: add(name, max) for name in ("throttle_thermal_fraction", "throttle_power_fraction")}
-    total["host_energy_j"] = add("energy_j", sum, hosts)
-    total["sm_clock_mhz"] = add("sm_clock_mhz", lambda values: sum(values) / len(values))
+    total |= {name: _add(jobs, name, combine) for name, combine in _COMBINE.items()}
+    total["host_energy_j"] = _add([part for part in parts if part["role"] == "host"], "energy_j", sum)
     for name in ("energy_source", "method", "device_name"):
         kinds = {part.get(name) for part in jobs}
         total[name] = kinds.pop() if len(kinds) == 1 else None
-    if total["energy_source"] is None and jobs:
+    if {part.get("energy_source") for part in jobs} == {"nvml_counter", "nvml_power"}:
         # A counter on one device and power on another: the weaker of the two names the sum.
-        sources = {part.get("energy_source") for part in jobs}
-        total["energy_source"] = "nvml_power" if sources == {"nvml_counter", "nvml_power"} else None
+        total["energy_source"] = "nvml_power"
     if total["energy_j"] is not None and total["time_s"]:
         total["mean_power_w"] = total["energy_j"] / total["time_s"]
     return total
