@@ -102,3 +102,21 @@ def test_hybrid_is_no_worse_inside_and_returns_to_the_law_outside(columns):
     far = Data.of({**wiggled, "layers": columns["layers"] * 50, "micro_batch": columns["micro_batch"] * 1000})
     outside = [model.predict(state, far, context)[0].step_energy_j for model in (hybrid, hybrid.law)]
     assert np.abs(np.log(outside[0] / outside[1])).max() < np.abs(np.log(inside[0] / inside[1])).max() / 3
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_a_handful_of_runs_gives_a_reason_and_no_crash(model):
+    """The first row of a campaign alone, as the smoke target has it: everything is written, nothing is claimed."""
+    from jouleline.model.validate import validate
+
+    columns = synthetic.table(2, source="estimate", device="Example CPU")
+    for name in ("all", "H0"):
+        split = split_runs(columns, name, {})
+        fit = fitted(columns, split, model)
+        table = predict_split(columns, split, fit)
+        results = validate(columns, [table], [fit], {})["results"]
+        json.dumps(results, allow_nan=False)
+        assert results and all(result["identified"] or result["reason"] for result in results)
+        if model in {"roofline", "hybrid", "paper", "power_law"}:
+            assert not any(result["identified"] for result in results if not result["post_run"])
+            assert all(result["reason"] for result in results)

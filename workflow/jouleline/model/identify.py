@@ -9,6 +9,13 @@ from jouleline.model.base import parameter
 from jouleline.model.roofline import SLOTS
 
 CORRELATED = 0.95
+"""Pairs of parameters that correlate more than this are named."""
+
+HUBER_DELTA = 0.05
+"""Log residuals beyond 5 % count linearly."""
+
+MOST_LOG_SD = 0.4
+"""A positive parameter whose 95 % interval is wider than a factor of 2.2 either way is not quoted."""
 
 
 def diagnose(problem, k: int, theta: np.ndarray, state: dict[str, Any]) -> dict[str, dict]:
@@ -19,8 +26,6 @@ def diagnose(problem, k: int, theta: np.ndarray, state: dict[str, Any]) -> dict[
     independent) times the correction for the degrees of freedom. The first term is noise, the second the pull of the
     prior on what it favours.
     """
-    from jouleline.model.roofline_fit import HUBER_DELTA
-
     residuals, jacobian = problem.evaluate(theta[None], np.array([k]))
     weights = problem.row_weights[k]
     normal, _ = lsq.normal_equations(residuals, jacobian, weights[None])
@@ -47,6 +52,9 @@ def diagnose(problem, k: int, theta: np.ndarray, state: dict[str, Any]) -> dict[
         "static_share": _static_share(problem, k, theta, rows),
         "train_log_rmse_energy": float(np.sqrt(np.mean(log_error[-half:][rows] ** 2))),
     }
+    diagnostics["influential"] = _influential(
+        problem, residuals[0], jacobian[0] / state["noise"], weights, inverse
+    )
     if problem.joint:
         diagnostics["train_log_rmse_time"] = float(np.sqrt(np.mean(log_error[:half][rows] ** 2)))
     return {"parameters": _parameters(problem, state, covariance), "diagnostics": diagnostics}
@@ -59,6 +67,21 @@ def _correlated(covariance: np.ndarray, names: list[str]) -> list[list]:
     return [[names[i], names[j], float(correlation[i, j])] for i, j in pairs]
 
 
+def _influential(problem, residuals, jacobian, weights, inverse, most: int = 5) -> list[list]:
+    """The runs that the fit leans on most: [run_id, leverage, log residual of energy], by leverage times residual.
+
+    Leverage is the share of a run's own residuals that the fit removes, the larger of time and energy.
+    """
+    leverage = np.einsum("pm,pq,qm->m", jacobian, inverse, jacobian) * weights
+    pull = (leverage * np.abs(residuals)).reshape(-1, len(problem.run_ids)).max(axis=0)
+    leverage = leverage.reshape(-1, len(problem.run_ids)).max(axis=0)
+    energy = residuals[-len(problem.run_ids) :] * HUBER_DELTA
+    rows = np.argsort(-pull)[:most]
+    return [
+        [str(problem.run_ids[row]), float(leverage[row]), float(energy[row])] for row in rows if pull[row] > 0
+    ]
+
+
 def _static_share(problem, k: int, theta: np.ndarray, rows: np.ndarray) -> float:
     """phi: the median share of static energy over the training rows."""
     with np.errstate(over="ignore", invalid="ignore"):
@@ -67,8 +90,6 @@ def _static_share(problem, k: int, theta: np.ndarray, rows: np.ndarray) -> float
 
 
 def _parameters(problem, state: dict[str, Any], covariance: np.ndarray) -> dict[str, dict]:
-    from jouleline.model.roofline_fit import MOST_LOG_SD
-
     entries = {}
     for name, slot in problem.structure.slots.items():
         if not slot.active:

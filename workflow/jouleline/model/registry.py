@@ -35,6 +35,7 @@ _MAKE = {
     "roofline_hard_max": lambda: Roofline(("hard_max",)),
     "roofline_no_host": lambda: Roofline(("no_host",)),
     "roofline_no_saturation": lambda: Roofline(("no_saturation",)),
+    "roofline_no_priors": lambda: Roofline(("no_priors",)),
     "roofline_energy_only": lambda: Roofline(("energy_only",)),
     "roofline_paper_proxies": lambda: Roofline(("paper_proxies",)),
 }

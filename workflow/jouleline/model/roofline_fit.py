@@ -8,17 +8,12 @@ import numpy as np
 from jouleline.model import lsq, roofline
 from jouleline.model.base import Context, Prediction, State, not_identified, nothing
 from jouleline.model.features import Data
+from jouleline.model.identify import HUBER_DELTA, diagnose
 from jouleline.model.roofline import SLOTS
-from jouleline.model.structure import ABLATIONS, Options, Slot, Structure, build
-
-HUBER_DELTA = 0.05
-"""Log residuals beyond 5 % count linearly."""
+from jouleline.model.structure import ABLATIONS, UNKNOWN_SD, Options, Slot, Structure, build
 
 ACCEPTED_SHARE = 0.1
 """A fit stands when this share of its starts reach the best cost."""
-
-MOST_LOG_SD = 0.4
-"""A positive parameter whose 95 % interval is wider than a factor of 2.2 either way is not quoted."""
 
 
 class Roofline:
@@ -32,7 +27,7 @@ class Roofline:
         given = context.options
         return Options(
             ablations=self.ablations,
-            calibration_priors=bool(given.get("calibration_priors", True)),
+            calibration_priors=given.get("calibration_priors", True) and "no_priors" not in self.ablations,
             fixed_time=bool(given.get("fixed_time", False)),
             starts=int(given.get("starts", 64)),
             seed=int(given.get("seed", 0)),
@@ -58,9 +53,10 @@ class Roofline:
             starts = np.array([state.get("vector", np.zeros(size)) for state in warm])[:, None]
             noise = np.array([state.get("noise", 1.0) for state in warm])
             solution = problem.solve(starts, noise)
+        unknown = int((problem.structure.prior_sd >= UNKNOWN_SD).sum())
         states = []
         for k in range(len(weights)):
-            if 2 * rows[k] < size // 2 or rows[k] < 4:
+            if 2 * rows[k] < max(unknown, 8):
                 states.append(not_identified(f"{rows[k]} training rows for {size} parameters"))
                 continue
             states.append(problem.state(k, solution, float(noise[k]), checked=warm is None))
@@ -102,6 +98,7 @@ class Problem:
         self.structure: Structure = build(data, context.machines, options)
         self.weights = weights
         self.families = data.families
+        self.run_ids = data.columns["run_id"]
         self.rows = roofline.inputs(data, "paper_proxies" in options.ablations)
         self.joint = "energy_only" not in options.ablations
         self.time, self.energy = np.log(data.step_time_s), np.log(data.step_energy_j)
@@ -202,8 +199,6 @@ class Problem:
         return bool((self.rows["calls_tp"] + self.rows["calls_dp"])[own & (self.weights[k] > 0)].any())
 
     def _judged(self, k: int, solution: lsq.Solution, state: State) -> State:
-        from jouleline.model.identify import diagnose
-
         share = float(solution.agreeing[k])
         report = diagnose(self, k, solution.theta[k], state)
         accepted = share >= ACCEPTED_SHARE

@@ -52,7 +52,7 @@ ABLATIONS = {
 
 @dataclass(frozen=True)
 class Options:
-    """How the roofline is fitted. `ablations`: names of ABLATIONS, plus energy_only and paper_proxies."""
+    """How the roofline is fitted. `ablations`: names of ABLATIONS, plus energy_only, no_priors, paper_proxies."""
 
     ablations: tuple[str, ...] = ()
     calibration_priors: bool = True
