@@ -5,6 +5,7 @@ import pytest
 from jouleline.energy.curve import average_curve, counter_curve
 from jouleline.energy.integrate import regions
 from jouleline.energy.load import Measurement, Node, Regions, Series
+from jouleline.energy.ticks import locate
 from jouleline.schemas.samples import SAMPLES
 
 POLL_S, TICK_S = 0.02, 0.1
@@ -160,3 +161,25 @@ def test_curves_never_fall():
         average_curve(Series(info, lane, slow_lane(60))),
     ):
         assert (np.diff(curve.energy_j) >= 0).all() and (np.diff(curve.t_us) > 0).all()
+
+
+def ticks_seen(tick_us: np.ndarray, poll_us: float) -> tuple[np.ndarray, np.ndarray]:
+    """Intervals between polls that hold the ticks (the first of each interval)."""
+    polls = np.unique(np.floor(tick_us / poll_us))
+    return polls * poll_us, (polls + 1) * poll_us
+
+
+def test_regular_ticks_are_located_within_a_fraction_of_a_poll():
+    tick_us = 3000.0 + 100_000.0 * np.arange(600)
+    low, high = ticks_seen(tick_us, 19_687.5)
+    found, half = locate(low, high, np.ones(len(low), bool))
+    assert np.abs(found - tick_us).max() < 3000 and half.max() < 3000
+
+
+@pytest.mark.parametrize("kind", ["irregular", "faster than the polls"])
+def test_other_ticks_keep_their_intervals(kind):
+    rng = np.random.default_rng(0)
+    gaps = rng.uniform(60_000, 140_000, 500) if kind == "irregular" else np.full(3000, 20_000.0)
+    low, high = ticks_seen(np.cumsum(gaps), 19_687.5)
+    found, half = locate(low, high, np.ones(len(low), bool))
+    assert np.array_equal(found, 0.5 * (low + high)) and np.array_equal(half, 0.5 * (high - low))

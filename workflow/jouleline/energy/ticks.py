@@ -12,6 +12,9 @@ FEWEST = 16
 # A line is believed when it passes this close to nearly all of the intervals.
 SLACK_US = 1000.0
 AGREE = 0.97
+# Ticks must be this many intervals apart: below it several fall between two polls, and a line through them would
+# be one through the polls, which agrees with itself.
+RESOLVED = 2.0
 
 
 def locate(low_us: np.ndarray, high_us: np.ndarray, usable: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -41,6 +44,8 @@ def _line(centre, low, high, usable) -> tuple[np.ndarray, float] | None:
         return None
     steps = np.diff(centre)
     period = np.median(steps)
+    if period < RESOLVED * np.median((high - low)[usable]):
+        return None
     # Numbers by rounding each step alone: a period that is slightly off does not add up.
     number = np.append(0, np.cumsum(np.round(steps / period)))
     for _ in range(2):
