@@ -1,89 +1,15 @@
 """The node agent end to end: real sidecar, real DeepSpeed training, and every way in which a run can end."""
 
-import contextlib
 import json
 import os
 import resource
 import signal
-import subprocess
-import sys
 import time
-from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
+from agent_process import LONG, ROW, SHORT, Agent, failed, gone
 from jouleline.grid import complete_row
-
-SCRIPT = Path(__file__).parents[2] / "scripts" / "measure_run.py"
-ROW = {
-    **{"layers": 2, "hidden": 32, "heads": 4, "intermediate": 64, "seq_len": 16, "micro_batch": 4},
-    **{"vocab_size": 512, "max_positions": 32, "gpus_per_node": 2, "zero_stage": 1},
-}
-SHORT = {"window_s": 0.3, "idle_s": 0.1, "warmup_max_steps": 10, "device": "cpu", "meter": "estimate"}
-LONG = {**SHORT, "window_s": 60.0}
-
-
-class Agent:
-    """A node agent as a child process."""
-
-    def __init__(self, out: Path, dataset: Path, row=None, protocol=None, extra=(), prefix=(), **popen):
-        self.out = out
-        command = [
-            *prefix,
-            sys.executable,
-            str(SCRIPT),
-            "--run-id",
-            "t",
-            "--row",
-            json.dumps({**ROW, **(row or {})}),
-        ]
-        command += ["--protocol", json.dumps(protocol or SHORT), "--code-digest", "0"]
-        command += ["--dataset", str(dataset), "--out-dir", str(out), *extra]
-        hidden = {"SLURM_NODEID", "SLURM_NNODES", "SLURM_JOB_ID", "SLURM_TMPDIR"}
-        environment = {name: value for name, value in os.environ.items() if name not in hidden}
-        self.process = subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment, **popen
-        )
-
-    def wait(self, timeout_s: float = 120) -> tuple[int, str]:
-        """Exit code and output."""
-        output, _ = self.process.communicate(timeout=timeout_s)
-        return self.process.returncode, output
-
-    def children(self) -> list[int]:
-        path = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children")
-        return [int(pid) for pid in path.read_text().split()]
-
-    def training(self, node: int = 0, timeout_s: float = 90) -> dict[str, list[int]]:
-        """Wait until the ranks are in the measured window; the pids of sidecar and ranks."""
-        folder = self.out / "raw" / f"node-{node}"
-        deadline = time.monotonic() + timeout_s
-        while not any(b"window" in path.read_bytes() for path in folder.glob("markers/rank-*.bin")):
-            assert self.process.poll() is None, self.process.communicate()[0]
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
-        sidecar = json.loads((folder / "ready.json").read_text())["pid"]
-        return {"sidecar": [sidecar], "ranks": [pid for pid in self.children() if pid != sidecar]}
-
-
-def gone(pids: list[int], timeout_s: float = 10) -> bool:
-    """Whether all processes end in time (a zombie has ended)."""
-    deadline = time.monotonic() + timeout_s
-    left = set(pids)
-    while left and time.monotonic() < deadline:
-        for pid in list(left):
-            with contextlib.suppress(OSError, IndexError):
-                if Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX":
-                    continue
-            left.discard(pid)
-        time.sleep(0.05)
-    return not left
-
-
-def failed(out: Path) -> dict:
-    """run.failed.json of a run that left nothing which could be taken for a result."""
-    assert not any((out / name).exists() for name in ("run.json", "samples.parquet", "markers.parquet"))
-    return json.loads((out / "run.failed.json").read_text())
 
 
 def test_a_run_leaves_three_whole_files(tmp_path, dataset):

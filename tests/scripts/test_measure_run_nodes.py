@@ -8,8 +8,7 @@ import subprocess
 
 import pyarrow.parquet as pq
 import pytest
-
-from tests.scripts.test_measure_run import LONG, SHORT, Agent, failed, gone
+from agent_process import LONG, SHORT, Agent, failed, gone
 
 TWO = {"nodes": 2, "gpus_per_node": 1, "zero_stage": 3}
 
@@ -57,7 +56,7 @@ def test_a_dead_rank_on_one_node_ends_the_other(tmp_path, dataset):
 
 def test_a_node_that_does_not_come_is_named(tmp_path, dataset):
     extra = ["--node-rank", "0", "--nodes", "2"]
-    protocol = {**SHORT, "startup_timeout_s": 2}
+    protocol = {**SHORT, "startup_timeout_s": 8}
     code, output = Agent(tmp_path, dataset, TWO, protocol, extra).wait()
     assert code == 1 and "node 1 did not come" in output
     assert output.count("\n") == 1

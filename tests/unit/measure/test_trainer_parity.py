@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from jouleline.strategy import FAMILIES, TASKS
 
 STAGES = (0, 1, 2, 3)
 SGD = {"optimizer": "sgd", "learning_rate": 0.1}
@@ -140,3 +141,34 @@ def test_dropout_is_one_in_a_tensor_parallel_group_and_another_in_each_replica(t
     assert difference(trained["dropout"], trained["adamw"]) > 100 * EXACT
     seeds = trained["tensor 2 zero 1"]["seeds"]
     assert seeds[0] == seeds[1] != seeds[2] == seeds[3]
+
+
+def every_case() -> dict[str, dict]:
+    """Every family and task under every strategy, with and without clipping."""
+    cases = {}
+    layouts = [(2, 1, stage) for stage in STAGES] + [(2, 2, stage) for stage in STAGES]
+    for family in FAMILIES:
+        for task in TASKS:
+            for recipe, row in ({}, {}), (PLAIN, {**SGD, "grad_accum": 2}):
+                for data, tensor, stage in [*layouts, (1, 2, 0), (1, 4, 0), (4, 1, 3)]:
+                    alone = {**row, "model_type": family, "task": task}
+                    alone["grad_accum"] = row.get("grad_accum", 1) * data
+                    key = "one rank " + json.dumps([alone, recipe], sort_keys=True)
+                    cases[key] = {"row": alone, "recipe": recipe}
+                    wide = strategy(data, tensor, stage, **row, model_type=family, task=task)
+                    name = json.dumps([wide, recipe], sort_keys=True)
+                    cases[name] = {"row": wide, "recipe": recipe, "reference": key}
+    return cases
+
+
+@pytest.mark.long
+def test_every_family_and_task_under_every_strategy(small_dataset, training_environment, tmp_path):
+    cases = every_case()
+    found = train(cases, small_dataset, tmp_path, training_environment)
+    apart = {
+        name: difference(found[name], found[case["reference"]])
+        for name, case in cases.items()
+        if "reference" in case
+    }
+    assert len(apart) == 4 * 3 * 2 * 11
+    assert {name: value for name, value in apart.items() if value > EXACT} == {}

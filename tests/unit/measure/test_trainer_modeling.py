@@ -1,0 +1,101 @@
+"""The model of a row: shape, head, checkpoint, and which parameters are trained."""
+
+import pytest
+import torch
+from jouleline.errors import UserError
+from jouleline.grid import complete_row
+from jouleline.measure.modeling import Recipe, build
+from jouleline.strategy import FAMILIES, TASKS
+
+ROW = complete_row(
+    {
+        **{"layers": 2, "hidden": 32, "heads": 4, "intermediate": 64, "seq_len": 16, "micro_batch": 2},
+        **{"vocab_size": 300, "max_positions": 16},
+    }
+)
+INPUTS = {
+    "input_ids": torch.arange(1, 33).reshape(2, 16),
+    "attention_mask": torch.ones(2, 16, dtype=torch.long),
+}
+RECIPE = Recipe(dropout=0.0)
+
+
+def make(**change):
+    return build({**ROW, **change}, 5, 0, RECIPE)
+
+
+def trained(model) -> set[str]:
+    return {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_family_takes_a_full_sequence_and_has_the_head_of_its_task(family):
+    shapes = {"classification": (2, 5), "mlm": (2, 16, 300)}
+    for task in TASKS:
+        output = make(model_type=family, task=task)(**INPUTS)
+        if task == "qa":
+            assert output.start_logits.shape == output.end_logits.shape == (2, 16)
+        else:
+            assert output.logits.shape == shapes[task]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_attention_kernel_is_the_one_asked_for_and_changes_nothing(family):
+    outputs = {}
+    for attention in ("sdpa", "eager"):
+        model = make(model_type=family, attention=attention).eval()
+        assert model.config._attn_implementation == attention
+        outputs[attention] = model(**INPUTS).logits
+    assert torch.allclose(outputs["sdpa"], outputs["eager"], atol=1e-5)
+
+
+def test_the_seed_alone_decides_the_weights():
+    one, same, other = (make(seed=seed).state_dict() for seed in (0, 0, 1))
+    assert all(torch.equal(one[name], same[name]) for name in one)
+    assert any(not torch.equal(one[name], other[name]) for name in one)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_frozen_layers_leave_the_upper_layers_and_the_head(family):
+    names = trained(make(model_type=family, frozen_layers=1))
+    assert not any("embeddings" in name or ".layer.0." in name for name in names)
+    assert any(".layer.1." in name for name in names)
+    assert any("classifier" in name for name in names)
+    assert trained(make(model_type=family, frozen_layers=2)) == {n for n in names if ".layer." not in n}
+
+
+def test_adapters_and_the_head_are_all_that_lora_trains():
+    names = trained(make(lora_rank=4))
+    assert {name for name in names if "lora" not in name} == {
+        *("bert.pooler.dense.weight", "bert.pooler.dense.bias", "classifier.weight", "classifier.bias")
+    }
+    assert sum("lora" in name for name in names) == 2 * 2 * 2  # layers x targets x factors
+    assert not any(".layer.0." in name for name in trained(make(lora_rank=4, frozen_layers=1)))
+    # A head that shares its matrix with frozen embeddings does not train it.
+    assert not any(
+        "decoder.weight" in name or "embeddings" in name for name in trained(make(task="mlm", lora_rank=4))
+    )
+
+
+def test_a_checkpoint_gives_its_weights(tmp_path):
+    source = make(seed=3)
+    source.save_pretrained(tmp_path)
+    loaded = make(checkpoint=str(tmp_path))
+    encoder = dict(loaded.bert.named_parameters())
+    assert all(torch.equal(value, encoder[name]) for name, value in source.bert.named_parameters())
+    assert loaded(**INPUTS).logits.shape == (2, 5)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [({"layers": 3}, "num_hidden_layers 2, the row says 3"), ({"intermediate": 32}, "intermediate_size 64")],
+)
+def test_a_checkpoint_of_another_shape_is_refused(tmp_path, change, said):
+    make().save_pretrained(tmp_path)
+    with pytest.raises(UserError, match=said):
+        make(checkpoint=str(tmp_path), **change)
+
+
+def test_a_checkpoint_that_is_not_there_is_refused(tmp_path):
+    with pytest.raises(UserError, match="cannot be read"):
+        make(checkpoint=str(tmp_path / "none"))
