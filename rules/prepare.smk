@@ -80,7 +80,7 @@ rule calibrate_node:
         slurm_extra=exclusive(),
     params:
         protocol=CAMPAIGN.protocol_key,
-        code=measuring_code("calibrate_node"),
+        code=code_digest("calibrate_node"),
     shell:
         "python scripts/calibrate_node.py --protocol {params.protocol:q} --out {output.calibration} --table {output.table} > {log} 2>&1"
 
@@ -98,6 +98,6 @@ rule measure_idle:
         slurm_extra=exclusive(),
     params:
         protocol=CAMPAIGN.protocol_key,
-        code=measuring_code("measure_idle"),
+        code=code_digest("measure_idle"),
     shell:
         "python scripts/measure_idle.py --protocol {params.protocol:q} --out {output.idle} > {log} 2>&1"

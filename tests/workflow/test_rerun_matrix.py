@@ -29,7 +29,7 @@ MEASURING = {"measure_run", "measure_run_multinode"}
 REDUCE = {"integrate_energy", "collect_runs", "check_runs"}
 FIT = {"fit_model", "predict_holdout", "validate_holdout"}
 DOWNSTREAM = REDUCE | FIT | {"split_runs", "render_report"}
-GRID = {"write_grid"}
+GRID = {"write_grid", "write_config"}
 
 
 @pytest.fixture(scope="module")
@@ -144,7 +144,7 @@ def test_a_new_split_fits_itself(checkout):
     jobs = checkout.planned()
     assert jobs["split_runs"] == {"results/matrix/splits/H1.json"}
     assert {path.rsplit("/", 1)[1] for path in jobs["fit_model"]} == {"H1.json"}
-    assert set(jobs) <= FIT | {"split_runs", "render_report"}
+    assert set(jobs) <= FIT | {"split_runs", "render_report", "write_config"}
 
 
 def test_a_models_option_refits_that_model(checkout):
@@ -152,7 +152,7 @@ def test_a_models_option_refits_that_model(checkout):
     checkout.save()
     jobs = checkout.planned()
     assert jobs["fit_model"] and all("/fit/roofline/" in path for path in jobs["fit_model"])
-    assert set(jobs) <= FIT | {"render_report"}
+    assert set(jobs) <= FIT | {"render_report", "write_config"}
 
 
 def test_a_new_column_at_its_frozen_default_reruns_nothing(checkout):
