@@ -20,12 +20,12 @@ rule measure_run:
     wildcard_constraints:
         run_id=r"[^/]*-N1x\d+-[^/]*",
     priority: order_priority
-    threads: lambda wildcards: cpus_per_task(row_of(wildcards))
+    threads: of_run(lambda run: cpus_per_task(run.row))
     resources:
         measuring=1,
-        gres=lambda wildcards: gres(row_of(wildcards)["gpus_per_node"]),
-        mem_mb=lambda wildcards: memory_mb(row_of(wildcards)),
-        runtime=lambda wildcards: runtime_min(row_of(wildcards)),
+        gres=of_run(lambda run: gres(run.row["gpus_per_node"])),
+        mem_mb=of_run(lambda run: memory_mb(run.row)),
+        runtime=runtime_min(),
         slurm_extra=exclusive(),
     params:
         row=row_key,
@@ -48,17 +48,17 @@ rule measure_run_multinode:
     wildcard_constraints:
         run_id=r"[^/]*-N(?!1x)\d+x\d+-[^/]*",
     priority: order_priority
-    threads: lambda wildcards: cpus_per_task(row_of(wildcards))
+    threads: of_run(lambda run: cpus_per_task(run.row))
     resources:
         measuring=1,
         mpi="srun",
-        nodes=lambda wildcards: row_of(wildcards)["nodes"],
+        nodes=of_run(lambda run: run.row["nodes"]),
         # One task a node. The executor refuses `tasks_per_node=1`, and takes `tasks` for tasks per GPU unless told.
-        tasks=lambda wildcards: row_of(wildcards)["nodes"],
+        tasks=of_run(lambda run: run.row["nodes"]),
         tasks_per_gpu=0,
-        gres=lambda wildcards: gres(row_of(wildcards)["gpus_per_node"]),
-        mem_mb=lambda wildcards: memory_mb(row_of(wildcards)),
-        runtime=lambda wildcards: runtime_min(row_of(wildcards)),
+        gres=of_run(lambda run: gres(run.row["gpus_per_node"])),
+        mem_mb=of_run(lambda run: memory_mb(run.row)),
+        runtime=runtime_min(),
         slurm_extra=exclusive(),
     params:
         row=row_key,

@@ -8,14 +8,15 @@ from pathlib import Path
 import pytest
 
 from tests.slurm.cluster import Cluster, Unavailable
+from tests.slurm.settings import Settings
 
 
 @pytest.fixture(scope="session")
 def slurm_session() -> Iterator[Cluster]:
-    """A cluster of four nodes with accounting. Skips where it cannot run, and fails there in CI (CI=true)."""
+    """A cluster of five nodes with accounting. Skips where it cannot run, and fails there in CI (CI=true)."""
     state = Path(tempfile.mkdtemp(prefix="slurm-testbed-"))  # short: sockets live in it
     try:
-        cluster = Cluster(state=state, owned=True)
+        cluster = Cluster(Settings(nodes=5), state, owned=True)
         cluster.up()
     except Unavailable as problem:
         state.rmdir()

@@ -55,7 +55,7 @@ def _tree(path: Path) -> ast.Module:
 @cache
 def _meaning(path: Path) -> str:
     """The code without docstrings, comments and layout."""
-    tree = ast.parse(path.read_text(encoding="utf-8"), filename=str(path))
+    tree = _tree(path)  # one tree for both: imports do not care for docstrings
     for node in ast.walk(tree):
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
             first = node.body[0] if node.body else None
