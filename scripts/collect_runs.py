@@ -6,9 +6,15 @@ from pathlib import Path
 from jouleline import tables
 from jouleline.files import read_json, run_script, write_text
 from jouleline.schemas import data_dictionary, read_table, write_table
+from jouleline.schemas.calibration import CALIBRATION
 from jouleline.schemas.checks import CHECKS
 from jouleline.schemas.energy import MARKERS, REGIONS, SAMPLES
+from jouleline.schemas.model import PREDICTIONS
 from jouleline.schemas.runs import RUNS
+
+
+# Every table of a campaign, for the data dictionary beside them.
+TABLES = (RUNS, REGIONS, CHECKS, PREDICTIONS, CALIBRATION, SAMPLES, MARKERS)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -28,7 +34,7 @@ def main(argv: list[str] | None = None) -> int:
         runs = tables.collect(read_json(args.grid), regions, args.runs_dir)
         write_table(REGIONS, regions, args.regions)
         write_table(RUNS, runs, args.runs)
-        write_text(args.dictionary, data_dictionary([RUNS, REGIONS, CHECKS, SAMPLES, MARKERS]))
+        write_text(args.dictionary, data_dictionary(TABLES))
         print(f"{len(runs)} runs, {len(regions)} regions")
 
     return run_script(collect)
