@@ -1,10 +1,13 @@
 """Out of memory is a result, a lost peer a consequence, everything else a failure."""
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 from jouleline.errors import UserError
 from jouleline.measure.failures import RunFailure, describe_failure, is_out_of_memory, oom_kills
-from jouleline.measure.outcome import Outcome
+from jouleline.measure.outcome import Outcome, covers_window
+from jouleline.schemas.samples import MARKERS, SAMPLES
 
 
 def chained() -> Exception:
@@ -58,3 +61,16 @@ def test_the_gravest_outcome_of_the_nodes_is_the_run_s():
     assert Outcome("oom", "out_of_memory").worse("failed", "peer_lost", "").status == "oom"
     assert Outcome("ok").worse("ok", None, None) == Outcome("ok")
     assert Outcome("ok").worse("failed", "sidecar_died", "").reason == "sidecar_died"
+
+
+@pytest.mark.parametrize(("last_us", "covered"), [(5_000_001, True), (4_999_999, False)])
+def test_samples_of_a_dead_sidecar_count_if_they_go_past_the_window(tmp_path, last_us, covered):
+    edges = [(1, 1, 10**9, "window"), (2, 1, 5 * 10**9, "window"), (2, 2, 9 * 10**9, "run")]
+    marks = [
+        {"node": 0, "kind": kind, "id": number, "t_ns": t, "name": name} for kind, number, t, name in edges
+    ]
+    samples = [{"node": 0, "t_us": t_us} for t_us in (0, last_us)] + [{"node": 1, "t_us": 10**9}]
+    pq.write_table(pa.Table.from_pylist(marks, MARKERS.arrow_schema()), tmp_path / "markers.parquet")
+    pq.write_table(pa.Table.from_pylist(samples, SAMPLES.arrow_schema()), tmp_path / "samples.parquet")
+    assert covers_window(tmp_path, 0) is covered
+    assert covers_window(tmp_path, 1) is False  # no mark says that its window ended

@@ -28,6 +28,7 @@ from jouleline.measure.rendezvous import meet
 from jouleline.strategy import require
 
 _PEERS_S = 120.0
+LONGEST_TICK_S = 0.1
 
 
 class Stopped(BaseException):
@@ -253,7 +254,10 @@ def _stop(number: int, _frame: Any) -> None:
 
 
 def _tick_s(ready: Mapping[str, Any]) -> float | None:
-    """The slowest meter's tick in seconds, where the sidecar knows it."""
-    ticks = [device.get("tick_s") for device in ready.get("devices", [])]
-    known = [tick for tick in ticks if tick]
-    return max(known, default=None)
+    """The longest time between two updates of this node's energy counters; None where none moves in ticks.
+
+    NVML's counter moves every 20 to 100 ms, depending on the GPU. How often this one does is known only after the
+    run, so the longest is taken.
+    """
+    ticking = any(device.get("counter") == "ticking" for device in ready.get("devices", []))
+    return LONGEST_TICK_S if ticking else None

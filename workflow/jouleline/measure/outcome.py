@@ -95,7 +95,7 @@ def merge(
     folders = [agent.raw / f"node-{state['node']}" for state in states]
     measured = merge_nodes(folders, merged)
     for state in states:
-        if state.get("sidecar_died") and outcome.status == "ok" and not _covers_window(merged, state["node"]):
+        if state.get("sidecar_died") and outcome.status == "ok" and not covers_window(merged, state["node"]):
             outcome = outcome.worse("failed", "sidecar_died", f"the sidecar of node {state['node']} died")
     record = _record(agent, outcome, states, measured, environment)
     if outcome.status == "failed":
@@ -109,7 +109,7 @@ def merge(
     return 0
 
 
-def _covers_window(merged: Path, node: int) -> bool:
+def covers_window(merged: Path, node: int) -> bool:
     """Whether the samples of `node` go past the end of its measured window."""
     markers = pq.read_table(merged / "markers.parquet").filter(pc.field("node") == node)
     samples = pq.read_table(merged / "samples.parquet", columns=["node", "t_us"]).filter(
