@@ -81,8 +81,7 @@ def measuring_code(*scripts):
 def of_run(function):
     """A function of the run that the wildcard `run_id` names, as rules take it.
 
-    Snakemake asks for the signature of every such function for every job; here it is worked out once, which
-    takes a fifth off a dry run of ten thousand rows.
+    Snakemake asks for the signature of every such function for every job; here it is worked out once.
     """
 
     def value(wildcards):

@@ -19,3 +19,8 @@ bench-fit: setup
 .PHONY: bench-trainer
 bench-trainer: setup
 	@OMP_NUM_THREADS=1 $(BIN)/python tests/benchmarks/bench_trainer.py
+
+# Time and memory of the workflow for grids of 100 to 50,000 rows, and of the tables of 10,000 runs. About ten minutes.
+.PHONY: bench-workflow
+bench-workflow: setup
+	@$(BIN)/python -m tests.benchmarks.bench_workflow

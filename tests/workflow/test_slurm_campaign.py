@@ -158,7 +158,7 @@ def test_the_whole_campaign_with_its_report(slurm, tmp_path):
         assert campaign.wait(560) == 0, campaign.said()
     assert len(list((checkout.root / "results/cluster/runs").glob("*/run.json"))) == len(rows)
     assert (checkout.root / "results/cluster/report.html").stat().st_size > 10_000
-    # Nodes of 400 W: Slurm's figure of a step is that times its nodes and seconds, from seconds before the run to after.
+    # Nodes of 400 W: Slurm's figure of a step is that times its nodes and seconds, which hold the window.
     for run in read_table(RUNS, checkout.root / "results/cluster/tables/runs.parquet"):
         assert run["slurm_energy_j"] > 400 * run["nodes"] * run["time_s"]
     submitted = campaign.said().count("has been submitted with SLURM jobid")
