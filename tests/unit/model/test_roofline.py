@@ -152,3 +152,42 @@ def test_a_prediction_does_not_depend_on_the_rows_beside_it(runs, rows):
         part = data.take(np.arange(begin, min(begin + rows, len(data))))
         found = Roofline().predict(state, part, Context())[0].step_energy_j
         np.testing.assert_allclose(found, together[begin : begin + rows], rtol=1e-12)
+
+
+def two_devices():
+    """The same law on two devices whose constants stand in the ratio of their data sheets."""
+    ratio = {"peak_flops": 989 / 312, "memory_bandwidth": 3.35 / 2.039, "link_bandwidth": 450 / 300}
+    ratio |= {"static_power_w": 700 / 400, "compute_energy_j_per_flop": 700 / 400 * 312 / 989}
+    ratio |= {"memory_energy_j_per_byte": 700 / 400 * 2.039 / 3.35, "link_energy_j_per_byte": 700 / 400}
+    other = {name: value + np.log(ratio.get(name, 1.0)) for name, value in synthetic.TRUTH.items()}
+    parts = [
+        synthetic.table(60, seed=1),
+        synthetic.table(40, seed=2, device="NVIDIA H100 80GB HBM3", truth=other),
+    ]
+    columns = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    columns["run_id"] = np.array([f"run-{row}" for row in range(100)], dtype=object)
+    return columns
+
+
+def test_an_unseen_device_is_predicted_from_its_data_sheet():
+    columns = two_devices()
+    data = Data.of(columns)
+    unseen = columns["device"] == "NVIDIA H100 80GB HBM3"
+    state = Roofline().fit(data, (~unseen).astype(float)[None], Context())[0]
+    prediction = Roofline().predict(state, data.take(unseen), Context())[0]
+    assert prediction.identified.all()
+    assert np.mean(np.abs(prediction.step_energy_j / data.step_energy_j[unseen] - 1)) < 0.10
+    # the state holds no number of the unseen device that was fitted
+    for name in ("static_power_w", "host_fixed_s"):
+        assert not any("H100" in label for label in state["slots"][name]["groups"])
+
+
+def test_an_unseen_device_without_data_sheet_is_not_identified():
+    columns = two_devices()
+    columns["device"] = np.where(columns["device"] == synthetic.DEVICE, synthetic.DEVICE, "Abacus 3").astype(
+        object
+    )
+    data = Data.of(columns)
+    unseen = columns["device"] == "Abacus 3"
+    state = Roofline().fit(data, (~unseen).astype(float)[None], Context())[0]
+    assert not Roofline().predict(state, data.take(unseen), Context())[0].identified.any()

@@ -103,7 +103,9 @@ class Problem:
         self.joint = "energy_only" not in options.ablations
         self.time, self.energy = np.log(data.step_time_s), np.log(data.step_energy_j)
         self.row_weights = np.hstack([weights, weights]) if self.joint else weights
-        basis = weights if guess_weights is None else np.broadcast_to(guess_weights, weights.shape)
+        self.basis = basis = (
+            weights if guess_weights is None else np.broadcast_to(guess_weights, weights.shape)
+        )
         self.guesses = {name: _guess(name, data, basis) for name in SLOTS if SLOTS[name][1] == "log"}
 
     def offsets(self, slot: Slot, index: np.ndarray) -> np.ndarray:
@@ -111,8 +113,18 @@ class Problem:
         if len(slot.labels) == 1 and np.isfinite(slot.centres[0]):
             return slot.centres[None, :1]
         guess = self.guesses[slot.name][index][:, None]
-        centres = slot.centres[slot.group][None] if len(slot.labels) > 1 else slot.centres[None]
-        return np.where(np.isnan(centres), guess, centres)
+        centres, scales = slot.centres[None], np.nan_to_num(slot.scales)[None]
+        if len(slot.labels) > 1:
+            centres, scales = centres[:, slot.group], scales[:, slot.group]
+        return np.where(np.isnan(centres), guess + scales - self.usual(slot)[index][:, None], centres)
+
+    def usual(self, slot: Slot) -> np.ndarray:
+        """The scale that the guess of a slot stands for: the mean over the training rows. [K]"""
+        if len(slot.labels) == 1:
+            return np.broadcast_to(np.nan_to_num(slot.scales), len(self.weights))
+        return (self.basis @ np.nan_to_num(slot.scales)[slot.group]) / np.maximum(
+            self.basis.sum(axis=1), 1e-300
+        )
 
     def values(self, theta: np.ndarray, index: np.ndarray) -> dict[str, np.ndarray]:
         """Every slot's unbounded value, [B, R] or [B, 1]."""
@@ -170,6 +182,9 @@ class Problem:
         for name, slot in self.structure.slots.items():
             entry: dict[str, Any] = {"common": float(theta[slot.common]) if slot.active else None}
             offsets = np.broadcast_to(self.offsets(slot, index), (1, len(self.time)))[0]
+            entry["base"] = None
+            if slot.active and np.isnan(slot.centres).all():
+                entry["base"] = float(self.guesses[name][k] - self.usual(slot)[k])
             entry["groups"] = {}
             for code, label in enumerate(slot.labels):
                 own = slot.group == code
@@ -261,8 +276,9 @@ def row_values(
     for name, slot in structure.slots.items():
         entry = state["slots"][name]
         per_group = []
-        for label, centre in zip(slot.labels, slot.centres, strict=True):
-            per_group.append(_group_value(entry, label, centre, slot.active))
+        for label, centre, scale in zip(slot.labels, slot.centres, slot.scales, strict=True):
+            carried = centre if np.isfinite(centre) or entry.get("base") is None else entry["base"] + scale
+            per_group.append(_group_value(entry, label, carried, slot.active))
         value = np.array(per_group)[slot.group]
         missing = np.isnan(value)
         if name in ABLATIONS["no_communication"]:
@@ -274,7 +290,10 @@ def row_values(
 
 
 def _group_value(entry: dict[str, Any], label: str, centre: float, active: bool) -> float:
-    """The fitted value of a group; for one that was not trained on, its calibration times the common ratio."""
+    """The fitted value of a group; for one that was not trained on, its calibration times the common ratio.
+
+    Where no device is calibrated, the data sheets' ratio to the trained devices takes the calibration's place.
+    """
     if not active or entry["common"] is None:  # switched off here, or without effect in training
         return centre
     return entry["groups"].get(label, centre + entry["common"])  # NaN where nothing is known of it

@@ -63,12 +63,17 @@ class Options:
 
 @dataclass
 class Slot:
-    """One slot over some rows: `group` [R] codes into `labels`, `centres` per group (NaN: nothing known)."""
+    """One slot over some rows: `group` [R] codes into `labels`.
+
+    `centres` per group is what calibration or data sheet say (NaN: nothing). `scales` per group is what the data sheets
+    say of ratios between devices (log; NaN: nothing): it carries a slot that was fitted on other devices over to one.
+    """
 
     name: str
     labels: list[str]
     group: np.ndarray
     centres: np.ndarray
+    scales: np.ndarray
     active: bool
     common: int = -1
     deviations: dict[int, int] = field(default_factory=dict)
@@ -108,6 +113,7 @@ def _build(data: Data, machines: Machines, options: Options, fitted: frozenset[s
         slot = _slot(name, data, machines, options, name not in absent)
         if slot.active:
             known = np.isfinite(slot.centres)
+            comparable = np.isfinite(slot.scales).all()
             sd = (
                 _SHAPE_PRIORS[name][1]
                 if name in _SHAPE_PRIORS
@@ -122,7 +128,7 @@ def _build(data: Data, machines: Machines, options: Options, fitted: frozenset[s
                 for code, label in enumerate(slot.labels):
                     slot.deviations[code] = len(names)
                     names.append(f"{name}[{label}]")
-                    prior_sd.append(DEVIATION_SD if known.all() else 1.0)
+                    prior_sd.append(DEVIATION_SD if known.all() else 0.5 if comparable else 1.0)
         slots[name] = slot
     prior_sd = np.array(prior_sd)
     return Structure(slots, prior_sd, names, np.where(prior_sd >= UNKNOWN_SD, np.log(20), 2 * prior_sd))
@@ -150,11 +156,13 @@ def _without_effect(data: Data, machines: Machines, options: Options) -> set[str
 def _slot(name: str, data: Data, machines: Machines, options: Options, active: bool) -> Slot:
     rows = len(data)
     if not active or name in _SHAPE_PRIORS:
-        return Slot(name, ["all"], np.zeros(rows, dtype=int), np.array([_fixed(name, active)]), active)
+        centre = np.array([_fixed(name, active)])
+        return Slot(name, ["all"], np.zeros(rows, dtype=int), centre, np.zeros(1), active)
     labels, group, members = _groups(data, _GROUPS.get(name, ()))
     centres = [_known(name, machines, *member) for member in members]
     logs = [np.log(value) if value and options.calibration_priors else np.nan for value in centres]
-    return Slot(name, labels, group, np.array(logs), True)
+    scales = [_scale(name, machines, *member) for member in members]
+    return Slot(name, labels, group, np.array(logs), np.array(scales), True)
 
 
 def _groups(data: Data, keys: tuple[str, ...]) -> tuple[list[str], np.ndarray, list[tuple[str, str, str]]]:
@@ -186,6 +194,28 @@ def _fixed(name: str, active: bool) -> float:
     if name in {"compute_memory_exponent", "device_host_exponent", "overlap"}:
         return 50.0
     return ABSENT[SLOTS[name][1]]
+
+
+def _scale(name: str, machines: Machines, device: str, precision: str, link: str) -> float:
+    """Log of what a slot is proportional to from device to device, or NaN.
+
+    Power goes as the power limit, energy per FLOP and byte as the power limit over the peak rate; the host's and the
+    library's latencies stay as they are.
+    """
+    if name in {"host_fixed_s", "host_layer_s", "half_saturation_flop"}:
+        return 0.0
+    if name == "collective_latency_s":
+        return 0.0 if link == "within node" else np.nan
+    limit = machines.get(device, "power_limit_w")
+    rate = {
+        "static_power_w": 1.0,
+        "compute_energy_j_per_flop": machines.get(device, "peak_flops", precision),
+        "memory_energy_j_per_byte": machines.first(
+            device, ("memory_bandwidth_triad", "memory_bandwidth_copy")
+        ),
+        "link_energy_j_per_byte": 1.0 if link == "within node" else None,
+    }.get(name)
+    return float(np.log(limit / rate)) if limit and rate else np.nan
 
 
 def _known(name: str, machines: Machines, device: str, precision: str, link: str) -> float | None:
