@@ -10,12 +10,24 @@ import pytest
 from tests.slurm.cluster import Cluster, Unavailable
 from tests.slurm.settings import Settings
 
+PREFIX = "slurm-testbed-"
+
+
+def remove_leftovers() -> None:
+    """State folders of clusters whose owner was killed: their processes ended with it, the folders stayed."""
+    for folder in Path(tempfile.gettempdir()).glob(f"{PREFIX}*"):
+        if folder.stat().st_uid == os.getuid() and (folder / "holder.pid").exists():
+            leftover = Cluster(state=folder)
+            if not leftover.holder_pid():
+                leftover.down()
+
 
 @pytest.fixture(scope="session")
 def slurm_session() -> Iterator[Cluster]:
     """A cluster of five nodes with accounting. Skips where it cannot run, and fails there in CI (CI=true)."""
-    state = Path(tempfile.mkdtemp(prefix="slurm-testbed-"))  # short: sockets live in it
+    state = Path(tempfile.mkdtemp(prefix=PREFIX))  # short: sockets live in it
     try:
+        remove_leftovers()
         cluster = Cluster(Settings(nodes=5), state, owned=True)
         cluster.up()
     except Unavailable as problem:

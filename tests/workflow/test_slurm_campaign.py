@@ -166,3 +166,22 @@ def test_the_whole_campaign_with_its_report(slurm, tmp_path):
     assert (
         submitted == len(rows) + 3 + 2 + fits
     )  # data set, calibration, idle power; tables and verdict; the fits
+
+    # What Slurm measured is finished for every executor, and a change reruns what it touches and nothing else.
+    for profile in ("slurm", "profiles/local"):
+        assert checkout.planned("--profile", profile) == {}
+    more = [
+        "--profile",
+        "slurm",
+        "--set-resources",
+        "measure_run:mem_mb=9999",
+        "measure_run:slurm_partition=other",
+    ]
+    assert checkout.planned(*more) == {}
+    checkout.campaign["grid"]["rows"].append({"layers": 4})
+    checkout.save()
+    planned = checkout.planned("--profile", "slurm")
+    assert (
+        len(planned["measure_run"]) == 3 and "measure_run_multinode" not in planned
+    )  # three files of one run
+    assert {"integrate_energy", "collect_runs", "fit_model", "render_report"} <= set(planned)
