@@ -1,5 +1,8 @@
 """The model of a row: shape, head, checkpoint, and which parameters are trained."""
 
+import subprocess
+import sys
+
 import pytest
 import torch
 from jouleline.errors import UserError
@@ -99,3 +102,20 @@ def test_a_checkpoint_of_another_shape_is_refused(tmp_path, change, said):
 def test_a_checkpoint_that_is_not_there_is_refused(tmp_path):
     with pytest.raises(UserError, match="cannot be read"):
         make(checkpoint=str(tmp_path / "none"))
+
+
+def test_a_rank_imports_nothing_that_it_does_not_need(training_environment):
+    needless = (
+        "pandas",
+        "peft",
+        "datasets",
+        "matplotlib",
+        "scipy.stats",
+        "torch._inductor.lowering",
+        "pyarrow.dataset",
+    )
+    code = f"import sys, jouleline.measure.rank; print([name for name in {needless} if name in sys.modules])"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env=training_environment
+    )
+    assert done.stdout.strip() == "[]", done.stderr

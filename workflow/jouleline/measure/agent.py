@@ -13,8 +13,9 @@ import sys
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 from jouleline.errors import UserError
 from jouleline.files import read_json, write_json
@@ -24,7 +25,7 @@ from jouleline.measure.failures import oom_kills
 from jouleline.measure.launcher import POLL_S, Ranks, Sidecar
 from jouleline.measure.markers import ENVIRONMENT
 from jouleline.measure.outcome import Outcome, merge, of_ranks, write_failed
-from jouleline.measure.rendezvous import meet
+from jouleline.measure.rendezvous import Meeting, meet
 from jouleline.strategy import require
 
 _PEERS_S = 120.0
@@ -97,53 +98,45 @@ class Agent:
                 signal.signal(number, handler)
 
     def _measure(self) -> Outcome:
-        device = choose_device(self.order.protocol["device"])
-        require(self.order.row, device)
-        read_facts(self.order.dataset, self.order.row)
+        order = self.order
+        self.device = choose_device(order.protocol["device"])
+        require(order.row, self.device)
+        read_facts(order.dataset, order.row)
         self._clear()
-        if device == "cuda":
-            take_gpus(self.order.row["gpus_per_node"])
+        if self.device == "cuda":
+            take_gpus(order.row["gpus_per_node"])
         # DeepSpeed would look for a device by itself, and warn.
-        os.environ.setdefault("DS_ACCELERATOR", device)
+        os.environ.setdefault("DS_ACCELERATOR", self.device)
         begin = time.perf_counter()
         from jouleline.measure.rank import Job, run_rank
 
         self.times_s["imports"] = round(time.perf_counter() - begin, 3)
-        self.device = device
-        self.state["cooldown"] = cool_down(self.order.protocol, device)
+        self.state["cooldown"] = cool_down(order.protocol, self.device)
         begin = time.perf_counter()
-        ready = self._start_sidecar()
+        tick_s = _tick_s(self._start_sidecar())
         self.times_s["sidecar"] = round(time.perf_counter() - begin, 3)
-        timeout_s = self.order.protocol["startup_timeout_s"]
-        order = self.order
-        meeting = meet(self.raw, order.node, self.nodes, order.address, timeout_s, self._check_sidecar_start)
-        if meeting.peer and device == "cpu":
-            # gloo would take the interface of the host's own name, which is often the loopback.
-            interface = interface_to(meeting.peer)
-            if interface:
-                os.environ.setdefault("GLOO_SOCKET_IFNAME", interface)
+        meeting = self._meet()
         job = Job(
-            self.order.row,
-            self.order.protocol,
-            self.order.dataset,
-            self.folder,
-            device,
-            self.order.node,
-            meeting,
-            _tick_s(ready),
+            order.row, order.protocol, order.dataset, self.folder, self.device, order.node, meeting, tick_s
         )
         os.environ[ENVIRONMENT] = str(self.folder / "markers")
         kills = oom_kills()
-
-        def body(local_rank: int, progress: TextIO) -> int:
-            return run_rank(job, local_rank, progress)
-
-        self.ranks.start(self.order.row["gpus_per_node"], body)
+        self.ranks.start(order.row["gpus_per_node"], partial(run_rank, job))
         if meeting.listen_fd is not None:
             os.close(meeting.listen_fd)
         outcome = self._watch(kills)
         self._end_sidecar(outcome)
         return outcome
+
+    def _meet(self) -> Meeting:
+        order, timeout_s = self.order, self.order.protocol["startup_timeout_s"]
+        meeting = meet(self.raw, order.node, self.nodes, order.address, timeout_s, self._check_sidecar_start)
+        if meeting.peer and self.device == "cpu":
+            # gloo would take the interface of the host's own name, which is often the loopback.
+            interface = interface_to(meeting.peer)
+            if interface:
+                os.environ.setdefault("GLOO_SOCKET_IFNAME", interface)
+        return meeting
 
     def _clear(self) -> None:
         """Remove what an earlier attempt left; every node its own part."""
