@@ -27,7 +27,7 @@ DISTILBERT_TARGETS = {
     "output.dense": ("out_lin", "lin2"),
 }
 """DistilBERT's own names of the same layers; it understands both."""
-GLUE_TASKS = ("ax", "cola", "mnli", "mrpc", "qnli", "qqp", "rte", "sst2", "wnli")
+GLUE_TASKS = ("cola", "mnli", "mrpc", "qnli", "qqp", "rte", "sst2", "wnli")
 """GLUE tasks with class labels (stsb is a regression)."""
 _CHOICES = {
     "model_type": FAMILIES,

@@ -9,8 +9,10 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
+from jouleline import strategy
 from jouleline.errors import UserError
 from jouleline.grid import complete_row
+from jouleline.measure import corpus
 from jouleline.measure.corpus import prepare, read_docstrings, read_facts
 from jouleline.measure.data import IGNORED, Batches, read_dataset
 from tokenizers import Tokenizer
@@ -59,10 +61,10 @@ def test_glue_without_a_network_is_one_clear_line(tmp_path):
 
 
 def test_documents_are_real_labelled_and_apart(small_dataset, facts):
-    corpus = read_docstrings(seed=0)
-    texts = [row[0] for row in corpus.rows]
+    documents = read_docstrings(seed=0)
+    texts = [row[0] for row in documents.rows]
     assert len(set(texts)) == len(texts) > 2000  # none is in both splits
-    assert facts["labels"] == list(corpus.labels) and len(corpus.labels) == 7
+    assert facts["labels"] == list(documents.labels) and len(documents.labels) == 7
     tokenizer = Tokenizer.from_file(str(small_dataset.with_name("tokenizer.json")))
     table = pq.read_table(small_dataset)
     assert set(table["split"].to_pylist()) == {"train", "eval"}
@@ -71,7 +73,7 @@ def test_documents_are_real_labelled_and_apart(small_dataset, facts):
         assert (ids[0], ids[-1]) == (facts["cls_id"], facts["sep_id"]) and max(ids) < 512
         words = set(tokenizer.decode(ids).split())
         assert len(words & set(texts[index].lower().split())) >= 3
-        assert table["label"][index].as_py() == corpus.rows[index][2]
+        assert table["label"][index].as_py() == documents.rows[index][2]
 
 
 def test_a_corpus_without_modules_is_refused(tmp_path):
@@ -182,3 +184,36 @@ def test_checkpoint_brings_its_own_tokenizer(small_dataset, tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(UserError, match="no tokenizer in checkpoint"):
         prepare("docstrings", 512, 0, out, tmp_path / "tokenizer.json", str(tmp_path / "empty"))
+
+
+def test_glue_pairs_become_one_sequence_with_two_separators(tmp_path, monkeypatch):
+    import datasets
+
+    def records(count: int) -> datasets.Dataset:
+        columns = {
+            "question": [f"what is number {index}" for index in range(count)],
+            "sentence": [f"the number is {index} and no other" for index in range(count)],
+            "label": [index % 2 for index in range(count)],
+        }
+        made = datasets.Dataset.from_dict(columns)
+        return made.cast_column("label", datasets.ClassLabel(names=["entailment", "not_entailment"]))
+
+    asked = []
+
+    def load(*arguments):
+        asked.append(arguments)
+        return datasets.DatasetDict({"train": records(40), "validation": records(10)})
+
+    monkeypatch.setattr(datasets, "load_dataset", load)
+    out = tmp_path / "dataset.parquet"
+    prepare("glue/qnli", 300, 0, out, tmp_path / "tokenizer.json")
+    assert asked == [("nyu-mll/glue", "qnli")]
+    facts, table = read_facts(out, {**ROW, "vocab_size": 300}), pq.read_table(out).to_pydict()
+    assert facts["labels"] == ["entailment", "not_entailment"]
+    assert table["split"].count("train") == 40 and table["split"].count("eval") == 10
+    assert table["label"][:4] == [0, 1, 0, 1]
+    assert all(ids.count(facts["sep_id"]) == 2 for ids in table["input_ids"])
+
+
+def test_the_glue_tasks_that_a_row_may_name_are_those_that_can_be_read():
+    assert sorted(corpus.GLUE_COLUMNS) == sorted(strategy.GLUE_TASKS)

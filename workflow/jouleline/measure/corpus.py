@@ -39,7 +39,7 @@ _MODULE_FAMILIES = {
     "files": "_pyio codecs encodings filecmp os pathlib shutil tarfile tempfile zipfile",
 }
 # The two text columns of each GLUE task and its held-out split, as the dataset card names them.
-_GLUE_COLUMNS = {
+GLUE_COLUMNS = {
     "cola": ("sentence", None),
     "sst2": ("sentence", None),
     "mrpc": ("sentence1", "sentence2"),
@@ -122,9 +122,9 @@ def _read(dataset: str, seed: int) -> Corpus:
     name, _, task = dataset.partition("/")
     if dataset == "docstrings":
         return read_docstrings(seed)
-    if name == "glue" and task in _GLUE_COLUMNS:
+    if name == "glue" and task in GLUE_COLUMNS:
         return _read_glue(task)
-    known = ", ".join(["docstrings", *(f"glue/{name}" for name in _GLUE_COLUMNS)])
+    known = ", ".join(["docstrings", *(f"glue/{name}" for name in GLUE_COLUMNS)])
     raise UserError(f"dataset {dataset!r} is unknown; use one of {known}")
 
 
@@ -181,7 +181,7 @@ def _read_glue(task: str) -> Corpus:
             f"GLUE task {task} cannot be loaded ({type(error).__name__}: {reason}); connect to the network, "
             "copy a datasets cache to HF_HOME, or use dataset: docstrings"
         ) from error
-    first, second = _GLUE_COLUMNS[task]
+    first, second = GLUE_COLUMNS[task]
     held_out = "validation_matched" if task == "mnli" else "validation"
     rows = [
         (record[first], record[second] if second else None, record["label"], split)
