@@ -161,11 +161,8 @@ def test_the_whole_campaign_with_its_report(slurm, tmp_path):
     # Nodes of 400 W: Slurm's figure of a step is that times its nodes and seconds, which hold the window.
     for run in read_table(RUNS, checkout.root / "results/cluster/tables/runs.parquet"):
         assert run["slurm_energy_j"] > 400 * run["nodes"] * run["time_s"]
-    submitted = campaign.said().count("has been submitted with SLURM jobid")
-    fits = 4
-    assert (
-        submitted == len(rows) + 3 + 2 + fits
-    )  # data set, calibration, idle power; tables and verdict; the fits
+    # The rows; data set, calibration and idle power; tables and verdict; four fits.
+    assert campaign.said().count("has been submitted with SLURM jobid") == len(rows) + 3 + 2 + 4
 
     # What Slurm measured is finished for every executor, and a change reruns what it touches and nothing else.
     for profile in ("slurm", "profiles/local"):
