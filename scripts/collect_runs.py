@@ -12,7 +12,6 @@ from jouleline.schemas.energy import MARKERS, REGIONS, SAMPLES
 from jouleline.schemas.model import PREDICTIONS
 from jouleline.schemas.runs import RUNS
 
-
 # Every table of a campaign, for the data dictionary beside them.
 TABLES = (RUNS, REGIONS, CHECKS, PREDICTIONS, CALIBRATION, SAMPLES, MARKERS)
 
