@@ -295,6 +295,10 @@ def main(argv: list[str] | None = None) -> int:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
+    except OSError as error:
+        # Before the first sample: later a full disk only makes the samples wait.
+        print(f"error: cannot measure: {error}; free the disk or choose another --out", file=sys.stderr)
+        return 2
 
 
 if __name__ == "__main__":
