@@ -40,15 +40,10 @@ def fit(
     used = (weights > 0) & np.isfinite(target)
     for values in design.numbers.values():
         used &= np.isfinite(values)
-    levels = {}
-    for name, labels in design.categories.items():
-        seen = sorted(set(labels[used].tolist()))
-        first = (reference or {}).get(name)
-        levels[name] = [first, *(one for one in seen if one != first)] if first in seen else seen
-    full, names = matrix(design, len(target), levels)
-    count = int(used.sum())
-    if not count:
+    if not used.any():
         return not_identified("no training rows with this efficiency")
+    levels = _levels(design, used, reference or {})
+    full, names = matrix(design, len(target), levels)
     root = np.sqrt(weights[used])
     x, y = full[used] * root[:, None], (target - design.offset)[used] * root
     centre = np.maximum(np.abs(x).max(axis=0), 1e-300)
@@ -56,26 +51,35 @@ def fit(
     kept = singular > singular[0] * 1e-9
     basis = right[kept]
     coefficients = (basis.T @ ((left[:, kept].T @ y) / singular[kept])) / centre
-    spare = count - int(kept.sum())
-    state: State = {
+    spare = int(used.sum() - kept.sum())
+    residual = y - x @ coefficients
+    variance = float(residual @ residual) / max(spare, 1)
+    reachable = np.isclose((basis**2).sum(axis=0), 1, atol=1e-6) & (spare > 0)
+    sd = np.sqrt(variance * ((basis.T / singular[kept]) ** 2).sum(axis=1)) / centre
+    return {
         "identified": spare > 0,
-        "reason": None if spare > 0 else f"{count} training rows for {int(kept.sum())} coefficients",
+        "reason": None if spare > 0 else f"{used.sum()} training rows for {kept.sum()} coefficients",
         "names": names,
         "levels": levels,
         "coefficients": coefficients.tolist(),
         "basis": basis.tolist(),
         "centre": centre.tolist(),
+        "parameters": {
+            name: parameter(value, "", spread, bool(ok), log=False)
+            for name, value, spread, ok in zip(names, coefficients, sd, reachable, strict=True)
+        },
+        "diagnostics": _diagnostics(singular, residual, y, spare),
     }
-    residual = y - x @ coefficients
-    variance = float(residual @ residual) / max(spare, 1)
-    reachable = np.isclose((basis**2).sum(axis=0), 1, atol=1e-6)
-    sd = np.sqrt(variance * ((basis.T / singular[kept]) ** 2).sum(axis=1)) / centre
-    state["parameters"] = {
-        name: parameter(value, "", spread, bool(ok) and spare > 0, log=False)
-        for name, value, spread, ok in zip(names, coefficients, sd, reachable, strict=True)
-    }
-    state["diagnostics"] = _diagnostics(singular, residual, y, spare)
-    return state
+
+
+def _levels(design: Design, used: np.ndarray, reference: dict[str, str]) -> dict[str, list[str]]:
+    """The levels of each category in the training rows, the one that the intercept stands for first."""
+    levels = {}
+    for name, labels in design.categories.items():
+        seen = sorted(set(labels[used].tolist()))
+        first = reference.get(name)
+        levels[name] = [first, *(one for one in seen if one != first)] if first in seen else seen
+    return levels
 
 
 def _diagnostics(singular: np.ndarray, residual: np.ndarray, y: np.ndarray, spare: int) -> dict:

@@ -140,7 +140,7 @@ def _cast(column, values: np.ndarray, default: Any, where: str) -> np.ndarray:
         if values.dtype.kind in "if" and column.type in _NUMBERS:
             return _as_number(values, column.type, default)
         filled = values.copy()
-        filled[[_is_null(value) for value in values]] = default
+        filled[_is_null(values)] = default
         if column.type in _NUMBERS:
             return _as_number(
                 np.array([np.nan if v is None else float(v) for v in filled]), column.type, None
@@ -165,8 +165,9 @@ def _as_number(values: np.ndarray, kind: str, default: Any) -> np.ndarray:
     return values.astype(float)
 
 
-def _is_null(value: Any) -> bool:
-    return value is None or value == "" or (isinstance(value, float) and value != value)
+def _is_null(values: np.ndarray) -> np.ndarray:
+    """None, "" or NaN in an object array; compared element by element."""
+    return (values == None) | (values == "") | (values != values)  # noqa: E711
 
 
 def _derive(columns: Columns, families: bool) -> None:
@@ -179,13 +180,14 @@ def _derive(columns: Columns, families: bool) -> None:
     _fill(columns, "tokens", columns["samples"] * columns["seq_len"])
     with np.errstate(divide="ignore", invalid="ignore"):
         _fill(columns, "mean_power_w", columns["energy_j"] / columns["time_s"])
-    for name, make in (
-        ("family", family_names),
-        ("run_id", lambda _: [f"row-{i + 1:05d}" for i in range(count)]),
+    if not families:  # configurations that are still to be run need no names
+        columns["run_id"] = np.where(_is_null(columns["run_id"]), "", columns["run_id"])
+        return
+    for name, made in (
+        ("run_id", [f"row-{row + 1:05d}" for row in range(count)]),
+        ("family", family_names(columns)),
     ):
-        empty = np.array([value is None for value in columns[name]])
-        if empty.any():
-            columns[name] = np.where(empty, np.array(make(columns), dtype=object), columns[name])
+        columns[name] = np.where(_is_null(columns[name]), np.array(made, dtype=object), columns[name])
 
 
 def _fill(columns: Columns, name: str, values: np.ndarray) -> None:
@@ -260,7 +262,8 @@ def _refuse(columns: Columns, where: str, name: str, bad: np.ndarray, remedy: st
         first = int(np.flatnonzero(bad)[0])
         value = columns[name][first]
         run_id = columns["run_id"][first]
-        raise UserError(f"{where}: {name} is {value} in row {first + 1} ({run_id}); {remedy}")
+        named = f" ({run_id})" if run_id else ""
+        raise UserError(f"{where}: {name} is {value} in row {first + 1}{named}; {remedy}")
 
 
 def usable(columns: Columns) -> np.ndarray:
