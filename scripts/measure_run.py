@@ -8,10 +8,10 @@ from pathlib import Path
 from jouleline.errors import UserError
 from jouleline.files import run_script
 
-# Before anything imports the libraries that read them. Hub clients must not wait for a network (a hub name is
-# then looked up in the cache); a rank's threads are those of the protocol, not all the machine's.
+# Before anything imports the libraries that read them. A rank's threads are those of the protocol, not all the
+# machine's; without a network the hub client would retry for minutes.
 _ENVIRONMENT = {
-    "HF_HUB_OFFLINE": "1",
+    "HF_HUB_ETAG_TIMEOUT": "5",
     "TRANSFORMERS_VERBOSITY": "error",
     "TOKENIZERS_PARALLELISM": "false",
     "OMP_NUM_THREADS": "1",
@@ -62,6 +62,8 @@ def _run(arguments: argparse.Namespace) -> int:
         raise UserError(f"the row asks for {nodes} nodes; start this program under srun or give --node-rank")
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
+    if row["checkpoint"] is None or Path(row["checkpoint"]).exists():
+        os.environ.setdefault("HF_HUB_OFFLINE", "1")
     from jouleline.measure.agent import Agent, Order
     from jouleline.measure.lineage import stop_with_snakemake
 

@@ -77,6 +77,7 @@ def prepare(
         "dataset": dataset,
         "source": corpus.source,
         "seed": seed,
+        "checkpoint": checkpoint,
         "labels": list(corpus.labels),
         "num_labels": len(corpus.labels),
         "vocab_size": tokenizer.get_vocab_size(),
@@ -97,8 +98,8 @@ def prepare(
 def read_facts(path: Path, row: Mapping[str, Any]) -> dict[str, Any]:
     """The facts in the metadata of a prepared dataset, checked against the row that is to be trained on it.
 
-    Raises UserError for a file that is not such a dataset, a vocabulary larger than the model's, or fewer labels
-    in the row than in the data.
+    Raises UserError for a file that is not such a dataset, another checkpoint's tokens, a vocabulary larger than
+    the model's, or fewer labels in the row than in the data.
     """
     try:
         facts = json.loads((pq.read_schema(path).metadata or {})[METADATA_KEY])
@@ -107,6 +108,11 @@ def read_facts(path: Path, row: Mapping[str, Any]) -> dict[str, Any]:
         raise UserError(
             f"{path} is not a prepared dataset ({reason}); make it with prepare_dataset.py"
         ) from error
+    if facts.get("checkpoint") != row["checkpoint"]:
+        raise UserError(
+            f"{path} has the tokens of {facts.get('checkpoint') or 'a vocabulary of its own'}, the row starts from "
+            f"{row['checkpoint'] or 'no checkpoint'}; prepare the dataset with the row's checkpoint"
+        )
     if facts["vocab_size"] > row["vocab_size"]:
         raise UserError(
             f"{path} has {facts['vocab_size']} token ids, the row's vocab_size is {row['vocab_size']}; "
