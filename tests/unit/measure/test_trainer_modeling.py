@@ -81,7 +81,7 @@ def test_adapters_and_the_head_are_all_that_lora_trains():
 
 
 def test_a_checkpoint_gives_its_weights(tmp_path):
-    source = make(seed=3)
+    source = build({**ROW, "seed": 3}, 2, 0, RECIPE)  # the head of another task
     source.save_pretrained(tmp_path)
     loaded = make(checkpoint=str(tmp_path))
     encoder = dict(loaded.bert.named_parameters())

@@ -130,7 +130,10 @@ def _load(model_class: type, row: Mapping[str, Any], wanted: Any) -> torch.nn.Mo
                 f"checkpoint {row['checkpoint']!r} has {name} {getattr(found, name)}, the row says "
                 f"{getattr(wanted, name)}; correct the row"
             )
-    return model_class.from_pretrained(row["checkpoint"], config=wanted, dtype=torch.float32)
+    # The encoder's shape was compared above; what may differ is a head with other labels, which starts anew.
+    return model_class.from_pretrained(
+        row["checkpoint"], config=wanted, dtype=torch.float32, ignore_mismatched_sizes=True
+    )
 
 
 def _freeze(model: torch.nn.Module, row: Mapping[str, Any]) -> None:
