@@ -136,7 +136,9 @@ def _tick_curve(
     usual_poll = np.median(np.diff(begin_us))
     close = (after - before) < 3 * usual_poll
     centre = 0.5 * (before + after)
-    tick_us = float(np.median(np.diff(centre)))
+    # The mean of the usual steps: their median is a whole number of polls.
+    apart = np.diff(centre)
+    tick_us = float(apart[apart <= 1.5 * np.median(apart)].mean())
     # After a gap the counter may have moved several times; the value seen is from the last tick before it.
     low = np.where(close, before, np.maximum(before, begin_us[moved] - tick_us))
     knot_us, half_us = locate(low, after, close)
