@@ -13,6 +13,7 @@ import sys
 import tempfile
 import time
 import warnings
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -23,7 +24,7 @@ from jouleline.measure.data import read_dataset
 from jouleline.measure.launcher import Ranks
 from jouleline.measure.modeling import Recipe
 from jouleline.measure.parallel import Layout, join
-from jouleline.measure.rendezvous import meet
+from jouleline.measure.rendezvous import Meeting, meet
 from jouleline.measure.trainer import Trainer
 from jouleline.strategy import device_count, require
 
@@ -52,57 +53,58 @@ def run_case(dataset: Path, case: dict) -> dict:
     row = complete_row({**ROW, **case["row"]})
     require(row, "cpu")
     folder = Path(tempfile.mkdtemp(prefix="losses-"))
-    meeting = meet(folder, 0, 1, "127.0.0.1", 60, lambda: None)
-    world_size = device_count(row)
-
-    def body(rank: int, _progress) -> int:
-        warnings.simplefilter("ignore")
-        port, fd = meeting.port, meeting.listen_fd if rank == 0 else None
-        store = dist.TCPStore(
-            "127.0.0.1", port, world_size, is_master=rank == 0, master_listen_fd=fd, wait_for_workers=False
-        )
-        device = torch.device("cpu")
-        join(rank, world_size, rank, store, device, 120)
-        trainer = Trainer(
-            row,
-            {**PROTOCOL_DEFAULTS, "eval_batches": 2},
-            read_dataset(dataset, row),
-            Layout(rank, world_size, row["tensor_parallel"]),
-            device,
-            recipe=Recipe(**{"dropout": 0.0, **case.get("recipe", {})}),
-        )
-        for _ in range(case.get("steps", 8)):
-            trainer.train_step()
-        ranks = [None] * world_size
-        dist.all_gather_object(ranks, torch.stack(trainer.losses).double().tolist())
-        seeds = [None] * world_size
-        dist.all_gather_object(seeds, torch.initial_seed())
-        result = {
-            "losses": trainer.mean_losses(),
-            "rank_losses": ranks,
-            "seeds": seeds,
-            "digest": trainer.check_data(),
-            **trainer.evaluate(),
-            "parameters": trainer.parameters,
-            "trainable_parameters": trainer.trainable_parameters,
-        }
-        if rank == 0:
-            (folder / "result.json").write_text(json.dumps(result))
-        dist.barrier()
-        return 0
-
     ranks = Ranks(folder)
-    ranks.start(world_size, body)
+    ranks.start(device_count(row), partial(train, row, case, dataset, meet_alone(folder), folder))
     while ranks.poll() and not ranks.failed:
         time.sleep(0.02)
     ranks.end()
     try:
         if ranks.failed:
-            text = "\n".join(ranks.log(rank).read_text()[-1500:] for rank in range(world_size))
-            return {"error": text}
+            return {"error": "\n".join(ranks.log(rank).read_text()[-1500:] for rank in ranks.pids)}
         return json.loads((folder / "result.json").read_text())
     finally:
         shutil.rmtree(folder)
+
+
+def meet_alone(folder: Path) -> Meeting:
+    """The meeting of one node."""
+    return meet(folder, 0, 1, None, 60, lambda: None)
+
+
+def train(row: dict, case: dict, dataset: Path, meeting: Meeting, folder: Path, rank: int, _progress) -> int:
+    """The steps of one rank; rank 0 writes result.json."""
+    warnings.simplefilter("ignore")
+    world_size, device = device_count(row), torch.device("cpu")
+    listen_fd = meeting.listen_fd if rank == 0 else None
+    store = dist.TCPStore(
+        meeting.address,
+        meeting.port,
+        world_size,
+        is_master=rank == 0,
+        master_listen_fd=listen_fd,
+        wait_for_workers=False,
+    )
+    join(rank, world_size, rank, store, device, 120)
+    data, layout = read_dataset(dataset, row), Layout(rank, world_size, row["tensor_parallel"])
+    recipe = Recipe(**{"dropout": 0.0, **case.get("recipe", {})})
+    trainer = Trainer(row, {**PROTOCOL_DEFAULTS, "eval_batches": 2}, data, layout, device, recipe=recipe)
+    for _ in range(case.get("steps", 8)):
+        trainer.train_step()
+    ranks, seeds = [None] * world_size, [None] * world_size
+    dist.all_gather_object(ranks, torch.stack(trainer.losses).double().tolist())
+    dist.all_gather_object(seeds, torch.initial_seed())
+    result = {
+        "losses": trainer.mean_losses(),
+        "rank_losses": ranks,
+        "seeds": seeds,
+        "digest": trainer.check_data(),
+        **trainer.evaluate(),
+        "parameters": trainer.parameters,
+    }
+    if rank == 0:
+        (folder / "result.json").write_text(json.dumps(result))
+    dist.barrier()
+    return 0
 
 
 if __name__ == "__main__":
