@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 import time
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import TextIO
@@ -103,6 +104,8 @@ def _be_a_rank(agent: int, log: Path, body: RankBody, local: int) -> None:
         os.dup2(output, 1)
         os.dup2(output, 2)
         code = body(local, progress)
+    except BaseException:
+        traceback.print_exc()
     finally:
         sys.stdout.flush()
         sys.stderr.flush()
