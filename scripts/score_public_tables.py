@@ -124,7 +124,8 @@ The second GPU has no data sheet in the project and no calibration: nothing can 
 
 _MLPERF = """Ten runs at each of three device counts, node wall power. It is one workload, so the largest count is
 predicted from the smaller ones of the same workload: E(N)/E(N0) = phi/eta + 1 - phi, with phi and the loss of
-efficiency per doubling fitted at 64. With phi = 1 (mean power does not change with N) energy goes as 1/eta."""
+efficiency per doubling fitted at 64. With phi = 1 (mean power does not change with N) energy goes as 1/eta. In some of
+the runs on 64 and 512 not every node was logged (at least three quarters were); the table scales those up."""
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ Bars: a full fit of paper, roofline and hybrid on 500 rows from 64 starts 60 s; 
 
 import argparse
 import json
+import os
 import sys
 import time
 from pathlib import Path
@@ -43,6 +44,7 @@ def main() -> int:
         taken, table = timed(lambda fit=fit: predict_table(fit, many, "many"))
         assert len(table["predicted_energy_j"]) == PREDICTIONS
         measured.append((f"{PREDICTIONS} predictions by {model}", taken, 1))
+    print(f"load of the machine: {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores")
     for name, taken, bar in measured:
         print(f"{name:45s} {taken:8.2f} s   bar {bar} s   {'ok' if taken <= bar else 'MISSED'}")
     print("of which", ", ".join(f"{model} {taken:.2f} s" for model, taken in seconds.items()))

@@ -113,3 +113,11 @@ def test_bad_input_is_one_line_and_no_file(tmp_path):
         assert done.returncode == 2 and message in done.stderr
         assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1
     assert not (tmp_path / "out.json").exists()
+
+
+def test_scoring_without_the_public_tables_is_one_line(tmp_path, monkeypatch):
+    monkeypatch.delenv("JOULELINE_PUBLIC_DATA", raising=False)
+    done = call("score_public_tables", "--out", tmp_path / "scores.md")
+    assert done.returncode == 2 and done.stderr.startswith("error: no folder of public tables")
+    done = call("score_public_tables", "--data", tmp_path, "--out", tmp_path / "scores.md")
+    assert done.returncode == 2 and "missing file" in done.stderr and not (tmp_path / "scores.md").exists()

@@ -76,7 +76,8 @@ def choose_hyper(x: np.ndarray, y: np.ndarray, kernel: Kernel, seed: int) -> np.
 
 def condition(x: np.ndarray, y: np.ndarray, hyper: np.ndarray) -> np.ndarray:
     """alpha = (K + noise)^-1 y, [n]."""
-    kernel, _ = _covariance((x[:, None] - x[None]) ** 2, hyper)
+    scaled = x * np.exp(-hyper[2:])
+    kernel = np.exp(2 * hyper[0]) * _correlation(scaled, scaled)
     return np.linalg.solve(kernel + (np.exp(2 * hyper[1]) + 1e-8) * np.eye(len(y)), y)
 
 
@@ -84,15 +85,18 @@ def mean(x: np.ndarray, train: np.ndarray, alpha: np.ndarray, hyper: np.ndarray)
     """Posterior mean [R] at x [R, P]; goes to 0 away from the training rows."""
     scale = np.exp(-hyper[2:])
     here, there = x * scale, train * scale
-    far = (there**2).sum(axis=1)
     found = np.empty(len(x))
     step = max(1, 2**17 // max(len(train), 1))  # a block of distances that stays in the cache
     for begin in range(0, len(x), step):
-        part = here[begin : begin + step]
-        squares = (part**2).sum(axis=1)[:, None] + far - 2 * part @ there.T
-        distance = np.sqrt(5 * np.maximum(squares, 0))
-        found[begin : begin + step] = ((1 + distance + distance**2 / 3) * np.exp(-distance)) @ alpha
+        found[begin : begin + step] = _correlation(here[begin : begin + step], there) @ alpha
     return np.exp(2 * hyper[0]) * found
+
+
+def _correlation(here: np.ndarray, there: np.ndarray) -> np.ndarray:
+    """Matern 5/2 correlation [n, m] of points in units of the lengths."""
+    squares = (here**2).sum(axis=1)[:, None] + (there**2).sum(axis=1) - 2 * here @ there.T
+    distance = np.sqrt(5 * np.maximum(squares, 0))
+    return (1 + distance + distance**2 / 3) * np.exp(-distance)
 
 
 class Residuals:
