@@ -191,3 +191,18 @@ def test_an_unseen_device_without_data_sheet_is_not_identified():
     unseen = columns["device"] == "Abacus 3"
     state = Roofline().fit(data, (~unseen).astype(float)[None], Context())[0]
     assert not Roofline().predict(state, data.take(unseen), Context())[0].identified.any()
+
+
+def test_a_device_with_a_data_sheet_is_not_carried_over_from_one_without():
+    """Ratios need both ends: nothing is known of how the trained device compares."""
+    columns = two_devices()
+    columns["device"] = np.where(columns["device"] == synthetic.DEVICE, "Abacus 3", columns["device"]).astype(
+        object
+    )
+    data = Data.of(columns)
+    trained = columns["device"] == "Abacus 3"
+    state = Roofline().fit(data, trained.astype(float)[None], Context())[0]
+    assert not Roofline().predict(state, data.take(~trained), Context())[0].identified.any()
+    both = Roofline().fit(data, np.ones((1, len(data))), Context())[0]
+    energy = Roofline().predict(both, data, Context())[0].step_energy_j
+    assert np.mean(np.abs(energy / data.step_energy_j - 1)) < 0.03

@@ -93,10 +93,22 @@ def mean(x: np.ndarray, train: np.ndarray, alpha: np.ndarray, hyper: np.ndarray)
 
 
 def _correlation(here: np.ndarray, there: np.ndarray) -> np.ndarray:
-    """Matern 5/2 correlation [n, m] of points in units of the lengths."""
-    squares = (here**2).sum(axis=1)[:, None] + (there**2).sum(axis=1) - 2 * here @ there.T
-    distance = np.sqrt(5 * np.maximum(squares, 0))
-    return (1 + distance + distance**2 / 3) * np.exp(-distance)
+    """Matern 5/2 correlation (1 + d + d^2/3) exp(-d), d^2 = 5 r^2, [n, m] of points in units of the lengths.
+
+    In place: a prediction of many rows is bound by the passes over this matrix.
+    """
+    squares = here @ (-10 * there).T
+    squares += 5 * (here**2).sum(axis=1)[:, None]
+    squares += 5 * (there**2).sum(axis=1)
+    np.maximum(squares, 0, out=squares)
+    distance = np.sqrt(squares)
+    squares /= 3
+    squares += distance
+    squares += 1
+    np.negative(distance, out=distance)
+    np.exp(distance, out=distance)
+    squares *= distance
+    return squares
 
 
 class Residuals:

@@ -113,18 +113,19 @@ class Problem:
         if len(slot.labels) == 1 and np.isfinite(slot.centres[0]):
             return slot.centres[None, :1]
         guess = self.guesses[slot.name][index][:, None]
-        centres, scales = slot.centres[None], np.nan_to_num(slot.scales)[None]
-        if len(slot.labels) > 1:
-            centres, scales = centres[:, slot.group], scales[:, slot.group]
-        return np.where(np.isnan(centres), guess + scales - self.usual(slot)[index][:, None], centres)
+        centres = slot.centres[None, slot.group] if len(slot.labels) > 1 else slot.centres[None]
+        scales = slot.scales[None, slot.group] if len(slot.labels) > 1 else slot.scales[None]
+        ratio = np.nan_to_num(scales - self.usual(slot)[0][index][:, None])
+        return np.where(np.isnan(centres), guess + ratio, centres)
 
-    def usual(self, slot: Slot) -> np.ndarray:
-        """The scale that the guess of a slot stands for: the mean over the training rows. [K]"""
-        if len(slot.labels) == 1:
-            return np.broadcast_to(np.nan_to_num(slot.scales), len(self.weights))
-        return (self.basis @ np.nan_to_num(slot.scales)[slot.group]) / np.maximum(
-            self.basis.sum(axis=1), 1e-300
-        )
+    def usual(self, slot: Slot) -> tuple[np.ndarray, np.ndarray]:
+        """The scale that the guess of a slot stands for (the mean over training rows that have one), and the share of
+        the training rows that have one. [K] each."""
+        scales = slot.scales[slot.group]
+        has = np.isfinite(scales)
+        count = self.basis[:, has].sum(axis=1)
+        mean = (self.basis[:, has] @ scales[has]) / np.maximum(count, 1e-300)
+        return mean, count / np.maximum(self.basis.sum(axis=1), 1e-300)
 
     def values(self, theta: np.ndarray, index: np.ndarray) -> dict[str, np.ndarray]:
         """Every slot's unbounded value, [B, R] or [B, 1]."""
@@ -183,8 +184,9 @@ class Problem:
             entry: dict[str, Any] = {"common": float(theta[slot.common]) if slot.active else None}
             offsets = np.broadcast_to(self.offsets(slot, index), (1, len(self.time)))[0]
             entry["base"] = None
-            if slot.active and np.isnan(slot.centres).all():
-                entry["base"] = float(self.guesses[name][k] - self.usual(slot)[k])
+            usual, share = self.usual(slot)
+            if slot.active and np.isnan(slot.centres).all() and share[k] > 0.5:
+                entry["base"] = float(self.guesses[name][k] - usual[k])
             entry["groups"] = {}
             for code, label in enumerate(slot.labels):
                 own = slot.group == code
