@@ -212,10 +212,11 @@ def _by_power(series, start, end, gain_j, index, tick_s):
         watts = np.interp(times, t_us, power_w)
         total = cumulate(times, watts)
         if total[-1] > 0:
-            # The sensor shows the power of one moment per refresh: over a short stretch the swing is not
-            # averaged.
+            # The sensor shows the power of one moment per refresh, and of none in a hole: over such a stretch the
+            # swing is not averaged.
             swing_w = float(np.ptp(power_w[(t_us > start - NEARBY_US) & (t_us < end + NEARBY_US)]))
-            u_j = np.hypot(BRIDGE_U * total[-1], swing_w * REFRESH_S / np.sqrt(2))
+            blind_s = max(REFRESH_S, float(np.diff(times).max()) * US)
+            u_j = np.hypot(BRIDGE_U * total[-1], swing_w * blind_s / np.sqrt(2))
             return total[-1], float(u_j), (times[1:-1], total[1:-1] / total[-1])
     beside = [gain_j[k] for k in (index - 1, index + 1) if 0 <= k < len(gain_j) and gain_j[k] > 0]
     watts = float(np.mean(beside)) / tick_s if beside and tick_s > 0 else 0.0

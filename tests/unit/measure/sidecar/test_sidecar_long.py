@@ -16,6 +16,7 @@ from jouleline.measure.marker_reader import read_file
 
 pytestmark = pytest.mark.long
 AT_ONCE = 10
+LATE_S = 0.03
 
 
 def random_wave(rng: random.Random, start_s: float):
@@ -29,35 +30,49 @@ def random_wave(rng: random.Random, start_s: float):
     return rng.choice(kinds)()
 
 
+def clean_batch(rng: random.Random, libraries, folder, count: int = 5) -> list[tuple[set[str], float]] | None:
+    """(codes, error over its uncertainty) of every GPU of `count` runs at once; None when the machine was too
+    busy to run this process on time: then the runs were not clean."""
+    sessions = []
+    for number in range(count):
+        node = FakeNode(folder / f"node-{number}", libraries, 2)
+        for gpu in node.gpus:
+            gpu.waves(constant(0, 90), random_wave(rng, node.now_s() + 2.0))
+            gpu.tick_phase_s, gpu.sensor_phase_s = rng.uniform(0, 0.1), rng.uniform(0, 0.1)
+            gpu.tick_s = rng.choice((0.1, 0.05, 0.0985))
+        sessions.append(Session(node, folder / f"out-{number}"))
+    time.sleep(2.0)
+    regions = [session.region("window") for session in sessions]
+    for region in regions:
+        region.__enter__()
+    latest, until = 0.0, time.monotonic() + rng.uniform(3.0, 6.0)
+    while (before := time.monotonic()) < until:
+        time.sleep(0.01)
+        latest = max(latest, time.monotonic() - before - 0.01)
+    for region in regions:
+        region.__exit__(None, None, None)
+    found = []
+    for session in sessions:
+        rows = session.finish()
+        for gpu in range(2):
+            row, truth = session.row(rows, gpu), session.true_energy_j(gpu)
+            found.append((codes(row), ((row["energy_j"] or 0.0) - truth) / (row["energy_edge_u_j"] or 1.0)))
+    return found if latest < LATE_S else None
+
+
 @pytest.mark.fault("none: 50 clean runs", "no flag, and the energy within its uncertainty")
 def test_fifty_clean_runs_have_no_flag(libraries, tmp_path):
     rng = random.Random(11)
-    scores, flags = [], []
-    for first in range(0, 50, 5):
-        sessions = []
-        for number in range(first, first + 5):
-            node = FakeNode(tmp_path / f"node-{number}", libraries, 2)
-            for gpu in node.gpus:
-                gpu.waves(constant(0, 90), random_wave(rng, node.now_s() + 2.0))
-                gpu.tick_phase_s, gpu.sensor_phase_s = rng.uniform(0, 0.1), rng.uniform(0, 0.1)
-                gpu.tick_s = rng.choice((0.1, 0.05, 0.0985))
-            sessions.append(Session(node, tmp_path / f"out-{number}"))
-        time.sleep(2.0)
-        regions = [session.region("window") for session in sessions]
-        for region in regions:
-            region.__enter__()
-        time.sleep(rng.uniform(3.0, 6.0))
-        for region in regions:
-            region.__exit__(None, None, None)
-        for session in sessions:
-            rows = session.finish()
-            for gpu in range(2):
-                row, truth = session.row(rows, gpu), session.true_energy_j(gpu)
-                flags += codes(row)
-                scores.append((row["energy_j"] - truth) / row["energy_edge_u_j"])
-    assert flags == []
+    batches = []
+    for attempt in range(40):
+        batches.append(clean_batch(rng, libraries, tmp_path / str(attempt)))
+        if sum(batch is not None for batch in batches) == 10:
+            break
+    clean = [result for batch in batches if batch is not None for result in batch]
+    assert len(clean) == 100, "the machine is too busy for a clean run"
+    assert [flags for flags, _ in clean if flags] == []
     # Standard uncertainties: the scores have unit spread, give or take.
-    assert 0.4 < np.sqrt(np.mean(np.square(scores))) < 1.6
+    assert 0.4 < np.sqrt(np.mean([score**2 for _, score in clean])) < 1.6
 
 
 @pytest.mark.fault(
