@@ -12,9 +12,11 @@ FEWEST = 16
 # A line is believed when it passes this close to nearly all of the intervals.
 SLACK_US = 1000.0
 AGREE = 0.97
-# Ticks must be this many intervals apart: below it several fall between two polls, and a line through them would
-# be one through the polls, which agrees with itself.
-RESOLVED = 2.0
+# Ticks must be this many intervals apart. Below it a late poll makes their count uncertain, and with several ticks
+# between two polls the line would be one through the polls, which agrees with itself.
+RESOLVED = 4.0
+# A line is never believed to be better than this share of the usual interval.
+BEST_SHARE = 0.1
 
 
 def locate(low_us: np.ndarray, high_us: np.ndarray, usable: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -56,4 +58,5 @@ def _line(centre, low, high, usable) -> tuple[np.ndarray, float] | None:
     if agrees[usable].mean() < AGREE:
         return None
     deviation = np.std((centre - line)[usable])
-    return line, float(np.sqrt(3) * 2 * deviation / np.sqrt(usable.sum()))
+    spread = np.sqrt(3) * 2 * deviation / np.sqrt(usable.sum())
+    return line, float(max(spread, BEST_SHARE * np.median((high - low)[usable])))
