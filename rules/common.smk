@@ -2,6 +2,7 @@
 # Every Slurm job parses this again on its node, so nothing heavy is imported.
 import inspect
 import os
+import shlex
 import sys
 from pathlib import Path
 
@@ -104,6 +105,10 @@ DATASETS = {grid.dataset_name(run.row): run.row for run in ALL_RUNS}
 @of_run
 def dataset_of(run):
     return f"{RESULTS}/dataset/{grid.dataset_name(run.row)}.parquet"
+
+
+def checkpoint_option(row):
+    return f"--checkpoint {shlex.quote(row['checkpoint'])}" if row["checkpoint"] else ""
 
 
 @of_run

@@ -60,9 +60,11 @@ rule prepare_dataset:
         dataset=lambda wildcards: DATASETS[wildcards.dataset]["dataset"],
         vocab_size=lambda wildcards: DATASETS[wildcards.dataset]["vocab_size"],
         seed=SETTINGS["dataset"]["seed"],
+        # A checkpoint brings its own tokenizer.
+        checkpoint=lambda wildcards: checkpoint_option(DATASETS[wildcards.dataset]),
         code=measuring_code("prepare_dataset"),
     shell:
-        "python scripts/prepare_dataset.py --dataset {params.dataset} --vocab-size {params.vocab_size} --seed {params.seed} --out {output.dataset} --tokenizer {output.tokenizer} > {log} 2>&1"
+        "python scripts/prepare_dataset.py --dataset {params.dataset} --vocab-size {params.vocab_size} --seed {params.seed} {params.checkpoint} --out {output.dataset} --tokenizer {output.tokenizer} > {log} 2>&1"
 
 
 rule calibrate_node:

@@ -133,3 +133,12 @@ def test_the_order_is_random_by_seed_and_unmoved_by_new_rows():
         k: v for k, v in SHAPE.items() if k != "layers"}}]})]  # fmt: skip
     orders = {tuple(sorted(names, key=lambda n, s=seed: grid.order_priority(n, s))) for seed in range(5)}
     assert len(orders) > 1 and all(grid.order_priority(n, 0) > 0 for n in names)
+
+
+def test_a_data_set_is_named_by_what_it_is_and_whose_tokenizer_it_has():
+    plain, glue, mine = (
+        grid.dataset_name(expand({"rows": [{**SHAPE, **change}]})[0].row)
+        for change in ({}, {"dataset": "glue/sst2"}, {"checkpoint": "models/mine"})
+    )
+    assert (plain, glue) == ("docstrings-v30522", "glue-sst2-v30522")
+    assert mine.startswith("docstrings-v30522-") and mine != plain

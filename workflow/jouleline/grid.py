@@ -289,8 +289,11 @@ def order_priority(run_id: str, seed: int) -> int:
 
 
 def dataset_name(row: Mapping[str, Any]) -> str:
-    """Name of the prepared data set of a row: what it is and the vocabulary it is tokenised with."""
-    return f"{row['dataset'].replace('/', '-')}-v{row['vocab_size']}"
+    """Name of the prepared data set of a row: what it is, its vocabulary, and whose tokenizer a checkpoint brings."""
+    name = f"{row['dataset'].replace('/', '-')}-v{row['vocab_size']}"
+    if row["checkpoint"] is None:
+        return name
+    return f"{name}-{hashlib.sha256(row['checkpoint'].encode()).hexdigest()[:8]}"
 
 
 def shard_of(run_id: str, shards: int) -> int:
