@@ -16,11 +16,11 @@ SETTINGS = ["--executor", "slurm", "--jobs", "20", "--keep-going", "--rerun-inco
 SETTINGS += ["--slurm-no-requeue", "--slurm-status-command", "squeue", *SNAPPY]
 
 
-def start(cluster: Cluster, folder: Path, *names: str, retries: int = 1) -> Campaign:
+def start(cluster: Cluster, folder: Path, *names: str, retries: int = 1, version: int = 1) -> Campaign:
     (folder / "go").mkdir(exist_ok=True)
     targets = " ".join(f"out/{name}" for name in names)
     arguments = ["--snakefile", str(SNAKEFILE), *SETTINGS, "--retries", str(retries)]
-    return Campaign(cluster, folder, *arguments, "--config", f"targets={targets}")
+    return Campaign(cluster, folder, *arguments, "--config", f"targets={targets}", f"version={version}")
 
 
 def starts(folder: Path, name: str) -> list[str]:
@@ -84,22 +84,25 @@ def test_every_fault_is_survived_and_costs_one_more_attempt(slurm, tmp_path):
 
 
 def test_a_killed_controller_finds_its_jobs_again(slurm, tmp_path):
-    """One job ends while no controller lives, one still runs: neither is started again."""
-    with start(slurm, tmp_path, "gated-ends", "gated-runs") as campaign:
-        campaign.until(lambda: starts(tmp_path, "ends") and starts(tmp_path, "runs"), "starts", 90)
+    """A job ends while no controller lives, one still runs: neither starts again. One of an older command does."""
+    targets = ["gated-ends", "gated-runs", "versioned-old"]
+    with start(slurm, tmp_path, *targets) as campaign:
+        campaign.until(lambda: all(starts(tmp_path, name) for name in ("ends", "runs", "old")), "starts", 90)
         campaign.kill()
     go(tmp_path, "ends")
     slurm.wait_for(lambda: slurm.jobs()[starts(tmp_path, "ends")[0]] == "COMPLETED", "the orphan's end", 30)
-    with Campaign(
-        slurm, tmp_path, "--snakefile", str(SNAKEFILE), "--unlock", "--config", "targets=out/gated-ends"
-    ) as unlock:
+    unlocking = ["--snakefile", str(SNAKEFILE), "--unlock", "--config", "targets=out/gated-ends"]
+    with Campaign(slurm, tmp_path, *unlocking) as unlock:
         assert unlock.wait(60) == 0, unlock.said()
-    with start(slurm, tmp_path, "gated-ends", "gated-runs") as campaign:
+    with start(slurm, tmp_path, *targets, version=2) as campaign:
         campaign.until(lambda: "waiting for that one" in campaign.said(), "adoption", 90)
-        go(tmp_path, "runs")
+        campaign.until(lambda: len(starts(tmp_path, "old")) == 2, "second start of the changed job", 90)
+        go(tmp_path, "runs", "old")
         assert campaign.wait(90) == 0, campaign.said()
-    assert [len(starts(tmp_path, name)) for name in ("ends", "runs")] == [1, 1]
-    assert (tmp_path / "out/gated-ends").exists() and (tmp_path / "out/gated-runs").exists()
+    assert [len(starts(tmp_path, name)) for name in ("ends", "runs", "old")] == [1, 1, 2]
+    assert slurm.jobs()[starts(tmp_path, "old")[0]] == "CANCELLED"
+    assert (tmp_path / "out/versioned-old").read_text() == "2\n"
+    assert all((tmp_path / "out" / name).exists() for name in targets)
 
 
 def test_job_arrays_are_refused(slurm, tmp_path):

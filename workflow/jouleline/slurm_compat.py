@@ -12,7 +12,8 @@ left would hang a campaign or measure a row twice, and is answered here:
 - "None assigned" and lists of nodes land in --exclude after a node failure: only single node names do.
 - Ten seconds are added to the interval after every quiet check, up to three minutes, and a whole interval is slept at
   the end: at most three intervals, and none at the end.
-- Jobs that a killed snakemake left in the queue are submitted again beside themselves: the new one waits for them.
+- Jobs that a killed snakemake left in the queue are submitted again beside themselves: the new one waits for them, or
+  cancels them where the command would be another one today (other code, protocol or row).
 - A submission while slurmctld restarts fails the job: it waits.
 - An account is checked with sacctmgr for every job, and guessed from old jobs where none is given: once, and never.
 - Job arrays give every row the resources of the first: refused.
@@ -21,6 +22,7 @@ left would hang a campaign or measure a row twice, and is answered here:
 import asyncio
 import contextlib
 import functools
+import hashlib
 import importlib.metadata
 import os
 import re
@@ -34,6 +36,8 @@ from pathlib import Path
 DISTRIBUTION = "snakemake-executor-plugin-slurm"
 MODULE = "snakemake_executor_plugin_slurm"
 VERSION = "2.8.0"
+# What each submitted job runs, by its Slurm id, for the next snakemake; in the folder that Snakemake works in.
+COMMANDS = Path(".snakemake/slurm_commands")
 PATIENCE_S = float(os.environ.get("JOULELINE_SLURM_PATIENCE_S", 3600))
 QUERY_TIMEOUT_S = 60
 UNSEEN_LIMIT = 3
@@ -62,7 +66,8 @@ def apply() -> bool:
         plugin.query_job_status = plugin.jouleline_watch.query
         plugin.validate_account = functools.lru_cache(plugin.validate_account)
         plugin.get_account = lambda logger: None
-        _patch(plugin.Executor, plugin.jouleline_watch)
+        _patch_status(plugin.Executor, plugin.jouleline_watch)
+        _patch_submission(plugin.Executor)
     return True
 
 
@@ -165,12 +170,8 @@ async def _ask(command: list[str], logger) -> dict[str, str] | None:
     return dict(line.split("|", 1) for line in out.decode().splitlines() if "|" in line)
 
 
-def _patch(executor: type, watch: Watch) -> None:
-    check_active_jobs, run_job, post_init = (
-        executor.check_active_jobs,
-        executor.run_job,
-        executor.__post_init__,
-    )
+def _patch_status(executor: type, watch: Watch) -> None:
+    check_active_jobs, post_init = executor.check_active_jobs, executor.__post_init__
 
     def checked_post_init(self, *args, **kwargs):
         from snakemake_interface_common.exceptions import WorkflowError
@@ -179,7 +180,6 @@ def _patch(executor: type, watch: Watch) -> None:
             raise WorkflowError("--slurm-array-jobs gives every row the resources of the first: leave it out")
         post_init(self, *args, **kwargs)
         watch.requeued = bool(self.workflow.executor_settings.requeue)
-        self.jouleline_leftovers = None
 
     async def check(self, active_jobs):
         # The first call comes from a thread that is started before __post_init__ has run.
@@ -193,6 +193,17 @@ def _patch(executor: type, watch: Watch) -> None:
         interval_s = self.workflow.executor_settings.init_seconds_before_status_checks
         self.next_seconds_between_status_checks = min(self.next_seconds_between_status_checks, 3 * interval_s)
 
+    async def sleep(self):
+        end_s = time.monotonic() + (self.next_seconds_between_status_checks or 0)
+        while self.wait and time.monotonic() < end_s:
+            await asyncio.sleep(min(0.5, max(0, end_s - time.monotonic())))
+
+    executor.__post_init__, executor.check_active_jobs, executor.sleep = checked_post_init, check, sleep
+
+
+def _patch_submission(executor: type) -> None:
+    run_job, report_job_submission = executor.run_job, executor.report_job_submission
+
     def submit(self, job):
         with contextlib.suppress(Exception):  # whatever goes wrong here, the plugin's own way reports
             if leftover := _leftover_of(self, job):
@@ -200,17 +211,23 @@ def _patch(executor: type, watch: Watch) -> None:
             _wait_for_controller(self.logger)
         return run_job(self, job)
 
-    async def sleep(self):
-        end_s = time.monotonic() + (self.next_seconds_between_status_checks or 0)
-        while self.wait and time.monotonic() < end_s:
-            await asyncio.sleep(min(0.5, max(0, end_s - time.monotonic())))
+    def report(self, job_info, *args, **kwargs):
+        report_job_submission(self, job_info, *args, **kwargs)
+        if job_info.job.is_group():
+            return
+        with contextlib.suppress(OSError):
+            COMMANDS.mkdir(parents=True, exist_ok=True)
+            (COMMANDS / str(job_info.external_jobid)).write_text(_command_of(job_info.job))
 
-    executor.__post_init__ = checked_post_init
-    executor.check_active_jobs, executor.run_job, executor.sleep = check, submit, sleep
+    executor.run_job, executor.report_job_submission = submit, report
+    executor.jouleline_leftovers = None
 
 
 def _leftover_of(executor, job) -> str | None:
-    """Id of a live job that an earlier snakemake of this folder submitted for the same rule and wildcards."""
+    """Id of a live job that an earlier snakemake of this folder submitted for the same outputs and command.
+
+    One with another command would write to the same outputs: it is cancelled.
+    """
     from snakemake_executor_plugin_slurm.utils import get_job_wildcards
 
     if job.is_group():
@@ -219,8 +236,22 @@ def _leftover_of(executor, job) -> str | None:
         executor.jouleline_leftovers = leftovers(executor.workflow.workdir_init)
     wildcards = get_job_wildcards(job)
     comment = f"rule_{job.name}_wildcards_{wildcards}" if wildcards else f"rule_{job.name}"
-    found = executor.jouleline_leftovers.get(comment, [])
-    return found[0] if len(found) == 1 else None
+    same = None
+    for slurm_id in executor.jouleline_leftovers.pop(comment, []):
+        record = COMMANDS / slurm_id
+        if same is None and record.exists() and record.read_text() == _command_of(job):
+            same = slurm_id
+        else:
+            executor.logger.warning(
+                f"Cancelling {slurm_id} of an earlier snakemake: its command is another one."
+            )
+            subprocess.run(["scancel", slurm_id], capture_output=True, timeout=QUERY_TIMEOUT_S)
+    return same
+
+
+def _command_of(job) -> str:
+    """Digest of a job's shell command, which holds its row, protocol and code."""
+    return hashlib.sha256((job.shellcmd or "").encode()).hexdigest()
 
 
 def leftovers(folder: str | Path) -> dict[str, list[str]]:
