@@ -13,7 +13,7 @@ $(BENCH_VENV)/.ready: tests/benchmarks/bench_sidecar_peers.txt
 # Time of fitting and predicting, against its bars. Under two minutes on two cores.
 .PHONY: bench-fit
 bench-fit: setup
-	@$(BIN)/python tests/benchmarks/bench_fit.py
+	@OMP_NUM_THREADS=1 $(BIN)/python tests/benchmarks/bench_fit.py
 
 # Step time of the trainer beside a plain PyTorch loop. A few minutes on two cores.
 .PHONY: bench-trainer

@@ -1,6 +1,7 @@
 """The command `jouleline fit`."""
 
 import argparse
+import os
 from pathlib import Path
 
 from jouleline.files import read_json, write_json, write_text
@@ -8,6 +9,8 @@ from jouleline.files import read_json, write_json, write_text
 
 def main(argv: list[str]) -> int:
     """Fit models to a table of runs, score them on hold-outs, and write the model that is to be used."""
+    # Thousands of small matrices: a second thread costs more than it brings. Read when numpy is first imported.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
     from jouleline.model.registry import MODELS
     from jouleline.model.splits import SPLITS
 

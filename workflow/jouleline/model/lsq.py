@@ -46,10 +46,12 @@ def minimise(
     starts: np.ndarray,
     polish: bool = True,
     iterations: int = 150,
+    tolerance: float = 1e-9,
 ) -> Solution:
     """Solve K problems (weights [K, M], prior_sd [K, P]) from starts [K, S, P]; see the module for the objective.
 
-    A start agrees when its cost is within 0.1 % and 0.01 of the best. Returns the best optimum of each problem.
+    A start stops when two steps in a row lower its cost by less than `tolerance` of it, and agrees when its cost is
+    within 0.1 % and 0.01 of the best. Returns the best optimum of each problem.
     """
     problems, count, size = starts.shape
     theta = starts.reshape(problems * count, size).copy()
@@ -58,7 +60,9 @@ def minimise(
     per_chunk = max(1, _CHUNK // (weights.shape[1] * size))
     for begin in range(0, len(theta), per_chunk):
         part = slice(begin, begin + per_chunk)
-        theta[part], cost[part] = _descend(evaluate, theta[part], index[part], weights, prior_sd, iterations)
+        theta[part], cost[part] = _descend(
+            evaluate, theta[part], index[part], weights, prior_sd, iterations, tolerance
+        )
     theta, cost = theta.reshape(problems, count, size), cost.reshape(problems, count)
     best = np.argmin(cost, axis=1)
     rows = np.arange(problems)
@@ -86,7 +90,7 @@ def normal_equations(
     return weighted @ np.swapaxes(jacobian, -1, -2), (weighted @ residuals[..., None])[..., 0]
 
 
-def _descend(evaluate, theta, index, weights, prior_sd, iterations):
+def _descend(evaluate, theta, index, weights, prior_sd, iterations, tolerance):
     """Batched Levenberg-Marquardt: theta [B, P] -> (theta, cost), each problem with its own damping."""
     theta = theta.copy()
     prior_sd = prior_sd[index]
@@ -115,7 +119,7 @@ def _descend(evaluate, theta, index, weights, prior_sd, iterations):
             residuals[better], jacobian[better], weights[index[won]]
         )
         damping[live] = np.clip(np.where(better, damping[live] / 5, damping[live] * 4), 1e-12, 1e12)
-        small[live] = np.where(better & (gain > 1e-9), 0, small[live] + (better | (damping[live] > 1e8)))
+        small[live] = np.where(better & (gain > tolerance), 0, small[live] + (better | (damping[live] > 1e8)))
         live = live[(small[live] < 2) & (damping[live] < 1e11)]
         if not len(live):
             break

@@ -43,9 +43,8 @@ class Roofline:
         rows = (weights > 0).sum(axis=1)
         if warm is None:
             starts = lsq.sobol_starts(options.starts, size, problem.structure.spread, options.seed)
-            first = problem.solve(
-                np.broadcast_to(starts, (len(weights), *starts.shape)), np.ones(len(weights))
-            )
+            starts = np.broadcast_to(starts, (len(weights), *starts.shape))
+            first = problem.solve(starts, np.ones(len(weights)), tolerance=1e-6)
             noise = problem.noise(first.theta)
             second = problem.solve(first.theta[:, None], noise, polish=True)
             solution = replace(second, agreeing=first.agreeing, starts=first.starts)
@@ -158,10 +157,12 @@ class Problem:
                 _scatter(jacobian, self.structure.slots[name], derivative, part)
         return residuals / HUBER_DELTA, jacobian / HUBER_DELTA
 
-    def solve(self, starts: np.ndarray, noise: np.ndarray, polish: bool = False) -> lsq.Solution:
+    def solve(
+        self, starts: np.ndarray, noise: np.ndarray, polish: bool = False, tolerance: float = 1e-9
+    ) -> lsq.Solution:
         """Optima from starts [K, S, P]; priors weigh as against residuals of `noise` [K] (in Huber thresholds)."""
         prior_sd = self.structure.prior_sd / noise[:, None]
-        return lsq.minimise(self.evaluate, self.row_weights, prior_sd, starts, polish=polish)
+        return lsq.minimise(self.evaluate, self.row_weights, prior_sd, starts, polish, tolerance=tolerance)
 
     def noise(self, theta: np.ndarray) -> np.ndarray:
         """What the cost of the training residuals has to be divided by, as a scale [K].
