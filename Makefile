@@ -13,14 +13,16 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 setup: $(VENV)/.ready-$(TORCH)
 
+INSTALL = $(BIN)/pip install -qq --require-hashes -r workflow/envs/requirements.in -c workflow/envs/base.lock -c
+
 $(VENV)/.ready-$(TORCH): $(LOCKS) pyproject.toml
 	@echo "setup: installing the hashed locks with the $(TORCH) build of torch (one to two minutes)"
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	@$(BIN)/pip install -qq pip==$(PIP)
-	@$(BIN)/pip install -qq --require-hashes -r workflow/envs/requirements.in \
-	  -c workflow/envs/base.lock -c workflow/envs/torch-$(TORCH).lock || { \
-	  echo "setup: pip failed. If it found no torch for '$(TORCH)', give pip the index of that build" \
-	       "(PIP_EXTRA_INDEX_URL) or say TORCH=cpu or TORCH=cuda."; exit 1; }
+	@$(BIN)/pip install -qq pip==$(PIP) 2> $(VENV)/pip.log || { cat $(VENV)/pip.log; exit 1; }
+	@$(INSTALL) workflow/envs/torch-$(TORCH).lock 2> $(VENV)/pip.log || { test $(TORCH) = cpu && \
+	  echo "setup: pip finds no CPU build of torch in its indexes; taking the CUDA build, which runs on a CPU too (3 GB)" && \
+	  $(INSTALL) workflow/envs/torch-cuda.lock 2>> $(VENV)/pip.log; } || { cat $(VENV)/pip.log; \
+	  echo "setup: pip failed, see above; where it needs an index of your site, set PIP_EXTRA_INDEX_URL"; exit 1; }
 	@$(BIN)/pip install -qq --no-deps --no-build-isolation --editable .
 	@rm -f $(VENV)/.ready-* && touch $@
 
