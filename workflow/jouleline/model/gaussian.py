@@ -4,6 +4,8 @@ Rasmussen & Williams, Gaussian Processes for Machine Learning (2006), eqs. 2.25 
 fitted process is plain JSON and needs no pickle to be read.
 """
 
+import os
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -87,8 +89,13 @@ def mean(x: np.ndarray, train: np.ndarray, alpha: np.ndarray, hyper: np.ndarray)
     here, there = x * scale, train * scale
     found = np.empty(len(x))
     step = max(1, 2**17 // max(len(train), 1))  # a block of distances that stays in the cache
-    for begin in range(0, len(x), step):
+
+    def fill(begin: int) -> None:
         found[begin : begin + step] = _correlation(here[begin : begin + step], there) @ alpha
+
+    # numpy works outside the interpreter's lock, so the blocks of a long table go to all cores.
+    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+        list(pool.map(fill, range(0, len(x), step)))
     return np.exp(2 * hyper[0]) * found
 
 

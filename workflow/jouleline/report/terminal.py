@@ -20,7 +20,7 @@ def headline(inputs: Inputs, report: Path) -> list[str]:
     notice = labels.estimate_notice(inputs.energy_sources)
     lines += [f"{notice.upper()}: computed from CPU time and declared watts."] if notice else []
     lines += [finding(inputs), *_table(inputs)]
-    lines.append(f"Report: {report.resolve()}")
+    lines.append(f"Report: {report}")
     return [line.replace("\u202f", " ") for line in lines]
 
 
