@@ -101,7 +101,9 @@ def load(config: Mapping[str, Any], root: Path) -> Campaign:
     over it. Raises UserError that lists every problem of schema and protocol, one line each.
     """
     if "campaign" not in config and "grid" in config:
-        raise UserError("the configuration has a grid but no name; add `campaign: NAME`, results go to its folder")
+        raise UserError(
+            "the configuration has a grid but no name; add `campaign: NAME`, results go to its folder"
+        )
     name = config.get("campaign", DEFAULT_CAMPAIGN)
     path = root / "config" / "campaigns" / f"{name}.yaml"
     given = {**config, "campaign": name}
