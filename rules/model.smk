@@ -89,6 +89,11 @@ rule enforce_gates:
         "python scripts/enforce_gates.py --validation {input.validation} > {log} 2>&1"
 
 
+localrules:
+    plan_campaign,
+    enforce_gates,
+
+
 # The newest fitted model plans; where there is none, the device's data sheet.
 rule plan_campaign:
     input:

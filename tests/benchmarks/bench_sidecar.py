@@ -122,8 +122,8 @@ HEAD = """# The sidecar against its peers
 Made by `make bench-sidecar`; do not edit.
 
 On {machine}; 8 fake GPUs whose energy counter ticks every 100 ms; Zeus and CodeCarbon as pinned in
-`bench_sidecar_peers.txt`, at their defaults and at their best setting. Parts measured at other times than the rest
-were measured again on their own: {measured}.
+`bench_sidecar_peers.txt`, at their defaults and at their best setting. Each part
+was finished at: {measured}.
 
 | bar | measured | limit | |
 |---|---|---|---|"""

@@ -22,11 +22,11 @@ def test_a_data_sheet_bounds_time_and_energy():
     lines = plan.estimate(ROWS, PROTOCOL, settings(device="h200", price_per_kwh=0.3, pue=1.5), None, 30.0)
     for line, devices in zip(lines, (1, 2), strict=True):
         assert line["source"] == "data sheet of h200"
-        assert line["energy_lo95_kwh"] < line["energy_kwh"] < line["energy_hi95_kwh"]
+        assert line["energy_lo_kwh"] < line["energy_kwh"] < line["energy_hi_kwh"]
         assert line["job_time_s"] >= 40 and line["device_hours"] == pytest.approx(
             line["job_time_s"] * devices / 3600
         )
-        assert line["energy_hi95_kwh"] <= 700 * devices * line["job_time_hi95_s"] / 3.6e6 * (1 + 1e-9)
+        assert line["energy_hi_kwh"] <= 700 * devices * line["job_time_hi_s"] / 3.6e6 * (1 + 1e-9)
         assert line["cost"] == pytest.approx(line["energy_kwh"] * 1.5 * 0.3)
         assert line["co2_kg"] is None
     total = plan.totals(lines)

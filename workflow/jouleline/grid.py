@@ -117,7 +117,7 @@ def _block_rows(
         for case in block.get("cases", [{}]):
             row = {**defaults, **labels, **block.get("set", {}), **dict(zip(axes, values)), **case}
             try:
-                for column, expression in {**block.get("derived", {})}.items():
+                for column, expression in block.get("derived", {}).items():
                     row[column] = evaluate(str(expression), row)
             except UserError as error:
                 problems.append(f"{name}.derived.{column} ({_short(row)}): {error}")

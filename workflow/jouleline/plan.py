@@ -1,7 +1,8 @@
 """What a campaign would cost before anything runs: device hours, energy, price and CO2 of every row, with a total.
 
 The newest fitted model predicts; where there is none, the data sheet of the device bounds. Where there is neither,
-the figure is unknown and says so.
+the figure is unknown and says so. `lo` and `hi` are the ends of the model's 95 % interval, or of the range that the
+shares below span over a data sheet, which is no confidence interval; `source` tells which.
 """
 
 import csv
@@ -27,8 +28,8 @@ PEAK_SHARE = (0.10, 0.35, 0.70)
 POWER_SHARE = (0.4, 0.7, 1.0)
 
 COLUMNS = (
-    *("run_id", "device_count", "source", "job_time_s", "job_time_lo95_s", "job_time_hi95_s"),
-    *("device_hours", "energy_kwh", "energy_lo95_kwh", "energy_hi95_kwh", "cost", "co2_kg"),
+    *("run_id", "device_count", "source", "job_time_s", "job_time_lo_s", "job_time_hi_s"),
+    *("device_hours", "energy_kwh", "energy_lo_kwh", "energy_hi_kwh", "cost", "co2_kg"),
 )
 
 Row = dict[str, Any]
@@ -186,7 +187,7 @@ def as_text(lines: list[Row], total: Row, currency: str, most: int = 20) -> str:
         shown.append(f"{line['run_id'][:72]:<72} {line['device_count']:>7} {figures}")
     if len(lines) > most:
         shown.append(f"... and {len(lines) - most} more")
-    interval = f"{_show(total['energy_lo95_kwh'])} to {_show(total['energy_hi95_kwh'])}"
+    interval = f"{_show(total['energy_lo_kwh'])} to {_show(total['energy_hi_kwh'])}"
     shown.append(
         f"{len(lines)} runs to measure: {_show(total['device_hours'])} device hours, "
         f"{_show(total['energy_kwh'])} kWh ({interval}), "
