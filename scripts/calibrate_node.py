@@ -21,13 +21,14 @@ def main(argv: list[str] | None = None) -> int:
     def body() -> None:
         from jouleline.energy.node_power import calibration_powers
         from jouleline.measure.calibrate import calibrate, table_rows, with_powers
+        from jouleline.measure.device_lock import DeviceLock
         from jouleline.measure.lineage import stop_with_snakemake
         from jouleline.schemas import write_table
         from jouleline.schemas.calibration import CALIBRATION
 
         stop_with_snakemake()
         protocol = complete_protocol(arguments.protocol)
-        with TemporaryDirectory(prefix="jouleline-calibration-") as folder:
+        with DeviceLock(), TemporaryDirectory(prefix="jouleline-calibration-") as folder:
             found = calibrate(protocol, arguments.budget_s or protocol["calibration_s"], folder)
             powers = calibration_powers(f"{folder}/meter", found["software"]["devices"])
         found = with_powers(found, powers)

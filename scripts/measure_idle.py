@@ -18,11 +18,12 @@ def main(argv: list[str] | None = None) -> int:
 
     def body() -> None:
         from jouleline.energy.node_power import idle_devices
+        from jouleline.measure.device_lock import DeviceLock
         from jouleline.measure.idle import watch_idle
         from jouleline.measure.lineage import stop_with_snakemake
 
         stop_with_snakemake()
-        with TemporaryDirectory(prefix="jouleline-idle-") as folder:
+        with DeviceLock(), TemporaryDirectory(prefix="jouleline-idle-") as folder:
             found = watch_idle(complete_protocol(arguments.protocol), folder)
             found["devices"] = idle_devices(folder)
         write_json(arguments.out, found)

@@ -148,3 +148,19 @@ def test_the_trainer_outlives_the_sidecar_but_the_run_is_to_be_done_again(tmp_pa
     assert record["nodes"][0]["exit_codes"] == [0, 0]  # it trained to the end
     assert record["training"]["time_s"] >= 2.0
     assert "measured" in output
+
+
+def test_two_runs_that_start_together_are_measured_one_after_the_other(tmp_path, dataset, monkeypatch):
+    monkeypatch.setenv("JOULELINE_DEVICE_LOCK", str(tmp_path / "device.lock"))
+    agents = [Agent(tmp_path / name, dataset, {"gpus_per_node": 1}) for name in ("a", "b")]
+    for agent in agents:
+        code, output = agent.wait()
+        assert code == 0, output
+    spans, waits = [], []
+    for agent in agents:
+        times_us = pq.read_table(agent.out / "samples.parquet", columns=["t_us"])["t_us"].to_pylist()
+        spans.append((min(times_us), max(times_us)))
+        waits.append(json.loads((agent.out / "run.json").read_text())["training"]["startup_s"]["device_wait"])
+    (_, first_end), (second_start, _) = sorted(spans)
+    assert first_end < second_start
+    assert max(waits) > 0.5 > min(waits)  # the second was ready and waited

@@ -1,8 +1,9 @@
 """The node agent: one per node, starts the sidecar and the ranks, watches them, and leaves three whole files.
 
-Order on a node: imports, cool-down, sidecar with its idle baseline, meeting of the agents, ranks, sidecar's idle
-baseline after, end. Node 0 then merges what the nodes measured and writes samples.parquet, markers.parquet and, last,
-run.json into the run's folder. A run that is worth nothing leaves run.failed.json and its raw measurement instead.
+Order on a node: imports, meeting of the agents, ranks that load their data and build their model on the CPU, the
+device lock where there is one, cool-down, sidecar with its idle baseline, training, sidecar's idle baseline after,
+end. Node 0 then merges what the nodes measured and writes samples.parquet, markers.parquet and, last, run.json into
+the run's folder. A run that is worth nothing leaves run.failed.json and its raw measurement instead.
 """
 
 import os
@@ -20,9 +21,10 @@ from typing import Any
 from jouleline.errors import UserError
 from jouleline.files import read_json, write_json
 from jouleline.measure.corpus import read_facts
+from jouleline.measure.device_lock import DeviceLock
 from jouleline.measure.environment import choose_device, cool_down, describe, interface_to, take_gpus
 from jouleline.measure.failures import oom_kills
-from jouleline.measure.launcher import POLL_S, Ranks, Sidecar
+from jouleline.measure.launcher import POLL_S, Ranks, Sidecar, go_file, prepared_file
 from jouleline.measure.markers import ENVIRONMENT
 from jouleline.measure.outcome import Outcome, merge, of_ranks, write_failed
 from jouleline.measure.rendezvous import Meeting, meet
@@ -69,6 +71,7 @@ class Agent:
         self.nodes = self.order.row["nodes"]
         self.ranks = Ranks(self.folder)
         self.sidecar: Sidecar | None = None
+        self.lock = DeviceLock()
         self.state: dict[str, Any] = {"node": self.order.node, "host": socket.gethostname()}
 
     def run(self) -> int:
@@ -94,6 +97,7 @@ class Agent:
             self.ranks.kill()
             if self.sidecar and not self.sidecar.died:
                 self.sidecar.terminate()
+            self.lock.release()
             for number, handler in previous.items():
                 signal.signal(number, handler)
 
@@ -111,26 +115,41 @@ class Agent:
         from jouleline.measure.rank import Job, run_rank
 
         self.times_s["imports"] = round(time.perf_counter() - begin, 3)
-        self.state["cooldown"] = cool_down(order.protocol, self.device)
-        begin = time.perf_counter()
-        tick_s = _tick_s(self._start_sidecar())
-        self.times_s["sidecar"] = round(time.perf_counter() - begin, 3)
         meeting = self._meet()
-        job = Job(
-            order.row, order.protocol, order.dataset, self.folder, self.device, order.node, meeting, tick_s
-        )
+        job = Job(order.row, order.protocol, order.dataset, self.folder, self.device, order.node, meeting)
         os.environ[ENVIRONMENT] = str(self.folder / "markers")
         kills = oom_kills()
         self.ranks.start(order.row["gpus_per_node"], partial(run_rank, job))
         if meeting.listen_fd is not None:
             os.close(meeting.listen_fd)
+        self._until_prepared()
+        # What is before this may run beside another measurement; no device has been touched.
+        waited_s = self.lock.acquire()
+        if waited_s is not None:
+            self.times_s["device_wait"] = round(waited_s, 3)
+        self.state["cooldown"] = cool_down(order.protocol, self.device)
+        begin = time.perf_counter()
+        tick_s = _tick_s(self._start_sidecar())
+        self.times_s["sidecar"] = round(time.perf_counter() - begin, 3)
+        write_json(go_file(self.folder), {"tick_s": tick_s})
         outcome = self._watch(kills)
         self._end_sidecar(outcome)
+        self.lock.release()
         return outcome
+
+    def _until_prepared(self) -> None:
+        """Wait until every rank has its data and model on the CPU; `_watch` says what is with one that has not."""
+        deadline = time.monotonic() + self.order.protocol["startup_timeout_s"]
+        waiting = {prepared_file(self.folder, local) for local in self.ranks.pids}
+        while self.ranks.poll() and not self.ranks.failed and time.monotonic() < deadline:
+            waiting = {path for path in waiting if not path.exists()}
+            if not waiting:
+                return
+            time.sleep(POLL_S)
 
     def _meet(self) -> Meeting:
         order, timeout_s = self.order, self.order.protocol["startup_timeout_s"]
-        meeting = meet(self.raw, order.node, self.nodes, order.address, timeout_s, self._check_sidecar_start)
+        meeting = meet(self.raw, order.node, self.nodes, order.address, timeout_s)
         if meeting.peer and self.device == "cpu":
             # gloo would take the interface of the host's own name, which is often the loopback.
             interface = interface_to(meeting.peer)
@@ -159,10 +178,6 @@ class Agent:
             scratch = str(Path(scratch) / f"jouleline-{self.order.run_id}-{self.order.node}")
         self.sidecar = Sidecar(self.folder, self.order.protocol, scratch)
         return self.sidecar.wait_ready(self.order.protocol["startup_timeout_s"])
-
-    def _check_sidecar_start(self) -> None:
-        if self.sidecar.died:
-            raise UserError(f"the sidecar died while waiting for the other nodes; see {self.folder}", 1)
 
     def _watch(self, kills: int) -> Outcome:
         """Wait for the ranks; end them when one fails, here or on another node, or none trains in time."""

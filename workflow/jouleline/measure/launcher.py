@@ -33,6 +33,16 @@ def result_file(folder: Path, local_rank: int) -> Path:
     return folder / f"rank-{local_rank}.json"
 
 
+def prepared_file(folder: Path, local_rank: int) -> Path:
+    """There when a rank has its data and model on the CPU and waits for the device."""
+    return folder / f"prepared-{local_rank}"
+
+
+def go_file(folder: Path) -> Path:
+    """There when the ranks of a node may take their devices: {"tick_s": the meter's longest tick or null}."""
+    return folder / "go.json"
+
+
 class Ranks:
     """The ranks of this node by local number.
 

@@ -12,17 +12,19 @@ import torch
 import torch.distributed as dist
 
 from jouleline.errors import UserError
-from jouleline.files import write_json
+from jouleline.files import read_json, write_json
 from jouleline.measure.data import read_dataset
 from jouleline.measure.failures import RunFailure, describe_failure
-from jouleline.measure.launcher import result_file
+from jouleline.measure.launcher import go_file, prepared_file, result_file
 from jouleline.measure.markers import report_device
+from jouleline.measure.modeling import Recipe, build
 from jouleline.measure.parallel import Layout, join
 from jouleline.measure.rendezvous import Meeting
 from jouleline.measure.trainer import Trainer
 from jouleline.strategy import device_count
 
 EXIT_OK, EXIT_FAILED, EXIT_OOM = 0, 1, 12
+GO_POLL_S = 0.01
 
 
 @dataclass(frozen=True)
@@ -36,7 +38,6 @@ class Job:
     device: str
     node: int
     meeting: Meeting
-    tick_s: float | None
 
 
 def run_rank(job: Job, local_rank: int, progress: TextIO) -> int:
@@ -65,6 +66,16 @@ def _train(job: Job, rank: int, local_rank: int, progress: TextIO, result: dict[
     # DeepSpeed calls collectives by names that this torch calls old; one line per rank and call says nothing.
     warnings.filterwarnings("ignore", category=FutureWarning, module="torch.distributed")
     startup_s = {}
+    if job.device == "cpu":
+        torch.set_num_threads(job.protocol["threads_per_device"])
+    begin = time.perf_counter()
+    data = read_dataset(job.dataset, job.row)
+    startup_s["data"] = round(time.perf_counter() - begin, 3)
+    begin = time.perf_counter()
+    model = build(job.row, data.num_labels, data.facts["pad_id"], Recipe())
+    startup_s["model"] = round(time.perf_counter() - begin, 3)
+    prepared_file(job.folder, local_rank).touch()
+    tick_s = _wait_for_device(job.folder)
     begin = time.perf_counter()
     world_size = device_count(job.row)
     device = _device(job, local_rank)
@@ -80,11 +91,10 @@ def _train(job: Job, rank: int, local_rank: int, progress: TextIO, result: dict[
     join(rank, world_size, local_rank, store, device, job.protocol["startup_timeout_s"])
     result |= _identity(device)
     startup_s["init"] = round(time.perf_counter() - begin, 3)
-    begin = time.perf_counter()
-    data = read_dataset(job.dataset, job.row)
-    startup_s["data"] = round(time.perf_counter() - begin, 3)
     layout = Layout(rank, world_size, job.row["tensor_parallel"])
-    trainer = Trainer(job.row, job.protocol, data, layout, device, tick_s=job.tick_s, progress=progress)
+    trainer = Trainer(
+        job.row, job.protocol, data, layout, device, tick_s=tick_s, progress=progress, model=model
+    )
     (job.folder / "training").touch()
     training = trainer.run()
     training["startup_s"] = {**startup_s, **trainer.startup_s}
@@ -92,11 +102,18 @@ def _train(job: Job, rank: int, local_rank: int, progress: TextIO, result: dict[
     return {"training": training if local_rank == 0 else None}
 
 
+def _wait_for_device(folder: Path) -> float | None:
+    """Wait for the agent's word that the sidecar watches an idle device; the meter's tick in seconds, if any."""
+    go = go_file(folder)
+    while not go.exists():
+        time.sleep(GO_POLL_S)
+    return read_json(go)["tick_s"]
+
+
 def _device(job: Job, local_rank: int) -> torch.device:
     if job.device == "cuda":
         torch.cuda.set_device(local_rank)
         return torch.device("cuda", local_rank)
-    torch.set_num_threads(job.protocol["threads_per_device"])
     return torch.device("cpu")
 
 

@@ -8,7 +8,6 @@ words; each agent answers to node 0's word. Files of an earlier attempt carry ot
 import secrets
 import socket
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,11 +27,9 @@ class Meeting:
     peer: str | None = None
 
 
-def meet(
-    raw: Path, node: int, nodes: int, address: str | None, timeout_s: float, watch: Callable[[], None]
-) -> Meeting:
+def meet(raw: Path, node: int, nodes: int, address: str | None, timeout_s: float) -> Meeting:
     """Wait for all agents and agree on address and port; `address` is how the others reach this node (None: its
-    host name). `watch` is called while waiting and may raise.
+    host name).
 
     Raises UserError naming the nodes that did not come within `timeout_s`.
     """
@@ -40,11 +37,11 @@ def meet(
     deadline = time.monotonic() + timeout_s
     address = address or (socket.gethostname() if nodes > 1 else "127.0.0.1")
     if node > 0:
-        return _join(raw, node, word, address, deadline, watch)
+        return _join(raw, node, word, address, deadline)
     # A host's own name often means 127.0.1.1 to itself, so several nodes listen on every interface.
     listener = socket.create_server(("" if nodes > 1 else address, 0), backlog=2048)
     port = listener.getsockname()[1]
-    peer = _gather(raw, nodes, {"word": word, "address": address, "port": port}, deadline, watch)
+    peer = _gather(raw, nodes, {"word": word, "address": address, "port": port}, deadline)
     return Meeting(address, port, listener.detach(), peer)
 
 
@@ -59,11 +56,10 @@ def _read(path: Path) -> dict:
         return {}
 
 
-def _gather(raw: Path, nodes: int, call: dict, deadline: float, watch: Callable[[], None]) -> str | None:
+def _gather(raw: Path, nodes: int, call: dict, deadline: float) -> str | None:
     """Answer every hello until all have answered back; the address of node 1."""
     answered: dict[str, str] = {}
     while True:
-        watch()
         hellos = {node: _read(_hello(raw, node)) for node in range(1, nodes)}
         if all(hello.get("answer") == call["word"] for hello in hellos.values()):
             return hellos[1]["address"] if hellos else None
@@ -77,13 +73,10 @@ def _gather(raw: Path, nodes: int, call: dict, deadline: float, watch: Callable[
         time.sleep(POLL_S)
 
 
-def _join(
-    raw: Path, node: int, word: str, address: str, deadline: float, watch: Callable[[], None]
-) -> Meeting:
+def _join(raw: Path, node: int, word: str, address: str, deadline: float) -> Meeting:
     hello = {"word": word, "address": address}
     write_json(_hello(raw, node), hello)
     while True:
-        watch()
         found = _read(raw / "meeting.json")
         if found.get("words", {}).get(str(node)) == word:
             write_json(_hello(raw, node), {**hello, "answer": found["word"]})

@@ -10,7 +10,7 @@ import resource
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import InitVar, dataclass, field
 from statistics import median
 from typing import Any, TextIO
 
@@ -31,7 +31,8 @@ DIGEST_STEPS = 10  # the digest of the data order covers the steps that every ru
 class Trainer:
     """One rank's model, data and record.
 
-    `tick_s` is the meter's period where it is known; rank 0 writes a line per phase to `progress`.
+    `tick_s` is the meter's period where it is known; rank 0 writes a line per phase to `progress`. `model` is what
+    `build` made of the row on the CPU, where that was done before.
     """
 
     row: Mapping[str, Any]
@@ -42,12 +43,13 @@ class Trainer:
     recipe: Recipe = field(default_factory=Recipe)
     tick_s: float | None = None
     progress: TextIO | None = None
+    model: InitVar[torch.nn.Module | None] = None
 
-    def __post_init__(self):
+    def __post_init__(self, model: torch.nn.Module | None):
         self.startup_s: dict[str, float] = {}
-        with self._startup("model"):
+        if model is None:
             model = build(self.row, self.data.num_labels, self.data.facts["pad_id"], self.recipe)
-            counts = [(parameter.numel(), parameter.requires_grad) for parameter in model.parameters()]
+        counts = [(parameter.numel(), parameter.requires_grad) for parameter in model.parameters()]
         with self._startup("engine"):
             self.engine = start_engine(model.to(self.device), self.row, self.recipe)
         self.parameters = sum(size for size, _ in counts)
