@@ -113,7 +113,7 @@ def checkpoint_option(row):
 
 @of_run
 def order_priority(run):
-    """A random order of measurement, by a seed; everything else has priority 0."""
+    """The order of measurement, by a seed; everything else has priority 0."""
     return grid.order_priority(run.run_id, SETTINGS["order_seed"])
 
 

@@ -132,7 +132,16 @@ def test_the_order_is_random_by_seed_and_unmoved_by_new_rows():
     names = [run.run_id for run in expand({"blocks": [{"axes": {"layers": [1, 2, 3, 4, 5, 6]}, "set": {
         k: v for k, v in SHAPE.items() if k != "layers"}}]})]  # fmt: skip
     orders = {tuple(sorted(names, key=lambda n, s=seed: grid.order_priority(n, s))) for seed in range(5)}
-    assert len(orders) > 1 and all(grid.order_priority(n, 0) > 0 for n in names)
+    assert len(orders) > 1 and all(0 < grid.order_priority(n, 0) < 2**31 for n in names)
+
+
+def test_every_row_is_measured_once_before_one_is_measured_again():
+    rows = {"blocks": [{"axes": {"layers": [1, 2, 3, 4, 5]}, "set": {**SHAPE, "replicates": 3}}]}
+    rows["blocks"][0]["set"].pop("layers")
+    runs = sorted(expand(rows), key=lambda run: -grid.order_priority(run.run_id, 0))
+    assert [run.row["replicate"] for run in runs] == [1] * 5 + [2] * 5 + [3] * 5
+    orders = {tuple(run.row["layers"] for run in runs[k : k + 5]) for k in (0, 5, 10)}
+    assert len(orders) == 3  # each block in an order of its own
 
 
 def test_a_data_set_is_named_by_what_it_is_and_whose_tokenizer_it_has():
