@@ -1,5 +1,6 @@
 # No rules here: the campaign is loaded and checked, and paths, parameters and resources get their functions.
 # Every Slurm job parses this again on its node, so nothing heavy is imported.
+import gc
 import inspect
 import os
 import shlex
@@ -17,6 +18,10 @@ from jouleline.errors import UserError
 from jouleline.files import canonical_json, require_writable, write_json
 
 slurm_compat.apply()
+
+# Snakemake keeps every job to the end: to look among ten thousand of them for garbage, over and over, takes a seventh
+# of a dry run.
+gc.set_threshold(100_000)
 
 # Jobs run with the interpreter of this environment, wherever it was activated (a container brings its own), and
 # with the library of this checkout, whose code digests are recorded.
@@ -80,10 +85,14 @@ def measuring_code(*scripts):
 
 
 def of_run(function):
-    """A function of the run that the wildcard `run_id` names, as rules take it.
+    """A function of the run that the wildcard `run_id` names, as rules take it; its value where all runs share it.
 
-    Snakemake asks for the signature of every such function for every job; here it is worked out once.
+    Snakemake calls every function for every job, and asks for its signature first: so there are few, and the
+    signature is worked out once.
     """
+    first = function(ALL_RUNS[0])
+    if all(function(run) == first for run in ALL_RUNS):
+        return first
 
     def value(wildcards):
         return function(BY_RUN_ID[wildcards.run_id])

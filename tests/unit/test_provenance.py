@@ -26,7 +26,7 @@ def package(tmp_path, monkeypatch):
 
 
 def digest(package, **options):
-    for cached in (provenance._tree, provenance._meaning, provenance._imports, provenance._module_file):
+    for cached in (provenance._text, provenance._remembered, provenance._module_file):
         cached.cache_clear()
     return provenance.code_digest([package / "script.py"], **options)
 
@@ -80,6 +80,28 @@ def test_a_skipped_module_does_not_count(package):
     before = digest(package, skip=["jouleline.measure.clock"])
     edit(package, "jouleline/measure/clock.py", "return 1", "return 2")
     assert digest(package, skip=["jouleline.measure.clock"]) == before
+
+
+def test_what_is_remembered_of_a_text_gives_the_same_digest(package, monkeypatch):
+    before = digest(package)
+    monkeypatch.setattr(provenance.ast, "parse", None)  # the second time nothing is parsed
+    assert digest(package) == before
+
+
+@pytest.mark.parametrize("text", ["", "{", "[1"])
+def test_a_torn_memory_is_worked_out_again(package, text):
+    before = digest(package)
+    provenance._memory().write_text(text)
+    assert digest(package) == before
+    assert digest(package) == before and provenance._memory().read_text() != text
+
+
+def test_a_checkout_that_cannot_be_written_has_its_digest_too(package):
+    before = digest(package)
+    provenance._memory().unlink()
+    provenance._memory().parent.rmdir()
+    provenance._memory().parent.write_text("a file where the folder should be")
+    assert digest(package) == before
 
 
 def test_a_long_list_becomes_one_short_parameter():

@@ -65,9 +65,12 @@ def read_json(path: str | os.PathLike) -> Any:
         raise UserError(f"{path} is not whole JSON ({error}); delete it and run again") from error
 
 
+_CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"), allow_nan=False, ensure_ascii=True)
+
+
 def canonical_json(value: Any) -> str:
     """One line of JSON with sorted keys: equal values give equal text, so it can be hashed or compared."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False, ensure_ascii=True)
+    return _CANONICAL.encode(value)
 
 
 def run_script(main: Callable[[], int | None]) -> int:

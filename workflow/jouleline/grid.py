@@ -19,6 +19,8 @@ from jouleline.schemas.row import BY_NAME, LABEL_COLUMNS, ROW_COLUMNS, SUGAR_COL
 from jouleline.strategy import problems as strategy_problems
 
 _KNOWN = frozenset(BY_NAME) | frozenset(LABEL_COLUMNS) | frozenset(SUGAR_COLUMNS)
+_DEFAULTS = {c.name: None if c.required else c.default for c in ROW_COLUMNS}
+_REQUIRED = frozenset(c.name for c in ROW_COLUMNS if c.required)
 
 
 @dataclass(frozen=True)
@@ -39,13 +41,13 @@ class Run:
 
 def complete_row(row: Mapping[str, Any]) -> dict[str, Any]:
     """Fill the frozen defaults: the full flat row, every column of ROW_COLUMNS."""
-    return {c.name: row.get(c.name, None if c.required else c.default) for c in ROW_COLUMNS}
+    return {name: row.get(name, default) for name, default in _DEFAULTS.items()}
 
 
 def row_key(row: Mapping[str, Any]) -> str:
     """Canonical JSON of a row without the columns at their frozen default: equal rows give equal keys."""
     return canonical_json(
-        {c.name: row[c.name] for c in ROW_COLUMNS if c.required or row[c.name] != c.default}
+        {n: row[n] for n, default in _DEFAULTS.items() if n in _REQUIRED or row[n] != default}
     )
 
 

@@ -6,10 +6,16 @@ docstrings and formatting, which cannot change a result, rerun nothing.
 """
 
 import ast
+import contextlib
 import hashlib
+import json
+import sys
 from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
+
+from jouleline.errors import UserError
+from jouleline.files import write_text
 
 PACKAGE = "jouleline"
 _PACKAGE_ROOT = Path(__file__).resolve().parent
@@ -22,20 +28,27 @@ def code_digest(scripts: Iterable[Path], within: str = PACKAGE, skip: Iterable[s
     inside functions count; imports by string cannot be seen.
     """
     skipped = frozenset(skip)
-    modules: set[str] = set()
-    waiting = [name for script in scripts for name in _imports(script, None)]
+    modules: dict[str, str] = {}
+    facts, remembered = _remembered(), len(_remembered())
+    waiting = []
     digest = hashlib.sha256()
     for script in sorted(scripts):
-        digest.update(_meaning(script).encode())
+        imports, meaning = _facts_of(script, None, facts)
+        waiting += imports
+        digest.update(meaning.encode())
     while waiting:
         name = waiting.pop()
         if name in modules or name in skipped or _module_file(name) is None:
             continue
-        modules.add(name)
-        waiting += _imports(_module_file(name), name)
-    for name in sorted(modules):
+        imports, modules[name] = _facts_of(_module_file(name), name, facts)
+        waiting += imports
+    for name, meaning in sorted(modules.items()):
         if name == within or name.startswith(within + "."):
-            digest.update(f"\n{name}\n{_meaning(_module_file(name))}".encode())
+            digest.update(f"\n{name}\n{meaning}".encode())
+    if len(facts) > remembered:
+        # A checkout that cannot be written works it out each time.
+        with contextlib.suppress(OSError, UserError):
+            write_text(_memory(), json.dumps(facts))
     return digest.hexdigest()[:16]
 
 
@@ -47,15 +60,37 @@ def digest_of(lines: Iterable[str]) -> str:
     return digest.hexdigest()[:16]
 
 
-@cache
-def _tree(path: Path) -> ast.Module:
-    return ast.parse(path.read_text(encoding="utf-8"), filename=str(path))
+# Every Slurm job works the digests out again on its node. So what a file's text says is kept, by the text's own digest,
+# where Python keeps what it compiled.
+def _memory() -> Path:
+    return _PACKAGE_ROOT / "__pycache__" / f"code-digests.{sys.implementation.cache_tag}.json"
 
 
 @cache
-def _meaning(path: Path) -> str:
-    """The code without docstrings, comments and layout."""
-    tree = _tree(path)  # one tree for both: imports do not care for docstrings
+def _remembered() -> dict[str, list]:
+    try:
+        return json.loads(_memory().read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+
+
+def _facts_of(path: Path, module: str | None, facts: dict[str, list]) -> tuple[list[str], str]:
+    """(package modules that a file imports, digest of its meaning), from `facts`, or worked out and added there."""
+    text = _text(path)
+    key = hashlib.sha256(f"{module} {path.name}\n{text}".encode()).hexdigest()
+    if key not in facts:
+        tree = ast.parse(text, filename=str(path))
+        facts[key] = [_imports(tree, path, module), hashlib.sha256(_meaning(tree).encode()).hexdigest()]
+    return tuple(facts[key])
+
+
+@cache
+def _text(path: Path) -> str:
+    return path.read_text(encoding="utf-8")
+
+
+def _meaning(tree: ast.Module) -> str:
+    """The code without docstrings, comments and layout; takes the docstrings out of `tree`."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
             first = node.body[0] if node.body else None
@@ -68,11 +103,10 @@ def _meaning(path: Path) -> str:
     return ast.dump(tree)
 
 
-@cache
-def _imports(path: Path, module: str | None) -> tuple[str, ...]:
+def _imports(tree: ast.Module, path: Path, module: str | None) -> list[str]:
     """Package modules that a file imports, with the packages above them."""
     found: set[str] = set()
-    for node in ast.walk(_tree(path)):
+    for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             found.update(alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -81,7 +115,7 @@ def _imports(path: Path, module: str | None) -> tuple[str, ...]:
             found.update(f"{base}.{alias.name}" for alias in node.names)
     names = {name for name in found if name == PACKAGE or name.startswith(PACKAGE + ".")}
     parents = {".".join(name.split(".")[:i]) for name in names for i in range(1, name.count(".") + 1)}
-    return tuple(sorted(names | parents))
+    return sorted(names | parents)
 
 
 def _absolute(node: ast.ImportFrom, path: Path, module: str | None) -> str:
