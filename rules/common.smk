@@ -17,8 +17,6 @@ from jouleline import grid, provenance, slurm_compat
 from jouleline.errors import UserError
 from jouleline.files import canonical_json, require_writable, write_json
 
-slurm_compat.apply()
-
 # Snakemake keeps every job to the end: to look among ten thousand of them for garbage, over and over, takes a seventh
 # of a dry run.
 gc.set_threshold(100_000)
@@ -40,6 +38,7 @@ except UserError as error:
 SETTINGS = CAMPAIGN.settings
 PROTOCOL = CAMPAIGN.protocol
 RESULTS = CAMPAIGN.results
+slurm_compat.apply(RESULTS)
 ANALYSIS = SETTINGS["analysis"]
 
 

@@ -44,6 +44,19 @@ CLIENTS = (
     "sshare",
     "sstat",
 )
+# Outlives its owner by as long as it takes to end the namespaces and to remove an owned cluster's state folder.
+KEEPER = """
+state=$1 owned=$2; shift 2
+cd / && trap : TERM
+"$@" & holder=$!
+echo $holder >"$state/holder.pid"
+wait $holder
+kill -KILL $holder 2>/dev/null
+wait $holder
+if [ -n "$owned" ] && [ -e "$state/run/holder.ready" ]; then
+  for i in $(seq 50); do rm -rf "$state" && break; sleep 0.1; done
+fi
+"""
 NAMESPACE = ("--mount", "--pid", "--fork", "--kill-child", "--mount-proc")
 
 
@@ -259,18 +272,18 @@ class Cluster:
         command = ["unshare", "--net", "--uts", *NAMESPACE]
         command += [] if os.getuid() == 0 else ["--map-root-user"]
         command += [sys.executable, "-I", str(Path(__file__).with_name("holder.py")), str(self.state)]
+        keeper = ["sh", "-c", KEEPER, "sh", str(self.state), "owned" if self.owned else "", *command]
         if self.owned:
-            command = ["setpriv", "--pdeathsig", "KILL", *command]
+            keeper = ["setpriv", "--pdeathsig", "TERM", *keeper]
         with open(self.state / "log/holder.out", "wb") as log:
             holder = subprocess.Popen(
-                command,
+                keeper,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
                 close_fds=True,
             )
-        (self.state / "holder.pid").write_text(str(holder.pid))
         ready = self.state / "run/holder.ready"
         self.wait_for(lambda: ready.exists() or holder.poll() is not None, "the namespaces", 10)
         if not ready.exists():

@@ -1,6 +1,7 @@
 """The pytest fixture that lends the test cluster: one per test session, ended with it."""
 
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,8 +23,7 @@ def remove_leftovers() -> None:
                 leftover.down()
 
 
-@pytest.fixture(scope="session")
-def slurm_session() -> Iterator[Cluster]:
+def lend() -> Iterator[Cluster]:
     """A cluster of five nodes with accounting. Skips where it cannot run, and fails there in CI (CI=true)."""
     state = Path(tempfile.mkdtemp(prefix=PREFIX))  # short: sockets live in it
     try:
@@ -31,7 +31,7 @@ def slurm_session() -> Iterator[Cluster]:
         cluster = Cluster(Settings(nodes=5), state, owned=True)
         cluster.up()
     except Unavailable as problem:
-        state.rmdir()
+        shutil.rmtree(state)
         if os.environ.get("CI", "").lower() in ("1", "true"):
             pytest.fail(f"the Slurm tests are required in CI: {problem}")
         pytest.skip(f"no Slurm test cluster: {problem}")
@@ -39,6 +39,9 @@ def slurm_session() -> Iterator[Cluster]:
         yield cluster
     finally:
         cluster.down()
+
+
+slurm_session = pytest.fixture(lend, scope="session", name="slurm_session")
 
 
 @pytest.fixture

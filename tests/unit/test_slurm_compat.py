@@ -7,7 +7,8 @@ from types import SimpleNamespace
 
 import pytest
 from jouleline import slurm_compat
-from jouleline.slurm_compat import Watch, leftovers, normalise
+from jouleline.slurm_compat import Watch, leftovers, mark_of, normalise
+from snakemake_interface_common.exceptions import WorkflowError
 
 LOGGER = logging.getLogger("test")
 
@@ -51,18 +52,18 @@ def test_a_preempted_job_that_slurm_requeues_is_left_alone():
 
 
 def test_squeue_is_asked_and_only_the_active_jobs_count(client):
-    client("squeue", "1|RUNNING", "2|TIMEOUT", "9|FAILED")
+    client("squeue", "1|RUNNING|n1", "2|TIMEOUT|n2", "9|FAILED|n3")
     assert states(Watch(), "1", "2") == {"1": "RUNNING", "2": "TIMEOUT"}
 
 
 def test_a_job_that_squeue_forgot_is_looked_up_in_accounting(client):
-    client("squeue", "1|RUNNING")
+    client("squeue", "1|RUNNING|n1")
     client("sacct", "2|CANCELLED by 0")
     assert states(Watch(), "1", "2") == {"1": "RUNNING", "2": "CANCELLED"}
 
 
 def test_a_job_that_nobody_knows_is_left_to_its_outputs_after_three_checks(client):
-    client("squeue", "1|RUNNING")
+    client("squeue", "1|RUNNING|n1")
     watch = Watch()
     assert [states(watch, "1", "2").get("2") for _ in range(3)] == [None, None, "UNKNOWN"]
 
@@ -81,26 +82,129 @@ def test_an_outage_has_an_end(client, caplog, monkeypatch):
     assert "Start snakemake again" in caplog.text
 
 
-def test_accounting_stands_in_for_a_controller_that_is_down(client):
+def test_accounting_stands_in_for_a_controller_that_is_down(client, caplog):
     client("squeue", code=1)
     client("sacct", "1|COMPLETED")
-    assert states(Watch(), "1") == {"1": "COMPLETED"}
+    assert states(Watch(), "1") == {"1": "COMPLETED"} and not caplog.text
 
 
-def test_leftovers_are_live_jobs_of_this_folder(client, tmp_path):
-    client(
-        "squeue",
-        f"1|RUNNING|{tmp_path}|rule_measure_run_wildcards_a",
-        f"2|COMPLETING|{tmp_path}|rule_measure_run_wildcards_b",
-        "3|PENDING|/elsewhere|rule_measure_run_wildcards_c",
-        f"4|PENDING|{tmp_path}|rule_x|y",
-    )
-    assert leftovers(tmp_path) == {"rule_measure_run_wildcards_a": ["1"], "rule_x|y": ["4"]}
+def test_a_controller_that_never_comes_back_is_given_up_although_accounting_answers(
+    client, caplog, monkeypatch
+):
+    client("squeue", code=1)
+    client("sacct", "1|RUNNING", "2|COMPLETED")
+    assert states(Watch(), "1", "2") == {"1": "RUNNING", "2": "COMPLETED"}
+    assert "1 jobs stay as they are" in caplog.text
+    monkeypatch.setattr(slurm_compat, "PATIENCE_S", 0)
+    assert states(Watch(), "1", "2") == {"1": "ERROR", "2": "COMPLETED"}
 
 
-def test_leftovers_are_none_where_slurm_does_not_answer(client, tmp_path):
-    client("squeue", f"1|RUNNING|{tmp_path}|rule_a", code=1)
+def test_a_query_that_hangs_is_no_answer(tmp_path, monkeypatch, caplog):
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    monkeypatch.setattr(slurm_compat, "QUERY_TIMEOUT_S", 0.2)
+    for name in ("squeue", "sacct"):
+        (tmp_path / name).write_text("#!/bin/sh\nexec sleep 60\n")
+        (tmp_path / name).chmod(0o755)
+    assert states(Watch(), "1") == {} and leftovers(tmp_path) == {}
+    assert "Slurm has not answered" in caplog.text
+
+
+def test_only_a_single_node_is_said_to_have_failed(client):
+    client("squeue", "1|NODE_FAIL|n1", "2|NODE_FAIL|n[2-3]", "3|NODE_FAIL|None assigned", "4|FAILED|n5")
+    watch = Watch()
+    states(watch, "1", "2", "3", "4")
+    assert watch.failed_nodes == {"n1"}
+
+
+class Part(SimpleNamespace):
+    """A job as Snakemake knows it, as far as it is looked at."""
+
+    def is_group(self):
+        return False
+
+
+def part(run: str, command: str = "measure", **more) -> Part:
+    return Part(name="measure_run", wildcards=[run], shellcmd=command, attempt=1, **more)
+
+
+def test_a_mark_tells_what_is_made_and_how():
+    first = mark_of(part("a"), "results/x")
+    what, how = first.split(".")
+    assert mark_of(part("a"), "results/x") == first
+    assert mark_of(part("b"), "results/x").split(".") != [what, how]
+    assert mark_of(part("a"), "results/y").split(".")[0] != what  # another campaign in the same folder
+    assert mark_of(part("a", "other"), "results/x").split(".")[0] == what
+    assert mark_of(part("a", "other"), "results/x") != first
+
+
+def test_a_group_is_known_by_its_name_and_all_its_commands():
+    def group(*commands):
+        jobs = [part(str(i), command) for i, command in enumerate(commands)]
+        return SimpleNamespace(is_group=lambda: True, groupid="tables", jobs=jobs)
+
+    whole, rest = (mark_of(group(*commands), "x").split(".") for commands in (["1", "2"], ["2"]))
+    assert whole[0] == rest[0] and whole[1] != rest[1]
+    assert mark_of(group("2", "1"), "x").split(".") == whole
+
+
+def queue_of(folder, *jobs: tuple[str, str, str]) -> list[str]:
+    return [f"{job}|{state}|{folder}|rule_measure_run_wildcards_a:{mark}" for job, state, mark in jobs]
+
+
+def test_leftovers_are_the_marked_jobs_of_this_folder(client, tmp_path):
+    mine = queue_of(tmp_path, ("1", "RUNNING", f"{'a' * 12}.{'b' * 12}"))
+    others = [f"2|PENDING|/elsewhere|x:{'a' * 12}.{'b' * 12}", f"3|PENDING|{tmp_path}|by hand"]
+    client("squeue", *mine, *others)
+    assert leftovers(tmp_path) == {"a" * 12: [("1", "RUNNING", "b" * 12)]}
+    client("squeue", *mine, code=1)
     assert leftovers(tmp_path) == {}
+
+
+@pytest.fixture
+def executor(tmp_path):
+    return SimpleNamespace(
+        jouleline_leftovers=None,
+        jouleline_own=set(),
+        workflow=SimpleNamespace(workdir_init=tmp_path),
+        logger=LOGGER,
+    )
+
+
+def test_a_job_is_taken_for_another_only_by_what_it_makes_and_how(client, executor, tmp_path):
+    mark = mark_of(part("a"), "")
+    what = mark.split(".")[0]
+    client("scancel")
+    client("squeue", *queue_of(tmp_path, ("1", "RUNNING", mark)))
+    assert slurm_compat._leftover_of(executor, part("a"), mark) == "1"
+    executor.jouleline_leftovers = None
+    assert slurm_compat._leftover_of(executor, part("b"), mark_of(part("b"), "")) is None
+    assert slurm_compat._leftover_of(executor, part("a"), f"{what}.{'0' * 12}") is None  # cancelled
+
+
+def test_a_submission_that_seemed_to_fail_is_found_at_the_next_attempt(client, executor, tmp_path):
+    mark = mark_of(part("a"), "")
+    executor.jouleline_leftovers = {}
+    client("squeue", *queue_of(tmp_path, ("1", "RUNNING", mark), ("2", "PENDING", mark)))
+    executor.jouleline_own = {"1"}
+    assert slurm_compat._leftover_of(executor, part("a"), mark) is None
+    again = part("a")
+    again.attempt = 2
+    assert slurm_compat._leftover_of(executor, again, mark) == "2"
+
+
+def test_what_ended_after_the_plan_was_made_is_not_made_again(client, executor, tmp_path):
+    mark = mark_of(part("a"), "")
+    client("squeue", *queue_of(tmp_path, ("1", "COMPLETED", mark)))
+    (tmp_path / "run.json").touch()
+    missing = SimpleNamespace(reason=lambda job: SimpleNamespace(missing_output=["run.json"]))
+    forced = SimpleNamespace(reason=lambda job: SimpleNamespace(missing_output=[]))
+    for dag, files, expected in (
+        (missing, [tmp_path / "run.json"], "1"),
+        (missing, [tmp_path / "other"], None),
+        (forced, [tmp_path / "run.json"], None),
+    ):
+        executor.jouleline_leftovers = None
+        assert slurm_compat._leftover_of(executor, part("a", dag=dag, output=files), mark) == expected
 
 
 def test_nothing_is_patched_without_the_executor(monkeypatch):
@@ -108,12 +212,16 @@ def test_nothing_is_patched_without_the_executor(monkeypatch):
     assert slurm_compat.apply() is False
 
 
-def test_another_version_is_left_as_it_is_and_told(monkeypatch, capsys):
-    plugin = SimpleNamespace()
-    monkeypatch.setitem(sys.modules, slurm_compat.MODULE, plugin)
+def test_another_version_submits_nothing_and_says_which_it_takes(monkeypatch):
+    class Executor:
+        def __post_init__(self):
+            pass
+
+    monkeypatch.setitem(sys.modules, slurm_compat.MODULE, SimpleNamespace(Executor=Executor))
     monkeypatch.setattr(slurm_compat.importlib.metadata, "version", lambda name: "9.9.9")
-    assert slurm_compat.apply() is False and not vars(plugin)
-    assert "9.9.9" in capsys.readouterr().err
+    assert slurm_compat.apply() is False
+    with pytest.raises(WorkflowError, match=r"9\.9\.9 is installed.*pip install .*==2\.8\.0"):
+        Executor().__post_init__()
 
 
 def test_the_lock_installs_the_version_that_the_answers_are_for():

@@ -1,3 +1,4 @@
+import time
 from pathlib import Path
 
 import pytest
@@ -59,6 +60,35 @@ def test_another_job_with_the_same_id_is_not_taken(run_file, tmp_path):
 def test_the_figure_of_an_earlier_measurement_is_not_kept(run_file, tmp_path):
     write_json(run_file.parent / slurm_energy.FILE, {"step": "3.0", "energy_j": 1.0})
     assert recorded(run_file) is None
+
+
+def test_accounting_that_hangs_costs_its_time_limit_once(run_file, tmp_path, monkeypatch):
+    (tmp_path / "sacct").write_text("#!/bin/sh\nexec sleep 60\n")
+    (tmp_path / "sacct").chmod(0o755)
+    monkeypatch.setattr(slurm_energy, "QUERY_TIMEOUT_S", 0.2)
+    monkeypatch.setattr(slurm_energy, "JOBS_PER_QUERY", 1)
+    began = time.monotonic()
+    assert slurm_energy.query(["7.0", "8.0", "9.0"]) == {}
+    assert slurm_energy.record_all([run_file]) == 0 and time.monotonic() - began < 5
+
+
+@pytest.mark.parametrize(
+    "said", ["", "sacct: error: Problem talking to the database", "7.0|x|y", "a|b|c|d|e"]
+)
+def test_what_is_no_figure_is_passed_over(run_file, tmp_path, said):
+    sacct(tmp_path, said)
+    assert slurm_energy.record_all([run_file]) == 0
+
+
+def test_a_machine_without_sacct_has_no_figure(run_file):
+    assert slurm_energy.record_all([run_file]) == 0 and recorded(run_file) is None
+
+
+def test_a_torn_figure_counts_as_none(run_file, tmp_path):
+    (run_file.parent / slurm_energy.FILE).write_text("{")
+    assert recorded(run_file) is None
+    sacct(tmp_path, f"7.0|{STARTED_S}|{STARTED_S + 9}|50")
+    assert slurm_energy.record_all([run_file]) == 1 and recorded(run_file)["energy_j"] == 50.0
 
 
 def test_nothing_is_asked_without_slurm(run_file, tmp_path):

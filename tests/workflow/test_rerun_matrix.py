@@ -1,20 +1,25 @@
-"""What a change reruns, line by line: measurements are dear, so nothing may measure again without need."""
+"""What a change reruns, line by line: measurements are dear, so nothing may measure again without need.
+
+Every line holds for the local and for the Slurm profile, whichever made the results: both are planned, and must agree.
+"""
 
 import copy
-import os
-import re
 import shutil
-import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from tests.slurm.campaign import SNAPPY, Campaign
 from tests.workflow.checkout import Checkout
 
 SHAPE = {"hidden": 64, "heads": 2, "intermediate": 256, "seq_len": 32, "micro_batch": 4}
 CAMPAIGN = {
     "campaign": "matrix",
     "node": {"gpus": 2, "exclusive": False},
-    "protocol": {"device": "cpu", "meter": "estimate", "window_s": 1},
+    "protocol": {
+        **{"device": "cpu", "meter": "estimate", "window_s": 1, "warmup_steps": 2, "warmup_max_steps": 4},
+        **{"idle_s": 0.3, "eval_batches": 1, "calibration_s": 5},
+    },
     "grid": {
         "defaults": {"vocab_size": 8192},
         "blocks": [{"axes": {"layers": [1, 2]}, "set": SHAPE}],
@@ -32,18 +37,39 @@ DOWNSTREAM = REDUCE | FIT | {"split_runs", "render_report"}
 GRID = {"write_grid", "write_config"}
 
 
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory):
-    """A checkout whose every result is there and recorded by Snakemake as made by the workflow as it is."""
-    checkout = Checkout(tmp_path_factory.mktemp("matrix") / "checkout", CAMPAIGN)
-    text = checkout.snakemake("-n", "--cores", "2").stdout
-    outputs = [path for line in re.findall(r"^    output: (.*)$", text, re.M) for path in line.split(", ")]
-    past = time.time() - 1000
-    for age, path in enumerate(outputs):
-        (checkout.root / path).parent.mkdir(parents=True, exist_ok=True)
-        (checkout.root / path).write_text("x")
-        os.utime(checkout.root / path, (past + age, past + age))
-    checkout.snakemake("--touch", "--forceall", "--cores", "2")
+PROFILES = ("profiles/local", "slurm")
+
+
+class Matrix(Checkout):
+    def planned(self, *arguments: str) -> dict[str, set[str]]:
+        """What would run, {rule: outputs}: the same with either profile."""
+
+        def plan(profile: str) -> dict[str, set[str]]:
+            return super(Matrix, self).planned("--profile", profile, *arguments)
+
+        with ThreadPoolExecutor() as pool:
+            local, slurm = pool.map(plan, PROFILES)
+        assert local == slurm
+        return local
+
+
+def make_on_slurm(checkout: Checkout, cluster) -> None:
+    """Every result is made for real by a Slurm job."""
+    arguments = ["--profile", "slurm", *SNAPPY, "--configfile", "campaign.yaml"]
+    with Campaign(cluster, checkout.root, *arguments) as campaign:
+        assert campaign.wait(400) == 0, campaign.said()
+
+
+@pytest.fixture(
+    scope="module", params=["touch", pytest.param("slurm", marks=[pytest.mark.long, pytest.mark.slurm])]
+)
+def finished(request, tmp_path_factory):
+    """A checkout whose every result is made."""
+    checkout = Matrix(tmp_path_factory.mktemp("matrix") / "checkout", CAMPAIGN)
+    if request.param == "slurm":
+        make_on_slurm(checkout, request.getfixturevalue("slurm_session"))
+    else:
+        checkout.make_by_touch()
     assert checkout.planned() == {}
     return checkout
 

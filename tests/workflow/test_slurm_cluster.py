@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 from jouleline import slurm_energy
 
-from tests.slurm import settings
+from tests.slurm import packages, settings
 from tests.slurm.cluster import Cluster
-from tests.slurm.fixtures import remove_leftovers
+from tests.slurm.fixtures import lend, remove_leftovers
 
 pytestmark = pytest.mark.slurm
 
@@ -95,8 +95,49 @@ def test_a_killed_owner_leaves_nothing_running(tmp_path, slurm_session):
         assert len(processes_of(state)) > 3
         owner.send_signal(signal.SIGKILL)
     slurm_session.wait_for(lambda: not processes_of(state), "the end of its processes", 10)
+    slurm_session.wait_for(lambda: not state.exists(), "the end of its files", 10)
+    assert slurm_session.holder_pid()
+
+
+def test_what_a_power_cut_leaves_is_removed_by_the_next_session(slurm_session):
+    state = Path(f"/tmp/slurm-testbed-left-{os.getpid()}")
+    (state / "etc").mkdir(parents=True)
+    (state / "holder.pid").write_text("4000000")
     remove_leftovers()
-    assert not state.exists() and slurm_session.holder_pid()
+    assert not state.exists() and slurm_session.holder_pid() and slurm_session.state.exists()
+
+
+def refuse_namespaces(folder: Path, monkeypatch) -> None:
+    (folder / "unshare").write_text("#!/bin/sh\necho 'unshare: Operation not permitted' >&2; exit 1\n")
+    (folder / "unshare").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
+
+
+def withhold_packages(folder: Path, monkeypatch) -> None:
+    (folder / "apt-get").write_text("#!/bin/sh\necho 'E: Unable to locate package slurmctld' >&2; exit 100\n")
+    (folder / "apt-get").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
+    monkeypatch.setattr(packages, "PREFIX", folder / "slurm")
+    monkeypatch.setattr(packages, "_STAMP", folder / "slurm/unpacked")
+    packages.obtain.cache_clear()
+
+
+@pytest.mark.parametrize(
+    ("hinder", "words"),
+    [
+        (refuse_namespaces, r"namespaces are refused here .*not permitted.*; run as root"),
+        (withhold_packages, r"could not fetch .*Unable to locate.*python -m tests.slurm.packages"),
+    ],
+)
+def test_where_it_cannot_run_its_tests_are_skipped_and_in_ci_they_fail(tmp_path, monkeypatch, hinder, words):
+    before = set(Path("/tmp").glob("slurm-testbed-*"))
+    hinder(tmp_path, monkeypatch)
+    for ci, outcome in (("", pytest.skip.Exception), ("true", pytest.fail.Exception)):
+        monkeypatch.setenv("CI", ci)
+        with pytest.raises(outcome, match=words):
+            next(lend())
+    packages.obtain.cache_clear()
+    assert set(Path("/tmp").glob("slurm-testbed-*")) <= before
 
 
 def test_another_cluster_ends_without_a_trace(tmp_path, slurm_session):

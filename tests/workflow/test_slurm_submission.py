@@ -1,95 +1,8 @@
-"""The sbatch line of every kind of job, to the letter: recorded by an sbatch that submits nothing."""
+"""The sbatch line of every kind of job, to the letter."""
 
-import os
 import re
-import subprocess
-import sys
-from pathlib import Path
 
-import pytest
-
-from tests.workflow.checkout import Checkout
-
-ROW = {"layers": 2, "hidden": 64, "heads": 4, "intermediate": 256, "seq_len": 32, "micro_batch": 4}
-RECORDER = """#!/bin/sh
-printf '%s\\n' "$*" >> {folder}/lines
-echo 'recorded' >&2
-exit 1
-"""
-
-
-@pytest.fixture
-def recorder(tmp_path):
-    """A folder with an sbatch that records, and clients that know of no job."""
-    folder = tmp_path / "bin"
-    folder.mkdir()
-    (folder / "lines").touch()
-    programs = {"sbatch": RECORDER.format(folder=folder), "sacctmgr": "#!/bin/sh\necho proj42\n"}
-    programs |= dict.fromkeys(("squeue", "sacct", "sinfo", "scontrol", "scancel"), "#!/bin/sh\nexit 0\n")
-    for name, text in programs.items():
-        (folder / name).write_text(text)
-        (folder / name).chmod(0o755)
-    return folder
-
-
-def submitted(recorder: Path, checkout: Checkout, *arguments: str, profile: str = "slurm") -> dict[str, str]:
-    """{job comment: rest of the sbatch line}, with what differs from run to run taken out."""
-    binaries = Path(sys.executable).parent
-    environment = os.environ | {"PATH": f"{recorder}:{binaries}:{os.environ['PATH']}"}
-    command = [
-        str(binaries / "snakemake"),
-        "--profile",
-        profile,
-        "--configfile",
-        "campaign.yaml",
-        "--retries",
-        "0",
-    ]
-    command += ["--slurm-init-seconds-before-status-checks", "1", *arguments]
-    done = subprocess.run(
-        command, cwd=checkout.root, env=environment, capture_output=True, text=True, timeout=120
-    )
-    lines = {}
-    for line in (recorder / "lines").read_text().splitlines():
-        line = re.sub(r" --wrap=.*", "", line).replace(str(checkout.root), "ROOT")
-        line = re.sub(r"--job-name [0-9a-f-]{36}", "--job-name UUID", line)
-        comment = re.search(r"--comment (\S+)", line)[1]
-        lines[comment] = line
-    assert lines, done.stdout + done.stderr
-    return lines
-
-
-def line(comment: str, rule: str, wildcard: str, rest: str) -> str:
-    log = f"ROOT/.snakemake/slurm_logs/rule_{rule}/{wildcard}/%j.log".replace("//", "/")
-    return f"--parsable --job-name UUID --output {log} --export=ALL --comment {comment} {rest}"
-
-
-def checkout_of(tmp_path: Path, node: dict, protocol: dict, *rows: dict) -> Checkout:
-    """A checkout whose data set is there already, so that measurements are the next jobs."""
-    campaign = {
-        "campaign": "lines",
-        "node": {"gpus": 4, **node},
-        "protocol": {"startup_timeout_s": 300, "window_max_s": 60, **protocol},
-        "grid": {"defaults": {**ROW, "vocab_size": 2048}, "rows": list(rows)},
-    }
-    checkout = Checkout(tmp_path / "checkout", campaign)
-    dataset = checkout.root / "results/lines/dataset"
-    dataset.mkdir(parents=True)
-    for name in ("docstrings-v2048.parquet", "docstrings-v2048.tokenizer.json"):
-        (dataset / name).touch()
-    return checkout
-
-
-def by_geometry(lines: dict[str, str]) -> dict[str, str]:
-    """{NxG of the run id: line} of the measurements."""
-    return {
-        found[1]: text for comment, text in lines.items() if (found := re.search(r"-N(\d+x\d+)-", comment))
-    }
-
-
-def rest_of(text: str) -> str:
-    """What follows the comment."""
-    return re.sub(r".*--comment \S+\s+", "", text)
+from tests.workflow.sbatch_lines import by_geometry, checkout_of, line, rest_of, submitted
 
 
 def test_gpu_rows(recorder, tmp_path):
@@ -143,4 +56,24 @@ def test_the_jobs_of_a_node(recorder, tmp_path):
         dataset: "-t 30 --mem 4000 --no-requeue --ntasks=1 --cpus-per-task=1 -D ROOT",
         "rule_calibrate_node": "-t 30 --mem 8000 --no-requeue --cpus-per-task=16 --exclusive -D ROOT --gres=gpu:4",
         "rule_measure_idle": "-t 10 --mem 2000 --no-requeue --cpus-per-task=1 --exclusive -D ROOT --gres=gpu:4",
+    }
+
+
+def test_the_cheap_steps_share_two_jobs(recorder, tmp_path):
+    """Tables; verdict and report: one job each, with what the most demanding of their steps asks for."""
+    checkout = checkout_of(tmp_path, {}, {"device": "cuda"}, {"gpus_per_node": 4, "zero_stage": 1})
+    models = {"models": ["constant"], "headline": "constant"}
+    checkout.campaign["analysis"] = {**models, "splits": ["H0"], "shards": 1}
+    checkout.save()
+    checkout.make_files()
+    results = checkout.root / "results/lines"
+    (results / "fit/constant/H0.json").write_text("another fit")
+    verdict = submitted(recorder, checkout)
+    next((results / "runs").glob("*/run.json")).write_text("another run")
+    tables = submitted(recorder, checkout)
+    assert {key: rest_of(text) for key, text in [*verdict.items(), *tables.items()]} == {
+        "rule_verdict_predict_holdout_render_report_validate_holdout": "-t 70 --mem 4000 --no-requeue --ntasks=1"
+        " --cpus-per-task=1 -D ROOT",
+        "rule_tables_check_runs_collect_runs_integrate_energy_split_runs": "-t 160 --mem 4000 --no-requeue --ntasks=1"
+        " --cpus-per-task=2 -D ROOT",
     }

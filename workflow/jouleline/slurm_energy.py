@@ -8,6 +8,7 @@ The figure is asked for once and kept beside run.json, since accounting forgets.
 """
 
 import os
+import re
 import shutil
 import subprocess
 from collections.abc import Iterable, Mapping
@@ -21,6 +22,7 @@ from jouleline.files import read_json, write_json
 FILE = "slurm_energy.json"
 FIELDS = ("JobID", "Start", "End", "ConsumedEnergyRaw")
 JOBS_PER_QUERY = 500
+QUERY_TIMEOUT_S = 120
 # A run starts some seconds after its step; job ids are used again when a controller loses its state.
 TOLERANCE_S = 60
 # Slurm's marks for "not known" in a 64-bit field.
@@ -38,7 +40,7 @@ def record_all(run_files: Iterable[Path]) -> int:
     """Ask sacct for the steps of finished runs and keep each figure beside its run.json; how many were found.
 
     Runs without Slurm, or with a figure already, are not asked for. Without sacct, or where accounting does not
-    answer, nothing is kept.
+    answer in time, nothing is kept: the figure is a cross-check, and nothing fails for want of it.
     """
     wanted: dict[str, list[tuple[Path, dict[str, Any]]]] = {}
     for path in run_files:
@@ -63,9 +65,11 @@ def record_all(run_files: Iterable[Path]) -> int:
 
 def recorded(run_dir: Path, record: Mapping[str, Any]) -> dict[str, Any] | None:
     """The figure kept beside a run's record, {step, energy_j in joules}; None if there is none of this very step."""
-    path = run_dir / FILE
-    figure = read_json(path) if path.exists() else None
-    return figure if figure and figure["step"] == step_of(record) else None
+    try:
+        figure = read_json(run_dir / FILE)
+    except UserError:
+        return None
+    return figure if figure["step"] == step_of(record) else None
 
 
 def query(steps: Iterable[str]) -> dict[str, dict[str, float]]:
@@ -77,7 +81,9 @@ def query(steps: Iterable[str]) -> dict[str, dict[str, float]]:
         command += [f"--jobs={','.join(jobs[i : i + JOBS_PER_QUERY])}"]
         environment = os.environ | {"SLURM_TIME_FORMAT": "%s"}
         try:
-            done = subprocess.run(command, capture_output=True, text=True, timeout=120, env=environment)
+            done = subprocess.run(
+                command, capture_output=True, text=True, timeout=QUERY_TIMEOUT_S, env=environment
+            )
         except (OSError, subprocess.TimeoutExpired):
             return figures
         if done.returncode == 0:
@@ -87,16 +93,12 @@ def query(steps: Iterable[str]) -> dict[str, dict[str, float]]:
 
 def parse(text: str) -> dict[str, dict[str, float]]:
     """Lines of `sacct --parsable2` with FIELDS; steps without a known energy or without an end are left out."""
-    figures = {}
-    for line in text.splitlines():
-        step, start, end, energy = line.split("|")
-        if (
-            "." in step
-            and all(value.isdigit() for value in (start, end, energy))
-            and int(energy) not in UNKNOWN
-        ):
-            figures[step] = {"energy_j": float(energy), "start_s": float(start), "end_s": float(end)}
-    return figures
+    found = re.findall(r"^(\d+\.\d+)\|(\d+)\|(\d+)\|(\d+)$", text, re.M)
+    return {
+        step: {"energy_j": float(energy), "start_s": float(start), "end_s": float(end)}
+        for step, start, end, energy in found
+        if int(energy) not in UNKNOWN
+    }
 
 
 def _is_of(record: Mapping[str, Any], figure: Mapping[str, float]) -> bool:

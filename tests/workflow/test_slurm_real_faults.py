@@ -1,0 +1,221 @@
+"""Every fault of a cluster during real runs, under the literal `snakemake --profile slurm`.
+
+After each: the user is told, nothing half-written counts, what is finished stays, no row is measured twice for nothing.
+"""
+
+import json
+import os
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.slurm.campaign import Campaign
+from tests.slurm.cluster import Cluster
+from tests.workflow.checkout import Checkout
+from tests.workflow.slurm_runs import jobs_of, kept_samples, make_checkout, name_of, runs_of, shape_of, start
+
+pytestmark = pytest.mark.slurm
+
+WHOLE = {"run.json", "samples.parquet", "markers.parquet"}
+TWO_NODES = {"layers": 4, "nodes": 2, "zero_stage": 1}
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory):
+    """The folder of the data set that all campaigns of tiny rows train on."""
+    checkout = make_checkout(tmp_path_factory.mktemp("dataset") / "checkout", 1, {"layers": 1})
+    name = "results/cluster/dataset/docstrings-v2048.parquet"
+    checkout.snakemake("--cores", "2", name)
+    return (checkout.root / name).parent
+
+
+@pytest.fixture
+def make(dataset, tmp_path):
+    """Make a checkout whose data set is there."""
+
+    def checkout_of(window_s: float, *rows: dict, **protocol) -> Checkout:
+        checkout = make_checkout(tmp_path / "checkout", window_s, *rows, **protocol)
+        (checkout.root / "results/cluster").mkdir(parents=True)
+        (checkout.root / "results/cluster/dataset").symlink_to(dataset)
+        return checkout
+
+    return checkout_of
+
+
+def folders_of(checkout: Checkout) -> dict[str, Path]:
+    """The runs' folders by short name, such as L2-N2x1."""
+    return {name_of(path.name): path for path in (checkout.root / "results/cluster/runs").glob("*")}
+
+
+def strike(campaign: Campaign, checkout: Checkout, faults: dict[str, Callable[[], object]]) -> None:
+    """Hit each run with its fault as soon as all its nodes train."""
+    left = dict(faults)
+
+    def strike_next() -> bool:
+        for name, folder in folders_of(checkout).items():
+            nodes = int(name.split("-N")[1].split("x")[0])
+            if name in left and len(list(folder.glob("raw/node-*/training"))) == nodes:
+                left.pop(name)()
+        return not left
+
+    campaign.until(strike_next, f"training of {', '.join(faults)}", 180)
+
+
+def kill_a_rank(checkout: Checkout, name: str) -> None:
+    """SIGKILL to a rank of a run; ranks are forks of their agent."""
+    of_run: dict[int, int] = {}
+    for path in Path("/proc").glob("[0-9]*"):
+        try:
+            words = (path / "cmdline").read_bytes().decode().split("\0")
+            parent = int((path / "stat").read_text().rpartition(")")[2].split()[1])
+        except OSError:
+            continue
+        if folders_of(checkout)[name].name in words and "python" in Path(words[0]).name:
+            of_run[int(path.name)] = parent
+    ranks = [pid for pid, parent in of_run.items() if parent in of_run]
+    os.kill(ranks[0], signal.SIGKILL)
+
+
+def second_node(cluster: Cluster, job: str) -> str:
+    """The node of a two-node job that its batch script does not run on."""
+    shape = shape_of(cluster, job)
+    nodes = cluster.run("scontrol", "show", "hostnames", shape["NodeList"]).split()
+    (other,) = set(nodes) - {shape["BatchHost"]}
+    return other
+
+
+def assert_whole(checkout: Checkout, *names: str) -> None:
+    """These runs are finished, well, and leave nothing but their three files."""
+    runs = runs_of(checkout)
+    assert {name: run["status"] for name, run in runs.items()} == dict.fromkeys(names, "ok")
+    for folder in folders_of(checkout).values():
+        assert {path.name for path in folder.iterdir()} == WHOLE
+
+
+def test_a_campaign_goes_on_whatever_hits_it(slurm, make):
+    """A rank is killed, a run cancelled, the second node of a run dies; slurmctld restarts, accounting is down."""
+    checkout = make(5, {"layers": 1}, {"layers": 2}, {"layers": 3}, TWO_NODES)
+    with start(slurm, checkout, "measurements") as campaign:
+        campaign.until(lambda: len(jobs_of(slurm, checkout)) == 4, "four submissions", 120)
+        first = {name: ids[0] for name, ids in jobs_of(slurm, checkout).items()}
+        slurm.halt("slurmdbd")
+        hits = {
+            "L1-N1x1": lambda: kill_a_rank(checkout, "L1-N1x1"),
+            "L2-N1x1": lambda: slurm.run("scancel", first["L2-N1x1"]),
+            "L4-N2x1": lambda: slurm.crash(second_node(slurm, first["L4-N2x1"])),
+        }
+        strike(campaign, checkout, hits)
+        slurm.halt("slurmctld")
+        campaign.until(lambda: "Slurm has not answered" in campaign.said(), "word of the outage")
+        slurm.start("slurmctld")
+        campaign.until(lambda: campaign.said().count("Trying to restart job") == 3, "three retries")
+        assert not hits.keys() & runs_of(checkout).keys()
+        record = json.loads((folders_of(checkout)["L1-N1x1"] / "run.failed.json").read_text())
+        assert record["reason"] == "rank_killed"
+        assert campaign.wait(240) == 0, campaign.said()
+    assert_whole(checkout, "L1-N1x1", "L2-N1x1", "L3-N1x1", "L4-N2x1")
+    starts = {name: len(ids) for name, ids in jobs_of(slurm, checkout).items()}
+    assert starts == {**dict.fromkeys(hits, 2), "L3-N1x1": 1}
+    said = campaign.said()
+    for job, words in zip(
+        first.values(),
+        (f"failed, SLURM status is: '{state}'" for state in ("FAILED", "CANCELLED")),
+    ):
+        assert f"SLURM-job '{job}' {words}" in said
+    assert f"SLURM-job '{first['L4-N2x1']}' failed due to a node failure" in said
+    assert "(rank_killed): rank 0 was killed by signal 9" in said  # the log of the job is shown
+
+
+@pytest.mark.long
+def test_interrupted_runs_keep_their_samples_and_nothing_finished_is_lost(slurm, make):
+    """Time limit, cancellation and a dead first node, without retries; then the same command again."""
+    checkout = make(25, {"layers": 1}, {"layers": 2}, {"layers": 3}, TWO_NODES, window_max_s=40)
+    with start(slurm, checkout, "measurements", "--retries", "0") as campaign:
+        campaign.until(lambda: len(jobs_of(slurm, checkout)) == 4, "four submissions", 120)
+        jobs = {name: ids[-1] for name, ids in jobs_of(slurm, checkout).items()}
+        hits = {
+            "L1-N1x1": lambda: slurm.run("scontrol", "update", f"jobid={jobs['L1-N1x1']}", "endtime=now"),
+            "L3-N1x1": lambda: slurm.run("scancel", jobs["L3-N1x1"]),
+            "L4-N2x1": lambda: slurm.crash(shape_of(slurm, jobs["L4-N2x1"])["BatchHost"]),
+        }
+        campaign.until(lambda: len(sampled(checkout)) == 4, "samples of every run", 120)
+        strike(campaign, checkout, hits)
+        assert campaign.wait(240) == 1
+    said = campaign.said()
+    assert set(runs_of(checkout)) == {"L2-N1x1"}, said
+    for name, words in (
+        ("L1-N1x1", "failed, SLURM status is: 'TIMEOUT'"),
+        ("L3-N1x1", "failed, SLURM status is: 'CANCELLED'"),
+        ("L4-N2x1", "failed due to a node failure"),
+    ):
+        assert f"SLURM-job '{jobs[name]}' {words}" in said
+    for name, folder in folders_of(checkout).items():
+        if name in hits:
+            assert not WHOLE & {path.name for path in folder.iterdir()}
+            assert len(kept_samples(folder)) > 20
+    for name in (
+        "L1-N1x1",
+        "L3-N1x1",
+    ):  # told to end: what was sampled is one whole file, and the record says why
+        folder = folders_of(checkout)[name]
+        assert (folder / "raw/node-0/samples.parquet").exists()
+        assert json.loads((folder / "run.failed.json").read_text())["reason"] == "stopped"
+    finished = folders_of(checkout)["L2-N1x1"] / "run.json"
+    stamp = finished.stat().st_mtime_ns
+    slurm.up()
+    with start(slurm, checkout, "measurements") as campaign:
+        assert campaign.wait(300) == 0, campaign.said()
+    assert_whole(checkout, "L1-N1x1", "L2-N1x1", "L3-N1x1", "L4-N2x1")
+    assert finished.stat().st_mtime_ns == stamp
+    starts = {name: len(ids) for name, ids in jobs_of(slurm, checkout).items()}
+    assert starts == {**dict.fromkeys(hits, 2), "L2-N1x1": 1}
+
+
+def sampled(checkout: Checkout) -> list[str]:
+    """Runs of which samples are on the disk already."""
+    return [
+        name for name, folder in folders_of(checkout).items() if list(folder.glob("raw/node-0/samples/*"))
+    ]
+
+
+@pytest.mark.long
+def test_memory_that_runs_out_is_a_failure_of_the_job_and_a_result_of_the_trainer(slurm, make):
+    """Slurm kills what takes more than was asked for: retried. What the trainer itself cannot allocate: `oom`."""
+    large = {"layers": 2, "intermediate": 2**31}  # a matrix of 512 GiB
+    checkout = make(1, {"layers": 1}, large)
+    limit = "measure_run:mem_mb=400 if attempt == 1 else 6000"
+    with start(slurm, checkout, "measurements", "--set-resources", limit) as campaign:
+        assert campaign.wait(240) == 0, campaign.said()
+    runs = runs_of(checkout)
+    assert {name: run["status"] for name, run in runs.items()} == {"L1-N1x1": "ok", "L2-N1x1": "oom"}
+    assert runs["L2-N1x1"]["reason"] == "out_of_memory"
+    assert {name: len(ids) for name, ids in jobs_of(slurm, checkout).items()} == dict.fromkeys(runs, 2)
+    said = campaign.said()
+    assert said.count("Trying to restart job") == 2 and "exceeded memory limit" in said, said
+
+
+@pytest.mark.long
+def test_a_killed_controller_measures_nothing_twice(slurm, make):
+    """The runs in the queue when the controller dies are waited for by the next one, through an outage of slurmctld."""
+    checkout = make(15, {"layers": 1}, {"layers": 2}, TWO_NODES, window_max_s=30)
+    with start(slurm, checkout, "measurements") as campaign:
+        campaign.until(lambda: len(jobs_of(slurm, checkout)) == 3, "three submissions", 120)
+        campaign.kill()
+    with start(slurm, checkout, "measurements") as campaign:
+        assert campaign.wait(60) == 1
+    assert "--unlock" in campaign.said()
+    with start(slurm, checkout, "--unlock") as unlock:
+        assert unlock.wait(60) == 0, unlock.said()
+    with start(slurm, checkout, "measurements") as campaign:
+        campaign.until(lambda: campaign.said().count("waiting for that one") == 3, "three adoptions", 90)
+        slurm.halt("slurmctld")
+        time.sleep(5)
+        slurm.start("slurmctld")
+        assert campaign.wait(240) == 0, campaign.said()
+    assert_whole(checkout, "L1-N1x1", "L2-N1x1", "L4-N2x1")
+    assert {name: len(ids) for name, ids in jobs_of(slurm, checkout).items()} == dict.fromkeys(
+        runs_of(checkout), 1
+    )
