@@ -14,19 +14,19 @@ SNAPPY = ["--latency-wait", "5", "--slurm-init-seconds-before-status-checks", "2
 
 
 class Campaign:
-    """One snakemake process in a folder. Its words are in `log`."""
+    """One snakemake process in a folder. Its words are in `log`. A program in folder/bin comes before Slurm's."""
 
     def __init__(self, cluster: Cluster, folder: Path, *arguments: str):
         self.cluster = cluster
         self.folder = folder
         self.log = folder / "snakemake.out"
         binaries = Path(sys.executable).parent
-        environment = os.environ | {"PATH": f"{cluster.state}/bin:{binaries}:{os.environ['PATH']}"}
+        path = f"{folder}/bin:{cluster.state}/bin:{binaries}:{os.environ['PATH']}"
         with open(self.log, "wb") as log:
             self.process = subprocess.Popen(
                 [str(binaries / "snakemake"), *arguments],
                 cwd=folder,
-                env=environment,
+                env=os.environ | {"PATH": path},
                 stdout=log,
                 stderr=log,
                 start_new_session=True,

@@ -49,7 +49,7 @@ KEEPER = """
 state=$1 owned=$2; shift 2
 cd / && trap : TERM
 "$@" & holder=$!
-echo $holder >"$state/holder.pid"
+echo $holder >"$state/.pid" && mv "$state/.pid" "$state/holder.pid"
 wait $holder
 kill -KILL $holder 2>/dev/null
 wait $holder

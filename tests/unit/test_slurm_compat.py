@@ -226,3 +226,73 @@ def test_another_version_submits_nothing_and_says_which_it_takes(monkeypatch):
 
 def test_the_lock_installs_the_version_that_the_answers_are_for():
     assert slurm_compat.importlib.metadata.version(slurm_compat.DISTRIBUTION) == slurm_compat.VERSION
+
+
+class FakeExecutor:
+    """The parts of the executor that are answered to, as they are in the plugin."""
+
+    def __init__(self, interval_s=40):
+        settings = SimpleNamespace(
+            init_seconds_before_status_checks=interval_s, array_jobs=None, requeue=False
+        )
+        self.workflow = SimpleNamespace(executor_settings=settings)
+        self.next_seconds_between_status_checks = interval_s
+        self.wait, self._failed_nodes, self._submitted_job_clusters = True, set(), set()
+
+    def __post_init__(self):
+        pass
+
+    def run_job(self, job):
+        pass
+
+    report_job_submission = report_job_error = shutdown = cancel = __post_init__
+
+    async def check_active_jobs(self, active_jobs):
+        self.next_seconds_between_status_checks = min(self.next_seconds_between_status_checks + 10, 180)
+        for job in active_jobs:
+            yield job
+
+
+@pytest.fixture
+def plugin(monkeypatch):
+    """The plugin's module with the answers in it."""
+    module = SimpleNamespace(
+        Executor=type("Executor", (FakeExecutor,), dict(FakeExecutor.__dict__)),
+        validate_account=lambda account, logger: calls.append(account) or account,
+        get_submit_command=None,
+    )
+    calls = module.calls = []
+    monkeypatch.setitem(sys.modules, slurm_compat.MODULE, module)
+    assert slurm_compat.apply("results/x") and slurm_compat.apply("results/y")
+    assert module.jouleline_watch.campaign == "results/y"
+    return module
+
+
+def test_quiet_checks_stay_at_most_three_intervals_apart(plugin):
+    executor = plugin.Executor(interval_s=5)
+
+    async def check_often():
+        for _ in range(10):
+            assert [job async for job in executor.check_active_jobs([SimpleNamespace(external_jobid="1")])]
+
+    asyncio.run(check_often())
+    assert executor.next_seconds_between_status_checks == 15
+
+
+def test_the_last_wait_ends_with_the_workflow(plugin):
+    executor = plugin.Executor(interval_s=60)
+
+    async def end_soon():
+        asyncio.get_running_loop().call_later(0.1, setattr, executor, "wait", False)
+        await asyncio.wait_for(executor.sleep(), 10)
+
+    asyncio.run(end_soon())
+
+
+def test_an_account_is_checked_once_and_never_guessed(plugin):
+    assert {plugin.validate_account("proj42", LOGGER) for _ in range(300)} == {"proj42"}
+    assert plugin.calls == ["proj42"] and plugin.get_account(LOGGER) is None
+
+
+def test_the_plugin_asks_accounting_nothing_by_itself(plugin):
+    assert [plugin.is_query_tool_available(tool) for tool in ("sacct", "squeue")] == [False, True]

@@ -142,7 +142,15 @@ def test_where_it_cannot_run_its_tests_are_skipped_and_in_ci_they_fail(tmp_path,
 
 def test_another_cluster_ends_without_a_trace(tmp_path, slurm_session):
     state = Path(f"/tmp/slurm-testbed-other-{os.getpid()}")
+    before = machine()
     with Cluster(settings.Settings(nodes=1, accounting=False), state, owned=True) as other:
         assert other.run("srun", "hostname", cwd=tmp_path) == "n1\n"
-        assert other.durations_s["up"] < 20
-    assert not state.exists() and not processes_of(state)
+        assert slurm_session.run("hostname", cwd=tmp_path) != "n1\n"
+        assert machine() == before
+    assert not state.exists() and not processes_of(state) and machine() == before
+
+
+def machine() -> tuple[str, ...]:
+    """What a cluster could leave on the machine: mounts, users, host name, network devices."""
+    files = ("/proc/self/mounts", "/etc/passwd", "/etc/group", "/etc/hosts", "/proc/sys/kernel/hostname")
+    return (*(Path(path).read_text() for path in files), *sorted(os.listdir("/sys/class/net")))

@@ -86,6 +86,16 @@ def test_nothing_of_a_site_is_in_rules_or_code():
         assert not any(word in text for text in texts), word
 
 
+def test_what_the_executor_gets_wrong_and_a_setting_can_answer():
+    """Retries in a rule would run inside the job too; Slurm's requeueing would run a row beside its retry."""
+    profile = yaml.safe_load((ROOT / "profiles/slurm/config.yaml").read_text())
+    assert profile["retries"] >= 1 and profile["slurm-no-requeue"] is True
+    assert profile["slurm-status-command"] == "squeue" and "slurm-array-jobs" not in profile
+    default = yaml.safe_load((ROOT / "profiles/default/config.yaml").read_text())
+    assert not {"default-resources", "set-resources", "groups", "retries", "jobs"} & default.keys()
+    assert not any("retries:" in path.read_text() for path in RULES)
+
+
 @pytest.mark.long
 def test_a_checkout_dry_runs_without_any_slurm(tmp_path):
     """The profile's options are known to Snakemake even where no Slurm client is installed."""

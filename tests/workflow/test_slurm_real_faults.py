@@ -5,6 +5,7 @@ After each: the user is told, nothing half-written counts, what is finished stay
 
 import json
 import os
+import re
 import signal
 import time
 from collections.abc import Callable
@@ -95,38 +96,60 @@ def assert_whole(checkout: Checkout, *names: str) -> None:
         assert {path.name for path in folder.iterdir()} == WHOLE
 
 
-def test_a_campaign_goes_on_whatever_hits_it(slurm, make):
-    """A rank is killed, a run cancelled, the second node of a run dies; slurmctld restarts, accounting is down."""
-    checkout = make(5, {"layers": 1}, {"layers": 2}, {"layers": 3}, TWO_NODES)
+def test_a_campaign_goes_on_whatever_hits_it(slurm, tmp_path):
+    """From the data set on, in one command: rows of one node and of two, as many ranks as asked, no row in two jobs.
+
+    slurmctld restarts and accounting is down; a rank is killed, a run cancelled, the second node of a run dies.
+    """
+    rows = [{"layers": 1, "gpus_per_node": 2, "zero_stage": 1}, {"layers": 2}, {"layers": 3}, TWO_NODES]
+    checkout = make_checkout(tmp_path / "checkout", 5, *rows)
     with start(slurm, checkout, "measurements") as campaign:
-        campaign.until(lambda: len(jobs_of(slurm, checkout)) == 4, "four submissions", 120)
+        campaign.until(lambda: len(jobs_of(slurm, checkout)) == 4, "four submissions", 180)
         first = {name: ids[0] for name, ids in jobs_of(slurm, checkout).items()}
         slurm.halt("slurmdbd")
+        slurm.halt("slurmctld")
+        campaign.until(lambda: "Slurm has not answered" in campaign.said(), "word of the outage")
+        slurm.start("slurmctld")
         hits = {
-            "L1-N1x1": lambda: kill_a_rank(checkout, "L1-N1x1"),
+            "L1-N1x2": lambda: kill_a_rank(checkout, "L1-N1x2"),
             "L2-N1x1": lambda: slurm.run("scancel", first["L2-N1x1"]),
             "L4-N2x1": lambda: slurm.crash(second_node(slurm, first["L4-N2x1"])),
         }
         strike(campaign, checkout, hits)
-        slurm.halt("slurmctld")
-        campaign.until(lambda: "Slurm has not answered" in campaign.said(), "word of the outage")
-        slurm.start("slurmctld")
-        campaign.until(lambda: campaign.said().count("Trying to restart job") == 3, "three retries")
+        campaign.until(lambda: campaign.said().count("Trying to restart job") == 3, "three retries", 120)
         assert not hits.keys() & runs_of(checkout).keys()
-        record = json.loads((folders_of(checkout)["L1-N1x1"] / "run.failed.json").read_text())
+        record = json.loads((folders_of(checkout)["L1-N1x2"] / "run.failed.json").read_text())
         assert record["reason"] == "rank_killed"
         assert campaign.wait(240) == 0, campaign.said()
-    assert_whole(checkout, "L1-N1x1", "L2-N1x1", "L3-N1x1", "L4-N2x1")
-    starts = {name: len(ids) for name, ids in jobs_of(slurm, checkout).items()}
-    assert starts == {**dict.fromkeys(hits, 2), "L3-N1x1": 1}
-    said = campaign.said()
-    for job, words in zip(
-        first.values(),
-        (f"failed, SLURM status is: '{state}'" for state in ("FAILED", "CANCELLED")),
-    ):
-        assert f"SLURM-job '{job}' {words}" in said
-    assert f"SLURM-job '{first['L4-N2x1']}' failed due to a node failure" in said
-    assert "(rank_killed): rank 0 was killed by signal 9" in said  # the log of the job is shown
+    assert_whole(checkout, *hits, "L3-N1x1")
+    starts = jobs_of(slurm, checkout)
+    assert {name: len(ids) for name, ids in starts.items()} == {**dict.fromkeys(hits, 2), "L3-N1x1": 1}
+    assert_told(
+        campaign,
+        (first["L1-N1x2"], "failed, SLURM status is: 'FAILED'"),
+        (first["L2-N1x1"], "failed, SLURM status is: 'CANCELLED'"),
+        (first["L4-N2x1"], "failed due to a node failure"),
+    )
+    assert re.search(
+        r"\(rank_killed\): rank \d was killed by signal 9", campaign.said()
+    )  # the job's log is shown
+    runs = runs_of(checkout)
+    assert {name: run["training"]["world_size"] for name, run in runs.items()} == {
+        **{"L1-N1x2": 2, "L2-N1x1": 1, "L3-N1x1": 1, "L4-N2x1": 2}
+    }
+    assert len({node["host"] for node in runs["L4-N2x1"]["nodes"]}) == 2
+    shapes = {name: shape_of(slurm, ids[-1]) for name, ids in starts.items()}
+    assert {name: (s["NumNodes"], s["NumTasks"], s["TresPerNode"]) for name, s in shapes.items()} == {
+        **dict.fromkeys(("L2-N1x1", "L3-N1x1"), ("1", "1", "gres:gpu:1")),
+        "L1-N1x2": ("1", "1", "gres:gpu:2"),
+        "L4-N2x1": ("2", "2", "gres:gpu:1"),
+    }
+
+
+def assert_told(campaign: Campaign, *endings: tuple[str, str]) -> None:
+    """The user read how these jobs ended."""
+    for job, words in endings:
+        assert f"SLURM-job '{job}' {words}" in campaign.said()
 
 
 @pytest.mark.long
@@ -144,14 +167,13 @@ def test_interrupted_runs_keep_their_samples_and_nothing_finished_is_lost(slurm,
         campaign.until(lambda: len(sampled(checkout)) == 4, "samples of every run", 120)
         strike(campaign, checkout, hits)
         assert campaign.wait(240) == 1
-    said = campaign.said()
-    assert set(runs_of(checkout)) == {"L2-N1x1"}, said
-    for name, words in (
-        ("L1-N1x1", "failed, SLURM status is: 'TIMEOUT'"),
-        ("L3-N1x1", "failed, SLURM status is: 'CANCELLED'"),
-        ("L4-N2x1", "failed due to a node failure"),
-    ):
-        assert f"SLURM-job '{jobs[name]}' {words}" in said
+    assert set(runs_of(checkout)) == {"L2-N1x1"}, campaign.said()
+    assert_told(
+        campaign,
+        (jobs["L1-N1x1"], "failed, SLURM status is: 'TIMEOUT'"),
+        (jobs["L3-N1x1"], "failed, SLURM status is: 'CANCELLED'"),
+        (jobs["L4-N2x1"], "failed due to a node failure"),
+    )
     for name, folder in folders_of(checkout).items():
         if name in hits:
             assert not WHOLE & {path.name for path in folder.iterdir()}

@@ -16,7 +16,8 @@ What is left would hang a campaign or measure a row twice, and is answered here:
   themselves: they are waited for, or cancelled where the command would be another one today (other code, protocol or
   row). A mark in the comment of every job tells: what it makes, and by which command.
 - A submission while slurmctld restarts fails the job: it waits.
-- A grouped job whose submission fails is never reported, and the workflow waits for it for ever: it is reported.
+- A grouped job whose submission fails is never reported, and the workflow waits for it for ever: it is reported. And
+  Snakemake drops what is said of a failed group: it is logged.
 - An account is checked with sacctmgr for every job, and guessed from old jobs where none is given: once, and never.
 - Job arrays give every row the resources of the first: refused.
 """
@@ -233,7 +234,7 @@ def _patch_status(executor: type, watch: Watch) -> None:
 def _patch_submission(plugin) -> None:
     executor, get_submit_command, watch = plugin.Executor, plugin.get_submit_command, plugin.jouleline_watch
     run_job, report_job_submission = executor.run_job, executor.report_job_submission
-    shutdown, cancel = executor.shutdown, executor.cancel
+    report_job_error, shutdown, cancel = executor.report_job_error, executor.shutdown, executor.cancel
 
     def marked(job, params, *args, **kwargs):
         mark = f"{params['comment_str']}:{mark_of(job, watch.campaign)}"
@@ -256,6 +257,11 @@ def _patch_submission(plugin) -> None:
         self.jouleline_own.add(job_info.external_jobid)
         report_job_submission(self, job_info, *args, **kwargs)
 
+    def report_error(self, job_info, msg=None, **kwargs):
+        if msg and job_info.job.is_group():
+            self.logger.error(msg)
+        report_job_error(self, job_info, msg, **kwargs)
+
     def ending(end):
         def end_without_waiting(self):
             self.jouleline_ends = True
@@ -264,7 +270,7 @@ def _patch_submission(plugin) -> None:
         return end_without_waiting
 
     plugin.get_submit_command = marked
-    executor.run_job, executor.report_job_submission = submit, report
+    executor.run_job, executor.report_job_submission, executor.report_job_error = submit, report, report_error
     executor.shutdown, executor.cancel = ending(shutdown), ending(cancel)
     executor.jouleline_own, executor.jouleline_leftovers, executor.jouleline_ends = set(), None, False
 
@@ -376,9 +382,11 @@ def _adopt(executor, job, slurm_id: str) -> None:
 
 
 def _wait_for_controller(executor) -> None:
-    """Return when slurmctld answers, or after PATIENCE_S, or when the workflow ends."""
+    """Return when slurmctld answers, or after PATIENCE_S. Raises where the workflow ends meanwhile."""
     began = told = time.monotonic()
-    while _squeue("--format=%i") is None and not executor.jouleline_ends:
+    while _squeue("--format=%i") is None:
+        if executor.jouleline_ends:
+            raise RuntimeError("the workflow ends")
         silence_s = time.monotonic() - began
         if silence_s > PATIENCE_S:
             return
