@@ -10,12 +10,23 @@ from scipy import stats
 
 def test_errors_by_hand():
     measured, predicted = np.array([1.0, 2.0, 4.0]), np.array([1.1, 1.8, 4.0])
-    found = metrics.errors(measured, predicted, np.array([0, 1, 2]))
+    found = metrics.errors(measured, predicted, np.array([0, 1, 2]), np.ones(3))
     assert found["mape"] == pytest.approx(0.2 / 3)
     assert found["median_ape"] == pytest.approx(0.1)
     assert found["bias"] == pytest.approx(np.exp((np.log(1.1) + np.log(0.9)) / 3) - 1)
     assert found["log_rmse"] == pytest.approx(np.sqrt((np.log(1.1) ** 2 + np.log(0.9) ** 2) / 3))
     assert found["mape_lo95"] <= found["mape"] <= found["mape_hi95"]
+    squares = (np.log(predicted / measured) ** 2).sum()
+    assert found["r2_log"] == pytest.approx(1 - squares / (2 * np.log(2) ** 2))
+
+
+def test_r2_does_not_depend_on_how_long_the_windows_are():
+    per_token, predicted = np.array([1.0, 2.0, 4.0]), np.array([1.1, 1.8, 4.0])
+    families = np.arange(3)
+    short = metrics.errors(per_token, predicted, families, np.ones(3))
+    tokens = np.array([40.0, 20.0, 10.0])  # windows of much the same energy
+    long = metrics.errors(per_token * tokens, predicted * tokens, families, tokens)
+    assert long["r2_log"] == pytest.approx(short["r2_log"])
 
 
 def test_kendall_tau_equals_scipy():

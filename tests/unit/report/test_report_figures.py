@@ -15,9 +15,10 @@ def test_a_run_held_out_by_several_folds_is_one_point(estimated):
     rows = [r for r in estimated.predictions if (r["model"], r["split"]) == ("roofline", "H0")]
     assert [point.run["run_id"] for point in points] == sorted({row["run_id"] for row in rows})
     twice = next(p for p in points if sum(row["run_id"] == p.run["run_id"] for row in rows) == 2)
-    assert twice.predicted == pytest.approx(
+    assert twice.predicted * twice.run["tokens"] == pytest.approx(
         mean(row["predicted_energy_j"] for row in rows if row["run_id"] == twice.run["run_id"])
     )
+    assert twice.measured == pytest.approx(twice.run["energy_j"] / twice.run["tokens"])
 
 
 def test_predictions_that_are_not_identified_are_no_points(estimated):

@@ -12,15 +12,18 @@ DRAWS = 1000
 EQUAL_WORK = ("model_type", "layers", "hidden", "heads", "intermediate", "seq_len", "task", "device")
 
 
-def errors(measured: np.ndarray, predicted: np.ndarray, families: np.ndarray) -> dict[str, float | None]:
+def errors(
+    measured: np.ndarray, predicted: np.ndarray, families: np.ndarray, tokens: np.ndarray
+) -> dict[str, float | None]:
     """MAPE with its family-clustered 95 % interval, median and 90th-percentile APE, log-RMSE, R2 in log, signed bias.
 
-    All [n] positive; errors are fractions; bias is exp(mean log ratio) - 1. R2 is null where the measurements do
-    not vary.
+    All [n] positive; errors are fractions; bias is exp(mean log ratio) - 1. R2 is that of the measured value per token
+    (how many a window holds says the protocol, so its own variance says nothing), null where that does not vary.
     """
     ape = np.abs(predicted / measured - 1)
     log_error = np.log(predicted / measured)
-    spread = float(((np.log(measured) - np.log(measured).mean()) ** 2).sum())
+    per_token = np.log(measured / tokens)
+    spread = float(((per_token - per_token.mean()) ** 2).sum())
     low, high = clustered_interval(ape, families)
     return {
         "mape": float(ape.mean()),

@@ -133,7 +133,9 @@ def _one(
     low, high = (table[f"{target}_{side}95_{unit}"].astype(float)[good] for side in ("lo", "hi"))
     low80, high80 = (table[f"{target}_{side}80_{unit}"].astype(float)[good] for side in ("lo", "hi"))
     measured, predicted, outside = measured[good], predicted[good], table["extrapolates"].astype(bool)[good]
-    result |= metrics.errors(measured, predicted, table["family"][good].astype(str))
+    index = np.array([rows[run_id] for run_id in table["run_id"][good].tolist()])
+    tokens = columns["tokens"][index].astype(float)
+    result |= metrics.errors(measured, predicted, table["family"][good].astype(str), tokens)
     result |= {
         "coverage80": metrics.coverage(measured, low80, high80),
         "coverage95": metrics.coverage(measured, low, high),
@@ -143,18 +145,16 @@ def _one(
         else None,
     }
     if target == "energy":
-        result |= _choice(table, good, predicted, columns, rows)
+        result |= _choice(table["fold"][good].astype(str), take(columns, index), predicted)
     return result
 
 
-def _choice(table, good, predicted, columns, rows) -> dict[str, Any]:
+def _choice(folds: np.ndarray, columns: Columns, predicted: np.ndarray) -> dict[str, Any]:
     """Ranking metrics, averaged over folds so that a fold's own rows are compared with each other."""
-    folds = table["fold"][good].astype(str)
-    index = np.array([rows[run_id] for run_id in table["run_id"][good].tolist()])
     found = []
     for fold in sorted(set(folds.tolist())):
         own = folds == fold
-        found.append(metrics.choice(take(columns, index[own]), predicted[own]))
+        found.append(metrics.choice(take(columns, own), predicted[own]))
     merged: dict[str, Any] = {}
     for name in ("kendall_tau", "top1", "regret"):
         parts = [(one[name], one["n_choice_groups"]) for one in found if one[name] is not None]

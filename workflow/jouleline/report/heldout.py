@@ -13,7 +13,10 @@ UNITS = {"energy": "J", "time": "s"}
 
 @dataclass(frozen=True)
 class Point:
-    """One held-out run: measured and predicted value (J or s), bounds of the 95 % interval, and the run itself."""
+    """One held-out run: measured and predicted value per token (J or s), bounds of the 95 % interval, and the run.
+
+    Per token, for how long the measured window is says the protocol: windows of one length have much the same energy.
+    """
 
     run: Row
     measured: float
@@ -32,7 +35,8 @@ def points(inputs: Inputs, series: Series, split: str, target: str) -> list[Poin
     """Held-out points of a series in a split.
 
     A run that is held out by several folds (seeds of a grouped split) gives one point: the median over these folds of
-    its prediction and of each bound. Rows without a finite, positive measured and predicted value are left out.
+    its prediction and of each bound. Rows without a finite, positive measured and predicted value are left out, and so
+    are runs whose tokens are not known.
     """
     unit = {"energy": "j", "time": "s"}[target]
     by_run: dict[str, list[Row]] = {}
@@ -40,7 +44,11 @@ def points(inputs: Inputs, series: Series, split: str, target: str) -> list[Poin
         if row.get("split") == split and series_of(row) == series and _usable(row, target, unit):
             by_run.setdefault(row["run_id"], []).append(row)
     runs = inputs.by_id
-    return [_point(runs.get(run_id, rows[0]), rows, target, unit) for run_id, rows in sorted(by_run.items())]
+    return [
+        _point(runs[run_id], rows, target, unit)
+        for run_id, rows in sorted(by_run.items())
+        if runs.get(run_id, {}).get("tokens")
+    ]
 
 
 def _usable(row: Row, target: str, unit: str) -> bool:
@@ -49,12 +57,14 @@ def _usable(row: Row, target: str, unit: str) -> bool:
 
 
 def _point(run: Row, rows: list[Row], target: str, unit: str) -> Point:
+    tokens = run["tokens"]
+    low95, high95 = (_median(rows, f"{target}_{side}95_{unit}") for side in ("lo", "hi"))
     return Point(
         run=run,
-        measured=rows[0][f"{target}_{unit}"],
-        predicted=median(row[f"predicted_{target}_{unit}"] for row in rows),
-        low95=_median(rows, f"{target}_lo95_{unit}"),
-        high95=_median(rows, f"{target}_hi95_{unit}"),
+        measured=rows[0][f"{target}_{unit}"] / tokens,
+        predicted=median(row[f"predicted_{target}_{unit}"] for row in rows) / tokens,
+        low95=None if low95 is None else low95 / tokens,
+        high95=None if high95 is None else high95 / tokens,
         extrapolates=any(row.get("extrapolates") for row in rows),
     )
 

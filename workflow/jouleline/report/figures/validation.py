@@ -16,7 +16,7 @@ _BAND = 1.2  # the grey band of a predicted-against-measured panel: a factor of 
 def predicted_measured(
     points: Sequence[Point], target: str, title: str, score: str, limits: tuple[float, float], stamp: str
 ) -> Figure:
-    """Predicted against measured on equal logarithmic axes, one mark per held-out run, vertical 95 % intervals."""
+    """Predicted against measured per token on equal logarithmic axes: a mark per held-out run, with its interval."""
     unit = UNITS[target]
     with panel(height=HEIGHT + 74) as drawn:
         axes = drawn.axes
@@ -37,11 +37,13 @@ def predicted_measured(
                 _scatter(drawn, group, strategy, unit)
         for axis in (axes.xaxis, axes.yaxis):
             log_ticks(axis, *limits, unit)
-        axes.set_xlabel(f"{'estimated' if stamp and target == 'energy' else 'measured'} {target}")
-        axes.set_ylabel(f"predicted {target}")
+        axes.set_xlabel(f"{'estimated' if stamp and target == 'energy' else 'measured'} {target} per token")
+        axes.set_ylabel(f"predicted {target} per token")
         axes.text(0.03, 0.97, score, transform=axes.transAxes, va="top", color=INK)
         outside = sum(not limits[0] <= point.predicted <= limits[1] for point in points)
-        alt = f"{title}: predicted against measured {target} of {len(points)} held-out runs, logarithmic axes. {score}."
+        alt = (
+            f"{title}: predicted against measured {target} per token of {len(points)} held-out runs. {score}."
+        )
         return finish(
             drawn,
             alt.replace("\n", ", ") + (f" {outside} lie outside the axes." if outside else ""),
@@ -70,7 +72,7 @@ def _scatter(drawn, group: Sequence[Point], strategy: labels.Strategy, unit: str
 
 def _hover(point: Point, unit: str) -> str:
     values = f"measured {quantity(point.measured, unit)}, predicted {quantity(point.predicted, unit)}"
-    return f"{point.run.get('run_id')}: {values} ({signed_percent(point.error)})"
+    return f"{point.run.get('run_id')}: {values} per token ({signed_percent(point.error)})"
 
 
 def residuals(

@@ -18,7 +18,7 @@ _SCORES = (
     ("Median APE", "median_ape", percent, "median absolute percentage error"),
     ("P90 APE", "p90_ape", percent, "90th percentile of the absolute percentage error"),
     ("log-RMSE", "log_rmse", number, "root mean square of ln(predicted / measured)"),
-    ("R² (log)", "r2_log", number, "share of the variance of the logarithm that is explained"),
+    ("R² (log)", "r2_log", number, "share of the variance of the logarithm, per token, that is explained"),
     ("Bias", "bias", signed_percent, "signed: above zero is over-prediction"),
     ("Cover 80", "coverage80", percent, "share of runs inside their 80 % prediction interval; aim 80 %"),
     ("Cover 95", "coverage95", percent, "share of runs inside their 95 % prediction interval; aim 95 %"),
