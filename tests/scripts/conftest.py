@@ -1,8 +1,12 @@
 """A small prepared dataset, made once."""
 
+import sys
 from pathlib import Path
 
 import pytest
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
 from jouleline.measure.corpus import prepare
 
 

@@ -12,8 +12,11 @@ LIBRARY = ROOT / "workflow" / "jouleline"
 SCRIPTS = sorted((ROOT / "scripts").glob("*.py"))
 MODULES = sorted(LIBRARY.rglob("*.py"))
 
-# Scripts that no rule runs: the end of `make run`, and the scores on tables that are not ours (docs/scores.md).
-TOOLS = {"show_headline", "score_public_tables"}
+# Scripts that no rule runs: the end of `make run`, scores for docs/, what measures and keeps a reference campaign.
+TOOLS = {
+    *{"show_headline", "score_public_tables", "score_campaign"},
+    *{"bundle_wheels", "check_hardware", "measure_reference", "pack_data"},
+}
 
 # A room may import the rooms before it, itself, and nothing else.
 LAYERS = (
@@ -25,7 +28,7 @@ LAYERS = (
     ("architecture",),
     ("measure", "energy", "model"),
     ("tables", "checks", "plan"),
-    ("report", "manual", "cli"),
+    ("report", "manual", "cli", "reference"),
 )
 RANK = {room: rank for rank, layer in enumerate(LAYERS) for room in layer}
 # energy reads what measure wrote, and the command line of a room may use what the rooms beside it offer.

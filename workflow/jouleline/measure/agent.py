@@ -27,11 +27,11 @@ from jouleline.measure.failures import oom_kills
 from jouleline.measure.launcher import POLL_S, Ranks, Sidecar, go_file, prepared_file
 from jouleline.measure.markers import ENVIRONMENT
 from jouleline.measure.outcome import Outcome, merge, of_ranks, write_failed
+from jouleline.measure.protocol import LONGEST_TICK_S
 from jouleline.measure.rendezvous import Meeting, meet
 from jouleline.strategy import require
 
 _PEERS_S = 120.0
-LONGEST_TICK_S = 0.1
 
 
 class Stopped(BaseException):

@@ -10,6 +10,8 @@ STEADY_RULE = (
     "chunk before by at most steady_rel, or after warmup_max_steps steps or twice window_s seconds"
 )
 WARMUP_WINDOWS = 2
+# The longest time between two updates of the energy counter of an NVIDIA GPU (s).
+LONGEST_TICK_S = 0.1
 # Two edges, each anywhere within a tick of the meter: standard deviation tick / sqrt(12) each.
 _EDGE_SHARE = math.sqrt(2 / 12)
 # The last chunk's median may be a little slow; a window that is too short costs one more collective.
