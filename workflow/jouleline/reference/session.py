@@ -1,0 +1,195 @@
+"""One piece of a campaign: measure for a given time through the pipeline, and stop with no half run."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import median
+
+from jouleline import config
+from jouleline.files import read_json
+from jouleline.grid import dataset_name
+from jouleline.measure.device_lock import VARIABLE
+
+POLL_S, SAY_S = 1.0, 20.0
+# What the verdicts and the packing at the end take, and how long a run that is stopped hard may take to end.
+CLOSING_S, HARD_S = 20.0, 15.0
+# A campaign whose first runs all fail is not worth the rest of the time.
+FAILURES = 3
+
+
+@dataclass
+class Session:
+    """`until` on CLOCK_MONOTONIC (s); `overlap` runs are started at a time, of which one has the devices."""
+
+    root: Path
+    campaign: config.Campaign
+    until: float
+    overlap: int
+    known: set[str] = field(default_factory=set)
+    asked_to_stop: bool = False
+
+    def __post_init__(self):
+        self.results = self.root / self.campaign.results
+        self.log = self.results / "logs" / "reference.log"
+        self.log.parent.mkdir(parents=True, exist_ok=True)
+        self.known = {path.parent.name for path in self.finished()}
+
+    @property
+    def left_s(self) -> float:
+        """Seconds until measuring has to be over."""
+        return self.until - CLOSING_S - time.monotonic()
+
+    @property
+    def advanced(self) -> bool:
+        """Whether a run was finished here, or none is left."""
+        done = len(self.finished())
+        return done > len(self.known) or done == len(self.campaign.runs)
+
+    def finished(self) -> list[Path]:
+        return sorted(self.results.glob("runs/*/run.json"))
+
+    def stop(self, *_signal) -> None:
+        """Start no other run, as a signal asks; what runs may end."""
+        print("asked to stop: no other run starts", flush=True)
+        self.asked_to_stop = True
+
+    def check(self, minutes: float) -> None:
+        """The check of the hardware, once a campaign; one that fails costs the campaign nothing else."""
+        out = self.results / "hardware"
+        if (out / "report.md").exists():
+            return
+        command = [
+            sys.executable,
+            "scripts/check_hardware.py",
+            "--minutes",
+            f"{minutes:g}",
+            "--out",
+            str(out),
+        ]
+        if subprocess.run(command, cwd=self.root, timeout=max(self.left_s, 1)).returncode:
+            print("warning: the check of the hardware failed, see above; measuring goes on", flush=True)
+
+    def prepare(self) -> bool:
+        """Data sets, calibration and idle power; whether they are there."""
+        folder = self.campaign.results
+        data = sorted({f"{folder}/dataset/{dataset_name(run.row)}.parquet" for run in self.campaign.runs})
+        targets = [*data, f"{folder}/node/calibration.json", f"{folder}/node/idle.json"]
+        if all((self.root / target).exists() for target in targets):
+            return True
+        print("preparing data sets, calibration and idle power", flush=True)
+        process = self._snakemake(targets, 1)
+        while process.poll() is None and self.left_s > 0:
+            time.sleep(POLL_S)
+        return self._end(process) == 0
+
+    def measure(self) -> None:
+        """Runs in the campaign's order until all are done or no other one can end in time."""
+        process = self._snakemake(["measurements"], self.overlap)
+        begin, next_say, stopping = time.monotonic(), 0.0, False
+        while process.poll() is None and self.left_s > 0:
+            time.sleep(POLL_S)
+            runs = self.finished()
+            if not stopping and (
+                self.asked_to_stop or self.left_s < self._longest_s(runs) or self._hopeless(runs)
+            ):
+                # Snakemake lets running jobs end and starts no other.
+                process.send_signal(signal.SIGTERM)
+                stopping = True
+            if time.monotonic() > next_say:
+                self._say(len(runs), time.monotonic() - begin)
+                next_say = time.monotonic() + SAY_S
+        self._end(process)
+        self._say(len(self.finished()), time.monotonic() - begin)
+
+    def _snakemake(self, targets: Sequence[str], overlap: int) -> subprocess.Popen:
+        command = [sys.executable, "-m", "snakemake", "--config", f"campaign={self.campaign.name}"]
+        command += ["--cores", "all", "--resources", f"measuring={overlap}", "--nolock", "--", *targets]
+        environment = os.environ | {VARIABLE: str(self.results / "device.lock")}
+        with open(self.log, "ab") as log:
+            return subprocess.Popen(
+                command, cwd=self.root, env=environment, stdout=log, stderr=log, start_new_session=True
+            )
+
+    def _end(self, process: subprocess.Popen) -> int:
+        """Stop what is still running when the time is up; a run that is cut leaves nothing that counts."""
+        for number in (signal.SIGINT, signal.SIGKILL):
+            if process.poll() is None:
+                print(f"time is up: {signal.Signals(number).name} to what still runs", flush=True)
+                os.killpg(process.pid, number)
+                try:
+                    process.wait(HARD_S)
+                except subprocess.TimeoutExpired:
+                    continue
+        return process.wait()
+
+    def _longest_s(self, runs: list[Path]) -> float:
+        """How long a run that starts now may take: the longest of the last ones here, with their wait for the
+        devices; before there is one, what the protocol suggests."""
+        fresh = sorted((path for path in runs if path.parent.name not in self.known), key=_age)[-10:]
+        walls = [read_json(path)["wall_s"] for path in fresh]
+        protocol = self.campaign.protocol
+        guess = self.overlap * (3 * protocol["window_s"] + 2 * protocol["idle_s"] + 15)
+        return (max(walls) if walls else guess) + 2 * POLL_S
+
+    def _hopeless(self, runs: list[Path]) -> bool:
+        done = any(path.parent.name not in self.known for path in runs)
+        return not done and len(list(self.results.glob("runs/*/run.failed.json"))) >= FAILURES
+
+    def _say(self, done: int, spent_s: float) -> None:
+        total, new = len(self.campaign.runs), done - len(self.known)
+        pace = (
+            f", {spent_s / new:.1f} s a run, {(total - done) * spent_s / new / 60:.1f} min for all"
+            if new
+            else ""
+        )
+        print(f"{done} of {total} runs{pace}; {max(self.left_s, 0):.0f} s left here", flush=True)
+
+
+def _age(path: Path) -> float:
+    return path.stat().st_mtime
+
+
+def summary(session: Session) -> list[str]:
+    """What the finished runs are worth: verdicts with reasons, repeats, uncertainty, and where a run's time goes."""
+    from jouleline.energy.integrate import runs_regions
+
+    records = {path.parent.name: read_json(path) for path in session.finished()}
+    if not records:
+        failed = sorted(session.results.glob("runs/*/run.failed.json"))
+        return [
+            f"no run is finished; {len(failed)} failed",
+            *(read_json(path)["detail"] or "" for path in failed[:3]),
+        ]
+    rows = runs_regions(session.results / "runs", records)
+    windows = [row for row in rows if row["region"] == "window" and row["device_uuid"] is None]
+    verdicts = Counter(f"{row['verdict']} {row['reasons'] or ''}".strip() for row in windows)
+    edges = [
+        row["energy_edge_u_j"] / row["energy_j"]
+        for row in windows
+        if row["energy_j"] and row["energy_edge_u_j"]
+    ]
+    blocks = Counter(record["row"]["replicate"] for record in records.values())
+    lines = [f"replicate {number}: {count} runs" for number, count in sorted(blocks.items())]
+    lines += [f"{count} x {verdict}" for verdict, count in verdicts.most_common()]
+    lines += [f"edge uncertainty of a window: median {median(edges):.2%}"] if edges else []
+    return lines + _costs([record for record in records.values() if record["training"]])
+
+
+def _costs(records: list[dict]) -> list[str]:
+    """Median seconds of each part of a run."""
+    names = dict.fromkeys(name for record in records for name in record["training"]["startup_s"])
+    parts = {name: [record["training"]["startup_s"].get(name, 0) for record in records] for name in names}
+    parts["warm-up"] = [sum(record["training"]["warmup_step_times_s"]) for record in records]
+    parts["window"] = [record["training"]["time_s"] for record in records]
+    parts["all"] = [record["wall_s"] for record in records]
+    return (
+        ["median s of a run: " + ", ".join(f"{name} {median(v):.1f}" for name, v in parts.items())]
+        if records
+        else []
+    )

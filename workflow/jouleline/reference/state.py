@@ -1,0 +1,92 @@
+"""What a campaign has so far as a few small files, to be carried to another machine and gone on with there."""
+
+import base64
+import contextlib
+import hashlib
+import tarfile
+from collections.abc import Iterator
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from jouleline.errors import UserError
+from jouleline.files import atomic_path, read_json, write_json
+
+PIECE_MIB = 15
+_METADATA = Path(".snakemake/metadata")
+
+
+def pack(root: Path, results: str, name: str, folder: Path, piece_mib: float = PIECE_MIB) -> list[Path]:
+    """Write `root`/`results` with Snakemake's records of it into `folder`, as pieces of at most `piece_mib`.
+
+    Raw measurements of runs that failed are left out but for their logs. NAME-state.json, written last, tells the
+    pieces and their digest; pieces of an earlier state are removed.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(dir=folder, prefix=".state-") as temporary:
+        archive = Path(temporary) / "state.tar.gz"
+        with tarfile.open(archive, "w:gz", compresslevel=6) as tar:
+            for path in _members(root, results):
+                tar.add(path, path.relative_to(root), recursive=False)
+        pieces, digest = _split(archive, name, folder, int(piece_mib * 2**20))
+    names = [piece.name for piece in pieces]
+    write_json(folder / f"{name}-state.json", {"schema": 1, "sha256": digest, "pieces": names})
+    for old in set(folder.glob(f"{name}-state.tar.gz.*")) - set(pieces):
+        old.unlink()
+    return [*pieces, folder / f"{name}-state.json"]
+
+
+def unpack(root: Path, name: str, folder: Path) -> int:
+    """Lay a packed state into `root`; what is there already stays. Returns the number of files laid.
+
+    Raises UserError where a piece is missing or another one than was packed.
+    """
+    state = read_json(folder / f"{name}-state.json")
+    with TemporaryDirectory(dir=folder, prefix=".state-") as temporary:
+        archive, digest = Path(temporary) / "state.tar.gz", hashlib.sha256()
+        with open(archive, "wb") as whole:
+            for piece in state["pieces"]:
+                try:
+                    content = (folder / piece).read_bytes()
+                except OSError as error:
+                    raise UserError(
+                        f"missing piece {folder / piece}; carry all files of the state"
+                    ) from error
+                digest.update(content)
+                whole.write(content)
+        if digest.hexdigest() != state["sha256"]:
+            raise UserError(f"the pieces in {folder} are not those of {name}-state.json; carry them again")
+        with tarfile.open(archive) as tar:
+            members = [member for member in tar if not (root / member.name).exists()]
+            tar.extractall(root, members, filter="data")
+    return len(members)
+
+
+def _members(root: Path, results: str) -> Iterator[Path]:
+    for path in sorted((root / results).rglob("*")):
+        hidden = any(part.startswith(".") for part in path.relative_to(root).parts)
+        if path.is_file() and not hidden and ("raw" not in path.parts or path.suffix == ".log"):
+            yield path
+    for path in sorted((root / _METADATA).rglob("*")):
+        if path.is_file() and _target(root, path).startswith(f"{results}/"):
+            yield path
+
+
+def _target(root: Path, record: Path) -> str:
+    """The output that one of Snakemake's records is about: its name is the output's in base 64, long ones in parts."""
+    parts = record.relative_to(root / _METADATA).parts
+    encoded = "".join(part.removeprefix("@") for part in parts)
+    with contextlib.suppress(ValueError):
+        return base64.b64decode(encoded, validate=True).decode(errors="replace")
+    return ""
+
+
+def _split(archive: Path, name: str, folder: Path, size: int) -> tuple[list[Path], str]:
+    digest, pieces = hashlib.sha256(), []
+    with open(archive, "rb") as whole:
+        while content := whole.read(size):
+            digest.update(content)
+            piece = folder / f"{name}-state.tar.gz.{len(pieces):02d}"
+            with atomic_path(piece) as temporary:
+                temporary.write_bytes(content)
+            pieces.append(piece)
+    return pieces, digest.hexdigest()
