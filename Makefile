@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 LOCKS := workflow/envs/requirements.in workflow/envs/base.lock workflow/envs/torch-$(TORCH).lock
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: setup run test test-long lint format clean
+.PHONY: setup setup-bundle bundle run reference reference-data rebuild test test-long lint format clean
 
 setup: $(VENV)/.ready-$(TORCH)
 
@@ -26,9 +26,52 @@ $(VENV)/.ready-$(TORCH): $(LOCKS) pyproject.toml
 	@$(BIN)/pip install -qq --no-deps --no-build-isolation --editable .
 	@rm -f $(VENV)/.ready-* && touch $@
 
+# Where there is no network but a Python with torch: its packages, and the wheels of `make bundle` over them.
+setup-bundle: $(VENV)/.ready-bundle
+
+SITE = $$($(BIN)/python -c 'import site; print(site.getsitepackages()[0])')
+
+$(VENV)/.ready-bundle: $(BUNDLE)/requirements.txt
+	@$(PYTHON) -m venv --without-pip --clear $(VENV)
+	@$(PYTHON) -c 'import sys; [print(f"import site; site.addsitedir({p!r})") for p in sys.path if p.endswith("-packages")]' \
+	  > "$(SITE)/there.pth"
+	@realpath workflow > "$(SITE)/jouleline.pth"
+	@$(PYTHON) -m pip --python $(BIN)/python install -qq --no-index --no-deps --require-hashes --find-links $(BUNDLE) \
+	  -r $(BUNDLE)/requirements.txt
+	@touch $@
+
+$(BUNDLE)/requirements.txt:
+	@echo "error: no bundle in '$(BUNDLE)'; give BUNDLE=DIR as make bundle filled it (docs/reference-campaign.md)"; exit 2
+
+# The wheels that a machine without a network lacks; THERE lists what it has (`pip list --format=freeze`).
+THERE ?= workflow/envs/there.txt
+bundle: setup
+	@$(BIN)/python scripts/bundle_wheels.py --there $(THERE) --out $(BUNDLE)
+
+# A piece of the reference campaign in MINUTES, going on from FROM and packed into TO: docs/reference-campaign.md.
+CAMPAIGN ?= h200
+MINUTES ?= 9.5
+reference: SINCE := $(shell date +%s)
+reference: $(if $(BUNDLE),setup-bundle,setup)
+	@PYTHONUNBUFFERED=1 $(BIN)/python scripts/measure_reference.py --campaign $(CAMPAIGN) --minutes $(MINUTES) \
+	  --since $(SINCE) $(if $(FROM),--from $(FROM)) $(if $(TO),--to $(TO)) $(REFERENCE)
+
+# What a campaign measured elsewhere left in FROM, as data in the checkout: its tables, and a report of them.
+DATA ?= data/$(CAMPAIGN)
+reference-data: setup
+	@$(BIN)/python scripts/measure_reference.py --campaign $(CAMPAIGN) --minutes 0 --from $(FROM)
+	@$(BIN)/snakemake --profile profiles/local --rerun-triggers mtime --config campaign=$(CAMPAIGN) partial=true -- tables
+	@$(BIN)/python scripts/pack_data.py --results results/$(CAMPAIGN) --out $(DATA)
+
 run: setup
 	@$(BIN)/snakemake --profile profiles/local
 	@$(BIN)/python scripts/show_headline.py
+	@$(if $(wildcard data/h200/provenance.json),$(MAKE) -s rebuild CAMPAIGN=h200)
+
+# The report of a campaign that was measured elsewhere, from its tables in DATA.
+rebuild: setup
+	@$(BIN)/snakemake --profile profiles/local --config campaign=$(CAMPAIGN) data=$(DATA)
+	@$(BIN)/python scripts/show_headline.py --campaign $(CAMPAIGN)
 
 test: setup
 	@$(BIN)/python -m pytest -m "not long"

@@ -73,6 +73,14 @@ if max(sum(len(path) + 1 for path in run_files(runs)) for runs in SHARDS.values(
     )
 
 
+def unless_data(shell):
+    """The shell of a rule whose outputs come from the folder `data`, where the campaign has one."""
+    return IMPORT if SETTINGS["data"] else shell
+
+
+IMPORT = f"python scripts/import_data.py --data {SETTINGS['data']} --campaign {CAMPAIGN.name} --out {{output}} > {{log}} 2>&1"
+
+
 def code_digest(*scripts, **options):
     """Digest of the code behind some scripts: the parameter that reruns a rule when its code changes."""
     return provenance.code_digest([ROOT / "scripts" / f"{name}.py" for name in scripts], **options)

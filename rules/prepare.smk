@@ -84,7 +84,9 @@ rule calibrate_node:
         protocol=CAMPAIGN.protocol_key,
         code=code_digest("calibrate_node"),
     shell:
-        "python scripts/calibrate_node.py --protocol {params.protocol:q} --out {output.calibration} --table {output.table} > {log} 2>&1"
+        unless_data(
+            "python scripts/calibrate_node.py --protocol {params.protocol:q} --out {output.calibration} --table {output.table} > {log} 2>&1"
+        )
 
 
 rule measure_idle:
@@ -102,4 +104,6 @@ rule measure_idle:
         protocol=CAMPAIGN.protocol_key,
         code=code_digest("measure_idle"),
     shell:
-        "python scripts/measure_idle.py --protocol {params.protocol:q} --out {output.idle} > {log} 2>&1"
+        unless_data(
+            "python scripts/measure_idle.py --protocol {params.protocol:q} --out {output.idle} > {log} 2>&1"
+        )

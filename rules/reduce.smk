@@ -23,7 +23,12 @@ rule integrate_energy:
 rule collect_runs:
     input:
         grid=rules.write_grid.output.grid,
-        energy=[f"{RESULTS}/energy/shard-{shard}.parquet" for shard in sorted(SHARDS)],
+        # With `data`, what stands for all of its files.
+        energy=(
+            f"{SETTINGS['data']}/provenance.json"
+            if SETTINGS["data"]
+            else [f"{RESULTS}/energy/shard-{shard}.parquet" for shard in sorted(SHARDS)]
+        ),
     output:
         runs=f"{RESULTS}/tables/runs.parquet",
         regions=f"{RESULTS}/tables/regions.parquet",
@@ -36,7 +41,9 @@ rule collect_runs:
     params:
         code=code_digest("collect_runs"),
     shell:
-        "python scripts/collect_runs.py --grid {input.grid} --runs-dir $(dirname {input.grid})/runs --energy {input.energy} --runs {output.runs} --regions {output.regions} --dictionary {output.dictionary} > {log} 2>&1"
+        unless_data(
+            "python scripts/collect_runs.py --grid {input.grid} --runs-dir $(dirname {input.grid})/runs --energy {input.energy} --runs {output.runs} --regions {output.regions} --dictionary {output.dictionary} > {log} 2>&1"
+        )
 
 
 rule check_runs:

@@ -23,10 +23,12 @@ rule render_report:
         runtime=30,
     params:
         campaign=CAMPAIGN.name,
+        # Where the runs' records and raw samples lie.
+        raw=f"{SETTINGS['data'] or RESULTS}/runs",
         settings=canonical_json(SETTINGS["report"]),
         headline=ANALYSIS["headline"],
         code=code_digest("render_report"),
         # The template and its style are no modules, so the digest of the code does not see them.
         template=provenance.digest_of(path.read_text() for path in sorted(TEMPLATES.iterdir())),
     shell:
-        "python scripts/render_report.py --campaign {params.campaign} --runs {input.runs} --regions {input.regions} --checks {input.checks} --validation {input.validation} --predictions {input.predictions} --fits {input.fits} --splits {input.splits} --config {input.config} --calibration {input.calibration} --idle {input.idle} --runs-dir $(dirname {output.page})/runs --headline {params.headline} --settings {params.settings:q} --out {output.page} > {log} 2>&1"
+        "python scripts/render_report.py --campaign {params.campaign} --runs {input.runs} --regions {input.regions} --checks {input.checks} --validation {input.validation} --predictions {input.predictions} --fits {input.fits} --splits {input.splits} --config {input.config} --calibration {input.calibration} --idle {input.idle} --runs-dir {params.raw} --headline {params.headline} --settings {params.settings:q} --out {output.page} > {log} 2>&1"

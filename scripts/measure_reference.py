@@ -24,6 +24,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--to", type=Path, help="folder to pack the state into")
     parser.add_argument("--overlap", type=int, default=3, help="runs that are started at a time (default 3)")
     parser.add_argument("--check-minutes", type=float, default=5, help="time of the hardware check; 0: none")
+    parser.add_argument("--keep", action="store_true", help="keep runs that were measured by other code")
     arguments = parser.parse_args(argv)
     return run_script(lambda: _run(arguments))
 
@@ -41,7 +42,7 @@ def _run(arguments: argparse.Namespace) -> int:
     campaign = config.load({"campaign": arguments.campaign}, root)
     if arguments.source and (arguments.source / f"{campaign.name}-state.json").exists():
         print(f"laid {state.unpack(root, campaign.name, arguments.source)} files of {arguments.source}")
-    session = Session(root, campaign, until, arguments.overlap)
+    session = Session(root, campaign, until, arguments.overlap, arguments.keep)
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, session.stop)
     try:

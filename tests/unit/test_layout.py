@@ -15,7 +15,7 @@ MODULES = sorted(LIBRARY.rglob("*.py"))
 # Scripts that no rule runs: the end of `make run`, scores for docs/, what measures and keeps a reference campaign.
 TOOLS = {
     *{"show_headline", "score_public_tables", "score_campaign"},
-    *{"bundle_wheels", "check_hardware", "measure_reference", "pack_data"},
+    *{"bundle_wheels", "check_hardware", "measure_reference", "pack_data", "import_data"},
 }
 
 # A room may import the rooms before it, itself, and nothing else.

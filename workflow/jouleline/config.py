@@ -18,6 +18,7 @@ SCHEMA_FILE = Path(__file__).resolve().parents[1] / "schemas" / "config.schema.j
 DEFAULT_CAMPAIGN = "demo"
 DEFAULTS: dict[str, Any] = {
     "results": "results",
+    "data": None,
     "partial": False,
     "order_seed": 0,
     "node": {"gpus": None, "gres": None, "exclusive": True},

@@ -4,8 +4,10 @@ Nothing of the device is changed. Tables are written as they come, so that a che
 """
 
 import json
+import os
 import random
 import select
+import shutil
 import subprocess
 import sys
 import time
@@ -200,10 +202,11 @@ class Check:
     def _load(self) -> Iterator[tuple[str, "Ask"]]:
         """The load's process: (its device's name, how to ask it)."""
         log = self.out / "load.log"
+        # NVML counts the devices in the order of the bus.
+        only = os.environ | {"CUDA_DEVICE_ORDER": "PCI_BUS_ID", "CUDA_VISIBLE_DEVICES": str(self.index)}
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
         with open(log, "wb") as errors:
-            process = subprocess.Popen(
-                self.load_command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, text=True
-            )
+            process = subprocess.Popen(self.load_command, **pipes, stderr=errors, text=True, env=only)
         try:
             ready = Ask(process, log).answer()
             yield ready["device"], Ask(process, log)
@@ -275,6 +278,7 @@ class Check:
             yield
         finally:
             stop_sidecar(folder, process)
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 @dataclass

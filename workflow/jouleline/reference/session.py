@@ -25,12 +25,14 @@ FAILURES = 3
 
 @dataclass
 class Session:
-    """`until` on CLOCK_MONOTONIC (s); `overlap` runs are started at a time, of which one has the devices."""
+    """`until` on CLOCK_MONOTONIC (s); `overlap` runs are started at a time, of which one has the devices. With `keep`
+    runs that other code measured are kept."""
 
     root: Path
     campaign: config.Campaign
     until: float
     overlap: int
+    keep: bool = False
     known: set[str] = field(default_factory=set)
     asked_to_stop: bool = False
 
@@ -39,6 +41,7 @@ class Session:
         self.log = self.results / "logs" / "reference.log"
         self.log.parent.mkdir(parents=True, exist_ok=True)
         self.known = {path.parent.name for path in self.finished()}
+        self.failed_before = len(self._failed())
 
     @property
     def left_s(self) -> float:
@@ -72,8 +75,12 @@ class Session:
             "--out",
             str(out),
         ]
-        if subprocess.run(command, cwd=self.root, timeout=max(self.left_s, 1)).returncode:
-            print("warning: the check of the hardware failed, see above; measuring goes on", flush=True)
+        try:
+            failed = subprocess.run(command, cwd=self.root, timeout=max(self.left_s, 1)).returncode
+        except subprocess.TimeoutExpired:
+            failed = True
+        if failed:
+            print("warning: the check of the hardware did not end well; measuring goes on", flush=True)
 
     def prepare(self) -> bool:
         """Data sets, calibration and idle power; whether they are there."""
@@ -84,7 +91,7 @@ class Session:
             return True
         print("preparing data sets, calibration and idle power", flush=True)
         process = self._snakemake(targets, 1)
-        while process.poll() is None and self.left_s > 0:
+        while process.poll() is None and self.left_s > 0 and not self.asked_to_stop:
             time.sleep(POLL_S)
         return self._end(process) == 0
 
@@ -109,7 +116,9 @@ class Session:
 
     def _snakemake(self, targets: Sequence[str], overlap: int) -> subprocess.Popen:
         command = [sys.executable, "-m", "snakemake", "--config", f"campaign={self.campaign.name}"]
-        command += ["--cores", "all", "--resources", f"measuring={overlap}", "--nolock", "--", *targets]
+        command += ["--cores", "all", "--resources", f"measuring={overlap}", "--nolock"]
+        command += ["--rerun-triggers", "mtime"] if self.keep else []
+        command += ["--", *targets]
         environment = os.environ | {VARIABLE: str(self.results / "device.lock")}
         with open(self.log, "ab") as log:
             return subprocess.Popen(
@@ -120,7 +129,7 @@ class Session:
         """Stop what is still running when the time is up; a run that is cut leaves nothing that counts."""
         for number in (signal.SIGINT, signal.SIGKILL):
             if process.poll() is None:
-                print(f"time is up: {signal.Signals(number).name} to what still runs", flush=True)
+                print(f"{signal.Signals(number).name} to what still runs", flush=True)
                 os.killpg(process.pid, number)
                 try:
                     process.wait(HARD_S)
@@ -139,7 +148,10 @@ class Session:
 
     def _hopeless(self, runs: list[Path]) -> bool:
         done = any(path.parent.name not in self.known for path in runs)
-        return not done and len(list(self.results.glob("runs/*/run.failed.json"))) >= FAILURES
+        return not done and len(self._failed()) - self.failed_before >= FAILURES
+
+    def _failed(self) -> list[Path]:
+        return list(self.results.glob("runs/*/run.failed.json"))
 
     def _say(self, done: int, spent_s: float) -> None:
         total, new = len(self.campaign.runs), done - len(self.known)
