@@ -80,14 +80,18 @@ def test_tensor_parallelism_splits_the_encoder_and_reduces_six_times_a_layer():
 
 
 def test_memory_traffic_is_the_stated_sum():
-    tokens, b = 32 * 128, 4
-    activations = 3 * b * tokens * 12 * (24 * 768 + 4 * 3072)
-    states = (3 + 2) * b * 109_483_778 + 28 * 109_483_778
-    assert proxies(BERT_BASE)["memory_byte"] == activations + states
-    eager = 3 * b * tokens * 12 * 8 * 12 * 128
-    assert proxies(BERT_BASE | {"attention": "eager"})["memory_byte"] == activations + eager + states
+    tokens, b, parameters = 32 * 128, 4, 109_483_778
+    embeddings = (30522 + 512 + 2) * 768 + 2 * 768
+    activations = b * tokens * (12 * (85 * 768 + 12 * 3072) + 23.5 * 768)
+    weights = b * (2 * (parameters - embeddings) + parameters)
+    found = proxies(BERT_BASE)["memory_byte"]
+    assert found == pytest.approx(activations + weights + 96 * parameters, rel=1e-12)
+    eager = b * tokens * 12 * (15 * 768 + 21.75 * 12 * 128)
+    assert proxies(BERT_BASE | {"attention": "eager"})["memory_byte"] == pytest.approx(
+        found + eager, rel=1e-12
+    )
     sharded = proxies(BERT_BASE | {"zero_stage": 1, "device_count": 2})["memory_byte"]
-    assert sharded == activations + states - 14 * 109_483_778
+    assert sharded == pytest.approx(found - 48 * parameters, rel=1e-12)
 
 
 def test_the_papers_terms_are_its_own():

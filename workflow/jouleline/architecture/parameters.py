@@ -96,7 +96,7 @@ def tensors(c: SimpleNamespace) -> Iterator[Tensor]:
     """Every parameter tensor. With frozen layers or LoRA the embeddings are frozen too, the head never is;
     adapters sit on the layers that are not frozen. Tensor parallelism splits the matrices of the layers,
     with the biases of those that are split by columns."""
-    yield from _embedding_tensors(c)
+    yield from embedding_tensors(c)
     open_layers = c.layers - c.frozen_layers
     trained = np.where(c.lora_rank > 0, 0, open_layers)
     for name, (d_in, d_out) in widths(c).items():
@@ -110,7 +110,8 @@ def tensors(c: SimpleNamespace) -> Iterator[Tensor]:
     yield from _head_tensors(c)
 
 
-def _embedding_tensors(c: SimpleNamespace) -> Iterator[Tensor]:
+def embedding_tensors(c: SimpleNamespace) -> Iterator[Tensor]:
+    """Tables of words, positions and token types, their normalisation, and the projection where e != d."""
     e, full = embedding_width(c), c.is_full
     types = c.model_type.lookup(lambda name: family(name).token_types)
     extra = c.model_type.lookup(lambda name: family(name).extra_positions)

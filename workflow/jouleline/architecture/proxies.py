@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from jouleline.architecture import compute, parameters, traffic
+from jouleline.architecture import compute, memory, parameters, traffic
 from jouleline.architecture.columns import read_columns
 from jouleline.errors import UserError
 
@@ -58,7 +58,7 @@ def _evaluate(c: SimpleNamespace) -> dict[str, np.ndarray]:
     return {
         "compute_flop": sequences * (flop.encoder / t + flop.rest),
         "compute_nominal_flop": sequences * (flop.nominal / t + flop.nominal_rest),
-        "memory_byte": traffic.memory_byte(c, p),
+        "memory_byte": memory.memory_byte(c, p, traffic.element_byte(c)),
         "comm_byte": comm_byte,
         "comm_calls": dp.calls + tp_calls,
         "comm_byte_tp": tp_byte,

@@ -1,4 +1,4 @@
-"""Bytes that one training step moves: through the device's memory, and between devices."""
+"""Bytes that one training step sends between devices."""
 
 from types import SimpleNamespace
 
@@ -6,31 +6,11 @@ import numpy as np
 
 # ZeRO-3 fetches weights ahead in portions of this many elements (stage3_prefetch_bucket_size).
 PREFETCH_ELEMENTS = 50_000_000
-OPTIMIZER_BYTE = {"adamw": 28, "sgd": 12}  # fp32 read and write: weight, gradient and, for AdamW, two moments
 
 
 def element_byte(c: SimpleNamespace) -> np.ndarray:
     """Bytes per element of activations, weights and gradients in the row's precision."""
     return c.precision.lookup({"fp32": 4.0, "bf16": 2.0, "fp16": 2.0}.__getitem__)
-
-
-def memory_byte(c: SimpleNamespace, p: SimpleNamespace) -> np.ndarray:
-    """Memory traffic of one device in one step.
-
-    a 3 b B S L (16 d + (8 d + 4 ff + k h S)/t)  activations; k is 0 with fused attention, 8 with eager
-    + a (2 P + P_train) b + a 2 b P_train         weights and gradients that the device holds
-    + 28 P_train                                  AdamW in fp32, divided by n where ZeRO shards it
-    """
-    b, t = element_byte(c), c.tensor_parallel
-    scores = np.where(c.attention == "eager", 8, 0) * c.heads * c.seq_len
-    width = 16 * c.hidden + (8 * c.hidden + 4 * c.intermediate + scores) / t
-    activations = 3 * b * c.micro_batch * c.seq_len * c.layers * width
-    weights = (2 * p.device + p.device_trainable) * b
-    gradients = 2 * b * p.device_trainable
-    optimizer = c.optimizer.lookup(OPTIMIZER_BYTE.__getitem__) * p.device_trainable
-    return c.grad_accum * (activations + weights + gradients) + optimizer / np.where(
-        c.zero_stage > 0, c.data_parallel, 1
-    )
 
 
 def data_parallel_traffic(c: SimpleNamespace, p: SimpleNamespace) -> SimpleNamespace:

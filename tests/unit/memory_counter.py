@@ -1,0 +1,110 @@
+"""Bytes that a training step reads and writes, counted operation by operation on torch's meta device.
+
+Every kernel reads its inputs once and writes its outputs once; views cost nothing. Dropout and fused attention are the
+kernels that a GPU runs (`native_dropout`, efficient attention), where the meta device would take them apart.
+"""
+
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from unittest import mock
+
+import torch
+from jouleline.measure import modeling
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+_FREE = {"empty", "empty_like", "new_empty", "empty_strided", "detach", "_unsafe_view", "lift_fresh"}
+_TYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+class Bytes(TorchDispatchMode):
+    """Sums the bytes of all kernels that run inside of it; `byte` has them by kernel."""
+
+    def __init__(self):
+        super().__init__()
+        self.byte: Counter[str] = Counter()
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        name = function.overloadpacket.__name__
+        if name == "_local_scalar_dense" and args[0].is_meta:
+            return False  # is there no padding at all? There is.
+        out = function(*args, **(kwargs or {}))
+        if function.is_view or name in _FREE:
+            return out
+        moved = tensors_byte(args, kwargs) + tensors_byte(out)
+        if name == "embedding":  # reads the rows that are looked up, not the table
+            moved = tensors_byte(args[1]) + 2 * tensors_byte(out)
+        self.byte[name] += moved
+        return out
+
+
+def tensors_byte(*values) -> int:
+    """Bytes of all tensors in `values`; of an expanded tensor those that there are."""
+    tensors = [leaf for leaf in tree_leaves(values) if isinstance(leaf, torch.Tensor)]
+    return sum(min(t.numel() * t.element_size(), t.untyped_storage().nbytes()) for t in tensors)
+
+
+def _fused_attention(query, key, value, attn_mask=None, dropout_p=0.0, is_causal=False, scale=None, **_):
+    bias = attn_mask
+    if bias is not None:
+        shape = (*query.shape[:3], key.shape[2])
+        bias = (bias.to(query.dtype) if bias.dtype == torch.bool else bias).expand(shape)
+    kernel = torch.ops.aten._scaled_dot_product_efficient_attention
+    return kernel(query, key, value, bias, True, dropout_p, is_causal, scale=scale)[0]
+
+
+def _dropout(x, p=0.5, training=True, inplace=False):
+    return torch.native_dropout(x, p, True)[0] if training and p else x
+
+
+@contextmanager
+def _gpu_kernels() -> Iterator[None]:
+    functional = torch.nn.functional
+    with (
+        mock.patch.object(functional, "scaled_dot_product_attention", _fused_attention),
+        mock.patch.object(functional, "dropout", _dropout),
+    ):
+        yield
+
+
+def count_step(row: dict) -> Counter[str]:
+    """Bytes of one optimizer step of a row on one device: grad_accum micro-batches, clipping and the optimizer, with a
+    master copy in fp32 where the precision is lower."""
+    recipe = modeling.Recipe()
+    with torch.device("meta"):
+        model = modeling.build(row, row["num_labels"], 0, recipe).to(_TYPES[row["precision"]]).train()
+    weights = [weight for weight in model.parameters() if weight.requires_grad]
+    masters = weights if row["precision"] == "fp32" else [weight.detach().float() for weight in weights]
+    optimizer = {"adamw": torch.optim.AdamW, "sgd": torch.optim.SGD}[row["optimizer"]](
+        masters, lr=1e-3, weight_decay=recipe.weight_decay, foreach=False
+    )
+    for master in masters:
+        master.grad = torch.empty_like(master)
+    optimizer.step()  # makes its state, which is not a part of a step
+    for one in (*masters, *weights):
+        one.grad = None
+    with Bytes() as counted, _gpu_kernels():
+        for _ in range(row["grad_accum"]):
+            model(**_inputs(row)).loss.backward()
+        if masters is not weights:
+            for master, weight in zip(masters, weights, strict=True):
+                master.grad = weight.grad.float()
+        torch.nn.utils.clip_grad_norm_(masters, recipe.clip, foreach=False)
+        optimizer.step()
+        if masters is not weights:
+            with torch.no_grad():
+                for weight, master in zip(weights, masters, strict=True):
+                    weight.copy_(master)
+    return counted.byte
+
+
+def _inputs(row: dict) -> dict[str, torch.Tensor]:
+    def whole(*shape: int) -> torch.Tensor:
+        return torch.empty(*shape, dtype=torch.long, device="meta")
+
+    shape = row["micro_batch"], row["seq_len"]
+    inputs = {"input_ids": whole(*shape), "attention_mask": whole(*shape)}
+    if row["task"] == "qa":
+        return inputs | {"start_positions": whole(shape[0]), "end_positions": whole(shape[0])}
+    return inputs | {"labels": whole(shape[0]) if row["task"] == "classification" else whole(*shape)}
