@@ -53,6 +53,10 @@ def join(
         backend, store=store, rank=rank, world_size=world_size, timeout=timedelta(seconds=timeout_s), **bound
     )
     deepspeed.init_distributed(dist_backend=backend, auto_mpi_discovery=False)
+    if device.type == "cuda":
+        # DeepSpeed asks NVML by the numbers in CUDA_VISIBLE_DEVICES, and fails where these are UUIDs. CUDA itself
+        # knows what is free.
+        deepspeed.accelerator.get_accelerator().available_memory = lambda _=None: torch.cuda.mem_get_info()[0]
 
 
 class _NoOperators(dict):
@@ -111,9 +115,11 @@ def start_engine(model: torch.nn.Module, row: Mapping[str, Any], recipe: Recipe)
     engine, *_ = deepspeed.initialize(model=model, model_parameters=trained, config=settings(row, recipe))
     _check_strategy(engine, row, whole)
     if engine.dp_world_size == 1 and row["zero_stage"] == 0:
-        # DeepSpeed would copy all gradients into buckets and reduce them over a group of one: up to a tenth of
-        # a small step, and no plain loop does it.
+        # DeepSpeed would copy all gradients into buckets and reduce them over a group of one, and reduce their norm
+        # likewise: up to a tenth of a small step each, and no plain loop does it.
         engine.enable_backward_allreduce = False
+        if dist.get_world_size() == 1:
+            engine.clip_fp32_gradients = lambda: torch.nn.utils.clip_grad_norm_(trained, recipe.clip)
     checker = getattr(engine.optimizer, "overflow_checker", None)
     if row["precision"] == "bf16" and checker is not None:
         # ZeRO 0's way to say check_grad_overflow: false. The norm that is taken next shows the same.
@@ -131,6 +137,8 @@ def _check_strategy(engine: Any, row: Mapping[str, Any], whole: int) -> None:
         "data-parallel size": (engine.dp_world_size, device_count(row) // shards),
         "tensor-parallel size": (max(engine.autotp_size(), 1), shards),
         "sharded model": (held < whole, shards > 1),
+        "micro-batch": (engine.train_micro_batch_size_per_gpu(), row["micro_batch"]),
+        "gradient accumulation": (engine.gradient_accumulation_steps(), row["grad_accum"]),
     }
     for name, (found, wanted) in facts.items():
         if found != wanted:
