@@ -62,6 +62,36 @@ def test_a_node_that_does_not_come_is_named(tmp_path, dataset):
     assert output.count("\n") == 1
 
 
+@pytest.mark.parametrize("bad", [0, 1])
+def test_bad_input_on_one_node_ends_the_others_at_once(tmp_path, dataset, bad):
+    datasets = [dataset, dataset]
+    datasets[bad] = tmp_path / "none.parquet"
+    extras = [["--node-rank", str(node), "--nodes", "2", "--address", "127.0.0.1"] for node in (0, 1)]
+    agents = [Agent(tmp_path, datasets[node], TWO, SHORT, extras[node]) for node in (0, 1)]
+    ended = [agent.wait(60) for agent in agents]  # startup_timeout_s is 600
+    assert ended[bad][0] == 2 and "none.parquet is not a prepared dataset" in ended[bad][1]
+    code, output = ended[1 - bad]
+    assert code == 1 and output.startswith(f"error: node {bad} cannot start: ") and output.count("\n") == 1
+    assert "none.parquet is not a prepared dataset" in output
+    if bad == 1:  # what this attempt left does not mislead the next one
+        check_two_node_run(tmp_path, two_agents(tmp_path, dataset, TWO), 1)
+
+
+@pytest.mark.parametrize("bad", [0, 1])
+def test_a_sidecar_that_does_not_start_on_one_node_ends_the_other(tmp_path, dataset, bad):
+    protocols = [SHORT, SHORT]
+    protocols[bad] = {**SHORT, "meter": "nvml"}
+    extras = [["--node-rank", str(node), "--nodes", "2", "--address", "127.0.0.1"] for node in (0, 1)]
+    agents = [Agent(tmp_path, dataset, TWO, protocols[node], extras[node]) for node in (0, 1)]
+    ended = [agent.wait(60) for agent in agents]
+    assert ended[bad][0] != 0 and "no NVML" in ended[bad][1]
+    code, output = ended[1 - bad]
+    assert code == 1
+    if bad == 1:
+        assert "node 1: " in output and "no NVML" in output
+        assert failed(tmp_path)["reason"] == "node_failed"
+
+
 @pytest.fixture
 def two_networks():
     """Two network namespaces with a cable between them; the loopback of neither reaches the other."""

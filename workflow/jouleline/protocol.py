@@ -33,6 +33,11 @@ PROTOCOL: dict[str, tuple[Any, str, str]] = {
     "idle_s": (1.0, "s", "Idle baseline before and after a run"),
     "cooldown_max_s": (0.0, "s", "Longest wait for the start temperature"),
     "start_temperature_c": (None, "°C", "Start a run only below this device temperature"),
+    "start_temperature_min_c": (
+        None,
+        "°C",
+        "Warm up, within the limits above, until the device is this warm",
+    ),
     "estimate_w_per_core": (10.0, "W", "Declared power of a busy core, for the estimate meter"),
     "estimate_idle_w": (5.0, "W", "Declared idle power, for the estimate meter"),
     "calibration_s": (60.0, "s", "Time the calibration of a node may take"),
@@ -57,6 +62,12 @@ def complete_protocol(protocol: Mapping[str, Any]) -> dict[str, Any]:
     }.items():
         if isinstance(protocol.get(key), str) and protocol[key] not in choices:
             problems.append(f"protocol.{key} is {protocol[key]!r}; choose from {', '.join(choices)}")
+    if not problems and protocol.get("start_temperature_c") is not None:
+        low = protocol.get("start_temperature_min_c")
+        if low is not None and low > protocol["start_temperature_c"]:
+            problems.append(
+                f"protocol.start_temperature_min_c {low} is above start_temperature_c; give a band from low to high"
+            )
     if problems:
         raise UserError("\n  ".join(problems))
     return {**PROTOCOL_DEFAULTS, **protocol}

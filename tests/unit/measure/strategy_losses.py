@@ -68,7 +68,7 @@ def run_case(dataset: Path, case: dict) -> dict:
 
 def meet_alone(folder: Path) -> Meeting:
     """The meeting of one node."""
-    return meet(folder, 0, 1, None, 60, lambda: None)
+    return meet(folder, 0, 1, None, 60)
 
 
 def train(row: dict, case: dict, dataset: Path, meeting: Meeting, folder: Path, rank: int, _progress) -> int:

@@ -77,7 +77,7 @@ def test_rates_are_those_of_this_machine(node):
         a @ a
         times_s.append(time.perf_counter() - begin)
     # numpy may use more threads, and the machine may be busy: the order of magnitude must agree.
-    assert 0.1 < value(found, "peak_flops", "fp32") / (2 * 512**3 / np.median(times_s)) < 10
+    assert 0.1 < value(found, "peak_flops", "fp32") / (2 * 512**3 / min(times_s)) < 10
     assert 1e9 < value(found, "memory_bandwidth_copy") < 1e12
     assert value(found, "launch_overhead_s") < value(found, "host_overhead_s") < 0.1
     assert value(found, "peak_flops", "fp16") is None

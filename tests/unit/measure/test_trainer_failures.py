@@ -28,6 +28,13 @@ def chained() -> Exception:
         (MemoryError(), "oom", "out_of_memory"),
         (chained(), "oom", "out_of_memory"),
         (RuntimeError("[gloo] Connection closed by peer [127.0.0.1]:1"), "failed", "peer_lost"),
+        (
+            RuntimeError(
+                "ncclRemoteError: A call failed possibly due to a remote process exiting prematurely."
+            ),
+            *("failed", "peer_lost"),
+        ),
+        (RuntimeError("NCCL error: Cuda failure 2 'out of memory'"), "oom", "out_of_memory"),
         (RuntimeError("mat1 and mat2 shapes cannot be multiplied"), "failed", "rank_failed"),
         (RunFailure("loss_not_finite", "the loss of step 3 is nan"), "failed", "loss_not_finite"),
         (UserError("no such checkpoint"), "failed", "bad_input"),

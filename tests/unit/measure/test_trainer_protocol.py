@@ -4,7 +4,9 @@ import math
 
 import pytest
 from jouleline.config import PROTOCOL_DEFAULTS
+from jouleline.errors import UserError
 from jouleline.measure import protocol as rules
+from jouleline.protocol import complete_protocol
 
 PROTOCOL = {
     **PROTOCOL_DEFAULTS,
@@ -35,6 +37,23 @@ def test_warm_up_is_bounded_in_steps_and_in_time():
     assert not rules.warmup_is_over(falling[:9], PROTOCOL)
     assert rules.warmup_is_over(falling, PROTOCOL)
     assert rules.warmup_is_over([5.0, 1.0, 0.5], PROTOCOL)
+
+
+def test_a_cold_device_is_warmed_up_within_the_limits():
+    cold = {**PROTOCOL, "start_temperature_min_c": 40.0}
+    steady = [0.1] * 6
+    assert rules.warmup_is_over(steady, PROTOCOL, 30.0)
+    assert not rules.warmup_is_over(steady, cold, 39.9)
+    assert rules.warmup_is_over(steady, cold, 40.0)
+    assert rules.warmup_is_over(steady, cold, None)  # no sensor
+    assert rules.warmup_is_over([0.1] * 12, cold, 30.0)  # warmup_max_steps
+
+
+def test_a_band_of_temperatures_goes_from_low_to_high():
+    band = {"start_temperature_min_c": 40.0, "start_temperature_c": 50.0}
+    assert complete_protocol(band)["start_temperature_min_c"] == 40.0
+    with pytest.raises(UserError, match="start_temperature_min_c 60.0 is above start_temperature_c"):
+        complete_protocol({**band, "start_temperature_min_c": 60.0})
 
 
 def test_window_has_its_steps_and_its_seconds():

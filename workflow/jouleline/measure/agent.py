@@ -12,7 +12,8 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -20,9 +21,10 @@ from typing import Any
 
 from jouleline.errors import UserError
 from jouleline.files import read_json, write_json
+from jouleline.measure import gpus
 from jouleline.measure.corpus import read_facts
 from jouleline.measure.device_lock import DeviceLock
-from jouleline.measure.environment import choose_device, cool_down, describe, interface_to, take_gpus
+from jouleline.measure.environment import choose_device, cool_down, describe, interface_to
 from jouleline.measure.failures import oom_kills
 from jouleline.measure.launcher import POLL_S, Ranks, Sidecar, go_file, prepared_file
 from jouleline.measure.markers import ENVIRONMENT
@@ -72,6 +74,9 @@ class Agent:
         self.ranks = Ranks(self.folder)
         self.sidecar: Sidecar | None = None
         self.lock = DeviceLock()
+        self.met: bool | None = (
+            None  # None: not yet at the meeting of the agents, False: there, True: it is over
+        )
         self.state: dict[str, Any] = {"node": self.order.node, "host": socket.gethostname()}
 
     def run(self) -> int:
@@ -93,6 +98,9 @@ class Agent:
                 write_failed(self, outcome)
             print(f"error: run {self.order.run_id} was stopped by {stop}", file=sys.stderr)
             return 128 + stop.number
+        except Exception as error:
+            self._tell_peers(" ".join(str(error).split()))
+            raise
         finally:
             self.ranks.kill()
             if self.sidecar and not self.sidecar.died:
@@ -103,19 +111,21 @@ class Agent:
 
     def _measure(self) -> Outcome:
         order = self.order
+        self.times_s["python"] = round(_age_s(), 3)
         self.device = choose_device(order.protocol["device"])
         require(order.row, self.device)
         read_facts(order.dataset, order.row)
         self._clear()
         if self.device == "cuda":
-            take_gpus(order.row["gpus_per_node"])
+            gpus.take_gpus(order.row)
         # DeepSpeed would look for a device by itself, and warn.
         os.environ.setdefault("DS_ACCELERATOR", self.device)
-        begin = time.perf_counter()
-        from jouleline.measure.rank import Job, run_rank
-
-        self.times_s["imports"] = round(time.perf_counter() - begin, 3)
-        meeting = self._meet()
+        with self._timed("imports"):
+            from jouleline.measure.rank import Job, run_rank
+        if self.device == "cuda":
+            gpus.require_cuda_torch()
+        with self._timed("meeting"):
+            meeting = self._meet()
         job = Job(order.row, order.protocol, order.dataset, self.folder, self.device, order.node, meeting)
         os.environ[ENVIRONMENT] = str(self.folder / "markers")
         kills = oom_kills()
@@ -127,15 +137,21 @@ class Agent:
         waited_s = self.lock.acquire()
         if waited_s is not None:
             self.times_s["device_wait"] = round(waited_s, 3)
-        self.state["cooldown"] = cool_down(order.protocol, self.device)
-        begin = time.perf_counter()
-        tick_s = _tick_s(self._start_sidecar())
-        self.times_s["sidecar"] = round(time.perf_counter() - begin, 3)
+        with self._timed("cooldown"):
+            self.state["cooldown"] = cool_down(order.protocol, self.device)
+        with self._timed("sidecar"):
+            tick_s = _tick_s(self._start_sidecar())
         write_json(go_file(self.folder), {"tick_s": tick_s})
         outcome = self._watch(kills)
         self._end_sidecar(outcome)
         self.lock.release()
         return outcome
+
+    @contextmanager
+    def _timed(self, name: str) -> Iterator[None]:
+        begin = time.perf_counter()
+        yield
+        self.times_s[name] = round(time.perf_counter() - begin, 3)
 
     def _until_prepared(self) -> None:
         """Wait until every rank has its data and model on the CPU; `_watch` says what is with one that has not."""
@@ -149,13 +165,28 @@ class Agent:
 
     def _meet(self) -> Meeting:
         order, timeout_s = self.order, self.order.protocol["startup_timeout_s"]
+        self.met = False
         meeting = meet(self.raw, order.node, self.nodes, order.address, timeout_s)
+        self.met = True
         if meeting.peer and self.device == "cpu":
             # gloo would take the interface of the host's own name, which is often the loopback.
             interface = interface_to(meeting.peer)
             if interface:
                 os.environ.setdefault("GLOO_SOCKET_IFNAME", interface)
         return meeting
+
+    def _tell_peers(self, failure: str) -> None:
+        """Say that this node cannot go on, where the others would look for it: they would wait for it."""
+        order = self.order
+        if self.nodes == 1:
+            return
+        if self.met:
+            self._publish(Outcome("failed", "node_failed", failure))
+        elif self.met is None:
+            timeout_s = min(order.protocol["startup_timeout_s"], _PEERS_S)
+            with suppress(UserError, OSError):
+                self.raw.mkdir(parents=True, exist_ok=True)
+                meet(self.raw, order.node, self.nodes, order.address, timeout_s, failure)
 
     def _clear(self) -> None:
         """Remove what an earlier attempt left; every node its own part."""
@@ -255,6 +286,12 @@ class Agent:
 
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+
+
+def _age_s() -> float:
+    """Seconds since this process began, by the kernel's ticks: the interpreter and the imports before the agent."""
+    began_ticks = int(Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19])
+    return time.clock_gettime(time.CLOCK_BOOTTIME) - began_ticks / os.sysconf("SC_CLK_TCK")
 
 
 def _stop(number: int, _frame: Any) -> None:

@@ -31,6 +31,7 @@ def calibrate(protocol: Mapping[str, Any], budget_s: float, folder: str | Path) 
     """
     begin, folder = time.monotonic(), Path(folder)
     device = choose_device(protocol["device"])
+    os.environ.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")  # one numbering for sidecar and ranks
     idle_s = min(max(_IDLE_SHARE * budget_s, _SHORTEST_IDLE_S, protocol["idle_s"]), _LONGEST_IDLE_S)
     sidecar = Sidecar(folder / "meter", dict(protocol) | {"idle_s": idle_s})
     try:
@@ -78,7 +79,6 @@ def _run_ranks(job: dict[str, Any]) -> None:
     environment = os.environ | {
         "JOULELINE_MARKERS": str(folder / "meter" / "markers"),
         "OMP_NUM_THREADS": str(job["threads"]),
-        "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
         "TORCH_CPP_LOG_LEVEL": "ERROR",
     }
     command = [sys.executable, "-m", calibrate_rank.__name__, str(folder / "job.json")]

@@ -90,7 +90,10 @@ class Bench:
             self.wait()
 
         side = 4096 if self.device.type == "cuda" else 1024
-        precision = "bf16" if self.device.type == "cuda" else "fp32"
+        precision = "fp32"
+        if self.device.type == "cuda":
+            # Where bf16 is emulated, the tensor cores would stand still.
+            precision = "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
         loads = {
             "active_wait_host": one_by_one,
             "memory_bound": self._stream("triad")[0],

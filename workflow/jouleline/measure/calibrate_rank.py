@@ -61,16 +61,16 @@ def main(job_file: str, rank: str) -> None:
 def _take_device(job: dict[str, Any], number: int):
     import torch
 
-    from jouleline.measure.markers import report_device
-
     if job["device"] == "cpu":
         torch.set_num_threads(job["threads"])
         return torch.device("cpu")
-    torch.cuda.set_device(number)
-    torch.zeros(1, device="cuda")  # the context is made here, not inside a measurement
-    uuid = str(torch.cuda.get_device_properties(number).uuid)
-    report_device(uuid if uuid.startswith(("GPU-", "MIG-")) else f"GPU-{uuid}")
-    return torch.device("cuda", number)
+    from jouleline.measure import gpus
+
+    gpus.require_cuda_torch()
+    device = gpus.take(number)
+    torch.zeros(1, device=device)  # the context is made here, not inside a measurement
+    gpus.identify(number)
+    return device
 
 
 def _device_name(device) -> str | None:

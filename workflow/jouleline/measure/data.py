@@ -147,7 +147,9 @@ class Batches:
         first = ((step * self.grad_accum + micro) * self.replicas + replica) * self.micro_batch
         positions = np.arange(first, first + self.micro_batch)
         epochs, within = np.divmod(positions, len(self.data.train))
-        return np.array([self._order(int(epoch))[at] for epoch, at in zip(epochs, within, strict=True)])
+        return np.concatenate(
+            [self._order(int(epoch))[within[epochs == epoch]] for epoch in np.unique(epochs)]
+        )
 
     def _order(self, epoch: int) -> np.ndarray:
         if epoch not in self._orders:

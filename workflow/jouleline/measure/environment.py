@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from jouleline.errors import UserError
+from jouleline.measure import gpus
 
 SIOCGIFADDR = 0x8915
 # Which job and step it was, and where; the other forty SLURM_* variables tell of the site, not of the run.
@@ -29,7 +30,7 @@ PACKAGES = ("torch", "transformers", "deepspeed", "peft", "tokenizers", "numpy",
 
 
 def describe(device: str, found: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """The environment of this node. `found` is what a rank learnt from its driver: device, cuda."""
+    """The environment of this node. `found` is what a rank learnt of its device: device, cuda, numerics."""
     found = found or {}
     cpu = cpu_name()
     return {
@@ -42,8 +43,9 @@ def describe(device: str, found: Mapping[str, Any] | None = None) -> dict[str, A
         "cpu_count": len(os.sched_getaffinity(0)),
         "device": found.get("device") if device == "cuda" else cpu,
         "device_kind": device,
-        "driver": _driver() if device == "cuda" else None,
+        "driver": gpus.driver_version() if device == "cuda" else None,
         "cuda": found.get("cuda"),
+        "numerics": found.get("numerics"),
         "slurm": {name: os.environ[name] for name in SLURM_NAMES if name in os.environ},
     }
 
@@ -83,21 +85,6 @@ def choose_device(wanted: str) -> str:
     return wanted if wanted != "auto" else "cuda" if present else "cpu"
 
 
-def take_gpus(count: int) -> None:
-    """Restrict this process and its children to the first `count` visible GPUs, in the order of the bus.
-
-    Raises UserError where the node shows fewer.
-    """
-    os.environ.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    names = visible.split(",") if visible else [str(index) for index in range(_gpu_count())]
-    if len(names) < count:
-        raise UserError(
-            f"the row asks for {count} GPUs and this node shows {len(names)}; lower gpus_per_node"
-        )
-    os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(names[:count])
-
-
 def interface_to(address: str) -> str | None:
     """Name of the network interface through which this host reaches `address`; None where that is not known."""
     try:
@@ -116,30 +103,10 @@ def interface_to(address: str) -> str | None:
     return None
 
 
-def _gpu_count() -> int:
-    import pynvml
-
-    try:
-        pynvml.nvmlInit()
-        return pynvml.nvmlDeviceGetCount()
-    except pynvml.NVMLError as error:
-        raise UserError(f"NVML does not answer ({error}); check the driver with nvidia-smi") from error
-
-
-def _driver() -> str | None:
-    import pynvml
-
-    try:
-        pynvml.nvmlInit()
-        return pynvml.nvmlSystemGetDriverVersion()
-    except pynvml.NVMLError:
-        return None
-
-
 def temperature_c(device: str) -> float | None:
-    """The hottest device of this node in °C: NVML's GPU sensor, or the kernel's thermal zones; None: no sensor."""
+    """The job's hottest device in °C: NVML's GPU sensor, or the kernel's thermal zones; None: no sensor."""
     if device == "cuda":
-        return _gpu_temperature_c()
+        return gpus.temperature_c()
     values = []
     for path in Path("/sys/class/thermal").glob("thermal_zone*/temp"):
         try:
@@ -147,23 +114,6 @@ def temperature_c(device: str) -> float | None:
         except (OSError, ValueError):
             continue
     return max(values, default=None)
-
-
-def _gpu_temperature_c() -> float | None:
-    import pynvml
-
-    try:
-        pynvml.nvmlInit()
-        handles = [pynvml.nvmlDeviceGetHandleByIndex(index) for index in range(pynvml.nvmlDeviceGetCount())]
-        return max(
-            (
-                float(pynvml.nvmlDeviceGetTemperature(handle, pynvml.NVML_TEMPERATURE_GPU))
-                for handle in handles
-            ),
-            default=None,
-        )
-    except pynvml.NVMLError:
-        return None
 
 
 def cool_down(protocol: Mapping[str, Any], device: str) -> dict[str, Any]:

@@ -23,7 +23,8 @@ _PEER_SIGNS = (
     "connection closed by peer",
     "connection reset by peer",
     "broken pipe",
-    "remote process exited",
+    "remote process exit",  # NCCL: exited, exiting prematurely
+    "communicator was aborted",
 )
 PEER_LOST = "peer_lost"
 

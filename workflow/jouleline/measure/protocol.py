@@ -7,7 +7,8 @@ from typing import Any
 
 STEADY_RULE = (
     "warm-up goes by chunks of warmup_steps; it ends when the median step time of a chunk differs from that of the "
-    "chunk before by at most steady_rel, or after warmup_max_steps steps or twice window_s seconds"
+    "chunk before by at most steady_rel and the device has start_temperature_min_c, or after warmup_max_steps steps "
+    "or twice window_s seconds"
 )
 WARMUP_WINDOWS = 2
 # The longest time between two updates of the energy counter of an NVIDIA GPU (s).
@@ -27,12 +28,16 @@ def is_steady(times_s: Sequence[float], protocol: Mapping[str, Any]) -> bool:
     return abs(now - before) <= protocol["steady_rel"] * before
 
 
-def warmup_is_over(times_s: Sequence[float], protocol: Mapping[str, Any]) -> bool:
-    """The rule of STEADY_RULE, asked after each chunk."""
+def warmup_is_over(
+    times_s: Sequence[float], protocol: Mapping[str, Any], temperature_c: float | None = None
+) -> bool:
+    """The rule of STEADY_RULE, asked after each chunk; a temperature that is not known keeps nothing waiting."""
     spent = (
         len(times_s) >= protocol["warmup_max_steps"] or sum(times_s) >= WARMUP_WINDOWS * protocol["window_s"]
     )
-    return spent or is_steady(times_s, protocol)
+    least_c = protocol["start_temperature_min_c"]
+    cold = least_c is not None and temperature_c is not None and temperature_c < least_c
+    return spent or (is_steady(times_s, protocol) and not cold)
 
 
 def window_seconds(protocol: Mapping[str, Any], tick_s: float | None) -> float:

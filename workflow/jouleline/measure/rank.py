@@ -13,10 +13,10 @@ import torch.distributed as dist
 
 from jouleline.errors import UserError
 from jouleline.files import read_json, write_json
+from jouleline.measure import gpus
 from jouleline.measure.data import read_dataset
 from jouleline.measure.failures import RunFailure, describe_failure
 from jouleline.measure.launcher import go_file, prepared_file, result_file
-from jouleline.measure.markers import report_device
 from jouleline.measure.modeling import Recipe, build
 from jouleline.measure.parallel import Layout, join
 from jouleline.measure.rendezvous import Meeting
@@ -78,7 +78,7 @@ def _train(job: Job, rank: int, local_rank: int, progress: TextIO, result: dict[
     tick_s = _wait_for_device(job.folder)
     begin = time.perf_counter()
     world_size = device_count(job.row)
-    device = _device(job, local_rank)
+    device = gpus.take(local_rank) if job.device == "cuda" else torch.device("cpu")
     store = dist.TCPStore(
         job.meeting.address,
         job.meeting.port,
@@ -89,7 +89,7 @@ def _train(job: Job, rank: int, local_rank: int, progress: TextIO, result: dict[
         wait_for_workers=False,
     )
     join(rank, world_size, local_rank, store, device, job.protocol["startup_timeout_s"])
-    result |= _identity(device)
+    result |= gpus.identify(local_rank) if job.device == "cuda" else {}
     startup_s["init"] = round(time.perf_counter() - begin, 3)
     layout = Layout(rank, world_size, job.row["tensor_parallel"])
     trainer = Trainer(
@@ -108,21 +108,3 @@ def _wait_for_device(folder: Path) -> float | None:
     while not go.exists():
         time.sleep(GO_POLL_S)
     return read_json(go)["tick_s"]
-
-
-def _device(job: Job, local_rank: int) -> torch.device:
-    if job.device == "cuda":
-        torch.cuda.set_device(local_rank)
-        return torch.device("cuda", local_rank)
-    return torch.device("cpu")
-
-
-def _identity(device: torch.device) -> dict[str, Any]:
-    """The device's name and UUID as the driver gives them; the sidecar checks the UUID."""
-    if device.type != "cuda":
-        return {}
-    properties = torch.cuda.get_device_properties(device)
-    uuid = str(properties.uuid)
-    uuid = uuid if uuid.startswith(("GPU-", "MIG-")) else f"GPU-{uuid}"
-    report_device(uuid)
-    return {"device_uuid": uuid, "device": properties.name, "cuda": torch.version.cuda}

@@ -3,13 +3,17 @@
 Node 0 listens on a port of the kernel's choice and keeps the socket open until rank 0 takes it over, so nobody can
 take the port in between. Every agent writes a hello with a random word; node 0 answers with the address and the
 words; each agent answers to node 0's word. Files of an earlier attempt carry other words and are passed over.
+
+An agent that cannot start comes to the meeting all the same, to say so: otherwise the others would wait for it.
 """
 
 import secrets
 import socket
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from jouleline.errors import UserError
 from jouleline.files import read_json, write_json
@@ -27,22 +31,31 @@ class Meeting:
     peer: str | None = None
 
 
-def meet(raw: Path, node: int, nodes: int, address: str | None, timeout_s: float) -> Meeting:
+def meet(
+    raw: Path, node: int, nodes: int, address: str | None, timeout_s: float, failure: str | None = None
+) -> Meeting:
     """Wait for all agents and agree on address and port; `address` is how the others reach this node (None: its
-    host name).
+    host name). `failure` says why this node cannot take part.
 
-    Raises UserError naming the nodes that did not come within `timeout_s`.
+    Raises UserError naming the nodes that did not come within `timeout_s`, or those that came with a failure.
     """
-    word = secrets.token_hex(8)
+    hello = {"word": secrets.token_hex(8), "address": address or _own_address(nodes), "failure": failure}
     deadline = time.monotonic() + timeout_s
-    address = address or (socket.gethostname() if nodes > 1 else "127.0.0.1")
     if node > 0:
-        return _join(raw, node, word, address, deadline)
+        return _join(raw, node, hello, deadline)
     # A host's own name often means 127.0.1.1 to itself, so several nodes listen on every interface.
-    listener = socket.create_server(("" if nodes > 1 else address, 0), backlog=2048)
+    listener = socket.create_server(("" if nodes > 1 else hello["address"], 0), backlog=2048)
     port = listener.getsockname()[1]
-    peer = _gather(raw, nodes, {"word": word, "address": address, "port": port}, deadline)
-    return Meeting(address, port, listener.detach(), peer)
+    try:
+        peer = _gather(raw, nodes, {**hello, "port": port}, deadline)
+    except BaseException:
+        listener.close()
+        raise
+    return Meeting(hello["address"], port, listener.detach(), peer)
+
+
+def _own_address(nodes: int) -> str:
+    return socket.gethostname() if nodes > 1 else "127.0.0.1"
 
 
 def _hello(raw: Path, node: int) -> Path:
@@ -58,29 +71,44 @@ def _read(path: Path) -> dict:
 
 def _gather(raw: Path, nodes: int, call: dict, deadline: float) -> str | None:
     """Answer every hello until all have answered back; the address of node 1."""
-    answered: dict[str, str] = {}
+    said: dict[str, Any] = {}
     while True:
         hellos = {node: _read(_hello(raw, node)) for node in range(1, nodes)}
-        if all(hello.get("answer") == call["word"] for hello in hellos.values()):
+        # Only who has answered is sure to be of this attempt.
+        come = {0: call} | {node: one for node, one in hellos.items() if one.get("answer") == call["word"]}
+        failures = {str(node): one["failure"] for node, one in come.items() if one["failure"]}
+        words = {str(node): one["word"] for node, one in hellos.items() if "word" in one}
+        news = {"words": words, "failures": failures, "complete": len(come) == nodes}
+        if news != said:
+            write_json(raw / "meeting.json", {**call, **news})
+            said = news
+        if news["complete"]:
+            _refuse(failures)
             return hellos[1]["address"] if hellos else None
-        words = {str(node): hello["word"] for node, hello in hellos.items() if "word" in hello}
-        if words != answered:
-            write_json(raw / "meeting.json", {**call, "words": words})
-            answered = words
         if time.monotonic() > deadline:
-            absent = [str(node) for node, hello in hellos.items() if hello.get("answer") != call["word"]]
-            raise UserError(f"node {', '.join(absent)} did not come to {raw}; see the logs of its agent", 1)
+            _refuse(failures)
+            absent = ", ".join(str(node) for node in hellos if node not in come)
+            raise UserError(f"node {absent} did not come to {raw}; see the logs of its agent", 1)
         time.sleep(POLL_S)
 
 
-def _join(raw: Path, node: int, word: str, address: str, deadline: float) -> Meeting:
-    hello = {"word": word, "address": address}
+def _join(raw: Path, node: int, hello: dict, deadline: float) -> Meeting:
+    """Say hello, answer node 0's word, and wait until all have done so."""
     write_json(_hello(raw, node), hello)
     while True:
         found = _read(raw / "meeting.json")
-        if found.get("words", {}).get(str(node)) == word:
-            write_json(_hello(raw, node), {**hello, "answer": found["word"]})
-            return Meeting(found["address"], found["port"], peer=found["address"])
+        if found.get("words", {}).get(str(node)) == hello["word"]:
+            if "answer" not in hello:
+                hello["answer"] = found["word"]
+                write_json(_hello(raw, node), hello)
+            _refuse(found["failures"])
+            if found["complete"]:
+                return Meeting(found["address"], found["port"], peer=found["address"])
         if time.monotonic() > deadline:
             raise UserError(f"node 0 did not come to {raw}; see the log of its agent", 1)
         time.sleep(POLL_S)
+
+
+def _refuse(failures: Mapping[str, str]) -> None:
+    if failures:
+        raise UserError("; ".join(f"node {node} cannot start: {said}" for node, said in failures.items()), 1)

@@ -20,6 +20,7 @@ import torch.distributed as dist
 from jouleline.measure import protocol as rules
 from jouleline.measure import region, step
 from jouleline.measure.data import Batches, Dataset, digest
+from jouleline.measure.environment import temperature_c
 from jouleline.measure.failures import RunFailure
 from jouleline.measure.modeling import Recipe, build
 from jouleline.measure.parallel import Layout, start_engine
@@ -76,13 +77,17 @@ class Trainer:
                 warmup_s = self.warm_up()
             steps = self.agree(rules.window_steps(self._recent(warmup_s), self._seconds(), self.protocol))
             self._say(f"warm-up of {len(warmup_s)} steps done, measuring {steps} steps")
+            skipped = self.engine.skipped_steps  # fp16 leaves out the update where a gradient overflowed
             dist.barrier()
             times_s, time_s = self.window(steps)
             self._check_finite()
             self._say(f"measured {len(times_s)} steps in {time_s:.2f} s")
+            begin = time.perf_counter()
             with region("evaluation"):
                 evaluation = self.evaluate()
-        return self._record(warmup_s, times_s, time_s, evaluation)
+            evaluation_s = round(time.perf_counter() - begin, 3)
+        record = self._record(warmup_s, times_s, time_s, {**evaluation, "evaluation_s": evaluation_s})
+        return {**record, "skipped_steps": self.engine.skipped_steps - skipped}
 
     def train_step(self) -> None:
         """One optimizer step; its loss (mean over micro-steps, of this replica) is kept on the device."""
@@ -108,7 +113,7 @@ class Trainer:
                 self._wait_for_device()
                 times_s.append(time.perf_counter() - begin)
             self._check_finite()
-            if self.agree(int(rules.warmup_is_over(times_s, self.protocol))):
+            if self.agree(int(rules.warmup_is_over(times_s, self.protocol, self._temperature_c()))):
                 return times_s
 
     def window(self, steps: int) -> tuple[list[float], float]:
@@ -178,7 +183,7 @@ class Trainer:
                 wanted = self.batches.indices(*divmod(taken, accumulated), replica).tobytes()
                 if gathered[rank][taken] != wanted:
                     raise RunFailure(
-                        f"data_order: rank {rank} trained on other samples than replica {replica}'s"
+                        "data_order", f"rank {rank} trained on other samples than replica {replica}'s"
                     )
                 if rank % self.layout.tensor_parallel == 0 and taken < DIGEST_STEPS * accumulated:
                     order.append(wanted)
@@ -221,6 +226,11 @@ class Trainer:
 
     def _recent(self, times_s: list[float]) -> float:
         return median(times_s[-max(self.protocol["warmup_steps"], 1) :])
+
+    def _temperature_c(self) -> float | None:
+        """Of the hottest device of rank 0's node, which decides; None where the protocol does not ask."""
+        asked = self.protocol["start_temperature_min_c"] is not None and self.layout.rank == 0
+        return temperature_c(self.device.type) if asked else None
 
     def _wait_for_device(self) -> None:
         if self.device.type == "cuda":

@@ -1,0 +1,138 @@
+"""The job's GPUs through the real pynvml on a fake library: which are taken, what they can, how warm they are."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from fake_nvml.driver import GPU_LOST, FakeNode, build
+from jouleline.measure.gpus import full_uuid
+
+
+@pytest.fixture(scope="module")
+def libraries(tmp_path_factory) -> Path:
+    return build(tmp_path_factory.mktemp("libraries"))
+
+
+@pytest.fixture
+def node(tmp_path, libraries):
+    return FakeNode(tmp_path / "node", libraries, 3)
+
+
+def run(node: FakeNode, code: str, **environment: str) -> subprocess.CompletedProcess:
+    """A process of its own: the loader must find the fake library when it starts."""
+    code = f"import json, os, sys\nfrom jouleline.measure import environment, gpus\n{code}"
+    return subprocess.run(
+        [sys.executable, "-c", code], env=node.environment(**environment), capture_output=True, text=True
+    )
+
+
+def take(node: FakeNode, count: int, precision: str = "fp32", **environment: str):
+    row = {"gpus_per_node": count, "precision": precision}
+    shown = "os.environ['CUDA_VISIBLE_DEVICES'], os.environ['CUDA_DEVICE_ORDER']"
+    return run(node, f"gpus.take_gpus({row!r})\nprint({shown})", **environment)
+
+
+def test_the_first_visible_gpus_are_taken_in_the_order_of_the_bus(node):
+    assert take(node, 2).stdout.split() == ["0,1", "PCI_BUS_ID"]
+    assert take(node, 1, CUDA_VISIBLE_DEVICES="2,0").stdout.split()[0] == "2"
+    named = f"{node.uuid(1)}, {node.uuid(2)}"
+    assert take(node, 2, CUDA_VISIBLE_DEVICES=named).stdout.split()[0] == named.replace(" ", "")
+
+
+def test_too_few_gpus_are_refused(node):
+    done = take(node, 2, CUDA_VISIBLE_DEVICES="1")
+    assert "the row asks for 2 GPUs and this node shows 1; lower gpus_per_node" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("precision", "capability", "said"),
+    [
+        ("bf16", (7, 5), "bf16 needs compute capability 8.0"),
+        ("fp16", (6, 1), "fp16 needs compute capability 7.0"),
+    ],
+)
+def test_a_precision_that_the_gpu_only_emulates_is_refused(node, precision, capability, said):
+    node.gpus[1].capability_major, node.gpus[1].capability_minor = capability
+    assert said in take(node, 2, precision).stderr
+    assert take(node, 1, precision).returncode == 0  # the other GPUs can
+    assert take(node, 2, "fp32").returncode == 0
+
+
+def test_a_node_without_nvml_says_what_is_missing(node):
+    done = take(node, 1, LD_LIBRARY_PATH="")
+    assert done.returncode != 0 and "no NVML" in done.stderr
+
+
+def cool_down(node: FakeNode, protocol: dict, **environment: str) -> dict:
+    done = run(node, f"print(json.dumps(environment.cool_down({protocol!r}, 'cuda')))", **environment)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def falling(node: FakeNode, gpu: int, now_c: float, per_s: float) -> None:
+    """Let a GPU be at `now_c` now and cool by `per_s`."""
+    node.gpus[gpu].temperature_c = now_c + per_s * node.now_s()
+    node.gpus[gpu].temperature_rate_c_s = -per_s
+
+
+def test_cool_down_waits_until_the_hottest_gpu_of_the_job_is_below_the_limit(node):
+    falling(node, 1, 70.0, 10.0)
+    begin = time.monotonic()
+    found = cool_down(node, {"start_temperature_c": 50.0, "cooldown_max_s": 30.0})
+    assert found["below_limit"] is True and 45.0 <= found["temperature_c"] <= 50.0
+    assert 1.0 < found["waited_s"] < time.monotonic() - begin < 15.0
+
+
+def test_cool_down_gives_up_after_its_time_and_says_so(node):
+    node.gpus[0].temperature_c = 80.0
+    found = cool_down(node, {"start_temperature_c": 50.0, "cooldown_max_s": 1.0})
+    assert found["below_limit"] is False and found["temperature_c"] == 80.0
+    assert 1.0 <= found["waited_s"] < 3.0
+
+
+def test_gpus_of_other_jobs_do_not_hold_a_run_up(node):
+    node.gpus[0].temperature_c, node.gpus[2].temperature_c = 90.0, 40.0
+    protocol = {"start_temperature_c": 50.0, "cooldown_max_s": 20.0}
+    found = cool_down(node, protocol, CUDA_VISIBLE_DEVICES="2")
+    assert found == {"temperature_c": 40.0, "waited_s": 0.0, "below_limit": True}
+
+
+def test_a_temperature_that_cannot_be_read_is_null(node):
+    for function in ("nvmlDeviceGetTemperature", "nvmlDeviceGetTemperatureV"):
+        node.fault(function, code=GPU_LOST)
+    found = cool_down(node, {"start_temperature_c": 50.0, "cooldown_max_s": 20.0})
+    assert found == {"temperature_c": None, "waited_s": 0.0, "below_limit": None}
+
+
+def test_no_library_wakes_cuda_before_the_ranks_are_forked(node):
+    """A process in which CUDA has been asked for anything cannot fork ranks that use it."""
+    code = """
+import torch
+asked = []
+for name in ("is_available", "device_count", "current_device", "get_device_capability", "_lazy_init"):
+    setattr(torch.cuda, name, lambda *_, name=name, **__: asked.append(name) or 0)
+gpus.take_gpus({"gpus_per_node": 1, "precision": "bf16"})
+import jouleline.measure.rank
+print(environment.describe("cuda")["driver"], gpus.temperature_c(), asked)
+"""
+    done = run(node, code, DS_ACCELERATOR="cuda", HF_HUB_OFFLINE="1")
+    assert done.stdout.strip().endswith("45.0 []"), done.stdout + done.stderr
+
+
+def test_a_torch_without_cuda_is_refused_where_there_is_a_gpu(node):
+    done = run(node, "import torch; torch.version.cuda = None; gpus.require_cuda_torch()")
+    assert "make setup TORCH=cuda" in done.stderr
+
+
+def test_cuda_s_uuid_is_written_as_nvml_writes_it(monkeypatch):
+    monkeypatch.setitem(os.environ, "CUDA_VISIBLE_DEVICES", "0,MIG-aaaa")
+    assert full_uuid("12ab-34", 0) == "GPU-12ab-34"
+    assert full_uuid("12ab-34", 1) == "MIG-12ab-34"
+    assert full_uuid("GPU-12ab-34", 1) == "GPU-12ab-34"

@@ -1,0 +1,71 @@
+"""What a run checks of itself: the strategy that DeepSpeed made of the row, and the samples that every rank took."""
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+import torch.distributed as dist
+from jouleline.grid import complete_row
+from jouleline.measure.data import Batches, read_dataset
+from jouleline.measure.failures import RunFailure
+from jouleline.measure.parallel import Layout, _check_strategy
+from jouleline.measure.trainer import Trainer
+
+ROW = complete_row(
+    {
+        **{"layers": 2, "hidden": 32, "heads": 4, "intermediate": 64, "seq_len": 16, "micro_batch": 4},
+        **{"vocab_size": 512, "max_positions": 32, "grad_accum": 2},
+    }
+)
+
+
+@pytest.fixture
+def alone(tmp_path):
+    """A process group of one."""
+    dist.init_process_group("gloo", store=dist.FileStore(str(tmp_path / "store"), 1), rank=0, world_size=1)
+    yield
+    dist.destroy_process_group()
+
+
+def engine(**change):
+    facts = {"stage": 0, "replicas": 1, "shards": 1, "micro_batch": 4, "accumulated": 2} | change
+    return SimpleNamespace(
+        module=torch.nn.Linear(3, 4),
+        dp_world_size=facts["replicas"],
+        zero_optimization_stage=lambda: facts["stage"],
+        autotp_size=lambda: facts["shards"],
+        train_micro_batch_size_per_gpu=lambda: facts["micro_batch"],
+        gradient_accumulation_steps=lambda: facts["accumulated"],
+    )
+
+
+def test_the_strategy_that_was_asked_for_is_accepted(alone):
+    _check_strategy(engine(), ROW, 16)
+
+
+@pytest.mark.parametrize(
+    ("made", "row", "said"),
+    [
+        ({"stage": 1}, {}, "ZeRO stage 1, the row asks for 0"),
+        ({"replicas": 2}, {}, "data-parallel size 2"),
+        ({"shards": 2}, {}, "tensor-parallel size 2"),
+        ({"micro_batch": 8}, {}, "micro-batch 8, the row asks for 4"),
+        ({"accumulated": 1}, {}, "gradient accumulation 1"),
+        ({}, {"gpus_per_node": 2}, "world size 1, the row asks for 2"),
+    ],
+)
+def test_another_strategy_is_refused(alone, made, row, said):
+    with pytest.raises(RuntimeError, match=said):
+        _check_strategy(engine(**made), {**ROW, **row}, 16)
+
+
+def test_other_samples_than_the_layout_s_fail_the_run(alone, small_dataset):
+    data = read_dataset(small_dataset, ROW)
+    batches = Batches(data, ROW, 0, 1, torch.device("cpu"))
+    taken = [batches.indices(step, micro).tobytes() for step in range(3) for micro in range(2)]
+    run = SimpleNamespace(layout=Layout(0, 1, 1), batches=batches, row=ROW, taken=taken)
+    assert len(Trainer.check_data(run)) == 16
+    run.taken = [taken[1], taken[0], *taken[2:]]
+    with pytest.raises(RunFailure, match="rank 0 trained on other samples than replica 0's") as caught:
+        Trainer.check_data(run)
+    assert caught.value.code == "data_order"
