@@ -45,21 +45,27 @@ def _run(arguments: argparse.Namespace) -> int:
     session = Session(root, campaign, until, arguments.overlap, arguments.keep)
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, session.stop)
+
+    def save() -> None:
+        files = state.pack(root, campaign.results, campaign.name, arguments.to)
+        size_mib = sum(path.stat().st_size for path in files) / 2**20
+        print(f"packed into {arguments.to}: {len(files)} files, {size_mib:.1f} MiB", flush=True)
+
+    if arguments.to:
+        session.save = save
     try:
         if arguments.minutes:
             _measure(session, arguments.check_minutes)
         print("\n".join(summary(session)), flush=True)
     finally:
-        if arguments.to:
-            files = state.pack(root, campaign.results, campaign.name, arguments.to)
-            size_mib = sum(path.stat().st_size for path in files) / 2**20
-            print(f"packed into {arguments.to}: {len(files)} files, {size_mib:.1f} MiB", flush=True)
+        session.save()
     return 0 if session.advanced or not arguments.minutes else 1
 
 
 def _measure(session, check_minutes: float) -> None:
     if check_minutes:
         session.check(check_minutes)
+        session.save()
     if session.prepare():
         session.measure()
     else:

@@ -62,10 +62,8 @@ class Load:
         begin, on_s = time.perf_counter(), 0.0
         for cycle in range(int(seconds / period_s)):
             start = begin + cycle * period_s
-            while (left := start - time.perf_counter()) > 0:
-                if left > SPIN_S:
-                    time.sleep(left - SPIN_S)
             on_s += self._busy(start + 0.5 * period_s, self.product)
+            _sleep_until(start + period_s)
         return {"on_s": on_s}
 
     def steps(self, seconds: float) -> dict[str, Any]:
@@ -83,6 +81,13 @@ class Load:
             run()
             self.wait()
         return now - begin
+
+
+def _sleep_until(end: float) -> None:
+    """Until time.perf_counter() is `end`, without the lateness of a long sleep."""
+    while (left := end - time.perf_counter()) > 0:
+        if left > SPIN_S:
+            time.sleep(left - SPIN_S)
 
 
 def serve(load: Any) -> None:

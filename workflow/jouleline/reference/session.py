@@ -6,7 +6,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
@@ -16,7 +16,7 @@ from jouleline.files import read_json
 from jouleline.grid import dataset_name
 from jouleline.measure.device_lock import VARIABLE
 
-POLL_S, SAY_S = 1.0, 20.0
+POLL_S, SAY_S, SAVE_S = 1.0, 20.0, 120.0
 # What the verdicts and the packing at the end take, and how long a run that is stopped hard may take to end.
 CLOSING_S, HARD_S = 20.0, 15.0
 # A campaign whose first runs all fail is not worth the rest of the time.
@@ -26,13 +26,14 @@ FAILURES = 3
 @dataclass
 class Session:
     """`until` on CLOCK_MONOTONIC (s); `overlap` runs are started at a time, of which one has the devices. With `keep`
-    runs that other code measured are kept."""
+    runs that other code measured are kept. `save` is called now and then while runs are measured."""
 
     root: Path
     campaign: config.Campaign
     until: float
     overlap: int
     keep: bool = False
+    save: Callable[[], None] = lambda: None
     known: set[str] = field(default_factory=set)
     asked_to_stop: bool = False
 
@@ -99,6 +100,7 @@ class Session:
         """Runs in the campaign's order until all are done or no other one can end in time."""
         process = self._snakemake(["measurements"], self.overlap)
         begin, next_say, stopping = time.monotonic(), 0.0, False
+        next_save = begin + SAVE_S
         while process.poll() is None and self.left_s > 0:
             time.sleep(POLL_S)
             runs = self.finished()
@@ -111,6 +113,9 @@ class Session:
             if time.monotonic() > next_say:
                 self._say(len(runs), time.monotonic() - begin)
                 next_say = time.monotonic() + SAY_S
+            if time.monotonic() > next_save:
+                self.save()
+                next_save = time.monotonic() + SAVE_S
         self._end(process)
         self._say(len(self.finished()), time.monotonic() - begin)
 

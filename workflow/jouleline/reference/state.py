@@ -26,11 +26,13 @@ def pack(root: Path, results: str, name: str, folder: Path, piece_mib: float = P
         archive = Path(temporary) / "state.tar.gz"
         with tarfile.open(archive, "w:gz", compresslevel=6) as tar:
             for path in _members(root, results):
-                tar.add(path, path.relative_to(root), recursive=False)
+                # A run that ends just now takes its raw files away.
+                with contextlib.suppress(FileNotFoundError):
+                    tar.add(path, path.relative_to(root), recursive=False)
         pieces, digest = _split(archive, name, folder, int(piece_mib * 2**20))
     names = [piece.name for piece in pieces]
     write_json(folder / f"{name}-state.json", {"schema": 1, "sha256": digest, "pieces": names})
-    for old in set(folder.glob(f"{name}-state.tar.gz.*")) - set(pieces):
+    for old in set(folder.glob(f"{name}-state-*.tar.gz.*")) - set(pieces):
         old.unlink()
     return [*pieces, folder / f"{name}-state.json"]
 
@@ -81,12 +83,12 @@ def _target(root: Path, record: Path) -> str:
 
 
 def _split(archive: Path, name: str, folder: Path, size: int) -> tuple[list[Path], str]:
-    digest, pieces = hashlib.sha256(), []
+    """The pieces and the digest of the whole, which is in their names: an older state stays whole beside them."""
+    digest, pieces = hashlib.sha256(archive.read_bytes()).hexdigest(), []
     with open(archive, "rb") as whole:
         while content := whole.read(size):
-            digest.update(content)
-            piece = folder / f"{name}-state.tar.gz.{len(pieces):02d}"
+            piece = folder / f"{name}-state-{digest[:8]}.tar.gz.{len(pieces):02d}"
             with atomic_path(piece) as temporary:
                 temporary.write_bytes(content)
             pieces.append(piece)
-    return pieces, digest.hexdigest()
+    return pieces, digest
