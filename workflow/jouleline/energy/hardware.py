@@ -97,7 +97,7 @@ def settled(tables: Tables, phase: str) -> dict[str, np.ndarray]:
 
 def mean_power_w(readings: Mapping[str, np.ndarray]) -> dict[str, float | None]:
     """Mean power by the counter (from its first to its last move), the average and the instant power."""
-    t_s, joule = _moves(readings)
+    t_s, joule = moves(readings)
     counter = (joule[-1] - joule[0]) / (t_s[-1] - t_s[0]) if len(t_s) > 1 else None
     means = {"counter": counter}
     for name in ("average", "instant"):
@@ -106,7 +106,7 @@ def mean_power_w(readings: Mapping[str, np.ndarray]) -> dict[str, float | None]:
     return means
 
 
-def _moves(readings: Mapping[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+def moves(readings: Mapping[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
     """Times (s) at which the counter was first seen at a new value, and that value (J)."""
     energy = readings["energy_mj"].astype(float)
     known = np.isfinite(energy)
@@ -156,7 +156,7 @@ def waves(tables: Tables, tick_s: float | None) -> dict[str, Any]:
         if not phase.startswith("square_") or not tick_s or high_w - low_w <= 0:
             continue
         readings = settled(tables, phase)
-        t_s, joule = _moves(readings)
+        t_s, joule = moves(readings)
         if len(t_s) < 10:
             continue
         watts = np.diff(joule) / np.maximum(np.round(np.diff(t_s) / tick_s), 1) / tick_s
@@ -188,7 +188,7 @@ def waves(tables: Tables, tick_s: float | None) -> dict[str, Any]:
 
 def levels(tables: Tables) -> tuple[float, float]:
     """The two powers (W) between which the slow square wave goes: 10th and 90th percentile of its tick powers."""
-    t_s, joule = _moves(settled(tables, "slow_square"))
+    t_s, joule = moves(settled(tables, "slow_square"))
     if len(t_s) < 3:
         return float("nan"), float("nan")
     low, high = np.percentile(np.diff(joule) / np.diff(t_s), (10, 90))

@@ -114,11 +114,9 @@ def _waves(wave: dict[str, Any]) -> Iterator[str]:
 
 def _figures(tables: hardware.Tables, found: dict[str, Any]) -> Iterator[tuple[str, str]]:
     slow = tables.readings["slow_square"]
-    lines = [
-        ("instant power", slow["t_ns"], slow["instant_mw"] * 1e-3),
-        ("average power", slow["t_ns"], slow["average_mw"] * 1e-3),
-        ("counter, tick by tick", *_ticks(slow)),
-    ]
+    t_s = (slow["t_ns"] - slow["t_ns"][0]) * 1e-9
+    lines = [(f"{name} power", t_s, slow[f"{name}_mw"] * 1e-3) for name in ("instant", "average")]
+    lines.append(("counter, tick by tick", *_ticks(slow)))
     yield "readings.svg", _figure("A slow square wave as NVML shows it", lines)
     names = [row["phase"] for row in found["waves"]["rows"]]
     lines = [
@@ -128,12 +126,13 @@ def _figures(tables: hardware.Tables, found: dict[str, Any]) -> Iterator[tuple[s
 
 
 def _ticks(readings: dict[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-    t_s, joule = hardware._moves(readings)
-    return t_s[1:] * 1e9, np.diff(joule) / np.diff(t_s)
+    """End of each tick (s after the first reading) and the mean power in it (W)."""
+    t_s, joule = hardware.moves(readings)
+    return t_s[1:] - readings["t_ns"][0] * 1e-9, np.diff(joule) / np.diff(t_s)
 
 
 def _figure(title: str, lines: list[tuple[str, np.ndarray, np.ndarray]]) -> str:
-    """A stand-alone SVG, readable on light and dark."""
+    """A stand-alone SVG on white; each value of power holds since the one before it."""
     import io
 
     import matplotlib
@@ -142,9 +141,8 @@ def _figure(title: str, lines: list[tuple[str, np.ndarray, np.ndarray]]) -> str:
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "jouleline", "font.size": 10}):
         figure = Figure(figsize=(9, 3.6), layout="constrained", facecolor="white")
         axes = figure.add_subplot()
-        for number, (name, t_ns, watts) in enumerate(lines):
-            t_s = (t_ns - t_ns[0]) * 1e-9 if len(t_ns) else t_ns
-            axes.plot(t_s, watts, label=name, linewidth=1.0 + 0.2 * number)
+        for name, t_s, watts in lines:
+            axes.plot(t_s, watts, label=name, linewidth=1.2, drawstyle="steps-pre")
         axes.set_title(title, loc="left")
         axes.set_xlabel("time (s)")
         axes.set_ylabel("power (W)")
