@@ -6,13 +6,16 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+import torch
+import torch.cuda.nccl
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from fake_nvml.driver import GPU_LOST, FakeNode, build
-from jouleline.measure.gpus import full_uuid
+from jouleline.measure.gpus import full_uuid, identify
 
 
 @pytest.fixture(scope="module")
@@ -129,6 +132,20 @@ print(environment.describe("cuda")["driver"], gpus.temperature_c(), asked)
 def test_a_torch_without_cuda_is_refused_where_there_is_a_gpu(node):
     done = run(node, "import torch; torch.version.cuda = None; gpus.require_cuda_torch()")
     assert "make setup TORCH=cuda" in done.stderr
+
+
+def test_a_rank_says_how_its_gpu_computes(monkeypatch, tmp_path):
+    properties = SimpleNamespace(uuid="0000001a-1111-2222-3333-000000000000", name="NVIDIA Fake H100")
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda index: properties)
+    monkeypatch.setattr(torch.cuda.nccl, "version", lambda: (2, 29, 7))
+    monkeypatch.setattr(torch.version, "cuda", "13.0")
+    monkeypatch.setenv("JOULELINE_MARKERS", str(tmp_path))
+    found = identify(0)
+    assert found["device_uuid"] == "GPU-0000001a-1111-2222-3333-000000000000"
+    assert (found["device"], found["cuda"]) == ("NVIDIA Fake H100", "13.0")
+    assert found["numerics"]["nccl"] == "2.29.7" and found["numerics"]["float32_matmul"] == "highest"
+    assert "math" in found["numerics"]["sdpa_kernels"]
+    assert next(tmp_path.glob("rank-*.bin")).stat().st_size == 64  # the sidecar is told
 
 
 def test_cuda_s_uuid_is_written_as_nvml_writes_it(monkeypatch):

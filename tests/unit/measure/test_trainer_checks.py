@@ -5,11 +5,12 @@ from types import SimpleNamespace
 import pytest
 import torch
 import torch.distributed as dist
+from deepspeed.runtime.utils import get_weight_norm
 from jouleline.grid import complete_row
 from jouleline.measure.data import Batches, read_dataset
 from jouleline.measure.failures import RunFailure
-from jouleline.measure.parallel import Layout, _check_strategy
-from jouleline.measure.trainer import Trainer
+from jouleline.measure.parallel import Layout, _check_strategy, _norm
+from jouleline.measure.trainer import Trainer, _StepClock
 
 ROW = complete_row(
     {
@@ -43,6 +44,14 @@ def test_the_strategy_that_was_asked_for_is_accepted(alone):
     _check_strategy(engine(), ROW, 16)
 
 
+def test_the_norm_of_gradients_is_deepspeed_s_own():
+    generator = torch.Generator().manual_seed(0)
+    gradients = [torch.randn(size, generator=generator).bfloat16() for size in (3, 1000, 64)]
+    assert _norm(gradients) == pytest.approx(get_weight_norm(gradients), rel=1e-6)
+    gradients[1][5] = float("nan")
+    assert _norm(gradients) == get_weight_norm(gradients) == -1
+
+
 @pytest.mark.parametrize(
     ("made", "row", "said"),
     [
@@ -57,6 +66,31 @@ def test_the_strategy_that_was_asked_for_is_accepted(alone):
 def test_another_strategy_is_refused(alone, made, row, said):
     with pytest.raises(RuntimeError, match=said):
         _check_strategy(engine(**made), {**ROW, **row}, 16)
+
+
+def test_steps_on_a_gpu_are_timed_by_events(monkeypatch):
+    """With events in place of CUDA's, which tell milliseconds: one per step, none waited for."""
+
+    class Event:
+        recorded = 0
+
+        def __init__(self, enable_timing):
+            assert enable_timing
+
+        def record(self):
+            Event.recorded += 1
+            self.at_ms = 10.0 * Event.recorded**2
+
+        def elapsed_time(self, later):
+            return later.at_ms - self.at_ms
+
+    monkeypatch.setattr(torch.cuda, "Event", Event)
+    clock = _StepClock(torch.device("cuda"))
+    clock.start()
+    for _ in range(3):
+        clock.mark()
+    assert clock.count == 3
+    assert clock.times_s() == pytest.approx([0.030, 0.050, 0.070])
 
 
 def test_other_samples_than_the_layout_s_fail_the_run(alone, small_dataset):

@@ -5,6 +5,7 @@ tensor-parallel group are neighbours, so rank // tensor_parallel is the data-par
 """
 
 import logging
+import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from typing import Any
 import deepspeed
 import torch
 import torch.distributed as dist
+from deepspeed.runtime.fp16 import unfused_optimizer
 
 from jouleline.measure.modeling import Recipe
 from jouleline.strategy import device_count
@@ -115,16 +117,25 @@ def start_engine(model: torch.nn.Module, row: Mapping[str, Any], recipe: Recipe)
     engine, *_ = deepspeed.initialize(model=model, model_parameters=trained, config=settings(row, recipe))
     _check_strategy(engine, row, whole)
     if engine.dp_world_size == 1 and row["zero_stage"] == 0:
-        # DeepSpeed would copy all gradients into buckets and reduce them over a group of one, and reduce their norm
-        # likewise: up to a tenth of a small step each, and no plain loop does it.
+        # DeepSpeed would copy all gradients into buckets and reduce them over a group of one: up to a tenth of a
+        # small step, and no plain loop does it.
         engine.enable_backward_allreduce = False
-        if dist.get_world_size() == 1:
-            engine.clip_fp32_gradients = lambda: torch.nn.utils.clip_grad_norm_(trained, recipe.clip)
+    if dist.get_world_size() == 1 and row["zero_stage"] == 0:
+        # Likewise it would reduce the norm of the gradients over a group of one, which it takes tensor by tensor.
+        engine.clip_fp32_gradients = lambda: torch.nn.utils.clip_grad_norm_(trained, recipe.clip)
+        unfused_optimizer.get_weight_norm = _norm
     checker = getattr(engine.optimizer, "overflow_checker", None)
     if row["precision"] == "bf16" and checker is not None:
         # ZeRO 0's way to say check_grad_overflow: false. The norm that is taken next shows the same.
         checker.check = lambda *_, **__: False
     return engine
+
+
+def _norm(gradients: list[torch.Tensor], mpu: None = None) -> float:
+    """The norm of all gradients in fp32; -1, as DeepSpeed has it, where it is not finite."""
+    norms = torch._foreach_norm(gradients, 2, dtype=torch.float32)
+    norm = torch.linalg.vector_norm(torch.stack(norms)).item()
+    return norm if math.isfinite(norm) else -1
 
 
 def _check_strategy(engine: Any, row: Mapping[str, Any], whole: int) -> None:
