@@ -68,6 +68,13 @@ def test_a_job_that_nobody_knows_is_left_to_its_outputs_after_three_checks(clien
     assert [states(watch, "1", "2").get("2") for _ in range(3)] == [None, None, "UNKNOWN"]
 
 
+def test_a_job_that_slurmctld_lost_is_not_waited_for_though_accounting_takes_it_for_running(client):
+    client("squeue", "1|RUNNING|n1")
+    client("sacct", "2|RUNNING")
+    watch = Watch()
+    assert [states(watch, "1", "2")["2"] for _ in range(3)] == ["RUNNING", "RUNNING", "UNKNOWN"]
+
+
 def test_an_outage_keeps_the_jobs_and_is_told(client, caplog):
     client("squeue", "slurm_load_jobs error", code=1)
     client("sacct", code=1)

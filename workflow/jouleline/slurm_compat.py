@@ -7,8 +7,9 @@ What is left would hang a campaign or measure a row twice, and is answered here:
 - A preempted job that may not requeue, and a state the plugin does not know, are waited for: they count as failed.
 - When every status query of a cycle fails, running jobs are forgotten and the workflow never ends: they are kept, the
   user is told, and only after PATIENCE_S without an answer are they given up.
-- A finished job that slurmctld has forgotten (MinJobAge) is waited for: accounting is asked, and without it the output
-  files decide. The plugin itself asks sacct nothing, since it would wait for the answer however long that takes.
+- A finished job that slurmctld has forgotten (MinJobAge), or that it lost with its state, is waited for: accounting is
+  asked, and where it knows of no end the output files decide. The plugin itself asks sacct nothing: it would wait for
+  the answer however long that takes.
 - "None assigned" and lists of nodes land in --exclude after a node failure: only single nodes do, as squeue names them.
 - Ten seconds are added to the interval after every quiet check, up to three minutes, and a whole interval is slept at
   the end: at most three intervals, and none at the end.
@@ -119,12 +120,12 @@ class Watch:
         }
         accounting = await self._ask_accounting(self.ids - set(states), logger)
         states |= accounting or {}
+        unended = {job for job in self.ids - set(found) if normalise(states.get(job, "RUNNING")) in OPEN}
         if queue is None:
-            open_ids = {job for job in self.ids if normalise(states.get(job, "RUNNING")) in OPEN}
-            states |= self._without_answer(open_ids, logger)
+            states |= self._without_answer(unended, logger)
         else:
             self.last_answer_s = time.monotonic()
-            states |= self._forgotten(self.ids - set(states), logger)
+            states |= self._forgotten(unended, logger)
         return {
             job: self._normalise(job, state, logger) for job, state in states.items()
         }, time.monotonic() - began
@@ -153,7 +154,10 @@ class Watch:
         return dict.fromkeys(ids, "ERROR")
 
     def _forgotten(self, ids: set[str], logger) -> dict[str, str]:
-        """Jobs that neither squeue nor sacct know, several times in a row: their outputs decide (UNKNOWN)."""
+        """Jobs that squeue does not know several times in a row, nor sacct as ended: their outputs decide (UNKNOWN).
+
+        Accounting takes a job for running until it is told of the end, by a controller that may have lost its state.
+        """
         self.unseen = Counter({job: self.unseen[job] + 1 for job in ids})
         lost = {job for job, times in self.unseen.items() if times >= UNSEEN_LIMIT}
         if lost:
