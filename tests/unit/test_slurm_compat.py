@@ -286,6 +286,15 @@ def test_quiet_checks_stay_at_most_three_intervals_apart(plugin):
     assert executor.next_seconds_between_status_checks == 15
 
 
+def test_what_slurm_wrote_into_a_jobs_log_is_told(tmp_path):
+    log = tmp_path / "7.log"
+    limit = "StepId=7.0 exceeded memory limit (448198656 > 419430400), being killed"
+    log.write_text(f"rule x:\nslurmstepd-n2: error: {limit}\nsrun: error: n2: task 0: Killed\n" * 2)
+    told = slurm_compat.said_by_slurm([None, str(tmp_path / "none.log"), str(log)])
+    assert told.split("\n        ")[1:] == [limit, "n2: task 0: Killed\n"]
+    assert slurm_compat.said_by_slurm([None]) == "\n"
+
+
 def test_the_last_wait_ends_with_the_workflow(plugin):
     executor = plugin.Executor(interval_s=60)
 

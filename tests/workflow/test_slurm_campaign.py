@@ -2,6 +2,7 @@
 
 import pytest
 from jouleline.schemas import read_table
+from jouleline.schemas.checks import CHECKS
 from jouleline.schemas.runs import RUNS
 
 from tests.workflow.slurm_runs import make_checkout, start
@@ -22,6 +23,9 @@ def test_the_whole_campaign_with_its_report(slurm, tmp_path):
     # Nodes of 400 W: Slurm's figure of a step is that times its nodes and seconds, which hold the window.
     for run in read_table(RUNS, checkout.root / "results/cluster/tables/runs.parquet"):
         assert run["slurm_energy_j"] > 400 * run["nodes"] * run["time_s"]
+    checks = read_table(CHECKS, checkout.root / "results/cluster/tables/checks.parquet")
+    compared = [check["passed"] for check in checks if check["name"] == "slurm_agrees"]
+    assert compared == [True] * len(rows)
     # The rows; data set, calibration and idle power; tables and verdict; four fits.
     assert campaign.said().count("has been submitted with SLURM jobid") == len(rows) + 3 + 2 + 4
     # One more row is one more job, and what is there already stays.

@@ -17,8 +17,9 @@ What is left would hang a campaign or measure a row twice, and is answered here:
   themselves: they are waited for, or cancelled where the command would be another one today (other code, protocol or
   row). A mark in the comment of every job tells: what it makes, and by which command.
 - A submission while slurmctld restarts fails the job: it waits.
-- A grouped job whose submission fails is never reported, and the workflow waits for it for ever: it is reported. And
-  Snakemake drops what is said of a failed group: it is logged.
+- A grouped job whose submission fails is never reported, and the workflow waits for it for ever: it is reported.
+- Why a job failed is not told without sacct, nor is the job's log shown after an empty one, nor anything of a group:
+  what Slurm wrote into the log (memory, time limit, node) is told.
 - An account is checked with sacctmgr for every job, and guessed from old jobs where none is given: once, and never.
 - Job arrays give every row the resources of the first: refused.
 """
@@ -35,6 +36,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -261,10 +263,11 @@ def _patch_submission(plugin) -> None:
         self.jouleline_own.add(job_info.external_jobid)
         report_job_submission(self, job_info, *args, **kwargs)
 
-    def report_error(self, job_info, msg=None, **kwargs):
-        if msg and job_info.job.is_group():
+    def report_error(self, job_info, msg=None, aux_logs=(), **kwargs):
+        msg = (msg or "").replace(_NO_REASON, "") + said_by_slurm(aux_logs)
+        if job_info.job.is_group():
             self.logger.error(msg)
-        report_job_error(self, job_info, msg, **kwargs)
+        report_job_error(self, job_info, msg, aux_logs=[*aux_logs], **kwargs)
 
     def ending(end):
         def end_without_waiting(self):
@@ -277,6 +280,19 @@ def _patch_submission(plugin) -> None:
     executor.run_job, executor.report_job_submission, executor.report_job_error = submit, report, report_error
     executor.shutdown, executor.cancel = ending(shutdown), ending(cancel)
     executor.jouleline_own, executor.jouleline_leftovers, executor.jouleline_ends = set(), None, False
+
+
+_NO_REASON = " Detailed failure reason unavailable (status command is not 'sacct')."
+_OF_SLURM = re.compile(r"^(?:slurmstepd\S*|srun): (?:error: )?(.+)$", re.M)
+
+
+def said_by_slurm(logs: Iterable[str | None]) -> str:
+    """What Slurm itself wrote into the logs of a job (a limit exceeded, a node lost), each line once."""
+    said: list[str] = []
+    for log in filter(None, logs):
+        with contextlib.suppress(OSError):
+            said += _OF_SLURM.findall(Path(log).read_text(errors="replace"))
+    return "".join(f"\n        {line}" for line in dict.fromkeys(said)) + "\n"
 
 
 class Leftover(NamedTuple):
