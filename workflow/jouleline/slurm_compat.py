@@ -251,9 +251,8 @@ def _patch_submission(plugin) -> None:
             _wait_for_controller(self)
             leftover = _leftover_of(self, job, mark_of(job, watch.campaign))
             return _adopt(self, job, leftover) if leftover else run_job(self, job)
-        except (
-            Exception
-        ) as problem:  # run_job stumbles over a grouped job when it wants to tell what went wrong
+        except Exception as problem:
+            # run_job itself fails when it wants to tell why a grouped job could not be submitted
             from snakemake_interface_executor_plugins.executors.base import SubmittedJobInfo
 
             said = f"Job submission failed: {problem.__context__ or problem}\n"
