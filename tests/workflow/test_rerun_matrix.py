@@ -58,7 +58,7 @@ def make_on_slurm(checkout: Checkout, cluster) -> None:
     """Every result is made for real by a Slurm job."""
     arguments = ["--profile", "slurm", *SNAPPY, "--configfile", "campaign.yaml"]
     with Campaign(cluster, checkout.root, *arguments) as campaign:
-        assert campaign.wait(400) == 0, campaign.said()
+        assert campaign.wait(600) == 0, campaign.said()
 
 
 @pytest.fixture(
