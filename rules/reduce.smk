@@ -12,7 +12,8 @@ rule integrate_energy:
     resources:
         # On one machine this waits for the run being measured, not to disturb it; so does prepare_dataset.
         measuring=1,
-        mem_mb=4000,
+        # A thousand short runs take 150 MB; on Slurm all shards share a job, which asks for the sum.
+        mem_mb=1500,
         runtime=60,
     params:
         code=code_digest("integrate_energy"),
@@ -32,6 +33,7 @@ rule collect_runs:
     output:
         runs=f"{RESULTS}/tables/runs.parquet",
         regions=f"{RESULTS}/tables/regions.parquet",
+        timings=f"{RESULTS}/tables/timings.parquet",
         dictionary=f"{RESULTS}/tables/data_dictionary.md",
     log:
         f"{RESULTS}/logs/collect_runs.log",
@@ -42,7 +44,7 @@ rule collect_runs:
         code=code_digest("collect_runs"),
     shell:
         unless_data(
-            "python scripts/collect_runs.py --grid {input.grid} --runs-dir $(dirname {input.grid})/runs --energy {input.energy} --runs {output.runs} --regions {output.regions} --dictionary {output.dictionary} > {log} 2>&1"
+            "python scripts/collect_runs.py --grid {input.grid} --runs-dir $(dirname {input.grid})/runs --energy {input.energy} --runs {output.runs} --regions {output.regions} --timings {output.timings} --dictionary {output.dictionary} > {log} 2>&1"
         )
 
 

@@ -6,6 +6,7 @@ rule render_report:
     input:
         runs=rules.collect_runs.output.runs,
         regions=rules.collect_runs.output.regions,
+        timings=rules.collect_runs.output.timings,
         checks=rules.check_runs.output.checks,
         validation=rules.validate_holdout.output.validation,
         predictions=prediction_files(),
@@ -31,4 +32,4 @@ rule render_report:
         # The template and its style are no modules, so the digest of the code does not see them.
         template=provenance.digest_of(path.read_text() for path in sorted(TEMPLATES.iterdir())),
     shell:
-        "python scripts/render_report.py --campaign {params.campaign} --runs {input.runs} --regions {input.regions} --checks {input.checks} --validation {input.validation} --predictions {input.predictions} --fits {input.fits} --splits {input.splits} --config {input.config} --calibration {input.calibration} --idle {input.idle} --runs-dir {params.raw} --headline {params.headline} --settings {params.settings:q} --out {output.page} > {log} 2>&1"
+        "python scripts/render_report.py --campaign {params.campaign} --runs {input.runs} --regions {input.regions} --timings {input.timings} --checks {input.checks} --validation {input.validation} --predictions {input.predictions} --fits {input.fits} --splits {input.splits} --config {input.config} --calibration {input.calibration} --idle {input.idle} --runs-dir {params.raw} --headline {params.headline} --settings {params.settings:q} --out {output.page} > {log} 2>&1"

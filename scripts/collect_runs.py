@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from jouleline import tables
+from jouleline import tables, timings
 from jouleline.files import read_json, run_script, write_text
 from jouleline.schemas import data_dictionary, read_table, write_table
 from jouleline.schemas.calibration import CALIBRATION
@@ -11,9 +11,10 @@ from jouleline.schemas.checks import CHECKS
 from jouleline.schemas.energy import MARKERS, REGIONS, SAMPLES
 from jouleline.schemas.model import PREDICTIONS
 from jouleline.schemas.runs import RUNS
+from jouleline.schemas.timings import TIMINGS
 
 # Every table of a campaign, for the data dictionary beside them.
-TABLES = (RUNS, REGIONS, CHECKS, PREDICTIONS, CALIBRATION, SAMPLES, MARKERS)
+TABLES = (RUNS, REGIONS, TIMINGS, CHECKS, PREDICTIONS, CALIBRATION, SAMPLES, MARKERS)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -25,16 +26,19 @@ def main(argv: list[str] | None = None) -> int:
     )
     parser.add_argument("--runs", type=Path, required=True, help="runs table to write")
     parser.add_argument("--regions", type=Path, required=True, help="regions table to write")
+    parser.add_argument("--timings", type=Path, required=True, help="timings table to write")
     parser.add_argument("--dictionary", type=Path, required=True, help="data dictionary to write")
     args = parser.parse_args(argv)
 
     def collect() -> None:
         regions = [row for path in args.energy for row in read_table(REGIONS, path)]
-        runs = tables.collect(read_json(args.grid), regions, args.runs_dir)
+        runs, times = tables.collect(read_json(args.grid), regions, args.runs_dir)
         write_table(REGIONS, regions, args.regions)
         write_table(RUNS, runs, args.runs)
+        write_table(TIMINGS, times, args.timings)
         write_text(args.dictionary, data_dictionary(TABLES))
         print(f"{len(runs)} runs, {len(regions)} regions")
+        print(timings.as_text(times))
 
     return run_script(collect)
 

@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from jouleline import slurm_energy
+from jouleline import slurm_energy, timings
 from jouleline.energy.integrate import runs_regions
 from jouleline.errors import UserError
 from jouleline.files import run_script
@@ -25,6 +25,7 @@ def main(argv: list[str] | None = None) -> int:
             raise UserError(f"--runs are in {len(folders)} folders; give the runs of one campaign at a time")
         rows = runs_regions(folders.pop(), [path.parent.name for path in options.runs])
         slurm_energy.record_all(options.runs)
+        timings.record_all(options.runs)
         write_table(REGIONS, rows, options.out)
         print(f"{len(rows)} regions of {len(options.runs)} runs")
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from jouleline.errors import UserError
 from jouleline.files import run_script
 
-_TABLES = ("runs", "regions", "checks")
+_TABLES = ("runs", "regions", "timings", "checks")
 _FACTS = ("validation", "calibration", "idle")
 
 

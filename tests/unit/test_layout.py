@@ -27,7 +27,9 @@ LAYERS = (
     ("config",),
     ("architecture",),
     ("measure", "energy", "model"),
-    ("tables", "checks", "plan"),
+    ("timings",),
+    ("tables", "checks"),
+    ("plan",),
     ("report", "manual", "cli", "reference"),
 )
 RANK = {room: rank for rank, layer in enumerate(LAYERS) for room in layer}

@@ -48,7 +48,7 @@ def campaign(tmp_path):
 
 def collect(folder, record=RECORD, regions=(WINDOW,), name="run.json"):
     write_json(folder / "runs" / RUN.run_id / name, record)
-    return tables.collect(json.loads((folder / "grid.json").read_text()), regions, folder / "runs")
+    return tables.collect(json.loads((folder / "grid.json").read_text()), regions, folder / "runs")[0]
 
 
 def test_a_run_becomes_a_row_of_every_column(campaign):
@@ -74,7 +74,7 @@ def test_a_run_without_a_window_is_invalid_and_one_never_tried_is_not_listed(cam
     (row,) = collect(campaign, regions=())
     assert row["verdict"] == "invalid" and row["reasons"] == "no_measured_window"
     (campaign / "runs" / RUN.run_id / "run.json").unlink()
-    assert tables.collect(json.loads((campaign / "grid.json").read_text()), (), campaign / "runs") == []
+    assert tables.collect(json.loads((campaign / "grid.json").read_text()), (), campaign / "runs") == ([], [])
 
 
 def test_a_run_of_another_row_is_refused(campaign):

@@ -77,3 +77,21 @@ def test_the_cheap_steps_share_two_jobs(recorder, tmp_path):
         "rule_tables_check_runs_collect_runs_integrate_energy_split_runs": "-t 160 --mem 4000 --no-requeue --ntasks=1"
         " --cpus-per-task=2 -D ROOT",
     }
+
+
+def test_a_large_grid_is_one_job_a_run_and_one_for_all_tables(recorder, tmp_path):
+    """The number of jobs beside the measurements does not grow with the rows."""
+    checkout = checkout_of(tmp_path, {}, {"device": "cuda"}, *({"seed": seed} for seed in range(24)))
+    checkout.campaign["analysis"] = {"shards": 8, "models": ["roofline", "constant"]}
+    checkout.save()
+    lines = submitted(recorder, checkout)
+    measured = {comment for comment in lines if "measure_run" in comment}
+    assert len(measured) == 24 and set(lines) - measured == {"rule_calibrate_node", "rule_measure_idle"}
+    checkout.make_files()
+    for path in (checkout.root / "results/lines/runs").glob("*/run.json"):
+        path.write_text("another run")
+    lines = submitted(recorder, checkout)  # eight shards, collection, checks and splits
+    assert {key: rest_of(text) for key, text in lines.items()} == {
+        "rule_tables_check_runs_collect_runs_integrate_energy_split_runs": "-t 160 --mem 12000 --no-requeue --ntasks=1"
+        " --cpus-per-task=8 -D ROOT"
+    }

@@ -42,6 +42,8 @@ def record_all(run_files: Iterable[Path]) -> int:
     Runs without Slurm, or with a figure already, are not asked for. Without sacct, or where accounting does not
     answer in time, nothing is kept: the figure is a cross-check, and nothing fails for want of it.
     """
+    if not shutil.which("sacct"):
+        return 0
     wanted: dict[str, list[tuple[Path, dict[str, Any]]]] = {}
     for path in run_files:
         try:
@@ -52,7 +54,7 @@ def record_all(run_files: Iterable[Path]) -> int:
         step = step_of(record)
         if step and recorded(path.parent, record) is None:
             wanted.setdefault(step, []).append((path.parent, record))
-    figures = query(wanted) if wanted and shutil.which("sacct") else {}
+    figures = query(wanted) if wanted else {}
     found = 0
     for step, runs in wanted.items():
         for folder, record in runs:

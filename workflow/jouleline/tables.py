@@ -5,34 +5,42 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from jouleline import slurm_energy
+from jouleline import slurm_energy, timings
 from jouleline.errors import UserError
 from jouleline.files import read_json
 from jouleline.model.table import family_name
 from jouleline.schemas.runs import RUNS
 
-WINDOW = "window"
+WINDOW, EVALUATION = "window", "evaluation"
 # A run's own columns come from its row; these are worked out or measured.
 _ROW_COLUMNS = frozenset(RUNS.names) - {"campaign", "family", "device", "device_count", "data_parallel"}
 
 
 def collect(
     grid: Mapping[str, Any], regions: Iterable[Mapping[str, Any]], runs_dir: Path
-) -> list[dict[str, Any]]:
-    """One row of the runs table per run of `grid` that was tried, in the grid's order.
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Rows of the runs table and of the timings table, one each per run of `grid` that was tried, in the grid's order.
 
     `grid` is grid.json, `regions` the rows of the regions table, `runs_dir` holds a folder per run. A run without
     a record is left out (it was never tried); one that failed is there with status `failed` and null numbers.
     Raises UserError for a record whose row is not the grid's.
     """
-    totals = {row["run_id"]: row for row in regions if row["region"] == WINDOW and row["device_uuid"] is None}
-    rows = []
+    totals = {
+        (row["run_id"], row["region"]): row
+        for row in regions
+        if row["region"] in (WINDOW, EVALUATION) and row["device_uuid"] is None
+    }
+    rows, times = [], []
     for entry in grid["runs"]:
         record = read_record(runs_dir / entry["run_id"])
         if record is not None:
             _require_same_row(entry, record)
-            rows.append(run_row(grid["campaign"], entry, record, totals.get(entry["run_id"])))
-    return rows
+            run_id = entry["run_id"]
+            rows.append(run_row(grid["campaign"], entry, record, totals.get((run_id, WINDOW))))
+            evaluation = totals.get((run_id, EVALUATION)) or {}
+            slurm = timings.recorded(runs_dir / run_id, record)
+            times.append(timings.row(record, evaluation.get("time_s"), slurm))
+    return rows, times
 
 
 def read_record(run_dir: Path) -> dict[str, Any] | None:

@@ -13,6 +13,7 @@ from jouleline.schemas.energy import REGIONS
 from jouleline.schemas.model import PREDICTIONS
 from jouleline.schemas.runs import RUNS
 from jouleline.schemas.samples import MARKERS, SAMPLES
+from jouleline.schemas.timings import TIMINGS
 
 STRATEGIES = ((1, 0, 1), (2, 1, 1), (2, 3, 1), (2, 0, 2))  # devices, ZeRO stage, tensor parallel
 # model, efficiency mode, post-run, relative error made up for it
@@ -39,6 +40,7 @@ def write(folder: Path, source: str = "estimate", seed: int = 7) -> dict[str, ob
     write_table(
         REGIONS, [_region(run) for run in runs if run["status"] == "ok"], folder / "tables/regions.parquet"
     )
+    write_table(TIMINGS, [_timing(run) for run in runs], folder / "tables/timings.parquet")
     write_table(CHECKS, [check for run in runs for check in _checks(run)], folder / "tables/checks.parquet")
     good = [run for run in runs if run["status"] == "ok" and run["verdict"] == "valid"]
     predictions = [
@@ -56,7 +58,7 @@ def write(folder: Path, source: str = "estimate", seed: int = 7) -> dict[str, ob
 
 def arguments(folder: Path, predictions=(), fits=()) -> dict[str, object]:
     """The arguments of `inputs.load` for a folder written here."""
-    tables = {name: folder / f"tables/{name}.parquet" for name in ("runs", "regions", "checks")}
+    tables = {name: folder / f"tables/{name}.parquet" for name in ("runs", "regions", "timings", "checks")}
     facts = {name: folder / f"{name}.json" for name in ("validation", "calibration", "idle")}
     paths = {"predictions": list(predictions), "fits": list(fits), "runs_dir": folder / "runs"}
     return {"campaign": "made-up", "tables": tables, "facts": facts, **paths}
@@ -69,6 +71,7 @@ def write_empty(folder: Path) -> dict[str, object]:
     run |= {"status": "failed", "verdict": "invalid", "reasons": "trainer_exit", "mean_power_w": None}
     write_table(RUNS, [run], folder / "tables/runs.parquet")
     write_table(REGIONS, [], folder / "tables/regions.parquet")
+    write_table(TIMINGS, [], folder / "tables/timings.parquet")
     write_table(CHECKS, [], folder / "tables/checks.parquet")
     reason = "0 usable runs; at least 8 are needed"
     result = {
@@ -166,6 +169,11 @@ def _region(run: dict) -> dict:
         "reasons",
     )
     return {key: run[key] for key in keys} | {"region": "window", "ordinal": 0, "role": "job"}
+
+
+def _timing(run: dict) -> dict:
+    known = {"imports_s": 6.5, "model_s": 1.25, "window_s": run["time_s"], "rest_s": 2.0}
+    return {"run_id": run["run_id"], "status": run["status"], **known}
 
 
 def _checks(run: dict) -> list[dict]:

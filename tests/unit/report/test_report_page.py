@@ -327,3 +327,11 @@ def _section(loaded, anchor: str):
     """One section, without drawing the others."""
     module = {"headline": headline, "heldout": heldout, "parameters": parameters, "runs": runs}[anchor]
     return module.build(loaded, "")
+
+
+def test_the_time_of_a_job_is_shown_phase_by_phase(measured_page, measured):
+    section = next(s for s in read(measured_page).all("section") if "Time of a job" in s.text)
+    table = section.all("table")[0].text
+    assert "imports" in table and "Import of torch" in table and "queue" not in table
+    assert section.all("svg") and "6.50" in table
+    assert "Time of a job" not in page.render(dataclasses.replace(measured, timings=[]))

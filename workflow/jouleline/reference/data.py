@@ -15,7 +15,10 @@ from jouleline.errors import UserError
 from jouleline.files import atomic_path, read_json, write_json, write_text
 
 PROVENANCE = "provenance.json"
-TABLES = ("tables/runs.parquet", "tables/regions.parquet", "tables/data_dictionary.md")
+TABLES = (
+    *("tables/runs.parquet", "tables/regions.parquet", "tables/timings.parquet"),
+    "tables/data_dictionary.md",
+)
 NODE = ("node/calibration.json", "node/calibration.parquet", "node/idle.json")
 RAW = ("run.json", "samples.parquet", "markers.parquet")
 _KEPT_SEPARATE = ("precision", "zero_stage", "lora_rank", "frozen_layers", "gradient_checkpointing")

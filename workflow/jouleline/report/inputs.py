@@ -14,6 +14,7 @@ from jouleline.schemas.checks import CHECKS
 from jouleline.schemas.energy import REGIONS
 from jouleline.schemas.model import PREDICTIONS
 from jouleline.schemas.runs import RUNS
+from jouleline.schemas.timings import TIMINGS
 
 Row = Mapping[str, Any]
 # What tells one series of predictions from another: the model, the mode of its efficiency, and post-run or not.
@@ -27,6 +28,7 @@ class Inputs:
     campaign: str
     runs: list[Row]
     regions: list[Row]
+    timings: list[Row]
     checks: list[Row]
     predictions: list[Row]
     fits: list[Row]
@@ -44,7 +46,14 @@ class Inputs:
     @classmethod
     def of_scores(cls, campaign: str, runs: list[Row], validation: Row, headline: str) -> "Inputs":
         """Runs and scores alone: enough for the headline."""
-        nothing: dict = {"regions": [], "checks": [], "predictions": [], "fits": [], "records": {}}
+        nothing: dict = {
+            "regions": [],
+            "timings": [],
+            "checks": [],
+            "predictions": [],
+            "fits": [],
+            "records": {},
+        }
         machine: dict = {"calibration": {}, "idle": {}, "runs_dir": Path()}
         return cls(campaign, runs, validation=validation, headline=headline, **nothing, **machine)
 
@@ -118,8 +127,8 @@ def load(
 ) -> Inputs:
     """Read the inputs of a report.
 
-    `tables`: paths of runs, regions and checks; `facts`: paths of validation, calibration and idle. `choices` are
-    `headline` (the model that the report is about, chosen before any score is known) and `settings` (`title`,
+    `tables`: paths of runs, regions, timings and checks; `facts`: paths of validation, calibration and idle. `choices`
+    are `headline` (the model that the report is about, chosen before any score is known) and `settings` (`title`,
     `traces`). Raises UserError, naming the file, for one that is missing or torn.
     """
     predictions, fits, splits = (sorted(map(Path, paths)) for paths in (predictions, fits, splits))
@@ -128,6 +137,7 @@ def load(
         campaign=campaign,
         runs=sorted(read_table(RUNS, tables["runs"]), key=lambda run: run["run_id"]),
         regions=read_table(REGIONS, tables["regions"]),
+        timings=read_table(TIMINGS, tables["timings"]),
         checks=read_table(CHECKS, tables["checks"]),
         predictions=[row for path in predictions for row in read_table(PREDICTIONS, path)],
         fits=[read_json(path) for path in fits],

@@ -18,6 +18,7 @@ from jouleline.report.sections import (
     provenance,
     residuals,
     runs,
+    timings,
     traces,
 )
 
@@ -30,6 +31,7 @@ _SECTIONS = (
     parameters,
     efficiency,
     runs,
+    timings,
     traces,
     machine,
     provenance,

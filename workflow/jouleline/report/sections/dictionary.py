@@ -6,8 +6,9 @@ from jouleline.schemas.checks import CHECKS
 from jouleline.schemas.energy import REGIONS
 from jouleline.schemas.model import PREDICTIONS
 from jouleline.schemas.runs import RUNS
+from jouleline.schemas.timings import TIMINGS
 
-_TABLES = (RUNS, REGIONS, CHECKS, PREDICTIONS)
+_TABLES = (RUNS, REGIONS, TIMINGS, CHECKS, PREDICTIONS)
 
 
 def build(inputs: Inputs, stamp: str) -> Section:
