@@ -25,6 +25,11 @@ include: "rules/model.smk"
 include: "rules/report.smk"
 
 
+# Before anything is submitted.
+onstart:
+    require_budget()
+
+
 localrules:
     all,
     plan,

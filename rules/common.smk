@@ -168,6 +168,25 @@ def exclusive():
     return "--exclusive" if SETTINGS["node"]["exclusive"] else None
 
 
+def require_budget():
+    """Refuse the measurements that this call of Snakemake would start, and no others, where they exceed the budget."""
+    settings = SETTINGS["plan"]
+    if workflow.touch or settings["max_gpu_hours"] is None and settings["max_kwh"] is None:
+        return
+    measuring = {"measure_run", "measure_run_multinode"}
+    jobs = [job for job in workflow.dag.needrun_jobs() if job.rule.name in measuring]
+    rows = [{"run_id": run_id, **BY_RUN_ID[run_id].row} for run_id in (job.wildcards.run_id for job in jobs)]
+    if rows:
+        from jouleline import plan  # loads numpy: only where there is a budget to keep
+
+        try:
+            done = plan.finished(Path(RESULTS), [run.run_id for run in ALL_RUNS])
+            _, total = plan.campaign(Path(RESULTS), rows, done, PROTOCOL, settings, ANALYSIS["headline"])
+            plan.require_budget(total, settings)
+        except UserError as error:
+            raise WorkflowError(str(error)) from None
+
+
 # ---- Targets of the analysis
 
 SPLITS = [*ANALYSIS["splits"], "all"]

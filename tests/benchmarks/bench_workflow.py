@@ -1,14 +1,19 @@
-"""How the workflow scales: parse, dry run, no-op, one more row, and the tables of ten thousand finished runs.
+"""How the workflow scales: dry runs of large grids, the tables of ten thousand runs, where a job's time goes.
 
-Prints one line per grid size: wall time (s) and peak resident memory (MB) of `snakemake -n` on a fresh campaign, on a
-finished one (nothing to do), and on a finished one with one row more. Then the time and memory of the steps that make
-the tables of many finished runs. Exits 1 where a bar is missed: a dry run of 10,000 rows within 20 s, the tables of
-10,000 runs within 60 s and 2 GiB.
+For each size of a grid: wall and CPU time (s) and peak resident memory (MB) of `snakemake -n` on a fresh campaign, on a
+finished one (nothing to do), and on a finished one with one row more. The tables of many copies of a real run, by the
+commands of the rules. A small real campaign on the local executor and on the test Slurm, and its timings table.
+
+Results are kept in workflow.json and workflow.md beside this file; parts that are not run keep what they had. Exits 1
+where a bar is missed: a dry run of 10,000 rows within 20 s, the tables of 10,000 runs within 60 s and 2 GiB.
 """
 
 import argparse
+import itertools
 import json
+import math
 import os
+import platform
 import shutil
 import subprocess
 import sys
@@ -17,12 +22,22 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from jouleline import grid
+from jouleline import grid, timings
+from jouleline.files import write_json, write_text
+from jouleline.schemas import read_table
+from jouleline.schemas.timings import TIMINGS
 
+from tests.slurm.campaign import SNAPPY, Campaign
+from tests.slurm.cluster import Cluster
+from tests.slurm.settings import Settings
 from tests.workflow.checkout import Checkout
 
+HERE = Path(__file__).resolve().parent
 SIZES = (100, 1000, 10_000, 50_000)
+OPERATIONS = ("dry_run", "no_op", "one_more")
+RUNS = 10_000
 BAR_DRY_RUN_S, BAR_TABLES_S, BAR_TABLES_MB = 20, 60, 2048
+QUICK = {"window_s": 1, "window_steps": 4, "warmup_max_steps": 8, "idle_s": 0.3, "eval_batches": 1}
 
 
 def campaign(rows: int) -> dict:
@@ -31,7 +46,7 @@ def campaign(rows: int) -> dict:
     axes["seed"] = list(range(rows // 100))
     fixed = {"vocab_size": 2048, "seq_len": 32, "micro_batch": 4, "heads": 4, "intermediate": 256}
     block = {"axes": axes, "set": fixed}
-    shards = max(4, rows // 500)
+    shards = max(4, rows // 1000)  # the names of a thousand runs fit into one argument
     settings = {
         "campaign": "bench",
         "node": {"gpus": 4},
@@ -90,17 +105,23 @@ def finish(checkout: Checkout) -> list[grid.Run]:
 def bench_grid(rows: int, folder: Path) -> dict[str, float]:
     checkout = Checkout(folder / f"grid-{rows}", campaign(rows))
     results = {}
-    results["dry_run_s"], results["dry_run_cpu_s"], results["dry_run_mb"], text = dry_run(checkout)
-    assert str(rows) in text, text
+
+    def keep(name: str) -> str:
+        *figures, text = dry_run(checkout)
+        results.update(zip((f"{name}_s", f"{name}_cpu_s", f"{name}_mb"), figures, strict=True))
+        return text
+
+    text = keep("dry_run")
+    assert f"measure_run {rows}" in " ".join(text.split()), text[-2000:]
     finish(checkout)
-    results["no_op_s"], results["no_op_cpu_s"], results["no_op_mb"], text = dry_run(checkout)
+    text = keep("no_op")
     assert "Nothing to be done" in text, text[-2000:]
     checkout.campaign["grid"]["rows"] = [
         {**checkout.campaign["grid"]["blocks"][0]["set"], "layers": 12, "hidden": 64}
     ]
     checkout.save()
-    results["one_more_s"], results["one_more_cpu_s"], results["one_more_mb"], text = dry_run(checkout)
-    assert "measure_run           1" in " ".join(text.split("\n")) or "measure_run" in text, text[-2000:]
+    text = keep("one_more")
+    assert "measure_run 1 " in " ".join(text.split()), text[-2000:]
     shutil.rmtree(checkout.root)
     return results
 
@@ -132,9 +153,10 @@ def bench_tables(source: Path, rows: int, folder: Path) -> dict[str, float]:
         for shard, energy in zip(sorted(shards), energies)
     ]
     outputs = ["--runs", f"{tables}/runs.parquet", "--regions", f"{tables}/regions.parquet"]
+    more = ["--timings", f"{tables}/timings.parquet", "--dictionary", f"{tables}/data_dictionary.md"]
     inputs = ["--grid", "results/bench/grid.json", "--runs-dir", "results/bench/runs", "--energy", *energies]
     commands += [
-        ["collect_runs", *inputs, *outputs, "--dictionary", f"{tables}/data_dictionary.md"],
+        ["collect_runs", *inputs, *outputs, *more],
         ["check_runs", *outputs, "--protocol", "{}", "--out", f"{tables}/checks.parquet"],
     ]
 
@@ -147,7 +169,7 @@ def bench_tables(source: Path, rows: int, folder: Path) -> dict[str, float]:
     with ThreadPoolExecutor(os.cpu_count()) as pool:  # shards side by side, as snakemake runs them
         done = list(pool.map(run_step, commands[:-2]))
     done += [run_step(command) for command in commands[-2:]]
-    results = {"tables_s": time.monotonic() - began, "tables_mb": max(mb for _, _, mb in done)}
+    results = {"runs": rows, "tables_s": time.monotonic() - began, "tables_mb": max(mb for _, _, mb in done)}
     for name, cpu_s, _ in done:
         results[f"{name}_cpu_s"] = results.get(f"{name}_cpu_s", 0.0) + cpu_s
     shutil.rmtree(checkout.root)
@@ -156,44 +178,166 @@ def bench_tables(source: Path, rows: int, folder: Path) -> dict[str, float]:
 
 def one_finished_run(folder: Path) -> Path:
     """A real run of the smallest row, measured here."""
-    checkout = Checkout(folder / "one", campaign(100))
-    row = {**checkout.campaign["grid"]["blocks"][0]["set"], "layers": 1, "hidden": 64}
-    quick = {"window_s": 0.5, "window_steps": 4, "warmup_max_steps": 8, "idle_s": 0.3, "eval_batches": 1}
-    checkout.campaign |= {"grid": {"rows": [row]}, "protocol": {"device": "cpu", **quick}}
-    checkout.save()
+    checkout = small_campaign(folder / "one", 1)
     checkout.snakemake("--cores", "2", "measurements")
     return next((checkout.root / "results/bench/runs").glob("*/run.json")).parent
+
+
+def small_campaign(root: Path, rows: int) -> Checkout:
+    checkout = Checkout(root, campaign(100))
+    shape = {**checkout.campaign["grid"]["blocks"][0]["set"], "layers": 1, "hidden": 64}
+    checkout.campaign |= {"grid": {"rows": [{**shape, "seed": seed} for seed in range(rows)]}}
+    checkout.campaign |= {"protocol": {"device": "cpu", **QUICK}, "analysis": {"shards": 1}}
+    checkout.campaign["node"] |= {"exclusive": False}
+    checkout.save()
+    return checkout
+
+
+def bench_jobs(folder: Path, rows: int = 4) -> dict[str, dict]:
+    """Where the time of a measured job goes, of a small real campaign on the local executor and on a real Slurm."""
+    found = {}
+    local = small_campaign(folder / "local", rows)
+    began = time.monotonic()
+    local.snakemake("--cores", "2", "--resources", "measuring=1", "--", "tables")
+    found["local"] = _split(local, time.monotonic() - began)
+    slurm = small_campaign(folder / "slurm", rows)
+    with Cluster(Settings(nodes=2), Path(tempfile.mkdtemp(prefix="slurm-testbed-")), owned=True) as cluster:
+        began = time.monotonic()
+        arguments = ["--profile", "slurm", "--configfile", "campaign.yaml", *SNAPPY, "--", "tables"]
+        with Campaign(cluster, slurm.root, *arguments) as started:
+            if started.wait(500):
+                raise SystemExit(f"the campaign on Slurm failed:\n{started.said()[-3000:]}")
+        found["slurm"] = _split(slurm, time.monotonic() - began)
+    return found
+
+
+def _split(checkout: Checkout, campaign_s: float) -> dict:
+    """The phases of the timings table; on one machine, runs one after another, the rest of the campaign's time too."""
+    rows = read_table(TIMINGS, checkout.root / "results/bench/tables/timings.parquet")
+    wall_s = sum(row["wall_s"] for row in rows)
+    return {"runs": len(rows), "campaign_s": campaign_s, "wall_s": wall_s, "phases": timings.summary(rows)}
+
+
+def growth(grids: dict[str, dict], key: str) -> list[tuple[int, int, float]]:
+    """(from rows, to rows, exponent of the growth of a figure with the rows) of neighbouring sizes."""
+    sizes = sorted(map(int, grids))
+    return [
+        (low, high, math.log(grids[str(high)][key] / grids[str(low)][key]) / math.log(high / low))
+        for low, high in itertools.pairwise(sizes)
+    ]
+
+
+def bars(results: dict) -> list[dict]:
+    """Every bar: name, value, limit, passed; of what was not measured, not passed."""
+    of_grid, of_tables = results.get("grids", {}).get(str(RUNS), {}), results.get("tables", {})
+    of_tables = of_tables if of_tables.get("runs") == RUNS else {}
+    found = (
+        (f"dry run of {RUNS:,} rows (s)", of_grid.get("dry_run_s"), BAR_DRY_RUN_S),
+        (f"tables of {RUNS:,} runs (s)", of_tables.get("tables_s"), BAR_TABLES_S),
+        (f"tables of {RUNS:,} runs, largest process (MB)", of_tables.get("tables_mb"), BAR_TABLES_MB),
+    )
+    return [
+        {"bar": bar, "value": value, "limit": limit, "passed": value is not None and value <= limit}
+        for bar, value, limit in found
+    ]
+
+
+def as_markdown(results: dict) -> str:
+    """The page that is kept beside this file."""
+    measured = "; ".join(f"{part} {when}" for part, when in sorted(results["measured"].items()))
+    lines = ["# How the workflow scales", "", "Made by `make bench-workflow`; do not edit.", ""]
+    lines += [f"On {results['machine']}. Finished at: {measured}.", ""]
+    lines += ["| bar | measured | limit | |", "|---|---|---|---|"]
+    for bar in results["bars"]:
+        value = "not measured" if bar["value"] is None else f"{bar['value']:.1f}"
+        lines.append(
+            f"| {bar['bar']} | {value} | {bar['limit']} | {'pass' if bar['passed'] else '**FAIL**'} |"
+        )
+    return "\n".join([*lines, *_grid_lines(results.get("grids", {})), *_other_lines(results)]) + "\n"
+
+
+def _grid_lines(grids: dict[str, dict]) -> list[str]:
+    lines = [
+        "",
+        "`snakemake -n` of a fresh campaign, of a finished one, and of a finished one with one row more:",
+        "",
+    ]
+    lines += [f"| rows | {' | '.join(f'{name} s | CPU s | MB' for name in OPERATIONS)} |", "|---" * 10 + "|"]
+    for rows, found in sorted(grids.items(), key=lambda item: int(item[0])):
+        cells = [f"{found[f'{name}{unit}']:.1f}" for name in OPERATIONS for unit in ("_s", "_cpu_s", "_mb")]
+        lines.append(f"| {int(rows):,} | {' | '.join(cells)} |")
+    for key, text in (("_cpu_s", "CPU time"), ("_mb", "memory")):
+        parts = [
+            f"{name} "
+            + ", ".join(f"{k:.2f} ({low:,} to {high:,})" for low, high, k in growth(grids, name + key))
+            for name in OPERATIONS
+        ]
+        lines += ["", f"Exponent of the growth of {text} with the rows: {'; '.join(parts)}."]
+    return lines
+
+
+def _other_lines(results: dict) -> list[str]:
+    lines = []
+    if found := results.get("tables"):
+        steps = ", ".join(
+            f"{k.removesuffix('_cpu_s')} {v:.1f}" for k, v in found.items() if k.endswith("_cpu_s")
+        )
+        lines += [
+            "",
+            f"Tables of {found['runs']:,} finished runs: {found['tables_s']:.1f} s, CPU s: {steps}.",
+        ]
+    for executor, found in results.get("jobs", {}).items():
+        lines += [
+            "",
+            f"A job of {found['runs']} small real runs, executor {executor}; the whole campaign up to its",
+        ]
+        lines += [f"tables took {found['campaign_s']:.1f} s, its runs {found['wall_s']:.1f} s of it:", ""]
+        lines += ["| phase | mean s | longest s | share |", "|---|---|---|---|"]
+        lines += [
+            f"| {e['phase'].removesuffix('_s')} | {e['mean_s']:.2f} | {e['most_s']:.2f} | {e['share']:.1%} |"
+            for e in found["phases"]
+        ]
+    return lines
 
 
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--sizes", type=int, nargs="+", default=SIZES)
-    parser.add_argument("--runs", type=int, default=10_000, help="finished runs to make tables of; 0: none")
+    parser.add_argument(
+        "--parts", nargs="+", choices=("grids", "tables", "jobs"), default=("grids", "tables", "jobs")
+    )
+    parser.add_argument("--sizes", type=int, nargs="+", default=SIZES, help="rows of the grids")
+    parser.add_argument("--runs", type=int, default=RUNS, help="finished runs to make tables of")
+    parser.add_argument("--out", type=Path, default=HERE / "workflow.json")
     options = parser.parse_args(argv)
-    missed = []
+    results = json.loads(options.out.read_text()) if options.out.exists() else {"measured": {}}
+    results["machine"] = f"{os.cpu_count()} cores, {platform.machine()}, Python {platform.python_version()}"
+
+    def keep(part: str) -> None:
+        results["measured"][part] = time.strftime("%Y-%m-%dT%H:%MZ", time.gmtime())
+        results["bars"] = bars(results)
+        write_json(options.out, results)
+        write_text(options.out.with_suffix(".md"), as_markdown(results))
+
     with tempfile.TemporaryDirectory(prefix="bench-workflow-") as name:
         folder = Path(name)
-        for rows in options.sizes:
-            found = bench_grid(rows, folder)
+        for rows in options.sizes if "grids" in options.parts else ():
+            found = results.setdefault("grids", {})[str(rows)] = bench_grid(rows, folder)
             print(
                 f"{rows:6d} rows: " + ", ".join(f"{key} {value:.1f}" for key, value in found.items()),
                 flush=True,
             )
-            if rows == 10_000 and found["dry_run_s"] > BAR_DRY_RUN_S:
-                missed.append(f"dry run of 10,000 rows {found['dry_run_s']:.1f} s > {BAR_DRY_RUN_S} s")
-        if options.runs:
-            found = bench_tables(one_finished_run(folder), options.runs, folder)
-            print(
-                f"{options.runs:6d} runs: " + ", ".join(f"{key} {value:.1f}" for key, value in found.items())
-            )
-            if options.runs == 10_000 and (
-                found["tables_s"] > BAR_TABLES_S or found["tables_mb"] > BAR_TABLES_MB
-            ):
-                missed.append(f"tables of 10,000 runs {found['tables_s']:.1f} s, {found['tables_mb']:.0f} MB")
-    print(*[f"missed: {text}" for text in missed], sep="\n", end="\n" if missed else "")
-    return 1 if missed else 0
+            keep(f"{rows:,} rows")
+        if "tables" in options.parts:
+            found = results["tables"] = bench_tables(one_finished_run(folder), options.runs, folder)
+            print("tables: " + ", ".join(f"{key} {value:.1f}" for key, value in found.items()), flush=True)
+            keep("tables")
+        if "jobs" in options.parts:
+            results["jobs"] = bench_jobs(folder)
+            keep("jobs")
+    print(options.out.with_suffix(".md").read_text())
+    return 0 if all(bar["passed"] for bar in results["bars"]) else 1
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 import csv
 
 import pytest
-from jouleline import grid, plan
+from jouleline import architecture, grid, plan
 from jouleline.config import DEFAULTS
 from jouleline.errors import UserError
 from jouleline.protocol import complete_protocol
@@ -61,3 +61,33 @@ def test_a_long_plan_is_cut_on_the_terminal_only():
     lines = plan.estimate(rows, PROTOCOL, settings(device="h200"), None, 30.0)
     assert "... and 10 more" in plan.as_text(lines, plan.totals(lines), "EUR")
     assert len(plan.as_csv(lines).splitlines()) == 31
+
+
+def test_every_figure_has_its_range():
+    prices = settings(device="h200", price_per_kwh=0.3, grid_gco2_per_kwh=400)
+    total = plan.totals(plan.estimate(ROWS, PROTOCOL, prices, None, 30.0))
+    ranges = [("device_hours_lo", "device_hours", "device_hours_hi"), ("cost_lo", "cost", "cost_hi")]
+    for low, middle, high in [*ranges, ("co2_lo_kg", "co2_kg", "co2_hi_kg")]:
+        assert total[low] <= total[middle] <= total[high] and total[low] < total[high]
+    assert plan.as_text([], total, "EUR").count(" to ") == 4 + 1  # one in "runs to measure"
+
+
+def test_the_roofline_of_the_data_sheet_is_the_slowest_of_compute_memory_and_links():
+    small = {**ROWS[0], "micro_batch": 1, "seq_len": 4}  # moves its weights and hardly computes
+    protocol = complete_protocol({"window_s": 0.001, "window_steps": 100})
+
+    def seconds(row):
+        return plan.estimate([row], protocol, settings(device="h200"), None, 0.0)[0]["job_time_s"]
+
+    proxies = architecture.proxies({**small, "device_count": 1, "data_parallel": 1})
+    steps = 100 + 2 * protocol["warmup_steps"]
+    assert proxies["memory_byte"] / 4.8e12 > proxies["compute_flop"] / 989e12
+    assert seconds(small) == pytest.approx(steps * proxies["memory_byte"] / 4.8e12 / 0.35)
+    large = {**ROWS[0], "micro_batch": 512, "seq_len": 512}
+    flop = architecture.proxies({**large, "device_count": 1, "data_parallel": 1})["compute_flop"]
+    assert seconds(large) == pytest.approx(steps * flop / 989e12 / 0.35)
+
+
+def test_a_device_without_a_data_sheet_is_told():
+    with pytest.raises(UserError, match="no data sheet of plan.device 'h9000'"):
+        plan.estimate(ROWS, PROTOCOL, settings(device="h9000"), None, 30.0)

@@ -1,8 +1,8 @@
 """What a campaign would cost before anything runs: device hours, energy, price and CO2 of every row, with a total.
 
-The newest fitted model predicts; where there is none, the data sheet of the device bounds. Where there is neither,
-the figure is unknown and says so. `lo` and `hi` are the ends of the model's 95 % interval, or of the range that the
-shares below span over a data sheet, which is no confidence interval; `source` tells which.
+The newest fitted model predicts; where there is none, the roofline of the device's data sheet bounds. Where there is
+neither, the figure is unknown and says so. `lo` and `hi` are the ends of the model's 95 % interval, or of the range
+that the shares below span over a data sheet, which is no confidence interval; `source` tells which.
 """
 
 import csv
@@ -10,29 +10,58 @@ import io
 import math
 from collections.abc import Mapping
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import numpy as np
 
-from jouleline import architecture
+from jouleline import architecture, tables
 from jouleline.errors import UserError
 from jouleline.files import read_json
 from jouleline.model.configurations import predict_table
 from jouleline.model.machine import Machines
+from jouleline.protocol import complete_protocol
 
 J_PER_KWH = 3.6e6
 # A job's time beside its window (start-up, idle baselines, warm-up), where no finished run tells it.
 OVERHEAD_S = 30.0
-# Shares of the data sheet's peak FLOP/s and of its power limit that training is taken to reach: low, middle, high.
-PEAK_SHARE = (0.10, 0.35, 0.70)
+# Shares of the data sheet's rates and of its power limit that training is taken to reach: low, middle, high.
+RATE_SHARE = (0.10, 0.35, 0.70)
 POWER_SHARE = (0.4, 0.7, 1.0)
 
 COLUMNS = (
     *("run_id", "device_count", "source", "job_time_s", "job_time_lo_s", "job_time_hi_s"),
-    *("device_hours", "energy_kwh", "energy_lo_kwh", "energy_hi_kwh", "cost", "co2_kg"),
+    *("device_hours", "device_hours_lo", "device_hours_hi"),
+    *("energy_kwh", "energy_lo_kwh", "energy_hi_kwh"),
+    *("cost", "cost_lo", "cost_hi", "co2_kg", "co2_lo_kg", "co2_hi_kg"),
 )
 
 Row = dict[str, Any]
+
+
+def finished(folder: Path, run_ids: list[str]) -> dict[str, Row]:
+    """Records by run id of the runs in a campaign's folder that are there and did not fail."""
+    records = {run_id: tables.read_record(folder / "runs" / run_id) for run_id in run_ids}
+    return {run_id: record for run_id, record in records.items() if record and record["status"] != "failed"}
+
+
+def campaign(
+    folder: Path,
+    rows: list[Row],
+    done: Mapping[str, Row],
+    protocol: Mapping[str, Any],
+    plan: Mapping[str, Any],
+    headline: str,
+) -> tuple[list[Row], Row]:
+    """(lines, total) of the `rows` of a campaign that would be measured: complete grid rows with their run_id.
+
+    `folder` is the campaign's, `done` its finished records, of which the time beside the window is learnt.
+    """
+    overheads_s = [r["wall_s"] - r["training"]["time_s"] for r in done.values() if r["status"] == "ok"]
+    model = newest_model(folder.parent, folder.name, headline, plan["device"])
+    overhead_s = median(overheads_s) if overheads_s else OVERHEAD_S
+    lines = estimate(rows, complete_protocol(protocol), plan, model, overhead_s)
+    return lines, totals(lines)
 
 
 def newest_model(results: Path, campaign: str, headline: str, device: str | None) -> tuple[str, Any] | None:
@@ -84,16 +113,24 @@ def _by_model(rows: list[Row], path: str, fit: Mapping[str, Any]) -> list[Row]:
 
 def _by_data_sheet(rows: list[Row], device: str | None) -> list[Row]:
     machines = Machines()
+    if device and not machines.known(device):
+        raise UserError(
+            f"there is no data sheet of plan.device {device!r} here; name another, or leave it out"
+        )
     found = []
     for row in rows:
-        peak = machines.get(device.upper(), "peak_flops", row["precision"]) if device else None
-        power = machines.get(device.upper(), "power_limit_w") if device else None
+        peak = machines.get(device, "peak_flops", row["precision"]) if device else None
+        power = machines.get(device, "power_limit_w") if device else None
         if peak is None or power is None:
             found.append({"source": "unknown", "step_s": [None] * 3, "power_w": [None] * 3})
             continue
-        flop = float(architecture.proxies({**row, **_counts(row)})["compute_flop"])
-        step_s = [flop / (peak * share) for share in reversed(PEAK_SHARE)]
-        watts = [power * share * _counts(row)["device_count"] for share in POWER_SHARE]
+        counts = _counts(row)
+        work = architecture.proxies({**row, **counts})
+        rates = {"compute_flop": peak, "memory_byte": machines.get(device, "memory_bandwidth_triad")}
+        rates["comm_byte"] = machines.get(device, "link_bandwidth")
+        bound_s = max(float(work[name]) / rate for name, rate in rates.items() if rate)
+        step_s = [bound_s / share for share in reversed(RATE_SHARE)]
+        watts = [power * share * counts["device_count"] for share in POWER_SHARE]
         found.append({"source": f"data sheet of {device}", "step_s": step_s, "power_w": watts})
     return found
 
@@ -116,24 +153,19 @@ def _line(
         warmup_s = protocol["warmup_steps"] * 2 * step_s
         return max(protocol["window_s"], protocol["window_steps"] * step_s) + warmup_s + overhead_s
 
-    low, middle, high = map(job_s, step["step_s"])
-    kwh = [_times(t, p) for t, p in zip((low, middle, high), step["power_w"], strict=True)]
     devices = _counts(row)["device_count"]
-    billed = _times(kwh[1], plan["pue"], unit=1)
-    return dict(
-        zip(
-            COLUMNS,
-            (
-                *(row["run_id"], devices, step["source"], middle, low, high),
-                *(_times(middle, devices, unit=3600), kwh[1], kwh[0], kwh[2]),
-                *(
-                    _times(billed, plan["price_per_kwh"], unit=1),
-                    _times(billed, plan["grid_gco2_per_kwh"], unit=1000),
-                ),
-            ),
-            strict=True,
-        )
+    times_s = [job_s(step_s) for step_s in step["step_s"]]
+    kwh = [_times(time_s, power_w) for time_s, power_w in zip(times_s, step["power_w"], strict=True)]
+    billed = [_times(value, plan["pue"], unit=1) for value in kwh]
+    figures = (
+        times_s,
+        [_times(time_s, devices, unit=3600) for time_s in times_s],
+        kwh,
+        [_times(value, plan["price_per_kwh"], unit=1) for value in billed],
+        [_times(value, plan["grid_gco2_per_kwh"], unit=1000) for value in billed],
     )
+    values = [value for low, middle, high in figures for value in (middle, low, high)]
+    return dict(zip(COLUMNS, (row["run_id"], devices, step["source"], *values), strict=True))
 
 
 def _times(a: float | None, b: float | None, unit: float = J_PER_KWH) -> float | None:
@@ -141,7 +173,10 @@ def _times(a: float | None, b: float | None, unit: float = J_PER_KWH) -> float |
 
 
 def totals(lines: list[Row]) -> Row:
-    """Sums over the lines; null where a line is not known. Intervals are summed end to end, on the safe side."""
+    """Sums over the lines; null where a line is not known. Intervals are summed end to end, on the safe side.
+
+    The time is that of one job after another.
+    """
     names = [name for name in COLUMNS if name not in ("run_id", "device_count", "source")]
     sums = {name: [line[name] for line in lines] for name in names}
     return {
@@ -187,12 +222,16 @@ def as_text(lines: list[Row], total: Row, currency: str, most: int = 20) -> str:
         shown.append(f"{line['run_id'][:72]:<72} {line['device_count']:>7} {figures}")
     if len(lines) > most:
         shown.append(f"... and {len(lines) - most} more")
-    interval = f"{_show(total['energy_lo_kwh'])} to {_show(total['energy_hi_kwh'])}"
-    shown.append(
-        f"{len(lines)} runs to measure: {_show(total['device_hours'])} device hours, "
-        f"{_show(total['energy_kwh'])} kWh ({interval}), "
-        f"{_show(total['cost'])} {currency}, {_show(total['co2_kg'])} kg CO2e"
-    )
+    parts = [
+        f"{_show(total[middle])} {unit} ({_show(total[low])} to {_show(total[high])})"
+        for middle, low, high, unit in (
+            ("device_hours", "device_hours_lo", "device_hours_hi", "device hours"),
+            ("energy_kwh", "energy_lo_kwh", "energy_hi_kwh", "kWh"),
+            ("cost", "cost_lo", "cost_hi", currency),
+            ("co2_kg", "co2_lo_kg", "co2_hi_kg", "kg CO2e"),
+        )
+    ]
+    shown.append(f"{len(lines)} runs to measure: {', '.join(parts)}".replace(" (unknown to unknown)", ""))
     shown += sorted({f"predicted by: {line['source']}" for line in lines})
     return "\n".join(shown)
 

@@ -69,7 +69,7 @@ class Machines:
 
 
 def _specification(device: str) -> tuple | None:
-    return next((spec for spec in _SPECIFICATIONS if re.search(spec[0], device)), None)
+    return next((spec for spec in _SPECIFICATIONS if re.search(spec[0], device, re.IGNORECASE)), None)
 
 
 def _data_sheet(device: str, quantity: str, precision: str | None) -> float | None:
