@@ -9,7 +9,7 @@ from jouleline.report.numbers import quantity
 
 def mean_job(summary: Sequence[Mapping[str, Any]], stamp: str) -> Figure:
     """Mean time (s) of each phase, each begun where the one before it ended; the window is drawn strong."""
-    with panel(width=760, height=90 + 22 * len(summary)) as drawn:
+    with panel(width=470, height=90 + 22 * len(summary)) as drawn:
         axes, begin_s = drawn.axes, 0.0
         for place, entry in enumerate(summary):
             colour = ACCENT if entry["phase"] == "window_s" else MUTED
@@ -18,7 +18,7 @@ def mean_job(summary: Sequence[Mapping[str, Any]], stamp: str) -> Figure:
             axes.text(begin_s, place, f" {quantity(entry['mean_s'], 's')}", va="center", color=INK)
         axes.set_yticks(range(len(summary)), [name(entry) for entry in summary], color=INK)
         axes.set_ylim(len(summary) - 0.4, -0.6)
-        axes.set_xlim(0, 1.12 * begin_s or 1.0)
+        axes.set_xlim(0, 1.2 * begin_s or 1.0)  # room for the last figure
         axes.tick_params(axis="y", length=0)
         axes.grid(axis="y", visible=False)
         axes.set_xlabel("time since the job began (s)")
