@@ -19,8 +19,8 @@ STUCK_S = 0.25
 SEEN_TICKS = 2.5
 # A step of the counter that means more than this times the highest known power is a reset to a higher value.
 JUMP_FACTOR = 2.0
-# Lost energy: the counter's step over a stall differs from the measured power by more than this share.
-LOST_SHARE = 0.2
+# Lost energy: the counter's step over a stall differs from the measured power by more than so many uncertainties.
+LOST_U = 2.0
 # Relative standard uncertainty of energy that is bridged by measured power; and by its neighbours alone.
 BRIDGE_U = 0.1
 BLIND_BRIDGE_U = 0.5
@@ -31,11 +31,12 @@ NEARBY_US = 1e6
 
 @dataclass
 class Defect:
-    """A stretch of the curve that is not plain counter: its code and the uncertainty it brings (J)."""
+    """A stretch of the curve that is not plain counter: the uncertainty it brings (J), and its code (None where
+    the missing readings are the reason, which has a code of its own)."""
 
     start_us: float
     end_us: float
-    code: str
+    code: str | None
     u_j: float
 
 
@@ -55,6 +56,8 @@ class Curve:
     tick_s: float = np.nan
     n_resets: int = 0
     defects: list[Defect] = field(default_factory=list)
+    # Times (us) and values (W) of the instant power, for what changes inside a tick.
+    seen: tuple[np.ndarray, np.ndarray] | None = None
 
     def at(self, t_us: np.ndarray) -> np.ndarray:
         """E at the given times (J); NaN outside the knots."""
@@ -65,7 +68,8 @@ class Curve:
         tick.
 
         With w the place between two knots a, b and P the power there, u^2 = P^2 h^2 / 3 ((1-w)^2 + w^2) for
-        knots uniform within +-h, plus (dP (b-a) w (1-w))^2 / 2, dP the difference to the neighbours' power.
+        knots uniform within +-h, plus (dP (b-a) w (1-w))^2 / 2, dP the difference to the neighbours' power,
+        plus (H (b-a))^2 w (1-w) / 3, H the spread of power that the ticks average away.
         """
         if len(self.t_us) < 2:
             return np.full(np.shape(t_us), np.nan)
@@ -79,7 +83,28 @@ class Curve:
         half = np.maximum(self.half_us[here], self.half_us[right]) * US
         place = power[here] ** 2 * half**2 / 3 * ((1 - weight) ** 2 + weight**2)
         shape = (nearby[here] * span[here] * weight * (1 - weight)) ** 2 / 2
-        return np.sqrt(place + shape)
+        hidden = (self._hidden_w(t_us, power) * span[here]) ** 2 * weight * (1 - weight) / 3
+        return np.sqrt(place + shape + hidden)
+
+    def _hidden_w(self, t_us: np.ndarray, power: np.ndarray) -> np.ndarray:
+        """Standard deviation (W) around the given times that the instant power shows and the ticks do not: steps
+        shorter than a tick."""
+        if self.seen is None or len(self.seen[0]) == 0:
+            return np.zeros(np.shape(t_us))
+        middle = 0.5 * (self.t_us[1:] + self.t_us[:-1])
+        seen, ticks = _variance_around(t_us, *self.seen), _variance_around(t_us, middle, power)
+        return np.sqrt(np.maximum(seen - ticks, 0))
+
+
+def _variance_around(t_us: np.ndarray, at_us: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """Variance of the values that lie within half of NEARBY_US of each of the times; 0 where there are none."""
+    values = values - values.mean()
+    first = np.searchsorted(at_us, t_us - 0.5 * NEARBY_US)
+    last = np.searchsorted(at_us, t_us + 0.5 * NEARBY_US)
+    count = np.maximum(last - first, 1)
+    sums = [np.append(0.0, np.cumsum(values**power)) for power in (1, 2)]
+    mean, square = ((total[last] - total[first]) / count for total in sums)
+    return np.maximum(square - mean**2, 0)
 
 
 def _readings(series: Series) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -144,10 +169,13 @@ def _tick_curve(
     knot_us, half_us = locate(low, after, close)
 
     gain_j = np.append(0.0, step_j[moved[1:] - 1])
-    span_s = np.append(np.inf, np.diff(knot_us)) * US
+    # The longest time that may lie between two ticks: late readings make the knots seem closer than they are, and
+    # after a stall that the counter made up for, a whole tick's energy may come at once.
+    span_s = np.append(np.inf, np.maximum(after[1:] - low[:-1], tick_us)) * US
     reset = step_j[moved - 1] < 0
     reset |= gain_j > JUMP_FACTOR * _highest_power(series) * span_s + 1.0
     curve = Curve(knot_us, energy_j[moved], half_us, "tick", tick_us * US, int(reset.sum()))
+    curve.seen = power_readings(series)
     return _mend(curve, reset, series, begin_us)
 
 
@@ -176,11 +204,13 @@ def _mend(curve: Curve, reset: np.ndarray, series: Series, read_us: np.ndarray) 
     for index in np.flatnonzero(crossed | long):
         start, end = knot_us[index], knot_us[index + 1]
         if not crossed[index] and not _was_read(read_us, start, end, curve.tick_s):
+            curve.defects.append(Defect(start, end, None, _unseen_u(series, start, end, gain_j[index])))
             continue
         power_j, u_j, inner = _by_power(series, start, end, gain_j, index, curve.tick_s)
-        lost = crossed[index] or abs(gain_j[index] - power_j) > LOST_SHARE * power_j
+        off_j = abs(gain_j[index] - power_j)
+        lost = crossed[index] or off_j > LOST_U * u_j
         code = "counter_reset" if crossed[index] else "counter_stuck"
-        curve.defects.append(Defect(start, end, code, u_j if lost else 0.0))
+        curve.defects.append(Defect(start, end, code, u_j if lost else off_j))
         if lost:
             gain_j[index] = power_j
         if inner is not None:
@@ -197,6 +227,16 @@ def _was_read(read_us: np.ndarray, start: float, end: float, tick_s: float) -> b
     more than two ticks apart. Without readings in between it may just not have been looked at."""
     inside = read_us[(read_us > start) & (read_us < end)]
     return len(inside) >= 2 and (inside[-1] - inside[0]) * US > SEEN_TICKS * tick_s
+
+
+def _unseen_u(series: Series, start: float, end: float, gain_j: float) -> float:
+    """Uncertainty (J) of what the counter says of a hole in its readings, in which it may have stood still or been
+    reset: the difference from the mean power around the hole."""
+    t_us, power_w = power_readings(series)
+    around = (t_us > start - NEARBY_US) & (t_us < end + NEARBY_US)
+    if not around.any():
+        return 0.0
+    return abs(float(power_w[around].mean()) * (end - start) * US - gain_j)
 
 
 def _by_power(series, start, end, gain_j, index, tick_s):

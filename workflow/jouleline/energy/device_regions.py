@@ -182,7 +182,7 @@ def _reasons(view: DeviceView, row: dict[str, Any], truncated: bool) -> set[str]
         found.add("gap")
     curve = view.curve_for(row["time_s"])
     for defect in curve.defects:
-        if defect.start_us < row["end_us"] and defect.end_us > row["start_us"]:
+        if defect.code and defect.start_us < row["end_us"] and defect.end_us > row["start_us"]:
             found.add(defect.code)
     return found | _cross_checks(view, row)
 

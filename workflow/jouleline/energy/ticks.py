@@ -12,6 +12,7 @@ FEWEST = 16
 # A line is believed when it passes this close to nearly all of the intervals.
 SLACK_US = 1000.0
 AGREE = 0.97
+STRAY = (1 - AGREE) / 2
 # Ticks must be this many intervals apart. Below it a late poll makes their count uncertain, and with several ticks
 # between two polls the line would be one through the polls, which agrees with itself.
 RESOLVED = 4.0
@@ -59,4 +60,9 @@ def _line(centre, low, high, usable) -> tuple[np.ndarray, float] | None:
         return None
     deviation = np.std((centre - line)[usable])
     spread = np.sqrt(3) * 2 * deviation / np.sqrt(usable.sum())
-    return line, float(max(spread, BEST_SHARE * np.median((high - low)[usable])))
+    # Ticks that come at nearly the same place between two polls each time leave room to move the line, however many
+    # there are: its middle is taken.
+    lowest, highest = (np.quantile((e - line)[usable], q) for e, q in ((low, 1 - STRAY), (high, STRAY)))
+    line = line + 0.5 * (lowest + highest) * (highest > lowest)
+    spread = max(spread, 0.5 * (highest - lowest), BEST_SHARE * np.median((high - low)[usable]))
+    return line, float(spread)

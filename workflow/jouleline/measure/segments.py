@@ -6,6 +6,7 @@ disk and renamed: after a SIGKILL every file there is is whole and at most one f
 
 import threading
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -21,36 +22,47 @@ FLUSH_S = 4.0
 PENDING_ROWS = 200_000
 PARTS = "samples"
 COMPACT = "samples.parquet"
+SCHEMA = SAMPLES.arrow_schema()
 SORT = ("node", "device", "lane", "t_us")
-_LEADING = ("device", "t_us", "call_us", "late_us")
 
 
 def _array(values, kind: pa.DataType) -> pa.Array:
-    """Numbers and None to an Arrow array. From buffers, because pa.array imports pandas to look at its
-    argument: half a second and 40 MB in a process that must stay small. Exact for integers below 2^53."""
-    numbers = np.array(values, dtype=np.float64)
-    known = np.isfinite(numbers)
-    data = np.where(known, numbers, 0).astype(kind.to_pandas_dtype())
-    valid = None if known.all() else pa.py_buffer(np.packbits(known, bitorder="little"))
-    return pa.Array.from_buffers(kind, len(numbers), [valid, pa.py_buffer(data)])
+    """Numbers (nan and None are null) to an Arrow array. From buffers, because pa.array imports pandas to look at
+    its argument: half a second and 40 MB in a process that must stay small. Exact for integers below 2^53."""
+    numbers = np.asarray(values)
+    if numbers.dtype.kind != "i":
+        numbers = np.asarray(numbers, dtype=np.float64)
+        known = np.isfinite(numbers)
+        if not known.all():
+            data = np.where(known, numbers, 0).astype(kind.to_pandas_dtype())
+            valid = np.packbits(known, bitorder="little")
+            return pa.Array.from_buffers(kind, len(data), [pa.py_buffer(valid), pa.py_buffer(data)])
+    data = np.ascontiguousarray(numbers, kind.to_pandas_dtype())
+    return pa.Array.from_buffers(kind, len(data), [None, pa.py_buffer(data)])
 
 
 def rows_to_table(batches, node: int = 0) -> pa.Table:
     """Arrow table of the samples schema from (LaneSpec, rows) pairs as the lanes keep them."""
-    schema = SAMPLES.arrow_schema()
     tables = []
     for spec, rows in batches:
-        device, t_us, call_us, late_us, values = zip(*rows)
-        columns = dict(zip(_LEADING, (device, t_us, call_us, late_us)))
-        columns |= dict(zip(spec.columns, zip(*values)))
+        device, *clock, values = zip(*rows)
+        before_ns, after_ns, deadline_ns = np.array(clock, dtype=np.int64)
         count = len(rows)
-        columns |= {"node": np.full(count, node), "lane": np.full(count, spec.lane)}
+        columns = {
+            "node": np.full(count, node),
+            "device": device,
+            "lane": np.full(count, spec.lane),
+            "t_us": before_ns // 1000,
+            "call_us": (after_ns - before_ns) // 1000,
+            "late_us": np.maximum(before_ns - deadline_ns, 0) // 1000,
+            **dict(zip(spec.columns, np.array(values, dtype=np.float64).T)),
+        }
         arrays = [
             _array(columns[item.name], item.type) if item.name in columns else pa.nulls(count, item.type)
-            for item in schema
+            for item in SCHEMA
         ]
-        tables.append(pa.Table.from_arrays(arrays, schema=schema))
-    return pa.concat_tables(tables) if tables else schema.empty_table()
+        tables.append(pa.Table.from_arrays(arrays, schema=SCHEMA))
+    return pa.concat_tables(tables) if tables else SCHEMA.empty_table()
 
 
 def _numbers(column: pa.ChunkedArray) -> np.ndarray:
@@ -90,24 +102,27 @@ def read_samples(folder: Path) -> pa.Table:
         return pq.ParquetFile(compact).read(use_threads=False)
     parts = sorted((folder / PARTS).glob("part-*.parquet"))
     if not parts:
-        return SAMPLES.arrow_schema().empty_table()
+        return SCHEMA.empty_table()
     return pa.concat_tables([pq.ParquetFile(part).read(use_threads=False) for part in parts])
 
 
-def compact(folder: Path, target: Path) -> dict[str, float]:
-    """Merge the segments of `folder` into one sorted file in `target`; the segments go only when the row counts
-    agree (else OSError). Returns the usual length and lateness of a call in the fast lane (medians, us)."""
-    table = sort(read_samples(folder))
+def compact(folder: Path, target: Path, pending: Sequence[pa.Table] = ()) -> dict[str, float]:
+    """Merge the segments of `folder` and what is still `pending` into one sorted file in `target`; the segments go
+    only when the row counts agree (else OSError). Returns the usual length and lateness of a call in the fast lane
+    (medians, us), and `rows`."""
+    table = sort(pa.concat_tables([read_samples(folder), *pending]))
     write_compact(table, target / COMPACT)
     written = pq.ParquetFile(target / COMPACT).metadata.num_rows
     if written != table.num_rows:
         raise OSError(f"{target / COMPACT} has {written} rows, expected {table.num_rows}")
     for part in (folder / PARTS).glob("part-*.parquet"):
         part.unlink()
-    (folder / PARTS).rmdir()
+    if not any((folder / PARTS).iterdir()):
+        (folder / PARTS).rmdir()
     fast = _numbers(table["lane"]) == 0
     columns = ("call_us", "late_us") if fast.any() else ()
-    return {f"{name}_median": float(np.median(_numbers(table[name])[fast])) for name in columns}
+    usual = {f"{name}_median": float(np.median(_numbers(table[name])[fast])) for name in columns}
+    return {"rows": written, **usual}
 
 
 class SegmentWriter(threading.Thread):
@@ -119,7 +134,7 @@ class SegmentWriter(threading.Thread):
         self.folder = folder / PARTS
         self.folder.mkdir(parents=True, exist_ok=True)
         # Segments of an earlier measurement must not be read as this one's.
-        for old in self.folder.iterdir():
+        for old in self.folder.glob("part-*.parquet"):
             old.unlink()
         self.take = take
         self.events = events
@@ -145,8 +160,9 @@ class SegmentWriter(threading.Thread):
         table = pa.concat_tables(self.pending)
         try:
             with atomic_path(self.folder / f"part-{self.number:06d}.parquet") as temporary:
+                # Fast rather than small: it is read once, to be compacted.
                 pq.write_table(
-                    table, temporary, compression="zstd", compression_level=1, use_dictionary=False
+                    table, temporary, compression="snappy", use_dictionary=False, write_statistics=False
                 )
         except OSError as error:
             self._keep(table, error)

@@ -18,6 +18,7 @@ import resource
 import signal
 import socket
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -28,7 +29,7 @@ from jouleline.measure.meters import Options, open_meter
 from jouleline.measure.sidecar_lanes import Lanes
 
 # The main thread wakes seldom: each time costs as much as a sweep over eight GPUs.
-WATCH_S = 0.2
+WATCH_S = 0.25
 CHECK_S = 1.0
 CLOCK_STEP_US = 100_000
 OTHER_SIDECAR = 4
@@ -67,7 +68,7 @@ def clear(folder: Path) -> None:
     for old in (
         *(folder / name for name in names),
         *folder.glob("markers/rank-*.bin"),
-        *folder.glob("samples/*"),
+        *folder.glob("samples/part-*.parquet"),
     ):
         old.unlink(missing_ok=True)
 
@@ -109,8 +110,7 @@ class Sidecar:
         from jouleline.measure.segments import SegmentWriter, compact
 
         self.lanes = Lanes(self.meter.lanes(), self.events)
-        scratch = Path(self.options.scratch) if self.options.scratch else self.folder
-        self.writer = SegmentWriter(scratch, self.lanes.take, self.events)
+        self.writer = SegmentWriter(self.scratch, self.lanes.take, self.events)
         self._write_meta(ended=False)
         self.events.add("started", pid=os.getpid())
         self.lanes.start()
@@ -124,9 +124,15 @@ class Sidecar:
         self.lanes.stop()
         self.writer.finish()
         try:
-            self.calls = compact(scratch, self.folder)
+            self.calls = compact(self.scratch, self.folder, self.writer.pending)
+            taken = self.writer.rows_written + sum(table.num_rows for table in self.writer.pending)
+            if taken != self.calls["rows"]:
+                self.events.add("samples_lost", rows=taken - self.calls["rows"])
         except (OSError, UserError) as error:
             self.events.add("not_compacted", message=str(error))
+        if self.scratch != self.folder:
+            with contextlib.suppress(OSError):
+                self.scratch.rmdir()
         self.events.add("ended", by=self.stopped_by)
         self.events.retry()
         with contextlib.suppress(OSError, UserError):
@@ -160,9 +166,23 @@ class Sidecar:
                 idle_watts=float(watts.get("idle_w", 5.0)),
             ),
         )
+        self.scratch = self._make_scratch()
         self.events = EventLog(self.folder)
         sys.setswitchinterval(SWITCH_INTERVAL_S)
         return claim
+
+    def _make_scratch(self) -> Path:
+        """Where the segments go: a new folder under --scratch, else --out itself."""
+        scratch = self.options.scratch
+        if not scratch:
+            return self.folder
+        try:
+            Path(scratch).mkdir(parents=True, exist_ok=True)
+            return Path(tempfile.mkdtemp(prefix="jouleline-", dir=scratch))
+        except OSError as error:
+            raise UserError(
+                f"cannot write {scratch}: {error.strerror}; choose another folder with --scratch, or leave it out"
+            ) from error
 
     def _catch_signals(self) -> None:
         def stop(number, _frame):
@@ -242,7 +262,7 @@ class Sidecar:
             "stopped_by": self.stopped_by,
             "period_ms": self.options.period_ms,
             "root_pid": self.root_pid,
-            "scratch": self.options.scratch,
+            "scratch": None if self.scratch == self.folder else str(self.scratch),
             **self._ready(),
             "facts": self.meter.facts,
             "sidecar": {

@@ -10,10 +10,6 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[3]))
 from fake_nvml.driver import FakeNode, build
 
 
-def pytest_configure(config):
-    config.addinivalue_line("markers", "fault(what, reported): a row of docs/fault-matrix.md")
-
-
 @pytest.fixture(scope="session")
 def libraries(tmp_path_factory) -> Path:
     return build(tmp_path_factory.mktemp("libraries"))

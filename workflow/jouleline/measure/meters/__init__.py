@@ -19,17 +19,16 @@ FAST, SLOW = 0, 1
 
 @dataclass
 class LaneSpec:
-    """One thing to do at a fixed period: call `read(target)` for every target and keep the tuple it returns.
+    """One thing to do at a fixed period: call the reader of every device and keep the tuple it returns.
 
-    `columns` names the tuple's values as columns of the samples table. `targets` are indices of devices.
+    `columns` names the tuple's values as columns of the samples table. `readers` are by index of the device.
     """
 
     name: str
     lane: int
     period_s: float
     columns: tuple[str, ...]
-    targets: list[int]
-    read: Callable[[int], tuple[Any, ...]] = field(repr=False)
+    readers: dict[int, Callable[[], tuple[Any, ...]]] = field(repr=False)
 
 
 def open_meter(name: str, options: "Options"):

@@ -82,7 +82,7 @@ class EstimateMeter:
         for pid in descendants(self.options.root_pid, {os.getpid()}):
             self.last_ns.setdefault(pid, 0)
 
-    def read(self, _target: int) -> tuple[int, int, None]:
+    def read(self) -> tuple[int, int, None]:
         """status, energy_mj, power_mw (never known)."""
         if time.monotonic() - self.discovered >= DISCOVER_S:
             self._discover()
@@ -100,7 +100,7 @@ class EstimateMeter:
 
     def lanes(self) -> list[LaneSpec]:
         columns = ("status", "energy_mj", "power_mw")
-        return [LaneSpec("estimate", FAST, self.options.period_s, columns, [0], self.read)]
+        return [LaneSpec("estimate", FAST, self.options.period_s, columns, {0: self.read})]
 
     def check(self) -> list[dict]:
         return []

@@ -118,21 +118,14 @@ class NvmlMeter:
     def lanes(self) -> list[LaneSpec]:
         period_s = self.options.period_s * DETUNE
         fast = ("status", "energy_mj", "power_mw")
-        targets = sorted(self.fast)
+        fast_readers = {index: reader.read for index, reader in sorted(self.fast.items())}
+        slow_readers = {index: reader.read for index, reader in sorted(self.slow.items())}
         specs = [
-            LaneSpec("nvml", FAST, period_s, fast, targets, lambda index: self.fast[index].read()),
-            LaneSpec(
-                "state",
-                SLOW,
-                SLOW_PERIOD_S,
-                SlowReader.columns,
-                targets,
-                lambda index: self.slow[index].read(),
-            ),
+            LaneSpec("nvml", FAST, period_s, fast, fast_readers),
+            LaneSpec("state", SLOW, SLOW_PERIOD_S, SlowReader.columns, slow_readers),
         ]
         if self.host:
-            hosts = [device["index"] for device in self.host.devices]
-            specs.append(LaneSpec("host", FAST, max(HOST_PERIOD_S, period_s), fast, hosts, self.host.read))
+            specs.append(LaneSpec("host", FAST, max(HOST_PERIOD_S, period_s), fast, self.host.readers()))
         return specs
 
     def check(self) -> list[dict]:

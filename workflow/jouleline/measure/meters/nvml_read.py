@@ -2,7 +2,8 @@
 
 import os
 from collections.abc import Callable
-from ctypes import byref, c_int32, c_uint, c_ulonglong
+from ctypes import byref, c_int32, c_uint, c_ulonglong, sizeof
+from struct import Struct, calcsize
 from typing import Any
 
 import pynvml
@@ -18,6 +19,22 @@ ABSENT = (
     pynvml.NVML_ERROR_NO_PERMISSION,
 )
 SELDOM = 3
+
+_FIELD = pynvml.c_nvmlFieldValue_t
+
+
+def _picker(*kinds: str) -> Callable[[Any], tuple]:
+    """Takes nvmlReturn and the value, of the given kinds, out of field values that lie one after the other:
+    one call instead of four attributes of ctypes, each of which costs as much."""
+    code, value = _FIELD.nvmlReturn.offset, _FIELD.value.offset
+    form = "="
+    for kind in kinds:
+        used = value + calcsize("=" + kind)
+        form += f"{code}xi{value - code - 4}x{kind}{sizeof(_FIELD) - used}x"
+    return Struct(form).unpack_from
+
+
+_BOTH = _picker("Q", "I")
 
 Report = Callable[[int, str, int | None, str], None]
 
@@ -44,6 +61,7 @@ class FieldBuffer:
         self.buffer = (pynvml.c_nvmlFieldValue_t * len(fields))()
         for entry, (field, scope) in zip(self.buffer, fields):
             entry.fieldId, entry.scopeId = field, scope
+        self.memory = memoryview(self.buffer).cast("B")
         # Views of the same memory, made once: making them costs more than the call.
         self.entries = list(self.buffer)
         self.values = [entry.value for entry in self.buffer]
@@ -54,9 +72,13 @@ class FieldBuffer:
     def read(self) -> int:
         """The return code of the call; each field's own is in `entries[k].nvmlReturn`."""
         code = self.call(self.handle, self.count, self.pointer)
+        self.note(code)
+        return code
+
+    def note(self, code: int) -> None:
+        """Report a change of the call's code."""
         if code or self.calls.codes:
             self.calls.note("nvmlDeviceGetFieldValues", code)
-        return code
 
     def good(self, number: int) -> bool:
         """Whether the field was read; reports a change of its code."""
@@ -85,6 +107,7 @@ class FastReader:
         self.has_counter = energy_code not in ABSENT or self.energy_call is not None
         self.power_field = power_code not in ABSENT
         self.power_call = "field 186" if self.power_field else "nvmlDeviceGetPowerUsage"
+        self.plain = self.power_field and self.has_counter and self.energy_call is None
 
     def _find_scope(self) -> int:
         for scope in (SCOPE_GPU, SCOPE_MODULE):
@@ -101,7 +124,18 @@ class FastReader:
     def read(self) -> tuple[int, int | None, int | None]:
         """status (NVML return code), energy_mj, power_mw."""
         fields = self.fields
-        code = fields.read()
+        code = fields.call(fields.handle, fields.count, fields.pointer)
+        if self.plain and not code and not self.calls.codes:
+            # The usual case: both fields answered, and none failed the last time.
+            energy_code, energy, power_code, power = _BOTH(fields.memory)
+            if not energy_code and not power_code:
+                return 0, energy, power
+        return self._take(code)
+
+    def _take(self, code: int) -> tuple[int, int | None, int | None]:
+        """What the call left, field by field, with the older calls where there are no such fields."""
+        fields = self.fields
+        fields.note(code)
         energy = power = None
         if code == 0:
             if self.has_counter and self.energy_call is None and fields.good(0):

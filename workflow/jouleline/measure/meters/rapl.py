@@ -7,6 +7,8 @@ about half an hour at 150 W).
 """
 
 import os
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from jouleline.errors import UserError
@@ -97,10 +99,13 @@ class RaplMeter:
         except ValueError:
             return -1, None, None
 
+    def readers(self) -> dict[int, Callable[[], tuple[int, int | None, None]]]:
+        """What reads each zone, by index of its device."""
+        return {device["index"]: partial(self.read, device["index"]) for device in self.devices}
+
     def lanes(self) -> list[LaneSpec]:
         columns = ("status", "energy_mj", "power_mw")
-        targets = [device["index"] for device in self.devices]
-        return [LaneSpec("rapl", FAST, self.options.period_s, columns, targets, self.read)]
+        return [LaneSpec("rapl", FAST, self.options.period_s, columns, self.readers())]
 
     def check(self) -> list[dict]:
         return []
