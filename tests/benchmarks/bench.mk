@@ -1,4 +1,4 @@
-# Accuracy and cost of the sidecar against Zeus and CodeCarbon, in an environment of their own. About seven minutes.
+# Accuracy and cost of the sidecar against Zeus and CodeCarbon, in an environment of their own. About eight minutes.
 BENCH_VENV := tests/benchmarks/.bench-venv
 
 .PHONY: bench-sidecar

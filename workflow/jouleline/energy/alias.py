@@ -19,6 +19,7 @@ FEWEST_STEPS = 10
 SHARE = 0.05
 EDGE_S = 0.2
 SHORTEST_S = 3.0
+LONGEST_GAP_S = 0.3
 
 
 def refresh_s(series: Series) -> float | None:
@@ -41,6 +42,9 @@ def at_risk(node: Node, series: Series, row: dict, refresh: float | None) -> boo
             return True
     instant, energy = row["instant_energy_j"], row["energy_j"]
     if instant is None or energy is None or time_s < SHORTEST_S or row["method"] != "tick":
+        return False
+    # Over a hole in the readings the integral of power is wrong for another reason.
+    if row["longest_gap_s"] > LONGEST_GAP_S:
         return False
     t_us, power_w = power_readings(series)
     inside = power_w[(t_us >= start) & (t_us <= end)]

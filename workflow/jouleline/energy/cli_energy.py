@@ -7,6 +7,7 @@ from pathlib import Path
 
 from jouleline.energy.integrate import regions
 from jouleline.energy.load import load_measurement, load_run
+from jouleline.energy.verdict import REASONS
 from jouleline.errors import UserError
 
 _COLUMNS = (
@@ -48,6 +49,15 @@ def table(rows: list[dict]) -> str:
     )
 
 
+def _meanings(rows: list[dict]) -> list[str]:
+    """A line for each reason in the table, and one where the energy is not measured."""
+    found = {code for row in rows for code in row["reasons"].split(",")}
+    lines = [f"{code}: {meaning}" for code, (_, meaning) in REASONS.items() if code in found]
+    if any(row["energy_source"] == "estimate" for row in rows):
+        lines.append("ESTIMATED: CPU time times declared watts, not a measurement.")
+    return lines
+
+
 def main(argv: list[str]) -> int:
     """Prints the regions; returns 0, or 1 when a region is invalid, or 2 for bad input."""
     made = argparse.ArgumentParser(
@@ -65,9 +75,10 @@ def main(argv: list[str]) -> int:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
-    print(json.dumps(rows, indent=1) if options.json else table(rows))
-    if not options.json and any(row["energy_source"] == "estimate" for row in rows):
-        print("ESTIMATED: CPU time times declared watts, not a measurement.")
+    if options.json:
+        print(json.dumps(rows, indent=1))
+    else:
+        print(table(rows), *_meanings(rows), sep="\n")
     return int(any(row["verdict"] == "invalid" for row in rows))
 
 

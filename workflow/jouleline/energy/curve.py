@@ -171,7 +171,7 @@ def _tick_curve(
     gain_j = np.append(0.0, step_j[moved[1:] - 1])
     # The longest time that may lie between two ticks: late readings make the knots seem closer than they are, and
     # after a stall that the counter made up for, a whole tick's energy may come at once.
-    span_s = np.append(np.inf, np.maximum(after[1:] - low[:-1], tick_us)) * US
+    span_s = np.append(np.inf, np.maximum(after[1:] - before[:-1], tick_us)) * US
     reset = step_j[moved - 1] < 0
     reset |= gain_j > JUMP_FACTOR * _highest_power(series) * span_s + 1.0
     curve = Curve(knot_us, energy_j[moved], half_us, "tick", tick_us * US, int(reset.sum()))
@@ -204,7 +204,8 @@ def _mend(curve: Curve, reset: np.ndarray, series: Series, read_us: np.ndarray) 
     for index in np.flatnonzero(crossed | long):
         start, end = knot_us[index], knot_us[index + 1]
         if not crossed[index] and not _was_read(read_us, start, end, curve.tick_s):
-            curve.defects.append(Defect(start, end, None, _unseen_u(series, start, end, gain_j[index])))
+            unseen_j = _unseen_u(knot_us, gain_j, index, ~(crossed | long))
+            curve.defects.append(Defect(start, end, None, unseen_j))
             continue
         power_j, u_j, inner = _by_power(series, start, end, gain_j, index, curve.tick_s)
         off_j = abs(gain_j[index] - power_j)
@@ -229,14 +230,15 @@ def _was_read(read_us: np.ndarray, start: float, end: float, tick_s: float) -> b
     return len(inside) >= 2 and (inside[-1] - inside[0]) * US > SEEN_TICKS * tick_s
 
 
-def _unseen_u(series: Series, start: float, end: float, gain_j: float) -> float:
+def _unseen_u(knot_us: np.ndarray, gain_j: np.ndarray, index: int, plain: np.ndarray) -> float:
     """Uncertainty (J) of what the counter says of a hole in its readings, in which it may have stood still or been
-    reset: the difference from the mean power around the hole."""
-    t_us, power_w = power_readings(series)
-    around = (t_us > start - NEARBY_US) & (t_us < end + NEARBY_US)
+    reset: the difference from what the plain intervals around the hole would make of it."""
+    start, end = knot_us[index], knot_us[index + 1]
+    around = plain & (knot_us[1:] > start - NEARBY_US) & (knot_us[:-1] < end + NEARBY_US)
     if not around.any():
-        return 0.0
-    return abs(float(power_w[around].mean()) * (end - start) * US - gain_j)
+        return BLIND_BRIDGE_U * abs(gain_j[index])
+    power = gain_j[around].sum() / np.diff(knot_us)[around].sum()
+    return abs(power * (end - start) - gain_j[index])
 
 
 def _by_power(series, start, end, gain_j, index, tick_s):

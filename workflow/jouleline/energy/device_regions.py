@@ -5,7 +5,15 @@ from typing import Any
 import numpy as np
 
 from jouleline.energy import verdict as v
-from jouleline.energy.curve import US, Curve, average_curve, counter_curve, instant_curve
+from jouleline.energy.curve import (
+    US,
+    Curve,
+    average_curve,
+    average_readings,
+    counter_curve,
+    instant_curve,
+    power_readings,
+)
 from jouleline.energy.load import Node, Series
 from jouleline.energy.windows import Windows
 
@@ -13,6 +21,8 @@ from jouleline.energy.windows import Windows
 NVML_GAIN_U = 0.05 / np.sqrt(3)
 AVERAGE_FROM_S = 10.0
 GAP_PERIODS, GAP_S = 10.0, 0.5
+# So far from an edge the 1 s average, read once a second, says how much it may lag there.
+EDGE_LAG_S = 2.5
 
 _SOURCES = {"rapl": "rapl", "estimate": "estimate"}
 
@@ -187,6 +197,20 @@ def _reasons(view: DeviceView, row: dict[str, Any], truncated: bool) -> set[str]
     return found | _cross_checks(view, row)
 
 
+def _average_slack_j(view: DeviceView, row: dict[str, Any]) -> float:
+    """How far the integral of the average power may be off at both edges (J): by its lag of a second, and by a swing
+    inside the second in which the edge is."""
+    slack_j = 0.0
+    for (t_us, power_w), seconds in (
+        (average_readings(view.series), 1.0),
+        (power_readings(view.series), 0.25),
+    ):
+        for edge_us in (row["start_us"], row["end_us"]):
+            near = power_w[np.abs(t_us - edge_us) < EDGE_LAG_S / US]
+            slack_j += seconds * float(np.ptp(near)) if len(near) else np.inf
+    return slack_j
+
+
 def _why_unknown(view: DeviceView, row: dict[str, Any]) -> set[str]:
     read = view.read_us
     if len(read) == 0:
@@ -210,8 +234,11 @@ def _cross_checks(view: DeviceView, row: dict[str, Any]) -> set[str]:
     if average is None:
         if row["time_s"] >= v.COUNTER_WINDOW_S:
             found.add("unchecked_average")
-    elif row["time_s"] >= v.COUNTER_WINDOW_S:
-        off = abs(energy / average - 1)
+    elif row["time_s"] >= AVERAGE_FROM_S:
+        off_j = abs(energy - average)
+        if row["time_s"] < v.COUNTER_WINDOW_S:
+            off_j = max(off_j - _average_slack_j(view, row), 0.0)
+        off = off_j / average if average > 0 else np.inf
         if off > v.COUNTER_INVALID:
             found.add("counter_contradicted")
         elif off > v.COUNTER_DEGRADED:

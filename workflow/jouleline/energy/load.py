@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 
 from jouleline.errors import UserError
 from jouleline.files import read_json
-from jouleline.measure.collect import read_node
+from jouleline.measure.collect import read_meta, read_node
 from jouleline.measure.markers import DEVICE, END, START, STEP
 
 
@@ -77,6 +77,9 @@ def load_measurement(folder: str | Path) -> Measurement:
         raise UserError(
             f"{folder} is not a measurement directory (no meta.json); give the --out of `measure`"
         )
+    meta = read_meta(folder)
+    if not isinstance(meta, dict) or "devices" not in meta:
+        raise UserError(f"{folder / 'meta.json'} is torn or not of a measurement; measure again")
     samples, markers, node = read_node(folder)
     return Measurement(None, [_node(0, node, samples, markers, {})])
 

@@ -26,10 +26,10 @@ REASONS: dict[str, tuple[str, str]] = {
     "slow_calls": (DEGRADED, "calls to the driver took longer than 100 ms"),
     "counter_reset": (DEGRADED, "the energy counter was reset; bridged by measured power"),
     "counter_stuck": (DEGRADED, "the energy counter stood still; what it missed is bridged by power"),
-    "counter_mismatch": (DEGRADED, "counter and 1 s average power differ by more than 3 % over 60 s or more"),
+    "counter_mismatch": (DEGRADED, "counter and 1 s average power differ by more than 3 % over 10 s or more"),
     "counter_contradicted": (
         INVALID,
-        "counter and 1 s average power differ by more than 10 % over 60 s or more",
+        "counter and 1 s average power differ by more than 10 % over 10 s or more",
     ),
     "no_counter": (DEGRADED, "no energy counter could be read: energy is the integral of power"),
     "alias_risk": ("note", "steps line up with the refresh of the instant power: its integral may be wrong"),

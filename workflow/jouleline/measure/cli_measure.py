@@ -44,6 +44,9 @@ def main(argv: list[str]) -> int:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
+    except KeyboardInterrupt:
+        print("error: interrupted before the command was started", file=sys.stderr)
+        return 130
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -26,6 +27,14 @@ def start_sidecar(out: Path, arguments: Sequence[str], limit_s: float = READY_LI
     """
     command = [sys.executable, "-m", "jouleline.measure.sidecar", "--out", str(out), *arguments]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    try:
+        return _wait_ready(out, process, limit_s)
+    except BaseException:
+        process.terminate()
+        raise
+
+
+def _wait_ready(out: Path, process: subprocess.Popen, limit_s: float) -> subprocess.Popen:
     until = time.monotonic() + limit_s
     while not _is_ready(out, process.pid):
         if process.poll() is not None:
@@ -64,8 +73,13 @@ def measure_command(command: Sequence[str], out: Path, sidecar_arguments: Sequen
     """Run `command` measured; returns its exit code (128 + n when signal n ended it, 127 when it is not
     found).
 
-    The whole command is the region `command`; its own marks go to the same folder.
+    The whole command is the region `command`; its own marks go to the same folder. Raises UserError, before anything
+    is written, where `out` already holds a measurement.
     """
+    if (out / "meta.json").exists():
+        raise UserError(f"{out} already holds a measurement; choose another --out, or delete it")
+    if shutil.which(command[0]) is None:
+        return _not_found(command[0], "no such program")
     sidecar = start_sidecar(out, [*sidecar_arguments, "--root-pid", str(os.getpid())])
     try:
         marks = MarkerFile(str(out / "markers"), NODE_RANK)
@@ -80,15 +94,30 @@ def measure_command(command: Sequence[str], out: Path, sidecar_arguments: Sequen
     return code
 
 
+def _not_found(name: str, why: str | None) -> int:
+    print(f"error: cannot run {name}: {why}; check the path", file=sys.stderr)
+    return NOT_FOUND
+
+
+def _in_foreground() -> bool:
+    """Whether this process and the command are what a terminal runs now."""
+    try:
+        with open("/dev/tty", "rb") as terminal:
+            return os.tcgetpgrp(terminal.fileno()) == os.getpgrp()
+    except OSError:
+        return False
+
+
 def _run(command: Sequence[str], environment: dict[str, str]) -> int:
     try:
         child = subprocess.Popen(command, env=environment)
     except OSError as error:
-        print(f"error: cannot run {command[0]}: {error.strerror}; check the path", file=sys.stderr)
-        return NOT_FOUND
+        return _not_found(command[0], error.strerror)
 
     def forward(number, _frame):
-        child.send_signal(number)
+        # A terminal sends Ctrl-C to the command as well: twice would cut its own tidying short.
+        if number not in (signal.SIGINT, signal.SIGHUP) or not _in_foreground():
+            child.send_signal(number)
 
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGHUP):
         signal.signal(number, forward)
