@@ -52,13 +52,10 @@ def document(found: list[tuple[str, str, str]]) -> str:
     ]
     lines += [
         "Faults are injected through a library that stands in for NVIDIA's, through the operating system and",
+        "through signals, into the real `pynvml` and the real sidecar process (tests under `unit/energy` make up the",
+        "readings instead). In every case the energy is right within its stated uncertainty, or null.",
         "",
     ]
-    lines[-1:] = [
-        "through signals; the real `pynvml` and the real sidecar process run. In every case the energy is",
-        "",
-    ]
-    lines[-1:] = ["right within its stated uncertainty, or null.", ""]
     lines += ["| fault | what is reported | test |", "|---|---|---|"]
     lines += [f"| {what} | {reported} | `{name}` |" for what, reported, name in found]
     lines += ["", "## Reason codes", "", "A note leaves the verdict as it is.", ""]

@@ -17,6 +17,7 @@ def test_a_steady_load_is_exact_and_valid():
     assert row["energy_gain_u_j"] == pytest.approx(row["energy_j"] * 0.05 / 3**0.5)
 
 
+@pytest.mark.fault("counter frozen 5 s and 60 s, energy lost", "`counter_stuck`, bridged by power")
 @pytest.mark.parametrize("seconds", [5.0, 60.0])
 def test_a_long_stall_is_bridged_by_power(seconds):
     def stalled(t):
@@ -35,6 +36,9 @@ def test_a_stall_without_power_is_not_trusted():
     assert row["verdict"] == "invalid" and row["energy_j"] is None
 
 
+@pytest.mark.fault(
+    "counter off by 5 % and by 20 %", "`counter_mismatch`; from 10 % on `counter_contradicted`, no energy"
+)
 @pytest.mark.parametrize(
     ("factor", "code", "verdict"),
     [(1.02, "", "valid"), (1.05, "counter_mismatch", "degraded"), (1.2, "counter_contradicted", "invalid")],
@@ -78,6 +82,7 @@ def test_a_hole_in_the_readings_hides_no_stall():
     assert row["energy_j"] == pytest.approx(POWER_W * 26, rel=0.01)
 
 
+@pytest.mark.fault("regions of no length, or shorter than 3 ticks", "`zero_length`, `too_few_ticks`")
 @pytest.mark.parametrize(("length_s", "code"), [(0.0, "zero_length"), (0.12, "too_few_ticks")])
 def test_regions_too_short(length_s, code):
     row = measured(fast_lane(10), slow_lane(10), 4.0, 4.0 + length_s)
@@ -94,6 +99,33 @@ def test_throttling_drift_and_limits_are_seen():
     assert row["throttle_thermal_fraction"] == pytest.approx(1.0, abs=0.05)
 
 
+@pytest.mark.fault(
+    "region too short for its polling", "`edge_uncertain`; from 10 % on `edge_too_uncertain`, no energy"
+)
+@pytest.mark.parametrize(("length_s", "code"), [(0.4, "edge_uncertain"), (0.15, "edge_too_uncertain")])
+def test_edges_too_coarse_for_the_region(length_s, code):
+    # Every third reading: a tick is known to 60 ms, and no line through the ticks is believed.
+    fast = {name: values[::3] for name, values in fast_lane(30).items()}
+    row = measured(fast, slow_lane(30), 10.03, 10.03 + length_s)
+    assert code in row["reasons"].split(",")
+    assert (row["energy_j"] is None) == (code == "edge_too_uncertain")
+
+
+@pytest.mark.fault(
+    "no counter, and instant power that contradicts the average", "`alias_error`, `no_counter`"
+)
+def test_instant_power_that_contradicts_the_average():
+    fast = fast_lane(30, power_w=400.0)
+    fast["energy_mj"][:] = np.nan
+    row = measured(fast, slow_lane(30), 5.0, 12.0)
+    assert row["method"] == "instant_power" and row["verdict"] == "degraded"
+    assert {"alias_error", "no_counter"} == set(row["reasons"].split(","))
+
+
+@pytest.mark.fault(
+    "no average power, clocks, temperature or processes",
+    "`unchecked_average`, `unchecked_state`, `unchecked_processes`",
+)
 def test_what_cannot_be_checked_is_said():
     slow = {name: np.array([]) for name in SAMPLES.names}
     row = measured(fast_lane(70), slow, 2.0, 64.0)

@@ -17,6 +17,11 @@ def test_the_page_is_up_to_date():
     assert page == done.stdout, "run: python tests/fault_matrix.py"
 
 
+def test_every_code_is_in_a_row_of_the_page():
+    rows = (ROOT / "docs" / "fault-matrix.md").read_text(encoding="utf-8").split("## Reason codes")[0]
+    assert [code for code in REASONS if f"`{code}`" not in rows] == []
+
+
 def test_every_code_has_a_severity_and_decides():
     assert {severity for severity, _ in REASONS.values()} == {"note", "degraded", "invalid"}
     for code, (severity, _) in REASONS.items():

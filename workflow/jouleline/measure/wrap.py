@@ -79,7 +79,7 @@ def measure_command(command: Sequence[str], out: Path, sidecar_arguments: Sequen
     if (out / "meta.json").exists():
         raise UserError(f"{out} already holds a measurement; choose another --out, or delete it")
     if shutil.which(command[0]) is None:
-        return _not_found(command[0], "no such program")
+        return _not_found(command[0], "no such program, or not one that may be run")
     sidecar = start_sidecar(out, [*sidecar_arguments, "--root-pid", str(os.getpid())])
     try:
         marks = MarkerFile(str(out / "markers"), NODE_RANK)

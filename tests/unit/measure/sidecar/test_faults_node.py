@@ -143,6 +143,7 @@ def test_the_control_has_no_flag_and_the_total_is_null(faulty):
     assert {"counter_reset", "device_lost", "foreign_process"} <= codes(total)
 
 
+@pytest.mark.fault("a call that hangs, and slow ones, beside other GPUs", "the others lose no reading")
 def test_no_gpu_waits_for_another(faulty):
     """The hanging and the slow GPU do not cost the others a reading."""
     session, rows = faulty

@@ -252,6 +252,7 @@ def test_read_only_directory(node):
 
 
 @pytest.mark.fault("second sidecar on a node for one job", "exit code 4 and one line")
+@pytest.mark.fault("several jobs on one node", "each is measured by a sidecar of its own")
 def test_second_sidecar_of_a_job_refuses(node, tmp_path):
     n = node()
     first = Session(n, tmp_path / "first", SLURM_JOB_ID="71", SLURMD_NODENAME="n1")

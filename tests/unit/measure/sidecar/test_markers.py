@@ -28,6 +28,7 @@ def regions_of(folder):
     return ranks
 
 
+@pytest.mark.fault("nested and repeated regions", "each has its parent and its number")
 def test_nested_and_repeated_regions_and_steps(folder):
     for _ in range(2):
         with markers.region("epoch"):

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -82,6 +83,9 @@ def test_a_run_merged_from_nodes_gives_the_same_energy(measured, tmp_path):
     assert merged["energy_j"] == direct["energy_j"] and merged["verdict"] == "valid"
 
 
+@pytest.mark.fault(
+    "a node or a rank of the run that left nothing", "`node_missing`, `rank_missing`, no energy"
+)
 def test_a_rank_or_node_that_is_missing_makes_the_run_invalid(measured, tmp_path):
     run_dir = tmp_path / "r2"
     nodes = merge_nodes([measured, tmp_path / "nothing"], run_dir)
@@ -92,6 +96,7 @@ def test_a_rank_or_node_that_is_missing_makes_the_run_invalid(measured, tmp_path
     assert {"node_missing", "rank_missing"} <= set(row["reasons"].split(","))
 
 
+@pytest.mark.fault("a run whose files are torn or missing", "`run_unreadable`; the other runs stand")
 def test_an_unreadable_run_does_not_sink_the_others(measured, tmp_path):
     nodes = merge_nodes([measured], tmp_path / "good")
     run = {"run_id": "good", "nodes": nodes, "training": {"world_size": 1}}
@@ -111,6 +116,27 @@ def test_an_unreadable_run_does_not_sink_the_others(measured, tmp_path):
     assert read_table(REGIONS, tmp_path / "energy.parquet") == rows
 
 
+@pytest.mark.fault("samples file that is torn", "`samples_unreadable`, no energy")
+def test_torn_samples(measured, tmp_path):
+    folder = tmp_path / "torn"
+    shutil.copytree(measured, folder)
+    data = (folder / "samples.parquet").read_bytes()
+    (folder / "samples.parquet").write_bytes(data[: len(data) // 2])
+    row = total(regions(load_measurement(folder)), "window")
+    assert row["energy_j"] is None and {"samples_unreadable", "device_missing"} <= set(
+        row["reasons"].split(",")
+    )
+
+
+@pytest.mark.fault("no region marked", "`no_regions`, one invalid row")
+def test_a_measurement_without_marks_says_so(measured, tmp_path):
+    folder = tmp_path / "unmarked"
+    shutil.copytree(measured, folder, ignore=shutil.ignore_patterns("rank-*.bin"))
+    (row,) = regions(load_measurement(folder))
+    assert (row["verdict"], row["reasons"], row["energy_j"]) == ("invalid", "no_regions", None)
+
+
+@pytest.mark.fault("SIGTERM, SIGINT or SIGUSR1 to the sidecar", "it ends and its files are whole")
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1])
 def test_a_signal_ends_it_with_all_files_whole(tmp_path, number):
     process = start_sidecar(tmp_path, "--idle-s", "0")

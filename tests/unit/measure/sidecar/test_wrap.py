@@ -1,7 +1,9 @@
 """`jouleline measure -- CMD` and `jouleline energy DIR`."""
 
+import contextlib
 import json
 import os
+import pty
 import signal
 import subprocess
 import sys
@@ -101,8 +103,53 @@ def test_bad_input_is_one_line(tmp_path):
         assert done.stderr.count("\n") == 1
 
 
+@pytest.mark.fault("no NVML library", "exit code 3 and one line that says what is missing")
 def test_no_nvml_is_exit_code_3(tmp_path):
     done = measure(
         tmp_path / "out", "true", options=("--meter", "nvml"), env=os.environ | {"LD_LIBRARY_PATH": ""}
     )
     assert done.returncode == 3 and "libnvidia-ml.so.1" in done.stderr and done.stderr.count("\n") == 1
+
+
+def test_a_folder_with_a_measurement_is_not_measured_into(wrapped):
+    out, _ = wrapped
+    before = (out / "samples.parquet").read_bytes()
+    done = measure(out, "true")
+    assert done.returncode == 2 and "already holds a measurement" in done.stderr
+    assert done.stderr.count("\n") == 1 and (out / "samples.parquet").read_bytes() == before
+
+
+@pytest.mark.parametrize("content", [None, "[1]", '{"dev', "{}"])
+def test_a_folder_that_is_no_measurement_is_one_line(tmp_path, capsys, content):
+    if content is not None:
+        (tmp_path / "meta.json").write_text(content)
+    assert energy_main([str(tmp_path)]) == 2
+    said = capsys.readouterr()
+    assert said.out == "" and said.err.startswith("error: ") and said.err.count("\n") == 1
+
+
+CTRL_C = """
+import signal, time
+seen = []
+signal.signal(signal.SIGINT, lambda *_: seen.append(1))
+print("ready", flush=True)
+end = time.monotonic() + 2
+while time.monotonic() < end: time.sleep(0.05)
+print("interrupts:", len(seen), flush=True)
+"""
+
+
+def test_ctrl_c_in_a_terminal_reaches_the_command_once(tmp_path):
+    command = [sys.executable, "-m", "jouleline.measure.cli_measure", "--out", str(tmp_path / "out")]
+    command += ["--meter", "estimate", "--idle-s", "0", "--", sys.executable, "-c", CTRL_C]
+    pid, terminal = pty.fork()
+    if pid == 0:
+        os.execv(command[0], command)
+    said = b""
+    with contextlib.suppress(OSError):  # the end of a terminal is an error
+        while data := os.read(terminal, 1000):
+            if b"ready" in data:
+                os.write(terminal, b"\x03")
+            said += data
+    assert b"interrupts: 1" in said, said
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0

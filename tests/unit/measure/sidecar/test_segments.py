@@ -1,0 +1,102 @@
+"""Segments on a disk that cannot take them."""
+
+import numpy as np
+import pytest
+from jouleline.energy.integrate import regions
+from jouleline.energy.load import load_measurement
+from jouleline.files import write_json
+from jouleline.measure import segments
+from jouleline.measure.events import EventLog, read_events
+from jouleline.measure.markers import END, START, MarkerFile, encode_name
+from jouleline.measure.meters import FAST, SLOW, LaneSpec
+from jouleline.measure.segments import SegmentWriter, compact, read_samples
+
+FAST_LANE = LaneSpec("nvml", FAST, 0.02, ("status", "energy_mj", "power_mw"), {})
+SLOW_LANE = LaneSpec("state", SLOW, 1.0, ("temperature_c",), {})
+POWER_W, TICK_S = 300.0, 0.1
+
+
+def batch(begin_s: float, end_s: float) -> list:
+    """What the lanes of one GPU keep in a stretch of time."""
+    fast = []
+    for t in np.arange(begin_s, end_s, 0.02):
+        now_ns = int(t * 1e9) + 700_000
+        energy_mj = int(POWER_W * np.floor(now_ns * 1e-9 / TICK_S) * TICK_S * 1e3)
+        fast.append((0, now_ns, now_ns + 20_000, now_ns - 50_000, (0, energy_mj, int(POWER_W * 1e3))))
+    slow = [
+        (0, int(t * 1e9), int(t * 1e9) + 9000, int(t * 1e9), (50,)) for t in np.arange(begin_s, end_s, 1.0)
+    ]
+    return [(FAST_LANE, fast), (SLOW_LANE, slow)]
+
+
+def test_rows_become_a_table_without_loss(tmp_path):
+    rows = [
+        (0, 5_000_000, 5_020_000, 4_000_000, (0, None, 7)),
+        (1, 6_000_999, 6_000_999, 7_000_000, (3, 2**52, None)),
+    ]
+    table = segments.rows_to_table([(FAST_LANE, rows)])
+    found = table.select(
+        ["device", "t_us", "call_us", "late_us", "status", "energy_mj", "power_mw"]
+    ).to_pylist()
+    assert found == [
+        {
+            "device": 0,
+            "t_us": 5000,
+            "call_us": 20,
+            "late_us": 1000,
+            "status": 0,
+            "energy_mj": None,
+            "power_mw": 7,
+        },
+        {
+            "device": 1,
+            "t_us": 6000,
+            "call_us": 0,
+            "late_us": 0,
+            "status": 3,
+            "energy_mj": 2**52,
+            "power_mw": None,
+        },
+    ]
+    assert table["temperature_c"].null_count == 2
+
+
+@pytest.mark.fault(
+    "disk full until memory is short", "`samples_thinned`; every second fast reading is dropped"
+)
+def test_a_disk_that_stays_full_thins_the_samples(tmp_path, monkeypatch):
+    monkeypatch.setattr(segments, "PENDING_ROWS", 500)
+    batches = [batch(at, at + 4) for at in range(0, 24, 4)]
+    writer = SegmentWriter(tmp_path, lambda: batches.pop(0), EventLog(tmp_path))
+    writer.folder.rmdir()
+    writer.folder.write_text("no folder can be made here")
+    for _ in range(6):
+        writer.flush()
+    assert read_samples(tmp_path).num_rows == 0 and 250 < writer.pending[0].num_rows < 750
+    compact(tmp_path, tmp_path, writer.pending)
+    marks = MarkerFile(str(tmp_path / "markers"), 0)
+    for kind, at_s in ((START, 3.0), (END, 21.0)):
+        marks.write(kind, int(at_s * 1e9), 1, 0, encode_name("window"))
+    info = {"index": 0, "uuid": "GPU-0", "name": "fake", "kind": "gpu", "role": "job", "counter": "ticking"}
+    write_json(tmp_path / "meta.json", {"devices": [info], "period_ms": 20.0, "end_us": 24_000_000})
+    kinds = [event["kind"] for event in read_events(tmp_path)]
+    assert kinds.count("disk_failed") == 1 and "samples_thinned" in kinds
+    # The events are of now, the samples of the first seconds of the clock.
+    events = [event | {"t_us": 0} for event in read_events(tmp_path)]
+    monkeypatch.setattr("jouleline.measure.collect.read_events", lambda _: events)
+    row = next(r for r in regions(load_measurement(tmp_path)) if r["device_uuid"] == "GPU-0")
+    assert "samples_thinned" in row["reasons"] and row["verdict"] == "degraded"
+    assert row["energy_j"] == pytest.approx(POWER_W * 18, rel=0.01)
+
+
+def test_a_disk_that_recovers_has_every_row(tmp_path):
+    batches = [batch(0, 4), batch(4, 8), batch(8, 12)]
+    expected = sum(len(rows) for two in batches for _, rows in two)
+    writer = SegmentWriter(tmp_path, lambda: batches.pop(0), EventLog(tmp_path))
+    writer.folder.rmdir()
+    writer.folder.write_text("no folder can be made here")
+    writer.flush()
+    writer.folder.unlink()
+    writer.flush(), writer.flush()
+    assert compact(tmp_path, tmp_path)["rows"] == expected
+    assert [event["kind"] for event in read_events(tmp_path)] == ["disk_failed", "disk_recovered"]
