@@ -181,7 +181,8 @@ def _reasons(view: DeviceView, row: dict[str, Any], truncated: bool) -> set[str]
     if row["energy_j"] is None:
         return found | _why_unknown(view, row)
     uncertain = np.hypot(row["energy_edge_u_j"] or 0.0, row["energy_gap_u_j"] or 0.0)
-    share = uncertain / row["energy_j"] if row["energy_j"] > 0 else np.inf
+    # A zone that never counts (DRAM of some machines) is certain of its nothing.
+    share = uncertain / row["energy_j"] if row["energy_j"] > 0 else np.inf if uncertain > 0 else 0.0
     if share > v.EDGE_INVALID:
         found.add("edge_too_uncertain")
     elif share > v.EDGE_DEGRADED:

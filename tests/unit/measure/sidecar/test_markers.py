@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import time
+import types
 
 import numpy as np
 import pytest
@@ -132,3 +133,51 @@ def test_the_uuid_of_a_device_survives(folder):
     uuid = "GPU-0123abcd-0000-1111-2222-333344445555"
     markers.report_device(uuid)
     assert load_measurement(folder).nodes[0].rank_devices == {3: uuid}
+
+
+class Cuda:
+    """As much of torch.cuda as the marks use: a device that is `lag_s` behind the host until it is synchronised."""
+
+    def __init__(self, lag_s: float):
+        self.lag_s, self.done_s = lag_s, 0.0
+
+    def is_initialized(self):
+        return True
+
+    def synchronize(self):
+        time.sleep(max(self.done_s - time.monotonic(), 0))
+
+    def launch(self):
+        self.done_s = max(self.done_s, time.monotonic()) + self.lag_s
+
+    def Event(self, enable_timing):
+        return CudaEvent(self)
+
+
+class CudaEvent:
+    def __init__(self, cuda):
+        self.cuda = cuda
+
+    def record(self):
+        self.at_s = max(self.cuda.done_s, time.monotonic())
+
+    def elapsed_time(self, other):
+        return (other.at_s - self.at_s) * 1e3
+
+
+def test_on_a_gpu_edges_wait_for_it_and_steps_are_on_its_own_time(folder, monkeypatch):
+    cuda = Cuda(lag_s=0.03)
+    monkeypatch.setitem(sys.modules, "torch", types.SimpleNamespace(cuda=cuda))
+    cuda.launch()
+    before = time.monotonic()
+    with markers.region("window"):
+        assert time.monotonic() - before > 0.025, "the edge did not wait for the device"
+        began = time.monotonic()
+        for _ in range(4):
+            cuda.launch()
+            markers.step()
+        assert time.monotonic() - began < 0.02, "a step waited for the device"
+    ranks = regions_of(folder)
+    assert ranks.end_us[0] - ranks.start_us[0] > 0.115e6
+    assert np.diff(ranks.step_us) == pytest.approx([30e3] * 3, abs=1e3)
+    assert ranks.steps.tolist() == [4]

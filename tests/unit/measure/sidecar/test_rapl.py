@@ -1,11 +1,18 @@
 """RAPL from powercap files."""
 
+import contextlib
 import os
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 
 import pytest
+from fake_nvml.driver import constant
+from fake_nvml.session import Session
+from jouleline.energy.integrate import regions
+from jouleline.energy.load import load_measurement
 from jouleline.errors import UserError
 from jouleline.measure.meters import Options
 from jouleline.measure.meters.rapl import RaplMeter, Zone
@@ -83,3 +90,53 @@ def test_a_machine_without_zones_says_so(tmp_path):
         and done.stderr.startswith("error: no RAPL zones")
         and done.stderr.count("\n") == 1
     )
+
+
+@contextlib.contextmanager
+def running(files: dict[Path, float]):
+    """Counters that rise by so many watts while the body runs, as the kernel's would."""
+    ended, begin = threading.Event(), time.monotonic()
+
+    def count():
+        while not ended.wait(0.002):
+            for file, power_w in files.items():
+                with open(file, "r+") as handle:
+                    handle.write(f"{int(1000 + power_w * (time.monotonic() - begin) * 1e6):<20d}\n")
+
+    thread = threading.Thread(target=count)
+    thread.start()
+    yield
+    ended.set()
+    thread.join()
+
+
+def test_a_command_is_measured_by_rapl(powercap, tmp_path):
+    command = [sys.executable, "-m", "jouleline.measure.cli_measure", "--out", str(tmp_path / "out")]
+    command += ["--idle-s", "0.3", "--", "sleep", "2"]
+    files = {
+        powercap / "intel-rapl:0" / "energy_uj": 40.0,
+        powercap / "intel-rapl:0:1" / "energy_uj": 5.0,
+        powercap / "intel-rapl:0:0" / "energy_uj": 30.0,
+    }
+    with running(files):
+        done = subprocess.run(
+            command, capture_output=True, text=True, env=os.environ | {"LD_LIBRARY_PATH": ""}
+        )
+    assert (done.returncode, done.stderr) == (0, "")
+    rows = regions(load_measurement(tmp_path / "out"))
+    row = next(row for row in rows if row["device_uuid"] is None)
+    assert (row["verdict"], row["energy_source"]) == ("valid", "rapl")
+    assert row["energy_j"] == pytest.approx(45.0 * row["time_s"], rel=0.03)
+
+
+def test_beside_gpus_it_is_the_hosts_energy(powercap, node, tmp_path):
+    fake = node()
+    fake.gpus[0].waves(constant(0, 300))
+    with running({powercap / "intel-rapl:0" / "energy_uj": 40.0}):
+        session = Session(fake, tmp_path / "out")
+        with session.region("window"):
+            time.sleep(2)
+        rows = session.finish()
+    total = session.row(rows)
+    assert total["energy_j"] == pytest.approx(session.true_energy_j(0), rel=0.03)
+    assert total["host_energy_j"] == pytest.approx(40.0 * total["time_s"], rel=0.1)

@@ -44,7 +44,7 @@ def test_a_killed_sidecars_samples_are_found_in_scratch(start):
     time.sleep(2.5)
     session.kill()
     row = session.row(session.rows(), 0)
-    close(row, session.true_energy_j(0))
+    close(row, session.true_energy_j(0), 0.03)
     assert codes(row) == {"sidecar_died"}
 
 
