@@ -12,6 +12,7 @@ in a busy trainer runs milliseconds late. It never imports torch and never makes
 import argparse
 import contextlib
 import ctypes
+import hashlib
 import json
 import os
 import resource
@@ -51,7 +52,8 @@ def claim_node(folder: Path) -> socket.socket:
     """
     job = os.environ.get("SLURM_JOB_ID")
     key = f"{job}@{node_name()}" if job else os.path.realpath(folder)
-    name = f"\0jouleline-sidecar-{os.getuid()}-{key}"[:100]
+    # A socket's name has 107 bytes, a path may have more: two long ones must not be taken for one.
+    name = f"\0jouleline-sidecar-{os.getuid()}-{hashlib.sha256(os.fsencode(key)).hexdigest()}"
     claim = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
     try:
         claim.bind(name)

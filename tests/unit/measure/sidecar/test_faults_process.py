@@ -266,6 +266,18 @@ def test_second_sidecar_of_a_job_refuses(node, tmp_path):
     assert first.stop() == 0
 
 
+def test_two_runs_in_deep_folders_do_not_take_each_other_for_one(node, tmp_path):
+    n = node()
+    deep = tmp_path / ("d" * 120)
+    first, second = (Session(n, deep / name, idle_s=0) for name in ("one", "two"))
+    assert first.ready and second.ready, second.process.stderr.read()
+    assert (first.stop(), second.stop()) == (0, 0)
+    third = Session(n, deep / "one", idle_s=0)
+    code, said = refusal(n, deep / "one", "--meter", "nvml")
+    assert code == 4 and "already measures" in said
+    assert third.stop() == 0
+
+
 @pytest.mark.fault("death of the parent", "the sidecar ends and its files are whole")
 def test_death_of_the_parent(node, tmp_path):
     n = node()
