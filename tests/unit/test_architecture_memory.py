@@ -49,7 +49,8 @@ def check(seeds: range) -> None:
     ratios = np.array([log_ratio(draw(seed)) for seed in seeds])
     assert abs(ratios.mean()) < 0.03
     assert ratios.std() < 0.05
-    assert np.abs(ratios).max() < 0.20, draw(seeds[int(np.abs(ratios).argmax())])
+    # The most where a model of two layers has adapters at their top only: the gradient ends there, the proxy goes on.
+    assert np.abs(ratios).max() < 0.25, draw(seeds[int(np.abs(ratios).argmax())])
 
 
 def test_one_multiplier_follows_the_count_over_shapes_and_variants():

@@ -74,9 +74,8 @@ class Agent:
         self.ranks = Ranks(self.folder)
         self.sidecar: Sidecar | None = None
         self.lock = DeviceLock()
-        self.met: bool | None = (
-            None  # None: not yet at the meeting of the agents, False: there, True: it is over
-        )
+        # Whether the meeting of the agents is over; None: this one has not come to it.
+        self.met: bool | None = None
         self.state: dict[str, Any] = {"node": self.order.node, "host": socket.gethostname()}
 
     def run(self) -> int:
