@@ -16,7 +16,8 @@ from jouleline.measure.markers import END, ENVIRONMENT, START, MarkerFile, encod
 # Marks by the wrapper hold for the whole node.
 NODE_RANK = -1
 READY_LIMIT_S = 60.0
-STOP_LIMIT_S = 30.0
+# Two days of eight GPUs are compacted within it; if not, the segments stay, which are as good.
+STOP_LIMIT_S = 120.0
 NOT_FOUND = 127
 
 

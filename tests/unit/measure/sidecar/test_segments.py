@@ -1,6 +1,7 @@
 """Segments on a disk that cannot take them."""
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from jouleline.energy.integrate import regions
 from jouleline.energy.load import load_measurement
@@ -100,3 +101,17 @@ def test_a_disk_that_recovers_has_every_row(tmp_path):
     writer.flush(), writer.flush()
     assert compact(tmp_path, tmp_path)["rows"] == expected
     assert [event["kind"] for event in read_events(tmp_path)] == ["disk_failed", "disk_recovered"]
+
+
+def test_a_long_measurement_is_compacted_piece_by_piece(tmp_path, monkeypatch):
+    batches = [batch(at, at + 4) for at in range(0, 40, 4)]
+    writer = SegmentWriter(tmp_path, lambda: batches.pop(0), EventLog(tmp_path))
+    for _ in range(10):
+        writer.flush()
+    expected = segments.sort(read_samples(tmp_path))
+    monkeypatch.setattr(segments, "CHUNK_ROWS", 500)
+    found = compact(tmp_path, tmp_path)
+    file = pq.ParquetFile(tmp_path / "samples.parquet")
+    assert file.num_row_groups > 3 and not (tmp_path / "samples").exists()
+    assert segments.sort(read_samples(tmp_path)).equals(expected)
+    assert found == {"rows": expected.num_rows, "call_us_median": 20.0, "late_us_median": 50.0}
