@@ -247,6 +247,10 @@ def as_markdown(results: dict) -> str:
     measured = "; ".join(f"{part} {when}" for part, when in sorted(results["measured"].items()))
     lines = ["# How the workflow scales", "", "Made by `make bench-workflow`; do not edit.", ""]
     lines += [f"On {results['machine']}. Finished at: {measured}.", ""]
+    lines += [
+        "The load is the processes that ran or waited in the minute before, those of the benchmark included.",
+        "",
+    ]
     lines += ["| bar | measured | limit | |", "|---|---|---|---|"]
     for bar in results["bars"]:
         value = "not measured" if bar["value"] is None else f"{bar['value']:.1f}"
@@ -315,7 +319,8 @@ def main(argv: list[str] | None = None) -> int:
     results["machine"] = f"{os.cpu_count()} cores, {platform.machine()}, Python {platform.python_version()}"
 
     def keep(part: str) -> None:
-        results["measured"][part] = time.strftime("%Y-%m-%dT%H:%MZ", time.gmtime())
+        when = time.strftime("%Y-%m-%dT%H:%MZ", time.gmtime())
+        results["measured"][part] = f"{when} (load {os.getloadavg()[0]:.1f})"
         results["bars"] = bars(results)
         write_json(options.out, results)
         write_text(options.out.with_suffix(".md"), as_markdown(results))

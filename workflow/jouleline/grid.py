@@ -160,6 +160,8 @@ def _read_row(raw: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, str], l
     ]
     row = complete_row(raw)
     for column in ROW_COLUMNS:
+        if column.name not in raw and column.name not in _REQUIRED:
+            continue  # a default is good
         value = row[column.name]
         if column.type is float and isinstance(value, int | str) and not isinstance(value, bool):
             value = row[column.name] = _number(value)
