@@ -136,6 +136,7 @@ def compare(row: dict, dataset: Path, processes: int, seconds: float) -> dict[st
         "plain_s": float(np.median(np.concatenate([plain for _, plain in found]))),
         "pairs": sum(map(len, ratios)),
         "processes": processes,
+        "load": os.getloadavg()[0],
     }
 
 
@@ -202,13 +203,19 @@ def main(argv: Sequence[str] | None = None) -> int:
                 found = results.setdefault("steps", {})[f"{name} {precision}"] = measure(row)
                 slow |= name not in NOT_JUDGED and found["ratio"] > 1 + LIMIT
                 print(line(f"{name} {precision}", found), flush=True)
+                keep(results, arguments.out)
         if arguments.startup:
             results["startup_s"] = startup(dataset, arguments.startup)
-    kept.write_text(json.dumps(results, indent=1) + "\n")
-    (arguments.out / "trainer.md").write_text(page(results))
+            keep(results, arguments.out)
     if slow:
         print(f"error: the trainer is more than {LIMIT:.0%} slower than a plain loop", file=sys.stderr)
     return int(slow)
+
+
+def keep(results: dict, folder: Path) -> None:
+    """Write trainer.json and trainer.md."""
+    (folder / "trainer.json").write_text(json.dumps(results, indent=1) + "\n")
+    (folder / "trainer.md").write_text(page(results))
 
 
 def verdict(name: str, found: dict) -> str:
@@ -225,7 +232,7 @@ def line(name: str, found: dict) -> str:
     return (
         f"| {name} | {found['trainer_s'] * 1e3:.1f} | {found['plain_s'] * 1e3:.1f} | {found['ratio']:.3f} "
         f"| {found['low']:.3f} to {found['high']:.3f} | {found['pairs']} in {found['processes']} "
-        f"| {verdict(name, found)} |"
+        f"| {found['load']:.0f} | {verdict(name, found)} |"
     )
 
 
@@ -241,10 +248,11 @@ def page(results: dict) -> str:
 
 Made by `make bench-trainer` on {results["machine"]}, torch {results["torch"]}. The ratio is the step time of the
 trainer (DeepSpeed, one rank, ZeRO 0) over that of a loop of nothing but PyTorch with the same model, data, dropout,
-attention kernel, AdamW and clipping; the bar is {LIMIT:.0%}. On a CPU the times are CPU time of the process.
+attention kernel, AdamW and clipping; the bar is {LIMIT:.0%}. On a CPU the times are CPU time of the process, and
+the load average says how busy its neighbours were: beyond the number of cores the interval gets wide.
 
-| size | trainer, ms | plain loop, ms | ratio | 95 % interval | pairs in processes | within {LIMIT:.0%}? |
-|---|---|---|---|---|---|---|
+| size | trainer, ms | plain loop, ms | ratio | 95 % interval | pairs in processes | load | within {LIMIT:.0%}? |
+|---|---|---|---|---|---|---|---|
 {chr(10).join(rows)}
 
 Shapes ({shapes}).
