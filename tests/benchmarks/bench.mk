@@ -1,4 +1,4 @@
-# Accuracy and cost of the sidecar against Zeus and CodeCarbon, in an environment of their own. About eight minutes.
+# Accuracy and cost of the sidecar against Zeus and CodeCarbon, in an environment of their own. About twelve minutes.
 BENCH_VENV := tests/benchmarks/.bench-venv
 
 .PHONY: bench-sidecar

@@ -1,6 +1,6 @@
 """Benchmark of the sidecar against Zeus and CodeCarbon on the same fake GPUs; the bars are the exit status.
 
-Writes sidecar.json, sidecar.md and sidecar.svg beside this file. Takes about eight minutes; `make
+Writes sidecar.json, sidecar.md and sidecar.svg beside this file. Takes about twelve minutes; `make
 bench-sidecar`.
 """
 
