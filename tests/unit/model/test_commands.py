@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 import synthetic
 from jouleline import cli
+from jouleline.architecture import proxies
 from jouleline.errors import UserError
 from jouleline.model.configurations import predict_table
-from jouleline.model.mappings import convert
+from jouleline.model.mappings import BUILT_IN, convert
 from jouleline.model.table import read_columns, read_runs, write_runs
 
 
@@ -145,6 +146,31 @@ def test_import_maps_foreign_columns(tmp_path):
     assert runs["energy_j"].tolist() == [3600.0, 7200.0]
     assert runs["device"].tolist() == ["NVIDIA A100", "NVIDIA B200"]
     assert set(runs["energy_source"]) == {"outside"}
+
+
+def test_forward_passes_of_the_ecai_table_cost_no_backward_pass():
+    names = (
+        "num_layers",
+        "d_model",
+        "num_attention_heads",
+        "seq_length",
+        "batch_size",
+        "duration",
+        "energy_joules",
+    )
+    row = dict(zip(names, (4, 256, 4, 128, 8, 0.1, 9.0))) | {
+        "source": "a100",
+        "num_repeats": 1,
+        "params": 1,
+        "model": "m",
+    }
+    ours = convert(
+        {name: np.array([value]) for name, value in row.items()}, BUILT_IN["ecai2025"], "table.csv"
+    )
+    flop = proxies({name: values.tolist() for name, values in ours.items()})["compute_flop"][0]
+    layers = 8 * 4 * (128 * (8 * 256**2 + 4 * 256 * 2048) + 4 * 128**2 * 256)
+    head = 8 * 128 * (2 * 256**2 + 2 * 256 * 1000)
+    assert flop == pytest.approx(layers + 2 * head, rel=1e-9)
 
 
 def test_bad_mappings_are_one_line():

@@ -26,9 +26,10 @@ BUILT_IN: dict[str, dict[str, Any]] = {
     "ecai2025": {
         "about": "Mayaki & Charpenay, ECAI 2025: forward passes of stacks of encoder layers on one GPU. The parameter "
         "counts fit ff 2048 and a vocabulary of 1000, or HF BERT (3072, 30522) where num_repeats is 3. Rows are "
-        "repeated in the file: one of each is kept.",
+        "repeated in the file: one of each is kept. All layers count as frozen: they only run forward.",
         "columns": {
             "layers": "num_layers",
+            "frozen_layers": "num_layers",
             "hidden": "d_model",
             "heads": "num_attention_heads",
             "seq_len": "seq_length",
