@@ -58,9 +58,17 @@ def unpack(root: Path, name: str, folder: Path) -> int:
         if digest.hexdigest() != state["sha256"]:
             raise UserError(f"the pieces in {folder} are not those of {name}-state.json; carry them again")
         with tarfile.open(archive) as tar:
-            members = [member for member in tar if not (root / member.name).exists()]
-            tar.extractall(root, members, filter="data")
+            members = [one for one in tar if _is_inside(one) and not (root / one.name).exists()]
+            # Python before 3.11.4, such as Debian 12's, has no filters.
+            how = {"filter": "data"} if hasattr(tarfile, "data_filter") else {}
+            tar.extractall(root, members, **how)
     return len(members)
+
+
+def _is_inside(member: tarfile.TarInfo) -> bool:
+    """A plain file below the folder that it is laid into: all that `pack` writes."""
+    path = Path(member.name)
+    return member.isfile() and not path.is_absolute() and ".." not in path.parts
 
 
 def _members(root: Path, results: str) -> Iterator[Path]:

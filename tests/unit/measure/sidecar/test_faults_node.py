@@ -95,14 +95,18 @@ CASES = [
 @pytest.fixture(scope="module")
 def faulty(libraries, tmp_path_factory):
     """(session, rows) of one run with all the faults; they strike 2.5 s into the window."""
-    folder = tmp_path_factory.mktemp("faulty")
-    node = FakeNode(folder / "node", libraries, len(CASES))
-    start = node.now_s() + 3.0
-    for number, case in enumerate(CASES):
-        node.gpus[number].waves(constant(0, 90), square(start, 150, 550, 0.27, phase_s=0.011 * number))
-        case.inject(node, number, start + 3.0)
-    session = Session(node, folder / "out")
-    assert session.ready, session.process.stderr.read()
+    for lead_s in (3.0, 12.0):  # a sidecar that is ready too late for the faults is started once more
+        folder = tmp_path_factory.mktemp("faulty")
+        node = FakeNode(folder / "node", libraries, len(CASES))
+        start = node.now_s() + lead_s
+        for number, case in enumerate(CASES):
+            node.gpus[number].waves(constant(0, 90), square(start, 150, 550, 0.27, phase_s=0.011 * number))
+            case.inject(node, number, start + 3.0)
+        session = Session(node, folder / "out")
+        assert session.ready, session.process.stderr.read()
+        if node.now_s() < start + 0.5:
+            break
+        session.kill()
     time.sleep(max(start + 0.5 - node.now_s(), 0))
     with session.region("window"):
         time.sleep(WINDOW_S)

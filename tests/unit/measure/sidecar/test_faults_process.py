@@ -9,7 +9,7 @@ import sys
 import time
 
 import pytest
-from fake_nvml.driver import DELAY, HANG, constant, square
+from fake_nvml.driver import DELAY, FOREVER, HANG, constant, square
 from fake_nvml.session import Session, codes
 from jouleline.measure.markers import DEVICE, STEP
 
@@ -26,8 +26,9 @@ def close(row, truth, share=0.01):
 def test_wall_clock_stepped(node, tmp_path):
     n = node()
     load(n)
-    n.state.wall_step_s, n.state.wall_step_at_s = 3600.0, n.now_s() + 3.5
+    n.state.wall_step_s, n.state.wall_step_at_s = 3600.0, FOREVER
     session = Session(n, tmp_path / "out", preload_os=True)
+    n.state.wall_step_at_s = n.now_s() + 2.0
     with session.region("window"):
         time.sleep(4.0)
     rows = session.finish()
@@ -41,8 +42,9 @@ def test_disk_full_for_a_while(node, tmp_path):
     n = node()
     load(n)
     n.state.disk_full_under = str(tmp_path / "out").encode()
-    n.state.disk_full_from_s, n.state.disk_full_to_s = n.now_s() + 2.5, n.now_s() + 6.0
+    n.state.disk_full_from_s = n.state.disk_full_to_s = FOREVER
     session = Session(n, tmp_path / "out", preload_os=True)
+    n.state.disk_full_to_s, n.state.disk_full_from_s = n.now_s() + 4.5, n.now_s() + 1.0
     with session.region("window"):
         time.sleep(5.5)
     row = session.row(session.finish(), 0)
