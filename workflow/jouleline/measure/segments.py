@@ -26,6 +26,7 @@ CHUNK_ROWS = 80_000
 PARTS = "samples"
 COMPACT = "samples.parquet"
 SCHEMA = SAMPLES.arrow_schema()
+_EMPTY = pa.Table.from_batches([], SCHEMA)  # SCHEMA.empty_table() imports pandas too, see `_array`
 SORT = ("node", "device", "lane", "t_us")
 
 
@@ -65,7 +66,7 @@ def rows_to_table(batches, node: int = 0) -> pa.Table:
             for item in SCHEMA
         ]
         tables.append(pa.Table.from_arrays(arrays, schema=SCHEMA))
-    return pa.concat_tables(tables) if tables else SCHEMA.empty_table()
+    return pa.concat_tables(tables) if tables else _EMPTY
 
 
 def _numbers(column: pa.ChunkedArray) -> np.ndarray:
@@ -111,7 +112,7 @@ def read_samples(folder: Path) -> pa.Table:
         return pq.ParquetFile(compact).read(use_threads=False)
     parts = sorted((folder / PARTS).glob("part-*.parquet"))
     if not parts:
-        return SCHEMA.empty_table()
+        return _EMPTY
     return pa.concat_tables([pq.ParquetFile(part).read(use_threads=False) for part in parts])
 
 
@@ -155,7 +156,7 @@ def _in_chunks(parts: Sequence[Path], pending: Sequence[pa.Table]) -> Iterator[p
         if sum(table.num_rows for table in waiting) >= CHUNK_ROWS:
             yield pa.concat_tables(waiting)
             waiting = []
-    yield pa.concat_tables([SCHEMA.empty_table(), *waiting, *pending])
+    yield pa.concat_tables([_EMPTY, *waiting, *pending])
 
 
 class SegmentWriter(threading.Thread):

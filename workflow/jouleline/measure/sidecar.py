@@ -30,7 +30,7 @@ from jouleline.measure.meters import Options, open_meter
 from jouleline.measure.sidecar_lanes import Lanes
 
 # The main thread wakes seldom: each time costs as much as a sweep over eight GPUs.
-WATCH_S = 0.25
+WATCH_S, SOON_S = 0.25, 0.03
 CHECK_S = 1.0
 CLOCK_STEP_US = 100_000
 OTHER_SIDECAR = 4
@@ -103,6 +103,7 @@ class Sidecar:
         self.parent = os.getppid()
         self.stopped_by: str | None = None
         self.clock_offset_us: int | None = None
+        self.soon = False  # whether a call may be stuck
         self.calls: dict[str, float] = {}
 
     def run(self) -> int:
@@ -203,8 +204,8 @@ class Sidecar:
 
     def _turn(self) -> None:
         """One turn of the main thread: stuck calls and the stop file."""
-        time.sleep(WATCH_S)
-        self.lanes.watch()
+        time.sleep(SOON_S if self.soon else WATCH_S)
+        self.soon = self.lanes.watch()
         if self.stopped_by is None and os.path.exists(self.stop_file):
             self.stopped_by = "stop file"
 
@@ -233,8 +234,8 @@ class Sidecar:
         start_us = time.monotonic_ns() // 1000
         until = time.monotonic() + self.options.idle_s
         while time.monotonic() < until and self.stopped_by in (None, "stop file"):
-            time.sleep(min(WATCH_S, max(until - time.monotonic(), 0)))
-            self.lanes.watch()
+            time.sleep(min(SOON_S if self.soon else WATCH_S, max(until - time.monotonic(), 0)))
+            self.soon = self.lanes.watch()
         if self.options.idle_s > 0:
             self.events.add("idle", phase=phase, start_us=start_us, end_us=time.monotonic_ns() // 1000)
 

@@ -12,6 +12,8 @@ LONGEST_PERIOD_NS = 1_000_000_000
 SETTLE_S = 0.005
 # A lane that sleeps longer than this is not waited for at the end: it holds nothing.
 JOIN_S = 0.1
+# A call that takes this long may be stuck: it is looked at again soon.
+LONG_CALL_S = 0.01
 
 
 class Lane(threading.Thread):
@@ -111,14 +113,19 @@ class Lanes:
         for lane in self.lanes:
             lane.start()
 
-    def watch(self) -> None:
-        """Give the other targets of a lane that hangs in a call a lane of their own. Call it every 50 ms or
-        so."""
+    def watch(self) -> bool:
+        """Give the other targets of a lane that hangs in a call a lane of their own. Returns whether to look again
+        soon, because a call is long or the new lane may meet the next stuck one: else two would cost the others twice
+        the time between two looks."""
+        soon = False
         for lane in list(self.lanes):
             stuck = lane.calling
             limit_s = min(max(5 * lane.spec.period_s, 0.1), 1.0)
             since_s = (time.monotonic_ns() - lane.call_began_ns) * 1e-9
-            if stuck is None or since_s < limit_s or len(lane.targets) == 1:
+            if stuck is None or since_s < LONG_CALL_S or len(lane.targets) == 1:
+                continue
+            soon = True
+            if since_s < limit_s:
                 continue
             others = [target for target in lane.targets if target != stuck]
             lane.targets = [stuck]
@@ -127,6 +134,7 @@ class Lanes:
             fresh.period_ns = lane.period_ns
             self.lanes.append(fresh)
             fresh.start()
+        return soon
 
     def take(self) -> list[tuple[LaneSpec, list[tuple]]]:
         """(spec, rows) of every lane since the last call."""
