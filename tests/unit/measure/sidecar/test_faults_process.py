@@ -278,6 +278,7 @@ def test_two_runs_in_deep_folders_do_not_take_each_other_for_one(node, tmp_path)
     first, second = (Session(n, deep / name, idle_s=0) for name in ("one", "two"))
     assert first.ready and second.ready, second.process.stderr.read()
     assert (first.stop(), second.stop()) == (0, 0)
+    (deep / "one" / "ready.json").unlink()  # the first one's: the third is not ready before it writes its own
     third = Session(n, deep / "one", idle_s=0)
     code, said = refusal(n, deep / "one", "--meter", "nvml")
     assert code == 4 and "already measures" in said
