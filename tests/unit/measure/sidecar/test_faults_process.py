@@ -18,7 +18,7 @@ def load(node, gpu=0, period_s=0.27):
     node.gpus[gpu].waves(constant(0, 90), square(node.now_s() + 0.5, 150, 550, period_s))
 
 
-# Where power goes from 150 to 550 W within a tick of 0.1 s, the edge of a region there is off by up to 400 W x 0.1 s / 4.
+# Where power steps by 400 W within a tick of 0.1 s, the edge of a region there is off by up to 400 W x 0.1 s / 4.
 EDGES_J = 2 * 10.0
 
 
