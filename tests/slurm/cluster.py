@@ -99,10 +99,14 @@ class Cluster:
 
     def down(self) -> None:
         """End every daemon, node and job, and remove the state folder. Does nothing where nothing runs."""
-        if pid := self.holder_pid():
+        pid, keeper = self.holder_pid(), self.keeper_pid()
+        if pid:
             os.kill(pid, signal.SIGKILL)
             self.wait_for(lambda: not self.holder_pid(), "the cluster's end", 10)
         self._clear_state()
+        if keeper:
+            # It removes an owned cluster's state folder too, and may still be at it.
+            self.wait_for(lambda: not self._is_of_this_cluster(keeper), "the end of the cluster's keeper", 10)
 
     def __enter__(self) -> "Cluster":
         return self.up()
@@ -211,11 +215,25 @@ class Cluster:
         """The process whose end ends the cluster; None where no cluster runs in this state folder."""
         try:
             pid = int((self.state / "holder.pid").read_text())
-            if str(self.state).encode() in Path(f"/proc/{pid}/cmdline").read_bytes():
-                return pid
         except (OSError, ValueError):
-            pass
-        return None
+            return None
+        return pid if self._is_of_this_cluster(pid) else None
+
+    def keeper_pid(self) -> int | None:
+        """The holder's parent, which outlives it; None where no cluster runs in this state folder."""
+        try:
+            status = Path(f"/proc/{self.holder_pid()}/status").read_text()
+        except OSError:
+            return None
+        pid = int(status.split("PPid:")[1].split()[0])
+        return pid if self._is_of_this_cluster(pid) else None
+
+    def _is_of_this_cluster(self, pid: int) -> bool:
+        """Whether that process lives and names the state folder (a zombie names nothing)."""
+        try:
+            return str(self.state).encode() in Path(f"/proc/{pid}/cmdline").read_bytes()
+        except OSError:
+            return False
 
     def wait_for(self, condition: Callable[[], bool], what: str, timeout_s: float) -> None:
         deadline = time.monotonic() + timeout_s
