@@ -1,6 +1,6 @@
 """Benchmark of the sidecar against Zeus and CodeCarbon on the same fake GPUs; the bars are the exit status.
 
-Writes sidecar.json, sidecar.md and sidecar.svg beside this file. Takes about twelve minutes; `make
+Writes sidecar.json, sidecar.md and sidecar.svg beside this file. Takes about fifteen minutes; `make
 bench-sidecar`.
 """
 
@@ -170,8 +170,8 @@ def _cost_table(result: dict) -> list[str]:
         "",
         f"CPU on 8 GPUs at 50 ms, share of a core: {said}.",
         "",
-        f"Slowdown of a busy trainer: wall time {slow['wall_median']:+.2%} (upper limit {slow['wall_upper95']:+.2%}),",
-        f"CPU time of a step {slow['cpu_median']:+.2%} ({slow['cpu_upper95']:+.2%}), while other programs kept",
+        f"Slowdown of a busy trainer: wall time {slow['wall_mean']:+.2%} (upper limit {slow['wall_upper95']:+.2%}),",
+        f"CPU time of a step {slow['cpu_mean']:+.2%} ({slow['cpu_upper95']:+.2%}), while other programs kept",
         f"{slow['others_cores']:.2f} cores busy. The wall time is worth something only on a quiet machine.",
     ]
 
