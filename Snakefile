@@ -27,6 +27,7 @@ include: "rules/report.smk"
 
 # Before anything is submitted.
 onstart:
+    require_srun()
     require_budget()
 
 

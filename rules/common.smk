@@ -4,6 +4,7 @@ import gc
 import inspect
 import os
 import shlex
+import shutil
 import sys
 from pathlib import Path
 
@@ -166,6 +167,22 @@ def runtime_min():
 
 def exclusive():
     return "--exclusive" if SETTINGS["node"]["exclusive"] else None
+
+
+def require_srun():
+    """Refuse to start agents on several nodes from a machine that has nothing to start them with."""
+    several = {"measure_run_multinode", "calibrate_links"}
+    if workflow.touch or not workflow.local_exec or shutil.which("srun"):
+        return
+    found = sorted(
+        {int(job.resources["nodes"]) for job in workflow.dag.needrun_jobs() if job.rule.name in several}
+    )
+    if found:
+        counts = ", ".join(map(str, found))
+        raise WorkflowError(
+            f"rows on several nodes ({counts}) are started by srun, which this machine does not have; "
+            "use --profile slurm on a cluster, or leave them out"
+        )
 
 
 def require_budget():

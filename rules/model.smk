@@ -25,7 +25,7 @@ rule fit_model:
     input:
         runs=rules.collect_runs.output.runs,
         split=rules.split_runs.output.split,
-        calibration=rules.calibrate_node.output.calibration,
+        calibration=rules.collect_calibration.output.calibration,
     output:
         fit=f"{RESULTS}/fit/{{model}}/{{split}}.json",
     log:
@@ -45,7 +45,7 @@ rule predict_holdout:
         runs=rules.collect_runs.output.runs,
         split=rules.split_runs.output.split,
         fit=rules.fit_model.output.fit,
-        calibration=rules.calibrate_node.output.calibration,
+        calibration=rules.collect_calibration.output.calibration,
     output:
         predictions=f"{RESULTS}/predictions/{{model}}/{{split}}.parquet",
     log:

@@ -1,12 +1,18 @@
 # What a measurement needs: the expanded grid, the data sets, and what the node can do.
 # The row with the most devices on a node: calibration has to see as many.
 LARGEST = max((run.row for run in ALL_RUNS), key=lambda row: row["gpus_per_node"])
+# Likewise the most devices of a node, by the number of nodes where these are several: links are calibrated for each.
+SPANS = {
+    nodes: max(run.row["gpus_per_node"] for run in ALL_RUNS if run.row["nodes"] == nodes)
+    for nodes in sorted({run.row["nodes"] for run in ALL_RUNS} - {1})
+}
 
 
 localrules:
     write_grid,
     write_labels,
     write_config,
+    collect_calibration,
 
 
 rule write_grid:
@@ -67,10 +73,38 @@ rule prepare_dataset:
         "python scripts/prepare_dataset.py --dataset {params.dataset} --vocab-size {params.vocab_size} --seed {params.seed} {params.checkpoint} --out {output.dataset} --tokenizer {output.tokenizer} > {log} 2>&1"
 
 
+# srun starts one agent on each node, as for a row of several nodes.
+rule calibrate_links:
+    output:
+        links=f"{RESULTS}/node/links-N{{nodes}}x{{devices}}.json",
+    log:
+        f"{RESULTS}/logs/calibrate_links/N{{nodes}}x{{devices}}.log",
+    wildcard_constraints:
+        nodes=r"\d+",
+        devices=r"\d+",
+    threads: lambda wildcards: cpus_per_task({"gpus_per_node": int(wildcards.devices)})
+    resources:
+        measuring=1,
+        mpi="srun",
+        nodes=lambda wildcards: int(wildcards.nodes),
+        tasks=lambda wildcards: int(wildcards.nodes),
+        tasks_per_gpu=0,
+        gres=lambda wildcards: gres(wildcards.devices),
+        mem_mb=8000,
+        runtime=30,
+        slurm_extra=exclusive(),
+    params:
+        protocol=CAMPAIGN.protocol_key,
+        code=measuring_code("calibrate_links"),
+    shell:
+        "{resources.mpi} -N {resources.nodes} --ntasks-per-node=1 -c {threads} --kill-on-bad-exit=1 "
+        "python scripts/calibrate_links.py --protocol {params.protocol:q} --of-nodes {wildcards.nodes} "
+        "--devices {wildcards.devices} --out {output.links} > {log} 2>&1"
+
+
 rule calibrate_node:
     output:
-        calibration=f"{RESULTS}/node/calibration.json",
-        table=f"{RESULTS}/node/calibration.parquet",
+        node=f"{RESULTS}/node/device.json",
     log:
         f"{RESULTS}/logs/calibrate_node.log",
     threads: cpus_per_task(LARGEST)
@@ -83,9 +117,31 @@ rule calibrate_node:
     params:
         protocol=CAMPAIGN.protocol_key,
         code=code_digest("calibrate_node"),
+        # Of all campaigns: what another found of such devices, with such software, is not measured again.
+        known=Path(RESULTS).parent / "calibrations",
+    shell:
+        "python scripts/calibrate_node.py --protocol {params.protocol:q} --known {params.known} --out {output.node} > {log} 2>&1"
+
+
+# Apart, so that a row on another number of nodes measures its links and no device again.
+rule collect_calibration:
+    input:
+        node=[] if SETTINGS["data"] else rules.calibrate_node.output.node,
+        links=(
+            []
+            if SETTINGS["data"]
+            else [f"{RESULTS}/node/links-N{nodes}x{devices}.json" for nodes, devices in SPANS.items()]
+        ),
+    output:
+        calibration=f"{RESULTS}/node/calibration.json",
+        table=f"{RESULTS}/node/calibration.parquet",
+    log:
+        f"{RESULTS}/logs/collect_calibration.log",
+    params:
+        code=code_digest("collect_calibration"),
     shell:
         unless_data(
-            "python scripts/calibrate_node.py --protocol {params.protocol:q} --out {output.calibration} --table {output.table} > {log} 2>&1"
+            "python scripts/collect_calibration.py --node {input.node} --links {input.links} --out {output.calibration} --table {output.table} > {log} 2>&1"
         )
 
 

@@ -13,7 +13,7 @@ rule render_report:
         fits=fit_files(),
         splits=split_files(),
         config=rules.write_config.output.config,
-        calibration=rules.calibrate_node.output.calibration,
+        calibration=rules.collect_calibration.output.calibration,
         idle=rules.measure_idle.output.idle,
     output:
         page=report(f"{RESULTS}/report.html", caption="../workflow/report/page.rst", category="Report"),

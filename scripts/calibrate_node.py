@@ -2,37 +2,62 @@
 
 import argparse
 import json
+import sys
+from collections.abc import Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
-from jouleline.files import run_script, write_json
+from jouleline.files import canonical_json, read_json, run_script, write_json
 from jouleline.protocol import complete_protocol
+from jouleline.provenance import code_digest, digest_of
+
+
+def measure(protocol: Mapping[str, Any], budget_s: float) -> dict[str, Any]:
+    """The calibration of this node, powers included. Raises UserError."""
+    from jouleline.energy.node_power import calibration_powers
+    from jouleline.measure.calibrate import calibrate, with_entries
+    from jouleline.measure.device_lock import DeviceLock
+
+    with DeviceLock(), TemporaryDirectory(prefix="jouleline-calibration-") as folder:
+        found = calibrate(protocol, budget_s, folder)
+        powers = calibration_powers(f"{folder}/meter", found["software"]["devices"])
+    return with_entries(found, powers)
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Parse the arguments, calibrate, write the JSON file and the table; returns the exit code."""
+    """Parse the arguments, calibrate, write the JSON file; returns the exit code."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--protocol", type=json.loads, required=True, help="protocol as JSON")
-    parser.add_argument("--out", type=Path, required=True, help="calibration.json")
-    parser.add_argument("--table", type=Path, required=True, help="the same as Parquet")
+    parser.add_argument("--out", type=Path, required=True, help="JSON file")
+    parser.add_argument(
+        "--known", type=Path, help="folder of calibrations by device and software, to take or add to"
+    )
     parser.add_argument("--budget-s", type=float, help="time it may take (default: protocol calibration_s)")
     arguments = parser.parse_args(argv)
 
     def body() -> None:
-        from jouleline.energy.node_power import calibration_powers
-        from jouleline.measure.calibrate import calibrate, table_rows, with_powers
-        from jouleline.measure.device_lock import DeviceLock
+        from jouleline.measure.calibrate import holds_for
         from jouleline.measure.lineage import stop_with_snakemake
-        from jouleline.schemas import write_table
-        from jouleline.schemas.calibration import CALIBRATION
 
         stop_with_snakemake()
         protocol = complete_protocol(arguments.protocol)
-        with DeviceLock(), TemporaryDirectory(prefix="jouleline-calibration-") as folder:
-            found = calibrate(protocol, arguments.budget_s or protocol["calibration_s"], folder)
-            powers = calibration_powers(f"{folder}/meter", found["software"]["devices"])
-        found = with_powers(found, powers)
-        write_table(CALIBRATION, table_rows(found), arguments.table)
+        budget_s = arguments.budget_s or protocol["calibration_s"]
+        holds = holds_for(protocol, budget_s) if arguments.known else None
+        if holds is None:
+            write_json(arguments.out, measure(protocol, budget_s))
+            return
+        key = digest_of([canonical_json(holds), code_digest([Path(__file__)])])
+        kept = arguments.known / f"{key}.json"
+        if kept.exists():
+            found = read_json(kept)
+            print(
+                f"taken from {kept}, measured {found['measured_utc']}; delete it to measure anew",
+                file=sys.stderr,
+            )
+        else:
+            found = measure(protocol, budget_s)
+            write_json(kept, found)
         write_json(arguments.out, found)
 
     return run_script(body)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from jouleline.errors import UserError
 from jouleline.files import run_script
+from jouleline.measure import place
 
 # Before anything imports the libraries that read them. A rank's threads are those of the protocol, not all the
 # machine's; without a network the hub client would retry for minutes.
@@ -31,18 +32,9 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--code-digest", required=True)
     parser.add_argument("--dataset", type=Path, required=True)
     parser.add_argument("--out-dir", type=Path, required=True, help="folder of the run, shared by its nodes")
-    parser.add_argument(
-        "--node-rank", type=int, default=_number("SLURM_NODEID"), help="default: SLURM_NODEID"
-    )
-    parser.add_argument("--nodes", type=int, default=_number("SLURM_NNODES"), help="default: SLURM_NNODES")
-    parser.add_argument("--address", help="how other nodes reach this one (default: its host name)")
+    place.add_options(parser)
     arguments = parser.parse_args(argv)
     return run_script(lambda: _run(arguments))
-
-
-def _number(name: str) -> int | None:
-    value = os.environ.get(name, "")
-    return int(value) if value.isdigit() else None
 
 
 def _run(arguments: argparse.Namespace) -> int:
@@ -51,15 +43,7 @@ def _run(arguments: argparse.Namespace) -> int:
 
     row = complete_row(_object(arguments.row, "--row"))
     protocol = complete_protocol(_object(arguments.protocol, "--protocol"))
-    nodes = row["nodes"]
-    # A single-node row inside a larger allocation is one agent, whatever the allocation says.
-    node = (arguments.node_rank or 0) if nodes > 1 else 0
-    if nodes > 1 and arguments.nodes is not None and arguments.nodes != nodes:
-        raise UserError(
-            f"the row asks for {nodes} nodes and {arguments.nodes} were given; start one agent per node"
-        )
-    if nodes > 1 and (arguments.node_rank is None or not 0 <= node < nodes):
-        raise UserError(f"the row asks for {nodes} nodes; start this program under srun or give --node-rank")
+    here = place.find(arguments, row["nodes"], row["gpus_per_node"], "the row")
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     if row["checkpoint"] is None or Path(row["checkpoint"]).exists():
@@ -77,8 +61,7 @@ def _run(arguments: argparse.Namespace) -> int:
         code_digest=arguments.code_digest,
         dataset=arguments.dataset,
         out_dir=arguments.out_dir,
-        node=node,
-        address=arguments.address,
+        place=here,
     )
     return Agent(order).run()
 

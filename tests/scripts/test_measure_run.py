@@ -9,7 +9,9 @@ import time
 import pyarrow.parquet as pq
 import pytest
 from agent_process import LONG, ROW, SHORT, Agent, failed, gone
+from jouleline.energy.integrate import runs_regions
 from jouleline.grid import complete_row
+from jouleline.measure.device_lock import DeviceLock
 
 
 def test_a_run_leaves_three_whole_files(tmp_path, dataset):
@@ -86,12 +88,15 @@ def test_a_loss_that_is_not_finite_fails_the_run(tmp_path, dataset):
     assert (tmp_path / "raw" / "node-0" / "samples.parquet").exists()
 
 
-def test_out_of_memory_is_a_result(tmp_path, dataset):
-    def limit():  # the libraries fit, embeddings of 4 GB do not
-        resource.setrlimit(resource.RLIMIT_DATA, (2_500_000_000, 2_500_000_000))
+TOO_LARGE = {"hidden": 256, "vocab_size": 4_000_000, "gpus_per_node": 1}
 
-    row = {"hidden": 256, "vocab_size": 4_000_000, "gpus_per_node": 1}
-    code, output = Agent(tmp_path, dataset, row, preexec_fn=limit).wait()
+
+def limit_memory():  # the libraries fit, embeddings of 4 GB do not
+    resource.setrlimit(resource.RLIMIT_DATA, (2_500_000_000, 2_500_000_000))
+
+
+def test_out_of_memory_is_a_result(tmp_path, dataset):
+    code, output = Agent(tmp_path, dataset, TOO_LARGE, preexec_fn=limit_memory).wait()
     assert code == 0, output
     run = json.loads((tmp_path / "run.json").read_text())
     assert (run["status"], run["reason"], run["training"]) == ("oom", "out_of_memory", None)
@@ -150,17 +155,45 @@ def test_the_trainer_outlives_the_sidecar_but_the_run_is_to_be_done_again(tmp_pa
     assert "measured" in output
 
 
-def test_two_runs_that_start_together_are_measured_one_after_the_other(tmp_path, dataset, monkeypatch):
+def until_prepared(agent: Agent) -> None:
+    while not (agent.out / "raw" / "node-0" / "prepared-0").exists():
+        assert agent.process.poll() is None, agent.wait()
+        time.sleep(0.05)
+
+
+def test_two_runs_that_are_ready_together_are_measured_one_after_the_other(tmp_path, dataset, monkeypatch):
     monkeypatch.setenv("JOULELINE_DEVICE_LOCK", str(tmp_path / "device.lock"))
-    agents = [Agent(tmp_path / name, dataset, {"gpus_per_node": 1}) for name in ("a", "b")]
+    with DeviceLock():
+        agents = [Agent(tmp_path / name, dataset, {"gpus_per_node": 1}) for name in ("a", "b")]
+        for agent in agents:
+            until_prepared(agent)
+    spans_s, waits_s = [], []
     for agent in agents:
         code, output = agent.wait()
         assert code == 0, output
-    spans, waits = [], []
-    for agent in agents:
         times_us = pq.read_table(agent.out / "samples.parquet", columns=["t_us"])["t_us"].to_pylist()
-        spans.append((min(times_us), max(times_us)))
-        waits.append(json.loads((agent.out / "run.json").read_text())["training"]["startup_s"]["device_wait"])
-    (_, first_end), (second_start, _) = sorted(spans)
+        spans_s.append((min(times_us) * 1e-6, max(times_us) * 1e-6))
+        startup_s = json.loads((agent.out / "run.json").read_text())["training"]["startup_s"]
+        waits_s.append(startup_s["device_wait"])
+    (first_start, first_end), (second_start, _) = sorted(spans_s)
     assert first_end < second_start
-    assert max(waits) > 0.5 > min(waits)  # the second was ready and waited
+    # The lock is free only when the first run has been measured: the second was ready all that time.
+    assert max(waits_s) > min(waits_s) + first_end - first_start
+
+
+def test_a_rank_that_fails_while_it_prepares_does_not_wait_for_the_device(tmp_path, dataset, monkeypatch):
+    monkeypatch.setenv("JOULELINE_DEVICE_LOCK", str(tmp_path / "device.lock"))
+    with DeviceLock():  # another measurement, longer than this test
+        # Out of memory while the model is built: a result, though of no measurement.
+        code, output = Agent(tmp_path / "large", dataset, TOO_LARGE, preexec_fn=limit_memory).wait(60)
+        assert code == 0, output
+        # And one that dies after it was ready.
+        waiting = Agent(tmp_path / "killed", dataset, {"gpus_per_node": 1})
+        until_prepared(waiting)
+        os.kill(waiting.children()[0], signal.SIGKILL)
+        code, output = waiting.wait(10)
+        assert code == 1 and failed(tmp_path / "killed")["reason"] == "rank_killed"
+    run = json.loads((tmp_path / "large" / "run.json").read_text())
+    assert (run["status"], run["nodes"][0]["meta"]) == ("oom", None)
+    (region,) = runs_regions(tmp_path, ["large"])
+    assert (region["verdict"], region["energy_j"]) == ("invalid", None)

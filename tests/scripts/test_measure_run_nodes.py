@@ -2,9 +2,8 @@
 
 import json
 import os
-import shutil
 import signal
-import subprocess
+import time
 
 import pyarrow.parquet as pq
 import pytest
@@ -77,6 +76,28 @@ def test_bad_input_on_one_node_ends_the_others_at_once(tmp_path, dataset, bad):
         check_two_node_run(tmp_path, two_agents(tmp_path, dataset, TWO), 1)
 
 
+@pytest.mark.parametrize(("stopped", "trace"), [(0, "meeting.json"), (1, "hello-1.json"), (1, "node-1")])
+def test_a_node_told_to_end_before_the_ranks_have_met_ends_the_others(tmp_path, dataset, stopped, trace):
+    """While it waits for the others in the meeting, and while it imports."""
+    extras = [["--node-rank", str(node), "--nodes", "2", "--address", "127.0.0.1"] for node in (0, 1)]
+    first = Agent(tmp_path, dataset, TWO, SHORT, extras[stopped])
+    while not (tmp_path / "raw" / trace).exists():
+        assert first.process.poll() is None, first.wait()
+        time.sleep(0.01)
+    other = Agent(tmp_path, dataset, TWO, SHORT, extras[1 - stopped])
+    time.sleep(1.0)  # the others may be importing when it happens
+    first.process.send_signal(signal.SIGTERM)
+    code, output = first.wait(40)
+    assert code == 128 + signal.SIGTERM and output.startswith("error: run t was stopped by SIGTERM")
+    code, output = other.wait(10)  # startup_timeout_s is 600
+    assert code == 1 and output.startswith(f"error: node {stopped} cannot start: SIGTERM came before")
+    assert output.count("\n") == 1
+    if stopped == 0:
+        assert failed(tmp_path)["reason"] == "stopped"
+    else:
+        check_two_node_run(tmp_path, two_agents(tmp_path, dataset, TWO), 1)
+
+
 @pytest.mark.parametrize("bad", [0, 1])
 def test_a_sidecar_that_does_not_start_on_one_node_ends_the_other(tmp_path, dataset, bad):
     protocols = [SHORT, SHORT]
@@ -90,44 +111,6 @@ def test_a_sidecar_that_does_not_start_on_one_node_ends_the_other(tmp_path, data
     if bad == 1:
         assert "node 1: " in output and "no NVML" in output
         assert failed(tmp_path)["reason"] == "node_failed"
-
-
-@pytest.fixture
-def two_networks():
-    """Two network namespaces with a cable between them; the loopback of neither reaches the other."""
-    if not shutil.which("ip") or os.geteuid() != 0:
-        pytest.skip(
-            "network namespaces need root and iproute2; the two agents above meet on the loopback instead"
-        )
-    names, addresses = (f"jl{os.getpid()}a", f"jl{os.getpid()}b"), ("10.213.7.1", "10.213.7.2")
-
-    def ip(*arguments):
-        subprocess.run(["ip", *arguments], check=True, capture_output=True)
-
-    try:
-        for name in names:
-            ip("netns", "add", name)
-        ip(
-            "link",
-            "add",
-            "jlcable0",
-            "netns",
-            names[0],
-            "type",
-            "veth",
-            "peer",
-            "jlcable1",
-            "netns",
-            names[1],
-        )
-        for index, name in enumerate(names):
-            ip("-n", name, "address", "add", f"{addresses[index]}/24", "dev", f"jlcable{index}")
-            ip("-n", name, "link", "set", f"jlcable{index}", "up")
-            ip("-n", name, "link", "set", "lo", "up")
-        yield addresses, [("ip", "netns", "exec", name) for name in names]
-    finally:
-        for name in names:
-            subprocess.run(["ip", "netns", "delete", name], capture_output=True)
 
 
 def test_two_network_namespaces_train_as_one(tmp_path, dataset, two_networks):

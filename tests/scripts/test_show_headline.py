@@ -32,6 +32,7 @@ def test_the_headline_says_error_source_and_path(tmp_path, source):
     assert "by 5.0 % on unseen configurations of the grid (H0; 95 % interval 3.5 to 7.5 %)" in out
     assert ("ENERGY IS ESTIMATED, NOT MEASURED" in out) == (source == "estimate")
     assert "paper law, η measured (post-run)" in out
+    assert "on the same runs: −17.0 points (−20 to −14.0) in H0, ahead;" in out
     assert out.endswith(f"Report: {tmp_path / 'report.html'}\n")
 
 

@@ -1,6 +1,7 @@
 """What a user who gets something wrong is told by snakemake: what, where, remedy, and no traceback."""
 
 import copy
+import shutil
 
 import pytest
 
@@ -52,6 +53,20 @@ def test_every_bad_row_and_key_is_told_at_once_before_any_job(checkout):
         "unknown column 'hiden'",
     ):
         assert expected in text
+
+
+def test_rows_on_several_nodes_need_what_starts_them(checkout):
+    if shutil.which("srun"):
+        pytest.skip("this machine has srun")
+    text = told(
+        checkout, "--cores", "1", grid=rows({}, {"nodes": 2, "zero_stage": 1}, {"nodes": 3, "zero_stage": 1})
+    )
+    (line,) = {line for line in text.splitlines() if "started by srun" in line}
+    assert "rows on several nodes (2, 3)" in line and "--profile slurm" in line
+    assert not (checkout.root / "results").exists()
+    # What needs one node alone is not stopped.
+    checkout.snakemake("--cores", "1", "results/bad/grid.json")
+    shutil.rmtree(checkout.root / "results")
 
 
 def test_an_unknown_key_and_a_wrong_type(checkout):

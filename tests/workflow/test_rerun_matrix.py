@@ -101,6 +101,14 @@ def test_a_new_row_measures_itself(checkout):
     assert {"collect_runs", "fit_model", "render_report"} <= set(jobs)
 
 
+def test_a_row_on_another_number_of_nodes_calibrates_its_links_and_no_device(checkout):
+    checkout.campaign["grid"]["rows"].append({"layers": 1, **SHAPE, "nodes": 3, "zero_stage": 1})
+    checkout.save()
+    jobs = checkout.planned()
+    assert measured(jobs) == 1 and jobs["calibrate_links"] == {"results/matrix/node/links-N3x1.json"}
+    assert "calibrate_node" not in jobs and {"collect_calibration", "fit_model"} <= set(jobs)
+
+
 def test_a_new_value_of_an_axis_measures_its_rows(checkout):
     checkout.campaign["grid"]["blocks"][0]["axes"]["layers"] = [1, 6, 2]
     checkout.save()
@@ -205,9 +213,10 @@ def test_memory_partition_and_run_time_rerun_nothing(checkout):
 
 
 def test_a_row_deleted_makes_the_aggregates_again(checkout):
-    checkout.campaign["grid"]["rows"].pop()
+    checkout.campaign["grid"]["rows"].pop()  # the only one on two nodes
     checkout.save()
     jobs = checkout.planned()
+    assert not {"calibrate_links", "calibrate_node"} & set(jobs)
     assert measured(jobs) == 0 and "collect_runs" in jobs and "render_report" in jobs
 
 

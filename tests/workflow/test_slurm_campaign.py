@@ -1,6 +1,7 @@
 """The pipeline itself on a real Slurm: `snakemake --profile slurm`, single-node and two-node rows, real ranks."""
 
 import pytest
+from jouleline.files import read_json
 from jouleline.schemas import read_table
 from jouleline.schemas.checks import CHECKS
 from jouleline.schemas.runs import RUNS
@@ -26,8 +27,11 @@ def test_the_whole_campaign_with_its_report(slurm, tmp_path):
     checks = read_table(CHECKS, checkout.root / "results/cluster/tables/checks.parquet")
     compared = [check["passed"] for check in checks if check["name"] == "slurm_agrees"]
     assert compared == [True] * len(rows)
-    # The rows; data set, calibration and idle power; tables and verdict; four fits.
-    assert campaign.said().count("has been submitted with SLURM jobid") == len(rows) + 3 + 2 + 4
+    # The rows; data set, calibration (of a node, of the links of two) and idle power; tables and verdict; four fits.
+    assert campaign.said().count("has been submitted with SLURM jobid") == len(rows) + 4 + 2 + 4
+    known = read_json(checkout.root / "results/cluster/node/calibration.json")
+    between = [one for one in known["quantities"] if one["nodes"] == 2]
+    assert len(between) == 6 and all(one["value"] > 0 and one["size"] == 2 for one in between)
     # One more row is one more job, and what is there already stays.
     checkout.campaign["grid"]["rows"].append({"layers": 4})
     checkout.save()
@@ -38,3 +42,19 @@ def test_the_whole_campaign_with_its_report(slurm, tmp_path):
     assert campaign.said().count("has been submitted with SLURM jobid") == 1
     assert len(set(checkout.root.glob("results/cluster/runs/*/run.json")) - before) == 1
     assert all(path.stat().st_mtime_ns == stamp for path, stamp in stamps.items())
+
+
+@pytest.mark.long
+def test_links_between_two_nodes_are_calibrated_by_a_job_of_two(slurm, tmp_path):
+    rows = [{"layers": 1}, {"layers": 1, "nodes": 2, "gpus_per_node": 2, "zero_stage": 1}]
+    checkout = make_checkout(tmp_path / "checkout", 0.5, *rows, calibration_s=3)
+    target = "results/cluster/node/calibration.json"
+    with start(slurm, checkout, target) as campaign:
+        assert campaign.wait(200) == 0, campaign.said()
+    links = read_json(checkout.root / "results/cluster/node/links-N2x2.json")
+    assert links["nodes"] == 2 and len(set(links["hosts"])) == 2
+    spans = {(one["nodes"], one["size"]) for one in links["quantities"] if one["value"] > 0}
+    assert spans == {(2, 4.0)}
+    known = read_json(checkout.root / target)
+    between = [one for one in known["quantities"] if one["nodes"] == 2]
+    assert sorted(between, key=str) == sorted(links["quantities"], key=str)

@@ -59,6 +59,22 @@ def test_the_jobs_of_a_node(recorder, tmp_path):
     }
 
 
+def test_links_are_calibrated_for_every_number_of_nodes(recorder, tmp_path):
+    """Like a row of as many nodes, with the most devices that such a row has."""
+    rows = [{"nodes": 2, "zero_stage": 1}, {"nodes": 2, "gpus_per_node": 4, "zero_stage": 1}]
+    checkout = checkout_of(
+        tmp_path, {}, {"device": "cuda"}, {"gpus_per_node": 2}, *rows, {"nodes": 3, "zero_stage": 1}
+    )
+    found = submitted(recorder, checkout, "results/lines/node/calibration.json")
+    assert {key: rest_of(text) for key, text in found.items()} == {
+        "rule_calibrate_links_wildcards_2_4": "-t 30 --mem 8000 --nodes=2 --no-requeue --ntasks=2"
+        " --cpus-per-task=16 --exclusive -D ROOT --gres=gpu:4",
+        "rule_calibrate_links_wildcards_3_1": "-t 30 --mem 8000 --nodes=3 --no-requeue --ntasks=3"
+        " --cpus-per-task=4 --exclusive -D ROOT --gres=gpu:1",
+        "rule_calibrate_node": "-t 30 --mem 8000 --no-requeue --cpus-per-task=16 --exclusive -D ROOT --gres=gpu:4",
+    }
+
+
 def test_the_cheap_steps_share_two_jobs(recorder, tmp_path):
     """Tables; verdict and report: one job each, with what the most demanding of their steps asks for."""
     checkout = checkout_of(tmp_path, {}, {"device": "cuda"}, {"gpus_per_node": 4, "zero_stage": 1})

@@ -40,7 +40,11 @@ PROTOCOL: dict[str, tuple[Any, str, str]] = {
     ),
     "estimate_w_per_core": (10.0, "W", "Declared power of a busy core, for the estimate meter"),
     "estimate_idle_w": (5.0, "W", "Declared idle power, for the estimate meter"),
-    "calibration_s": (60.0, "s", "Time the calibration of a node may take"),
+    "calibration_s": (
+        60.0,
+        "s",
+        "Time the calibration of a node, and of the links of each number of nodes, may take",
+    ),
     "startup_timeout_s": (600.0, "s", "A rank that is not training by then has failed"),
 }
 PROTOCOL_DEFAULTS = {key: default for key, (default, _, _) in PROTOCOL.items()}

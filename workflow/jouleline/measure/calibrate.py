@@ -5,19 +5,25 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from jouleline.errors import UserError
 from jouleline.files import canonical_json, read_json, write_json
-from jouleline.measure import calibrate_rank
+from jouleline.measure import calibrate_rank, gpus
 from jouleline.measure.environment import choose_device, describe
 from jouleline.measure.launcher import Sidecar
-from jouleline.provenance import digest_of
+from jouleline.measure.meters import rapl
 from jouleline.schemas.calibration import QUANTITIES
 
 MOST_CPU_RANKS = 8
+# What of a protocol can change a calibration.
+_OF_PROTOCOL = (
+    *("device", "meter", "period_ms", "threads_per_device"),
+    *("idle_s", "estimate_w_per_core", "estimate_idle_w"),
+)
 # Idle before the ranks start, as a part of the time budget.
 _IDLE_SHARE, _LONGEST_IDLE_S, _SHORTEST_IDLE_S = 0.05, 5.0, 0.5
 
@@ -45,11 +51,10 @@ def calibrate(protocol: Mapping[str, Any], budget_s: float, folder: str | Path) 
     finally:
         sidecar.terminate()
     found = read_json(folder / "entries.json")
-    identity = _identity(device, found["device"], job)
     return {
         "schema": 1,
-        **identity,
-        "digest": digest_of([canonical_json(identity)]),
+        **_identity(device, found["device"], job),
+        "measured_utc": datetime.now(UTC).isoformat(timespec="seconds"),
         "host": socket.gethostname(),
         "meter": ready["meter"],
         "duration_s": round(time.monotonic() - begin, 1),
@@ -57,18 +62,61 @@ def calibrate(protocol: Mapping[str, Any], budget_s: float, folder: str | Path) 
     }
 
 
-def with_powers(calibration: Mapping[str, Any], powers: list[dict[str, Any]]) -> dict[str, Any]:
-    """The calibration with its power entries, in the order of QUANTITIES."""
+def holds_for(protocol: Mapping[str, Any], budget_s: float) -> dict[str, Any] | None:
+    """What a calibration of this node holds for, found without measuring: its devices, software and the way it is
+    measured. None where the devices cannot be told: NVML does not answer, or a part of a GPU (MIG) is all there is.
+    """
+    device = choose_device(protocol["device"])
+    facts = describe(device)
+    if device == "cpu":
+        devices: list[Any] = [facts["cpu"]] * _cpu_ranks(protocol)
+    else:
+        try:
+            found = gpus.job_gpus()
+        except UserError:
+            return None
+        if not found or any(gpu.mig for gpu in found):
+            return None
+        devices = sorted(([gpu.name, gpu.facts] for gpu in found), key=canonical_json)
+    software = {key: facts[key] for key in ("os", "kernel", "python", "driver", "packages")}
+    return {
+        **{"devices": devices, "software": software, "budget_s": budget_s},
+        # Where it becomes readable, an estimated power must not outlive it.
+        "host_counter": rapl.readable(),
+        "protocol": {key: protocol[key] for key in _OF_PROTOCOL},
+    }
+
+
+def with_entries(calibration: Mapping[str, Any], more: list[dict[str, Any]]) -> dict[str, Any]:
+    """The calibration with more entries (powers, links between nodes), in the order of QUANTITIES."""
     order = list(QUANTITIES)
-    quantities = [*calibration["quantities"], *powers]
+    quantities = [*calibration["quantities"], *more]
     return {**calibration, "quantities": sorted(quantities, key=lambda item: order.index(item["quantity"]))}
+
+
+def with_links(calibration: Mapping[str, Any], links: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+    """The calibration with the links between nodes (each what `LinkAgent` writes), by the number of nodes.
+
+    Links between nodes with other devices stay without values: nothing is known of this device's then.
+    """
+    entries = []
+    for one in sorted(links, key=lambda link: link["nodes"]):
+        strange = one["device"] != calibration["device"]
+        method = f"measured between nodes with {one['device']}"
+        unknown = {"value": None, "u_rel": None, "n": None, "method": method} if strange else {}
+        entries += [entry | unknown for entry in one["quantities"]]
+    return with_entries(calibration, entries)
 
 
 def _ranks(device: str, protocol: Mapping[str, Any], ready: Mapping[str, Any]) -> int:
     """Devices of this node: the job's GPUs, or as many ranks as the CPUs of this process have room for."""
     if device == "cuda":
-        gpus = [one for one in ready["devices"] if one.get("kind") == "gpu" and one.get("role") == "job"]
-        return max(len(gpus), 1)
+        ours = [one for one in ready["devices"] if one.get("kind") == "gpu" and one.get("role") == "job"]
+        return max(len(ours), 1)
+    return _cpu_ranks(protocol)
+
+
+def _cpu_ranks(protocol: Mapping[str, Any]) -> int:
     room = len(os.sched_getaffinity(0)) // protocol["threads_per_device"]
     return min(max(room, 1), MOST_CPU_RANKS)
 
@@ -113,7 +161,7 @@ def _wait_for_all(processes: list[subprocess.Popen], folder: Path) -> None:
 
 
 def _identity(device: str, name: str | None, job: Mapping[str, Any]) -> dict[str, Any]:
-    """Device type and software stack: what a calibration holds for."""
+    """Device type and software stack, to be read by people and by the model."""
     facts = describe(device, {"device": name})
     software = {
         **{key: facts[key] for key in ("os", "kernel", "python", "driver")},

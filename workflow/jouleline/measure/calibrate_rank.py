@@ -80,17 +80,12 @@ def _device_name(device) -> str | None:
 
 
 def _join(job: dict[str, Any], number: int, device) -> None:
-    from datetime import timedelta
-
     import torch.distributed as dist
 
+    from jouleline.measure.group import enter
+
     store = dist.FileStore(str(Path(job["folder"]) / "store"), job["ranks"])
-    limit = timedelta(seconds=job["timeout_s"])
-    bound = {"device_id": device} if device.type == "cuda" else {}
-    backend = "nccl" if device.type == "cuda" else "gloo"
-    dist.init_process_group(
-        backend, store=store, rank=number, world_size=job["ranks"], timeout=limit, **bound
-    )
+    enter(store, number, job["ranks"], device, job["timeout_s"])
 
 
 def _wait_for(files: list[Path], timeout_s: float) -> None:

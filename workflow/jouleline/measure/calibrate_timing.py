@@ -14,9 +14,9 @@ _MAD_TO_SD = 1.4826
 
 
 def entry(quantity: str, value: float | None, method: str, **more: Any) -> dict[str, Any]:
-    """One row of the calibration table without the device; precision, size, u_rel and n are None unless given."""
+    """One row of the calibration table without the device; what is in neither the arguments nor `more` is None."""
     unit = QUANTITIES[quantity][0]
-    blank = {"precision": None, "size": None, "u_rel": None, "n": None}
+    blank = {"precision": None, "size": None, "nodes": None, "u_rel": None, "n": None}
     return {"quantity": quantity, "value": value, "unit": unit, "method": method} | blank | more
 
 

@@ -22,24 +22,27 @@ class DeviceLock:
     def __init__(self):
         self._file: IO[bytes] | None = None
 
-    def acquire(self) -> float | None:
-        """Wait until nobody else measures; seconds that it took, None without a lock. Raises UserError."""
+    @property
+    def exists(self) -> bool:
+        """Whether there is a lock at all."""
+        return bool(os.environ.get(VARIABLE))
+
+    def take(self) -> bool:
+        """Take the lock if nobody has it; whether it is this one's now. Raises UserError."""
         path = os.environ.get(VARIABLE)
         if not path:
-            return None
-        begin = time.monotonic()
+            return True
         try:
-            self._file = open(path, "wb")  # noqa: SIM115 - held until release
+            self._file = self._file or open(path, "wb")  # noqa: SIM115 - held until release
         except OSError as error:
             raise UserError(
                 f"cannot open {path} ({VARIABLE}): {error.strerror}; name another file"
             ) from error
-        while True:
-            try:
-                fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                return time.monotonic() - begin
-            except BlockingIOError:
-                time.sleep(_POLL_S)
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        return True
 
     def release(self) -> None:
         """Let the next one measure; more than once is no error."""
@@ -48,7 +51,9 @@ class DeviceLock:
             self._file = None
 
     def __enter__(self) -> "DeviceLock":
-        self.acquire()
+        """Wait until nobody else measures."""
+        while not self.take():
+            time.sleep(_POLL_S)
         return self
 
     def __exit__(self, *_exception) -> None:

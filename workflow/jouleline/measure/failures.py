@@ -4,10 +4,16 @@ Two witnesses tell that memory ran out: the allocator's own error, or, where the
 count of such kills (memory.events of the cgroup, and /proc/vmstat for the machine).
 """
 
+import time
+import traceback
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from jouleline.errors import UserError
+from jouleline.files import write_json
 
+EXIT_OK, EXIT_FAILED, EXIT_OOM = 0, 1, 12
 _SIGNS = (
     "out of memory",  # CUDA, NCCL
     "can't allocate memory",  # torch's CPU allocator
@@ -35,6 +41,26 @@ class RunFailure(Exception):
     def __init__(self, code: str, detail: str):
         super().__init__(detail)
         self.code = code
+
+
+def run_and_tell(path: Path, result: dict[str, Any], body: Callable[[], dict[str, Any]]) -> int:
+    """Be a rank: write `result` with what `body` returns, or with why it failed, to `path`; returns the exit code."""
+    try:
+        result |= body()
+        code = EXIT_OK
+    except Exception as error:
+        status, reason, detail = describe_failure(error)
+        if not isinstance(error, RunFailure | UserError):
+            traceback.print_exc()
+        result["failure"] = {
+            "status": status,
+            "reason": reason,
+            "detail": detail,
+            "time_s": time.monotonic(),
+        }
+        code = EXIT_OOM if status == "oom" else EXIT_FAILED
+    write_json(path, result)
+    return code
 
 
 def describe_failure(error: BaseException) -> tuple[str, str, str]:

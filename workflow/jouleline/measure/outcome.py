@@ -20,6 +20,7 @@ from jouleline.measure.launcher import result_file
 
 if TYPE_CHECKING:
     from jouleline.measure.agent import Agent
+    from jouleline.measure.node_agent import NodeAgent
 
 _WINDOW_END = 2
 _TAIL_LINES = 15
@@ -51,8 +52,8 @@ def _gravity(status: str, reason: str | None) -> int:
     return 1 if reason == PEER_LOST else {"ok": 0, "oom": 2, "failed": 3}[status]
 
 
-def of_ranks(agent: "Agent", kills_before: int) -> Outcome:
-    """The outcome of this node's ranks. `kills_before`: the kernel's count of memory kills before they began."""
+def of_ranks(agent: "NodeAgent") -> Outcome:
+    """The outcome of this node's ranks."""
     codes, folder = agent.ranks.exit_codes, agent.folder
     said = {
         local: read_json(result_file(folder, local)) for local in codes if result_file(folder, local).exists()
@@ -60,9 +61,9 @@ def of_ranks(agent: "Agent", kills_before: int) -> Outcome:
     ranks = [said.get(local, {}) for local in sorted(codes)]
     if not any(codes.values()):
         return Outcome("ok", ranks=ranks)
-    first = agent.order.node * agent.order.row["gpus_per_node"]
+    first = agent.place.node * agent.place.per_node
     causes = [
-        _cause(first + local, code, said.get(local, {}).get("failure"), kills_before)
+        _cause(first + local, code, said.get(local, {}).get("failure"), agent.kills)
         for local, code in codes.items()
         if code and local in agent.ranks.died
     ]
@@ -133,13 +134,17 @@ def write_failed(agent: "Agent", outcome: Outcome) -> None:
 def _fail(agent: "Agent", outcome: Outcome, record: Mapping[str, Any]) -> int:
     shutil.rmtree(agent.raw / "merged", ignore_errors=True)
     write_json(agent.order.out_dir / "run.failed.json", record)
+    return say_failed(agent, outcome, "the raw measurement is kept in")
+
+
+def say_failed(agent: "NodeAgent", outcome: Outcome, kept: str) -> int:
+    """Print why the job failed, with the last lines of this node's failed ranks; returns the exit code."""
     for local, code in sorted(agent.ranks.exit_codes.items()):
         if code:
             tail = agent.ranks.log(local).read_text(errors="replace").splitlines()[-_TAIL_LINES:]
             print(f"--- end of {agent.ranks.log(local)}", *tail, sep="\n", file=sys.stderr)
     print(
-        f"error: run {agent.order.run_id} failed ({outcome.reason}): {outcome.detail}; the raw measurement is kept in "
-        f"{agent.raw}",
+        f"error: {agent.name} failed ({outcome.reason}): {outcome.detail}; {kept} {agent.raw}",
         file=sys.stderr,
     )
     return 1

@@ -9,7 +9,6 @@ import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import timedelta
 from typing import Any
 
 import deepspeed
@@ -17,6 +16,7 @@ import torch
 import torch.distributed as dist
 from deepspeed.runtime.fp16 import unfused_optimizer
 
+from jouleline.measure.group import enter
 from jouleline.measure.modeling import Recipe
 from jouleline.strategy import device_count
 
@@ -41,7 +41,7 @@ class Layout:
 def join(
     rank: int, world_size: int, local_rank: int, store: dist.Store, device: torch.device, timeout_s: float
 ):
-    """Enter the process group over `store`: NCCL on GPUs, gloo on CPUs. DeepSpeed uses the same group."""
+    """Enter the process group over `store`. DeepSpeed uses the same group."""
     _quiet()
     os.environ.update(RANK=str(rank), WORLD_SIZE=str(world_size), LOCAL_RANK=str(local_rank))
     # DeepSpeed compiles operators at first use where it finds a compiler, on a CPU even a shared-memory
@@ -49,11 +49,7 @@ def join(
     # none is offered (a private name of deepspeed 0.19, which is pinned).
     deepspeed.ops.__compatible_ops__ = _NoOperators()
     _import_muon()
-    backend = "nccl" if device.type == "cuda" else "gloo"
-    bound = {"device_id": device} if device.type == "cuda" else {}
-    dist.init_process_group(
-        backend, store=store, rank=rank, world_size=world_size, timeout=timedelta(seconds=timeout_s), **bound
-    )
+    backend = enter(store, rank, world_size, device, timeout_s)
     deepspeed.init_distributed(dist_backend=backend, auto_mpi_discovery=False)
     if device.type == "cuda":
         # DeepSpeed asks NVML by the numbers in CUDA_VISIBLE_DEVICES, and fails where these are UUIDs. CUDA itself

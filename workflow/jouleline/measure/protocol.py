@@ -19,13 +19,19 @@ _EDGE_SHARE = math.sqrt(2 / 12)
 _MARGIN = 1.02
 
 
-def is_steady(times_s: Sequence[float], protocol: Mapping[str, Any]) -> bool:
-    """Whether the last two chunks of warm-up step times agree within steady_rel."""
+def drift_rel(times_s: Sequence[float], protocol: Mapping[str, Any]) -> float | None:
+    """By which share the medians of the last two chunks of warm-up step times differ; None for fewer than two."""
     chunk = max(protocol["warmup_steps"], 1)
     if len(times_s) < 2 * chunk:
-        return False
+        return None
     before, now = median(times_s[-2 * chunk : -chunk]), median(times_s[-chunk:])
-    return abs(now - before) <= protocol["steady_rel"] * before
+    return abs(now - before) / before
+
+
+def is_steady(times_s: Sequence[float], protocol: Mapping[str, Any]) -> bool:
+    """Whether the last two chunks of warm-up step times agree within steady_rel."""
+    drift = drift_rel(times_s, protocol)
+    return drift is not None and drift <= protocol["steady_rel"]
 
 
 def warmup_is_over(

@@ -1,21 +1,19 @@
 """One rank, from the fork to its result file."""
 
 import time
-import traceback
 import warnings
 from dataclasses import dataclass
-from datetime import timedelta
 from pathlib import Path
 from typing import Any, TextIO
 
 import torch
 import torch.distributed as dist
 
-from jouleline.errors import UserError
-from jouleline.files import read_json, write_json
+from jouleline.files import read_json
 from jouleline.measure import gpus
 from jouleline.measure.data import read_dataset
-from jouleline.measure.failures import RunFailure, describe_failure
+from jouleline.measure.failures import run_and_tell
+from jouleline.measure.group import store_at
 from jouleline.measure.launcher import go_file, prepared_file, result_file
 from jouleline.measure.modeling import Recipe, build
 from jouleline.measure.parallel import Layout, join
@@ -23,7 +21,6 @@ from jouleline.measure.rendezvous import Meeting
 from jouleline.measure.trainer import Trainer
 from jouleline.strategy import device_count
 
-EXIT_OK, EXIT_FAILED, EXIT_OOM = 0, 1, 12
 GO_POLL_S = 0.01
 
 
@@ -44,22 +41,11 @@ def run_rank(job: Job, local_rank: int, progress: TextIO) -> int:
     """Train as one rank of `job`; writes its result file and returns the exit code."""
     rank = job.node * job.row["gpus_per_node"] + local_rank
     result: dict[str, Any] = {"rank": rank, "host_rank": local_rank, "device_uuid": None}
-    try:
-        result |= _train(job, rank, local_rank, progress, result)
-        code = EXIT_OK
-    except Exception as error:
-        status, reason, detail = describe_failure(error)
-        if not isinstance(error, RunFailure | UserError):
-            traceback.print_exc()
-        result["failure"] = {
-            "status": status,
-            "reason": reason,
-            "detail": detail,
-            "time_s": time.monotonic(),
-        }
-        code = EXIT_OOM if status == "oom" else EXIT_FAILED
-    write_json(result_file(job.folder, local_rank), result)
-    return code
+
+    def body() -> dict[str, Any]:
+        return _train(job, rank, local_rank, progress, result)
+
+    return run_and_tell(result_file(job.folder, local_rank), result, body)
 
 
 def _train(job: Job, rank: int, local_rank: int, progress: TextIO, result: dict[str, Any]) -> dict[str, Any]:
@@ -79,16 +65,9 @@ def _train(job: Job, rank: int, local_rank: int, progress: TextIO, result: dict[
     begin = time.perf_counter()
     world_size = device_count(job.row)
     device = gpus.take(local_rank) if job.device == "cuda" else torch.device("cpu")
-    store = dist.TCPStore(
-        job.meeting.address,
-        job.meeting.port,
-        world_size,
-        is_master=rank == 0,
-        timeout=timedelta(seconds=job.protocol["startup_timeout_s"]),
-        master_listen_fd=job.meeting.listen_fd if rank == 0 else None,
-        wait_for_workers=False,
-    )
-    join(rank, world_size, local_rank, store, device, job.protocol["startup_timeout_s"])
+    timeout_s = job.protocol["startup_timeout_s"]
+    store = store_at(job.meeting, rank, world_size, timeout_s)
+    join(rank, world_size, local_rank, store, device, timeout_s)
     result |= gpus.identify(local_rank) if job.device == "cuda" else {}
     startup_s["init"] = round(time.perf_counter() - begin, 3)
     layout = Layout(rank, world_size, job.row["tensor_parallel"])

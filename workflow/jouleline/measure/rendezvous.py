@@ -19,6 +19,8 @@ from jouleline.errors import UserError
 from jouleline.files import read_json, write_json
 
 POLL_S = 0.1
+# How long node 0 waits, once one has failed, for those that are still to come and would wait for it.
+LATECOMERS_S = 60.0
 
 
 @dataclass(frozen=True)
@@ -82,6 +84,8 @@ def _gather(raw: Path, nodes: int, call: dict, deadline: float) -> str | None:
         if news != said:
             write_json(raw / "meeting.json", {**call, **news})
             said = news
+            if failures:
+                deadline = min(deadline, time.monotonic() + LATECOMERS_S)
         if news["complete"]:
             _refuse(failures)
             return hellos[1]["address"] if hellos else None
@@ -98,7 +102,7 @@ def _join(raw: Path, node: int, hello: dict, deadline: float) -> Meeting:
     while True:
         found = _read(raw / "meeting.json")
         if found.get("words", {}).get(str(node)) == hello["word"]:
-            if "answer" not in hello:
+            if hello.get("answer") != found["word"]:  # also where node 0 came again, to say that it must end
                 hello["answer"] = found["word"]
                 write_json(_hello(raw, node), hello)
             _refuse(found["failures"])

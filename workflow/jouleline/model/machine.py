@@ -48,8 +48,11 @@ class Machines:
     def calibrated(self, device: str) -> bool:
         return device in self._calibrated
 
-    def get(self, device: str, quantity: str, precision: str | None = None) -> float | None:
-        """Median of the measurements of a quantity (of a precision where it has one), else the data sheet's."""
+    def get(self, device: str, quantity: str, precision: str | None = None, nodes: int = 1) -> float | None:
+        """Median of the measurements of a quantity (of a precision where it has one), else the data sheet's.
+
+        Of a link between `nodes` nodes only measurements over as many nodes say something.
+        """
         entries = self._calibrated.get(device, {}).get("quantities", ())
         values = [
             entry["value"]
@@ -57,15 +60,24 @@ class Machines:
             if entry["quantity"] == quantity
             and entry.get("value") is not None
             and (precision is None or entry.get("precision") in (None, precision))
+            and (entry.get("nodes") or 1) == nodes
         ]
         if values:
             return float(np.median(values))
-        return _data_sheet(device, quantity, precision)
+        return _data_sheet(device, quantity, precision) if nodes == 1 else None
 
-    def first(self, device: str, quantities: tuple[str, ...], precision: str | None = None) -> float | None:
+    def first(
+        self, device: str, quantities: tuple[str, ...], precision: str | None = None, nodes: int = 1
+    ) -> float | None:
         """The first of several quantities that is known and positive."""
-        found = (self.get(device, quantity, precision) for quantity in quantities)
+        found = (self.get(device, quantity, precision, nodes) for quantity in quantities)
         return next((value for value in found if value is not None and value > 0), None)
+
+    def calibrated_nodes(self, device: str) -> set[int]:
+        """Numbers of nodes between which the links of this device were measured."""
+        entries = self._calibrated.get(device, {}).get("quantities", ())
+        spans = {entry.get("nodes") for entry in entries if entry.get("value") is not None}
+        return {nodes for nodes in spans if nodes and nodes > 1}
 
 
 def _specification(device: str) -> tuple | None:

@@ -34,6 +34,7 @@ CALIBRATION = Table(
         Column("quantity", "string", "", "One of: " + ", ".join(QUANTITIES), required=True),
         Column("precision", "string", "", "fp32, bf16 or fp16; null where it does not matter"),
         Column("size", "float64", "", "FLOP per launch, byte or ranks, as the quantity has it"),
+        Column("nodes", "int32", "", "Nodes that a link spans; 1: within a node; null where it is no link"),
         Column("value", "float64", "", "Median of the repeats; null where it cannot be had", required=True),
         Column("unit", "string", "", "Unit of the value", required=True),
         Column(

@@ -37,8 +37,8 @@ def test_idle_power_is_measured_on_each_gpu(powered, tmp_path):
 
 
 def test_calibration_takes_its_powers_from_the_counter(powered, tmp_path):
-    out, table = tmp_path / "calibration.json", tmp_path / "calibration.parquet"
-    run("calibrate_node", powered, "--out", str(out), "--table", str(table), "--budget-s", "5")
+    out = tmp_path / "device.json"
+    run("calibrate_node", powered, "--out", str(out), "--budget-s", "5")
     powers = {
         item["quantity"]: item for item in json.loads(out.read_text())["quantities"] if item["unit"] == "W"
     }
@@ -47,3 +47,31 @@ def test_calibration_takes_its_powers_from_the_counter(powered, tmp_path):
         assert powers[name]["value"] == pytest.approx(150.0, rel=0.02), name
         assert powers[name]["method"].startswith("nvml_counter")
         assert 0 < powers[name]["u_rel"] < 0.1
+
+
+HOLDS = """
+import json
+from jouleline.measure import calibrate
+from jouleline.protocol import complete_protocol
+calibrate.choose_device = lambda _: "cuda"
+print(json.dumps(calibrate.holds_for(complete_protocol({}), 60.0)))
+"""
+
+
+def test_a_calibration_of_gpus_holds_for_their_type_and_limit_and_for_no_part_of_one(node):
+    def holds(**state):
+        fake = node(2)
+        for gpu in fake.gpus:
+            for name, value in state.items():
+                setattr(gpu, name, value)
+        done = subprocess.run(
+            [sys.executable, "-c", HOLDS], env=fake.environment(), capture_output=True, text=True, timeout=60
+        )
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout)
+
+    plain = holds()
+    assert len(plain["devices"]) == 2 and plain["software"]["driver"]
+    assert holds(temperature_c=70.0) == plain
+    assert holds(limit_w=500.0) != plain
+    assert holds(mig_slices=2) is None

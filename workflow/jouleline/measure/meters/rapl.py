@@ -32,6 +32,12 @@ def zones(root: Path) -> list[Path]:
     return found
 
 
+def readable() -> bool:
+    """Whether this node has zones and lets this user read all of their counters."""
+    found = zones(Path(os.environ.get(ROOT_ENVIRONMENT, ROOT)))
+    return bool(found) and all(os.access(zone / "energy_uj", os.R_OK) for zone in found)
+
+
 class Zone:
     """One counter, unwrapped: energy in mJ since it was opened."""
 
