@@ -25,11 +25,13 @@ TRAINING = {
         "loss_first": 0.7,
         "loss_last": 0.5,
     },
-    **{"accuracy": 0.8, "num_labels": 7},
+    **{"accuracy": 0.8, "num_labels": 7, "warmup_step_times_s": [0.2, 0.101, 0.1, 0.1, 0.1]},
 }
 RECORD = {
     **{"schema": 1, "run_id": RUN.run_id, "row": RUN.row, "status": "ok", "reason": None},
     "environment": {"host": "n1", "device": "Test CPU"},
+    "protocol": PROTOCOL | {"warmup_steps": 2},
+    "nodes": [{"cooldown": {"temperature_c": degrees}} for degrees in (41.0, None, 43.0)],
     "training": TRAINING,
 }
 WINDOW = dict.fromkeys(REGIONS.names) | {
@@ -103,6 +105,7 @@ def test_a_good_run_passes_every_check_that_can_be_decided(campaign):
     assert {name for name, row in results.items() if row["passed"] is None} == {
         "slurm_agrees",
         "replicates_agree",
+        "started_cool",
     }
     assert excluded == {}
 
@@ -134,6 +137,7 @@ def test_an_error_keeps_the_run_out_of_the_fit(campaign, name, training, window)
         ("window_covered", {}, {"covered_fraction": 0.5}),
         ("edges_small", {}, {"energy_edge_u_j": 9.0}),
         ("power_above_idle", {}, {"mean_power_w": 3.0}),
+        ("warmup_steady", {"warmup_step_times_s": [0.12, 0.12, 0.1, 0.1]}, {}),
     ],
 )
 def test_a_warning_is_told_and_the_run_is_kept(campaign, name, training, window):
@@ -142,9 +146,32 @@ def test_a_warning_is_told_and_the_run_is_kept(campaign, name, training, window)
     assert excluded == {}
 
 
+def test_a_run_that_began_above_the_start_temperature_is_pointed_out(campaign):
+    (row,) = collect(campaign)
+    assert row["start_temperature_c"] == 43.0  # of the hottest node that has a sensor
+    for limit_c, passed in ((42.0, False), (43.0, True)):
+        results, excluded = found(campaign, protocol=PROTOCOL | {"start_temperature_c": limit_c})
+        assert results["started_cool"]["passed"] is passed and excluded == {}
+
+
+def test_the_drift_of_the_warm_up_is_that_of_its_last_two_chunks(campaign):
+    (row,) = collect(campaign)
+    assert row["warmup_drift_rel"] == pytest.approx(0.0005 / 0.1005)
+
+
 def test_replicates_that_differ_are_pointed_out(campaign):
     (row,) = collect(campaign)
-    twin = {**row, "run_id": row["run_id"].replace("-r1", "-r2"), "energy_j": 150.0}
+    assert (row["replicates"], row["energy_cv"], row["time_cv"]) == (1, None, None)
+    changes = {"energy_j": 150.0, "time_s": 5.0}
+    twin = {**row, "run_id": row["run_id"].replace("-r1", "-r2"), **changes}
+    lost = {**row, "run_id": row["run_id"].replace("-r1", "-r3"), "energy_j": None}
+    other = {**row, "run_id": "another-r1"}
+    tables.add_noise_floor([row, twin, lost, other])
+    for one in (row, twin, lost):
+        assert one["replicates"] == 2
+        assert one["energy_cv"] == pytest.approx(25 * 2**0.5 / 125)  # 100 and 150 J
+        assert one["time_cv"] == pytest.approx(0.5 * 2**0.5 / 4.5)  # 4 and 5 s
+    assert (other["replicates"], other["energy_cv"]) == (1, None)
     results = checks.check_runs([row, twin], [WINDOW, WINDOW | {"run_id": twin["run_id"]}], PROTOCOL)
     assert [r["passed"] for r in results if r["name"] == "replicates_agree"] == [False, False]
 

@@ -31,10 +31,6 @@ class Finding:
 def check_runs(runs: list[Row], regions: Iterable[Row], protocol: Row) -> list[dict[str, Any]]:
     """Rows of the checks table for every run of the runs table."""
     totals = {r["run_id"]: r for r in regions if r["region"] == "window" and r["device_uuid"] is None}
-    groups = defaultdict(list)
-    for run in runs:
-        if run["status"] == "ok" and run["energy_j"] is not None:
-            groups[_configuration(run)].append(run)
     finished = [run for run in runs if run["status"] == "ok"]
     # Of all runs at once: one by one this takes most of the time.
     flop = architecture.proxies(finished)["compute_flop"] if finished else []
@@ -46,7 +42,6 @@ def check_runs(runs: list[Row], regions: Iterable[Row], protocol: Row) -> list[d
             window = totals.get(run["run_id"], {})
             measured = {**run, "step_flop": step_flop[run["run_id"]]}
             findings += [check(measured, window, protocol) for check in _OF_A_FINISHED_RUN]
-            findings.append(_replicates(groups[_configuration(run)]))
         rows += [_as_row(run["run_id"], finding) for finding in findings]
     return rows
 
@@ -62,11 +57,6 @@ def excluded(checks: Iterable[Row]) -> dict[str, str]:
 
 def _as_row(run_id: str, finding: Finding) -> dict[str, Any]:
     return {"run_id": run_id, **finding.__dict__, "details": canonical_json(finding.details)}
-
-
-def _configuration(run: Row) -> str:
-    """What replicates have in common: the run id without its replicate."""
-    return run["run_id"].rsplit("-r", 1)[0]
 
 
 def _completed(run: Row) -> Finding:
@@ -188,18 +178,30 @@ def _slurm_agrees(run: Row, window: Row, protocol: Row) -> Finding:
     return Finding("slurm_agrees", theirs >= 0.95 * ours, "warning", message, {"slurm_energy_j": theirs})
 
 
-def _replicates(group: list[Row]) -> Finding:
-    rates = [run["energy_j"] / run["tokens"] for run in group if run["tokens"]]
-    if len(rates) < 2:
+def _warmup_steady(run: Row, window: Row, protocol: Row) -> Finding:
+    drift, limit = run["warmup_drift_rel"], protocol["steady_rel"]
+    if drift is None:
+        return Finding("warmup_steady", None, "warning", "the warm-up was too short to say", {})
+    message = f"the step time still changed by {drift:.1%} when the warm-up ended; steady is {limit:.1%}"
+    return Finding("warmup_steady", drift <= limit, "warning", message, {"drift_rel": drift})
+
+
+def _started_cool(run: Row, window: Row, protocol: Row) -> Finding:
+    start, limit = run["start_temperature_c"], protocol["start_temperature_c"]
+    if start is None or limit is None:
         return Finding(
-            "replicates_agree", None, "info", "the configuration was measured once", {"n": len(rates)}
+            "started_cool", None, "info", "no start temperature was asked for, or none is known", {}
         )
-    mean = sum(rates) / len(rates)
-    spread = math.sqrt(sum((rate - mean) ** 2 for rate in rates) / (len(rates) - 1)) / mean
-    message = f"energy per token varies by {spread:.1%} over {len(rates)} replicates"
-    return Finding(
-        "replicates_agree", spread <= REPLICATE_CV, "warning", message, {"cv": spread, "n": len(rates)}
-    )
+    message = f"the hottest device had {start:.1f} °C when the run began, start_temperature_c is {limit:g}"
+    return Finding("started_cool", start <= limit, "warning", message, {"temperature_c": start})
+
+
+def _replicates_agree(run: Row, window: Row, protocol: Row) -> Finding:
+    count, spread = run["replicates"], run["energy_cv"]
+    if spread is None:
+        return Finding("replicates_agree", None, "info", "the configuration was measured once", {"n": count})
+    message = f"energy per token varies by {spread:.1%} over {count} replicates"
+    return Finding("replicates_agree", spread <= REPLICATE_CV, "warning", message, {"cv": spread, "n": count})
 
 
 _OF_A_FINISHED_RUN: tuple[Callable[[Row, Row, Row], Finding], ...] = (
@@ -215,4 +217,7 @@ _OF_A_FINISHED_RUN: tuple[Callable[[Row, Row, Row], Finding], ...] = (
     _power_plausible,
     _compute_plausible,
     _slurm_agrees,
+    _warmup_steady,
+    _started_cool,
+    _replicates_agree,
 )

@@ -1,13 +1,16 @@
 """Gather finished runs into the runs table: what was asked for, what was done, and what it cost."""
 
 import math
+from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from statistics import fmean, stdev
 from typing import Any
 
 from jouleline import slurm_energy, timings
 from jouleline.errors import UserError
 from jouleline.files import read_json
+from jouleline.measure.protocol import drift_rel
 from jouleline.model.table import family_name
 from jouleline.schemas.runs import RUNS
 
@@ -40,7 +43,30 @@ def collect(
             evaluation = totals.get((run_id, EVALUATION)) or {}
             slurm = timings.recorded(runs_dir / run_id, record)
             times.append(timings.row(record, evaluation.get("time_s"), slurm))
+    add_noise_floor(rows)
     return rows, times
+
+
+def add_noise_floor(rows: Iterable[dict[str, Any]]) -> None:
+    """Fill in, for each row of the runs table, how much the replicates of its configuration differ."""
+    groups: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    for row in rows:
+        # What replicates have in common: the run id without its replicate.
+        groups[row["run_id"].rsplit("-r", 1)[0]].append(row)
+    for group in groups.values():
+        known = [row for row in group if row["status"] == "ok" and row.get("energy_j") is not None]
+        spread = {
+            "replicates": len(known),
+            "energy_cv": _cv([row["energy_j"] / row["tokens"] for row in known]),
+            "time_cv": _cv([row["time_s"] / row["steps"] for row in known]),
+        }
+        for row in group:
+            row |= spread
+
+
+def _cv(values: list[float]) -> float | None:
+    """Sample standard deviation over mean; None for fewer than two values."""
+    return stdev(values) / fmean(values) if len(values) > 1 else None
 
 
 def read_record(run_dir: Path) -> dict[str, Any] | None:
@@ -87,9 +113,20 @@ def run_row(
     }
     names = ("steps", "samples", "tokens", "time_s", "loss_first", "loss_last", "accuracy")
     result |= {name: finite(training.get(name)) for name in names}
-    result |= _energy(window)
+    result |= _energy(window) | _start(record)
     result["family"] = family_name(result)
     return result | _judgement(record, window)
+
+
+def _start(record: Mapping[str, Any]) -> dict[str, Any]:
+    """In which state the measured window began."""
+    times_s = (record.get("training") or {}).get("warmup_step_times_s")
+    temperatures = [(node.get("cooldown") or {}).get("temperature_c") for node in record.get("nodes") or []]
+    known = [value for value in temperatures if value is not None]
+    return {
+        "warmup_drift_rel": drift_rel(times_s, record["protocol"]) if times_s else None,
+        "start_temperature_c": max(known, default=None),
+    }
 
 
 def _energy(window: Mapping[str, Any] | None) -> dict[str, Any]:

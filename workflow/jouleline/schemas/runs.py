@@ -82,6 +82,16 @@ RUNS = Table(
         _C(
             "accuracy", "float64", "", "Share of evaluation samples predicted right; null where not evaluated"
         ),
+        _C(
+            "warmup_drift_rel",
+            "float64",
+            "",
+            "Difference of the median step times of the warm-up's last two chunks; null: too short to say",
+        ),
+        _C("start_temperature_c", "float64", "°C", "Temperature of the hottest device before the run"),
+        _C("replicates", "int32", "", "Runs of this configuration whose energy is known"),
+        _C("energy_cv", "float64", "", "Noise floor: coefficient of variation of their energy per token"),
+        _C("time_cv", "float64", "", "The same of their time per step; both null for fewer than two"),
         _C("status", "string", "", "ok, oom or failed", "ok"),
         _C("verdict", "string", "", "valid, degraded or invalid", "valid"),
         _C("reasons", "string", "", "Reason codes of status and verdict, separated by commas", ""),
