@@ -63,17 +63,45 @@ def test_choice_of_the_cheapest():
     assert wrong["top1"] == 0 and wrong["regret"] == pytest.approx(1.0)
 
 
+def test_ceilings_are_what_noise_alone_would_score():
+    """Against drawn noise: four batch sizes a few per cent apart, off by 3 % of noise, once and with replicates."""
+    rng = np.random.default_rng(3)
+    columns = synthetic.table(4, strategies=((1, 1, 0),))
+    for name in ("layers", "hidden", "heads", "intermediate", "seq_len"):
+        columns[name] = np.full(4, columns[name][0])
+    columns["micro_batch"], columns["tokens"] = np.array([8, 16, 32, 64]), np.full(4, 100.0)
+    columns["energy_j"] = np.array([1.0, 1.02, 1.05, 1.2])
+    found = metrics.choice(columns, columns["energy_j"], noise=0.03)
+    noisy = [
+        metrics.choice(columns, columns["energy_j"] * np.exp(0.03 * rng.normal(size=4))) for _ in range(400)
+    ]
+    for name, error in (("kendall_tau", 0.03), ("top1", 0.07)):
+        assert found[f"{name}_ceiling"] == pytest.approx(np.mean([one[name] for one in noisy]), abs=error)
+        assert 0.4 < found[f"{name}_ceiling"] < 0.95
+    repeated = {name: np.tile(values, 4) for name, values in columns.items()}
+    better = metrics.choice(repeated, repeated["energy_j"], noise=0.03)
+    assert better["kendall_tau_ceiling"] > found["kendall_tau_ceiling"]
+    assert metrics.choice(columns, columns["energy_j"])["kendall_tau_ceiling"] is None
+
+
+def half_widths(scores, families, axes=None, devices=None):
+    blank = np.full(len(scores), "", dtype=object)
+    return intervals.half_widths(
+        scores, families, blank if axes is None else axes, blank if devices is None else devices
+    )
+
+
 def test_conformal_width_is_the_weighted_quantile_with_one_family_at_infinity():
     scores, families = np.arange(1.0, 100.0), np.arange(99)
-    widths = intervals.half_widths(scores, families, np.zeros(99, dtype=bool))
+    widths = half_widths(scores, families)
     assert widths["inside"] == {"0.80": 80.0, "0.95": 95.0}
     assert widths["method"] == {"0.80": "conformal", "0.95": "conformal"}
-    repeated = intervals.half_widths(np.repeat(scores, 3), np.repeat(families, 3), np.zeros(297, dtype=bool))
+    repeated = half_widths(np.repeat(scores, 3), np.repeat(families, 3))
     assert repeated["inside"] == widths["inside"]
 
 
 def test_few_families_get_a_student_interval():
-    widths = intervals.half_widths(np.full(6, 0.1), np.arange(6), np.zeros(6, dtype=bool))
+    widths = half_widths(np.full(6, 0.1), np.arange(6))
     assert widths["method"]["0.95"] == "student-t"
     expected = 0.1 * stats.t.ppf(0.975, 5) * np.sqrt(7 / 6)
     assert widths["inside"]["0.95"] == pytest.approx(expected)
@@ -81,8 +109,34 @@ def test_few_families_get_a_student_interval():
 
 def test_outside_is_never_narrower_than_inside():
     scores = np.concatenate([np.full(50, 0.2), np.full(50, 0.05)])
-    widths = intervals.half_widths(scores, np.arange(100), np.arange(100) >= 50)
-    assert widths["outside"]["0.95"] == widths["inside"]["0.95"] == 0.2
+    axes = np.array([""] * 50 + ["layers"] * 50, dtype=object)
+    widths = half_widths(scores, np.arange(100), axes)
+    assert widths["inside"]["0.95"] == 0.2
+    assert intervals.width_outside(widths["outside"], "layers", "0.95") == 0.2
+
+
+def test_every_axis_has_widths_of_its_own_where_it_has_the_families():
+    scores = np.repeat([0.01, 0.1, 0.3, 0.9], [50, 50, 50, 3])
+    axes = np.repeat(np.array(["", "layers", "seq_len,hidden", "device"], dtype=object), [50, 50, 50, 3])
+    outside = half_widths(scores, np.arange(153), axes)["outside"]
+    assert set(outside) == {intervals.ANY, "layers", "seq_len", "hidden"}
+    widths = {axes: intervals.width_outside(outside, axes, "0.95") for axes in ("layers", "seq_len,layers")}
+    assert widths == {"layers": 0.1, "seq_len,layers": 0.3}
+    # of which nothing is known: the widest of all
+    assert intervals.width_outside(outside, "layers,task", "0.95") == 0.3
+    assert intervals.width_outside({}, "layers", "0.95") is None
+
+
+def test_a_device_with_few_runs_has_widths_of_its_own():
+    scores, families = np.repeat([0.02, 0.2], [60, 5]), np.arange(65)
+    devices = np.repeat(np.array(["known", "new"], dtype=object), [60, 5])
+    widths = half_widths(scores, families, devices=devices)
+    axes = np.array(["", "", "layers"], dtype=object)
+    found = intervals.row_widths(widths, 0.95, axes, np.array(["known", "new", "new"], dtype=object))
+    student = 0.2 * stats.t.ppf(0.975, 4) * np.sqrt(6 / 5)
+    np.testing.assert_allclose(found[:2], [0.2, student])  # 5 of 65 are beyond a 95 % quantile
+    assert found[2] == found[1]  # along an axis of which nothing is known, the device's own is left
+    assert not half_widths(scores, families)["few_runs"]
 
 
 def result(**changes):

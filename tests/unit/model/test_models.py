@@ -23,22 +23,38 @@ def fitted(columns, split, model):
     return json.loads(json.dumps(fit_split(columns, split, model, None, OPTIONS), allow_nan=False))
 
 
+# What is known of a run only when it is over; `steps` among them, for the protocol ends a window by the clock.
+MEASURED = ("time_s", "energy_j", "mean_power_w", "idle_power_w", "host_energy_j", "loss_first", "loss_last")
+
+
+def scrambled(columns, held):
+    """The table with everything that was measured on the rows `held` changed."""
+    rng = np.random.default_rng(9)
+    other = dict(columns)
+    factor = np.where(held, rng.integers(2, 9, len(held)), 1)
+    for name in ("steps", "samples", "tokens"):
+        other[name] = columns[name] * factor
+    for name in MEASURED:
+        other[name] = columns[name].astype(float)
+        other[name][held] = rng.permutation(columns[name][held]) * rng.uniform(0.3, 3, held.sum())
+    return other
+
+
 @pytest.mark.parametrize("model", MODELS)
-def test_held_out_targets_move_no_prediction(columns, model):
-    """Scrambling what was measured on held-out runs leaves every pre-run prediction and interval as it was."""
+def test_nothing_measured_on_held_out_runs_moves_a_prediction(columns, model):
+    """Every pre-run prediction and interval, per step, stays as it was; the length of the window is measured too."""
     split = split_runs(columns, "H0", {"seeds": 1})
     held = np.isin(columns["run_id"].astype(str), split["folds"][0]["test"])
-    scrambled = dict(columns)
-    rng = np.random.default_rng(9)
-    for name in ("time_s", "energy_j"):
-        scrambled[name] = columns[name].copy()
-        scrambled[name][held] = rng.permutation(columns[name][held]) * rng.uniform(0.3, 3, held.sum())
-    tables = [predict_split(columns, split, fitted(one, split, model)) for one in (columns, scrambled)]
-    before = ~tables[0]["post_run"].astype(bool)
-    names = ("predicted_time_s", "predicted_energy_j", "energy_lo95_j", "energy_hi95_j")
-    assert before.any() or model.endswith("measured")
-    for name in names:
-        np.testing.assert_array_equal(*(table[name].astype(float)[before] for table in tables))
+    found = []
+    for one in (columns, scrambled(columns, held)):
+        table = predict_split(one, split, fitted(one, split, model))
+        steps = dict(zip(one["run_id"].tolist(), one["steps"], strict=True))
+        before = ~table["post_run"].astype(bool)
+        names = ("predicted_time_s", "predicted_energy_j", "energy_lo95_j", "energy_hi95_j")
+        window = np.array([steps[run_id] for run_id in table["run_id"][before]])
+        found.append([table[name][before].astype(float) / window for name in names])
+        assert before.any() or model.endswith("measured")
+    np.testing.assert_allclose(*found, rtol=1e-12)
 
 
 @pytest.mark.parametrize("model", MODELS)
@@ -52,6 +68,25 @@ def test_predictions_fill_the_schema_or_say_why(columns, model):
         table["identified"], table["predicted_energy_j"], table["reason"], strict=True
     ):
         assert (identified and energy > 0 and reason is None) or (not identified and reason)
+
+
+def test_models_are_paired_with_the_papers_law_on_the_same_predictions():
+    from jouleline.model.validate import validate
+
+    columns = synthetic.table(36, seed=3, strategies=synthetic.SINGLE)
+    split = split_runs(columns, "H0", {"seeds": 4})
+    fits = [fitted(columns, split, model) for model in ("paper", "roofline", "constant")]
+    tables = [predict_split(columns, split, fit) for fit in fits]
+    results = [row for row in validate(columns, tables, fits, {})["results"] if row["target"] == "energy"]
+    law = next(row for row in results if (row["model"], row["efficiency_mode"]) == ("paper", "parametric"))
+    assert law["above_paper"] is None
+    for model, sign in (("roofline", -1), ("constant", 1)):
+        row = next(row for row in results if row["model"] == model)
+        ends = row["above_paper_lo95"], row["above_paper_hi95"]
+        assert row["n"] == law["n"] and row["above_paper"] == pytest.approx(row["mape"] - law["mape"])
+        assert ends[0] < row["above_paper"] < ends[1] and all(np.sign(end) == sign for end in ends), model
+    alone = validate(columns, tables[1:], fits[1:], {})["results"]
+    assert all(row["above_paper"] is None for row in alone)
 
 
 def test_unknown_model_and_option_are_refused(columns):

@@ -14,8 +14,9 @@ OPTIONS = {"starts": 4}
 
 @pytest.fixture(scope="module")
 def published():
-    """A table whose energies are the published law, without noise."""
-    columns = synthetic.table(60, strategies=STRATEGIES)
+    """A table of whole runs, of other lengths each, whose energies are the published law, without noise."""
+    columns = synthetic.table(60, strategies=STRATEGIES, source="outside")
+    columns["steps"] = columns["steps"] * np.random.default_rng(0).integers(1, 50, 60)
     data = Data.of(columns)
     compute, memory = data.proxies["paper_compute"] * data.steps, data.proxies["paper_memory"]
     log_energy = paper.published_log_energy(
@@ -43,6 +44,17 @@ def test_refit_of_the_published_law_gives_the_published_coefficients(published):
     # eta is 1 on one device here and 5.2 there, which the constant takes up
     shift = paper.PUBLISHED["log eta"] * np.log(efficiency.published_tp(1.0) * efficiency.published_dp(1.0))
     assert values["intercept"] == pytest.approx(paper.PUBLISHED["intercept"] + shift)
+
+
+def test_the_length_of_measured_windows_moves_no_coefficient(runs):
+    factor = np.random.default_rng(0).integers(1, 9, len(runs["steps"]))
+    longer = runs | {name: runs[name] * factor for name in ("steps", "tokens", "time_s", "energy_j")}
+    fits = [
+        Paper(("parametric",)).fit(Data.of(one), np.ones((1, len(factor))), Context(options=OPTIONS))[0]
+        for one in (runs, longer)
+    ]
+    values = [[entry["value"] for entry in fit["parameters"].values()] for fit in fits]
+    np.testing.assert_allclose(*values, rtol=1e-9)
 
 
 def test_three_modes_with_their_labels(runs):

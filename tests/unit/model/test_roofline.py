@@ -20,7 +20,10 @@ def make_problem(columns, weights=None, **options):
     "ablations", [(), ("no_memory",), ("hard_max",), ("energy_only",), ("paper_proxies",)]
 )
 def test_analytic_jacobian_equals_differences(runs, ablations):
-    problem = make_problem(runs, ablations=ablations, fixed_time=True)
+    assert_jacobian_is_that_of_differences(make_problem(runs, ablations=ablations, fixed_time=True))
+
+
+def assert_jacobian_is_that_of_differences(problem):
     size = len(problem.structure.names)
     theta, index = np.random.default_rng(0).normal(0, 0.5, (1, size)), np.array([0])
     _, jacobian = problem.evaluate(theta, index)

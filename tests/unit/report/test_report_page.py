@@ -239,8 +239,9 @@ def test_a_run_that_left_only_a_record_is_listed(tmp_path):
 
 
 def test_gates_are_judged_in_words(estimated_page):
-    ((*_, verdict, effect),) = _rows(estimated_page, "Gates")
+    (*_, verdict, effect), (*first, value, ceiling, limit, _, missed, _) = _rows(estimated_page, "Gates")
     assert (verdict, effect) == ("passed", "fails the build")
+    assert (value, ceiling, limit, missed) == ("0.610", "0.720", "≥ 0.950", "failed"), first
 
 
 def test_gates_that_could_not_be_judged_are_named_but_not_failed(estimated):
@@ -255,10 +256,10 @@ def test_gates_that_could_not_be_judged_are_named_but_not_failed(estimated):
     gates = [*estimated.validation["gates"], gate]
     other = dataclasses.replace(estimated, predictions=[], validation=estimated.validation | {"gates": gates})
     table = next(b for b in _section(other, "heldout").blocks if getattr(b, "caption", "") == "Gates")
-    assert len(table.rows) == 1 and "unseen count" in table.note
+    assert len(table.rows) == 2 and "unseen count" in table.note
     gate["enabled"] = True
     table = next(b for b in _section(other, "heldout").blocks if getattr(b, "caption", "") == "Gates")
-    assert [row[-2].text for row in table.rows] == ["passed", "not judged"]
+    assert [row[-2].text for row in table.rows] == ["passed", "failed", "not judged"]
 
 
 def test_in_sample_rows_are_no_results(estimated):

@@ -68,13 +68,10 @@ def _refit_roofline(model: Roofline, data: Data, weights: np.ndarray, context: C
     for name, slot in problem.structure.slots.items():
         if not slot.active:
             continue
-        offsets = np.broadcast_to(problem.offsets(slot, index), (1, len(data)))[0]
+        by_group = problem.group_values(slot, solution.theta, np.zeros(len(weights), dtype=int))
         for code, label in enumerate(slot.labels):
-            value = offsets[np.argmax(slot.group == code)] + solution.theta[:, slot.common]
-            if slot.deviations:
-                value = value + solution.theta[:, slot.deviations[code]]
             key = name if len(slot.labels) == 1 else f"{name}[{label}]"
-            values[key] = roofline.natural(name, value)
+            values[key] = roofline.natural(name, by_group[:, code])
     with np.errstate(over="ignore", invalid="ignore"):
         shares = [
             np.median(roofline.static_share(problem.values(theta[None], index), problem.rows))
@@ -147,5 +144,5 @@ def _along(problem: Problem, slot, state: dict[str, Any], grid: np.ndarray):
         share = roofline.static_share(
             problem.values(full(solution.theta, np.arange(points)), index), problem.rows
         )
-    offset = float(np.broadcast_to(problem.offsets(slot, index[:1]), (1, len(problem.time)))[0, 0])
+    offset = float(problem.centres[slot.name][0, 0])
     return roofline.natural(slot.name, grid + offset), cost, np.median(share, axis=1)

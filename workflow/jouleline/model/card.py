@@ -86,6 +86,7 @@ def score_table(results: Sequence[Mapping[str, Any]]) -> list[str]:
         "efficiency",
         "rows",
         "MAPE (95 % interval)",
+        "against the paper's law, points",
         "median",
         "log-RMSE",
         "bias",
@@ -100,23 +101,34 @@ def _score_line(row: Mapping[str, Any]) -> str:
     stratum = f" {row['stratum']}" if row.get("stratum") else ""
     cells = [f"{row['split']}{stratum}", row["model"], row["target"], mode, row["n"]]
     if not row["identified"]:
-        cells += [f"not identified: {row['reason']}", "", "", "", ""]
+        cells += [f"not identified: {row['reason']}", "", "", "", "", ""]
     else:
         interval = "" if row["mape_lo95"] is None else f" ({row['mape_lo95']:.1%} to {row['mape_hi95']:.1%})"
         cover = "" if row["coverage95"] is None else f"{row['coverage95']:.1%} (x{row['width95']:.2f})"
-        cells += [f"{row['mape']:.1%}{interval}", f"{row['median_ape']:.1%}", f"{row['log_rmse']:.3f}"]
+        cells += [f"{row['mape']:.1%}{interval}", _paired(row)]
+        cells += [f"{row['median_ape']:.1%}", f"{row['log_rmse']:.3f}"]
         cells += [f"{row['bias']:+.1%}", cover]
     return f"| {' | '.join(map(str, cells))} |"
 
 
+def _paired(row: Mapping[str, Any]) -> str:
+    """The error less that of the paper's law on the same predictions, in percentage points."""
+    if row["above_paper"] is None:
+        return ""
+    low, high = row["above_paper_lo95"], row["above_paper_hi95"]
+    bounds = "" if low is None else f" ({100 * low:+.1f} to {100 * high:+.1f})"
+    return f"{100 * row['above_paper']:+.1f}{bounds}"
+
+
 def gate_table(gates: Sequence[Mapping[str, Any]]) -> list[str]:
     """Markdown lines: one per gate, with the value reached."""
-    head = ["gate", "split", "model", "metric", "limit", "stretch", "value", "passed"]
+    head = ["gate", "split", "model", "metric", "limit", "stretch", "value", "noise ceiling", "passed"]
     lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
     for gate in gates:
         value = "not identified" if gate["value"] is None else f"{gate['value']:.3f}"
         passed = {True: "yes", False: "no", None: ""}[gate["passed"]]
         cells = [gate["name"], gate["split"], gate["model"], f"{gate['target']} {gate['metric']}"]
-        cells += [f"{gate['direction']} {gate['limit']:g}", f"{gate['stretch']:g}", value, passed]
+        ceiling = "" if gate["ceiling"] is None else f"{gate['ceiling']:.3f}"
+        cells += [f"{gate['direction']} {gate['limit']:g}", f"{gate['stretch']:g}", value, ceiling, passed]
         lines.append(f"| {' | '.join(map(str, cells))} |")
     return lines

@@ -10,7 +10,7 @@ import jouleline
 from jouleline.errors import UserError
 from jouleline.model import intervals, registry
 from jouleline.model.base import Context, Model, Prediction, State
-from jouleline.model.features import Data, beyond, domain
+from jouleline.model.features import Data, domain, extrapolation
 from jouleline.model.machine import Machines
 from jouleline.model.table import Columns, digest, one_source, take, usable
 
@@ -153,10 +153,11 @@ def _intervals(
     scores: list[dict[str, list]] = [{} for _ in train]
     for k, mask, state in zip(owner, weights, fitted, strict=True):
         held = train[k] & ~mask
-        out = beyond(data, domain(data, mask))[held]
+        out = np.array(extrapolation(data.take(held), domain(data, mask)), dtype=object)
         for prediction in model.predict(state, data, context):
             errors = {target: values[held] for target, values in _log_errors(data, prediction).items()}
-            scores[k].setdefault(mode_key(prediction), []).append((errors, data.families[held], out))
+            chunk = (errors, data.families[held], out, data.columns["device"][held])
+            scores[k].setdefault(mode_key(prediction), []).append(chunk)
     return [{mode: _widths(chunks) for mode, chunks in one.items()} for one in scores]
 
 
@@ -174,10 +175,9 @@ def _log_errors(rows: Data, prediction: Prediction) -> dict[str, np.ndarray]:
 
 
 def _widths(chunks: list) -> dict[str, dict]:
-    families = np.concatenate([chunk[1] for chunk in chunks])
-    out = np.concatenate([chunk[2] for chunk in chunks])
+    about = [np.concatenate(parts) for parts in list(zip(*chunks, strict=True))[1:]]
     return {
-        target: intervals.half_widths(np.concatenate([chunk[0][target] for chunk in chunks]), families, out)
+        target: intervals.half_widths(np.concatenate([chunk[0][target] for chunk in chunks]), *about)
         for target in ("energy", "time")
     }
 

@@ -43,7 +43,10 @@ def check_options(options: Mapping[str, Any]) -> None:
 
 
 def judge(results: list[dict[str, Any]], options: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Every gate with the value that the headline model reached; `passed` is null where there is no value."""
+    """Every gate with the value that the headline model reached; `passed` is null where there is no value.
+
+    `ceiling` is what the noise of the runs leaves to be reached (see `metrics.choice`); null where that is not known.
+    """
     check_options(options)
     fitted = {result["model"] for result in results}
     model = options.get("model") or next((name for name in HEADLINE if name in fitted), None)
@@ -53,6 +56,7 @@ def judge(results: list[dict[str, Any]], options: Mapping[str, Any]) -> list[dic
         limit = (options.get("limits") or {}).get(name, limit)
         value = _value(results, model, split, target, stratum, metric)
         passed = None if value is None else value <= limit if direction == "<=" else value >= limit
+        ceiling = _value(results, model, split, target, stratum, f"{metric}_ceiling")
         judged.append(
             {
                 "name": name,
@@ -64,6 +68,7 @@ def judge(results: list[dict[str, Any]], options: Mapping[str, Any]) -> list[dic
                 "limit": limit,
                 "stretch": stretch,
                 "value": value,
+                "ceiling": ceiling,
                 "passed": passed,
                 "enabled": enabled == "all" or name in enabled,
             }
@@ -82,6 +87,6 @@ def _value(results: list[dict], model: str | None, split: str, target: str, stra
     if own is None or not own["identified"]:
         return None
     if metric != "mape_above_gp":
-        return own[metric]
+        return own.get(metric)
     other = find("gaussian_process")
     return own["mape"] - other["mape"] if other and other["identified"] else None

@@ -15,8 +15,10 @@ from jouleline.model import tabular
 from jouleline.model.base import Context, Prediction, State, not_identified, nothing
 from jouleline.model.features import Data
 
-_MOST_ROWS = 250
-"""Rows that the hyper-parameters are chosen on; the process itself keeps them all."""
+_MOST_POINTS = 250
+"""Configurations that the hyper-parameters are chosen on; the process itself keeps them all."""
+
+_JITTER = 1e-8
 
 _LENGTH = (np.log(3.0), 1.0)
 _NOISE = (np.log(0.03), 1.0)
@@ -33,54 +35,91 @@ RAW = Kernel((np.log(1.5), 1.0))
 RESIDUAL = Kernel((np.log(0.05), 1.0))
 
 
+@dataclass(frozen=True)
+class Points:
+    """The distinct configurations x [n, P] of some runs, all that their likelihood needs of replicates.
+
+    `counts` [n] runs each, their mean target `y` [n], and `within`, the sum of squares of the runs around their means.
+    """
+
+    x: np.ndarray
+    y: np.ndarray
+    counts: np.ndarray
+    within: float
+
+    @classmethod
+    def of(cls, x: np.ndarray, y: np.ndarray) -> "Points":
+        """From one row per run: x [R, P], y [R]."""
+        distinct, index, counts = np.unique(x, axis=0, return_inverse=True, return_counts=True)
+        index = index.reshape(-1)
+        means = np.bincount(index, y) / counts
+        return cls(distinct, means, counts.astype(float), float(((y - means[index]) ** 2).sum()))
+
+    def some(self, count: int, seed: int) -> "Points":
+        """`count` of the points, drawn; the scatter within the others is left out in proportion."""
+        if len(self.y) <= count:
+            return self
+        kept = np.random.default_rng(seed).permutation(len(self.y))[:count]
+        spare = (self.counts - 1).sum()
+        share = (self.counts[kept] - 1).sum() / spare if spare else 0.0
+        return Points(self.x[kept], self.y[kept], self.counts[kept], self.within * share)
+
+
 def _covariance(squares: np.ndarray, hyper: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(K [n, m], the factor that dK/dlog length shares) from squared differences [n, m, P]."""
+    """(K [n, n], the factor that dK/dlog length shares) from squared differences [P, n, n]."""
     signal, inverse = np.exp(2 * hyper[0]), np.exp(-2 * hyper[2:])
-    distance = np.sqrt(5 * np.maximum(squares @ inverse, 0))
+    distance = np.sqrt(5 * np.maximum(np.tensordot(inverse, squares, 1), 0))
     decay = signal * np.exp(-distance)
     return decay * (1 + distance + distance**2 / 3), decay * (1 + distance) * 5 / 3
 
 
-def _loss(hyper: np.ndarray, squares: np.ndarray, y: np.ndarray, mean: np.ndarray, sd: np.ndarray):
-    """Negative log posterior of the hyper-parameters (log signal, log noise, log lengths) and its gradient."""
+def _loss(hyper: np.ndarray, squares: np.ndarray, points: Points, mean: np.ndarray, sd: np.ndarray):
+    """Negative log posterior of the hyper-parameters (log signal, log noise, log lengths) and its gradient.
+
+    A point of m runs has a mean with the m-th part of the noise; the scatter within points adds its own likelihood.
+    """
+    from scipy.linalg.lapack import dpotrf, dpotri
+
     kernel, slope = _covariance(squares, hyper)
-    noise = np.exp(2 * hyper[1]) + 1e-8
-    lower = np.linalg.cholesky(kernel + noise * np.eye(len(y)))
-    inverse = np.linalg.inv(lower)
-    inverse = inverse.T @ inverse
-    alpha = inverse @ y
+    noise, spare = np.exp(2 * hyper[1]), (points.counts - 1).sum()
+    lower, failed = dpotrf((kernel + np.diag(noise / points.counts + _JITTER)).T, lower=1)
+    if failed:
+        raise np.linalg.LinAlgError("the covariance is not positive definite")
+    inverse = np.tril(dpotri(lower, lower=1)[0])
+    inverse += np.tril(inverse, -1).T
+    alpha = inverse @ points.y
     away = (hyper - mean) / sd
-    value = 0.5 * y @ alpha + np.log(np.diag(lower)).sum() + 0.5 * away @ away
+    value = 0.5 * points.y @ alpha + np.log(np.diag(lower)).sum() + 0.5 * away @ away
+    value += spare * hyper[1] + 0.5 * points.within / noise
     pull = inverse - np.outer(alpha, alpha)
     gradient = np.empty(len(hyper))
     gradient[0] = (pull * kernel).sum()
-    gradient[1] = np.trace(pull) * np.exp(2 * hyper[1])
-    gradient[2:] = 0.5 * np.einsum("ij,ijp->p", pull * slope, squares) * np.exp(-2 * hyper[2:])
+    gradient[1] = (np.diag(pull) / points.counts).sum() * noise + spare - points.within / noise
+    gradient[2:] = 0.5 * np.tensordot(squares, pull * slope, 2) * np.exp(-2 * hyper[2:])
     return value, gradient + away / sd
 
 
-def choose_hyper(x: np.ndarray, y: np.ndarray, kernel: Kernel, seed: int) -> np.ndarray:
+def choose_hyper(points: Points, kernel: Kernel, seed: int) -> np.ndarray:
     """Hyper-parameters (log signal, log noise, log lengths [P]) by scipy's L-BFGS-B from the prior's centre."""
     from scipy.optimize import minimize
 
-    if len(y) > _MOST_ROWS:
-        some = np.random.default_rng(seed).permutation(len(y))[:_MOST_ROWS]
-        x, y = x[some], y[some]
-    squares = (x[:, None] - x[None]) ** 2
-    mean = np.array([kernel.signal[0], _NOISE[0], *[_LENGTH[0]] * x.shape[1]])
-    sd = np.array([kernel.signal[1], _NOISE[1], *[_LENGTH[1]] * x.shape[1]])
+    points = points.some(_MOST_POINTS, seed)
+    columns = points.x.T
+    squares = (columns[:, :, None] - columns[:, None]) ** 2
+    mean = np.array([kernel.signal[0], _NOISE[0], *[_LENGTH[0]] * len(columns)])
+    sd = np.array([kernel.signal[1], _NOISE[1], *[_LENGTH[1]] * len(columns)])
     bounds = [(m - 4 * s, m + 4 * s) for m, s in zip(mean, sd, strict=True)]
-    arguments = (squares, y, mean, sd)
+    arguments = (squares, points, mean, sd)
     return minimize(
         _loss, mean, arguments, jac=True, method="L-BFGS-B", bounds=bounds, options={"maxiter": 60}
     ).x
 
 
-def condition(x: np.ndarray, y: np.ndarray, hyper: np.ndarray) -> np.ndarray:
-    """alpha = (K + noise)^-1 y, [n]."""
-    scaled = x * np.exp(-hyper[2:])
+def condition(points: Points, hyper: np.ndarray) -> np.ndarray:
+    """alpha = (K + noise / counts)^-1 y, [n]."""
+    scaled = points.x * np.exp(-hyper[2:])
     kernel = np.exp(2 * hyper[0]) * _correlation(scaled, scaled)
-    return np.linalg.solve(kernel + (np.exp(2 * hyper[1]) + 1e-8) * np.eye(len(y)), y)
+    return np.linalg.solve(kernel + np.diag(np.exp(2 * hyper[1]) / points.counts + _JITTER), points.y)
 
 
 def mean(x: np.ndarray, train: np.ndarray, alpha: np.ndarray, hyper: np.ndarray) -> np.ndarray:
@@ -130,13 +169,14 @@ class Residuals:
         """`targets` name -> [R]; rows `used` (mask) train. With `warm`, its hyper-parameters and columns are kept."""
         how = warm["columns"] if warm else tabular.encoder(data, used)
         x = tabular.encode(data, how)[0][used]
-        fitted: dict[str, Any] = {"columns": how, "x": x.tolist(), "targets": {}}
+        fitted: dict[str, Any] = {"columns": how, "targets": {}}
         for name, values in targets.items():
-            y = values[used]
+            points = Points.of(x, values[used])
             hyper = (
-                np.array(warm["targets"][name]["hyper"]) if warm else choose_hyper(x, y, self.kernel, seed)
+                np.array(warm["targets"][name]["hyper"]) if warm else choose_hyper(points, self.kernel, seed)
             )
-            fitted["targets"][name] = {"hyper": hyper.tolist(), "alpha": condition(x, y, hyper).tolist()}
+            fitted["x"] = points.x.tolist()
+            fitted["targets"][name] = {"hyper": hyper.tolist(), "alpha": condition(points, hyper).tolist()}
         return fitted
 
     def predict(self, fitted: dict, data: Data) -> tuple[dict[str, np.ndarray], np.ndarray]:

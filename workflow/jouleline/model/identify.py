@@ -97,7 +97,7 @@ def _parameters(problem, state: dict[str, Any], covariance: np.ndarray) -> dict[
         unit, transform = SLOTS[name]
         groups = state["slots"][name]["groups"]
         for code, label in enumerate(slot.labels):
-            columns = [slot.common, *([slot.deviations[code]] if slot.deviations else [])]
+            columns = slot.columns(code)
             sd = float(np.sqrt(covariance[np.ix_(columns, columns)].sum()))
             prior_sd = float(np.sqrt((problem.structure.prior_sd[columns] ** 2).sum()))
             known = label in groups and sd < 0.5 * prior_sd and (transform != "log" or sd < MOST_LOG_SD)

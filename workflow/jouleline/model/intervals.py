@@ -1,11 +1,19 @@
 """Prediction intervals: split-conformal by family, from errors on families (and extremes) that the fit did not
 see."""
 
+from collections.abc import Mapping
+
 import numpy as np
 
 from jouleline.model.features import AXES, Data
 
 LEVELS = (0.80, 0.95)
+
+ANY = "any"
+"""Key of the widths of all rows outside the sampled range, along whatever axis."""
+
+MANY = 20
+"""Families from which a 95 % quantile of their errors can be had."""
 
 
 def inner_weights(
@@ -29,25 +37,73 @@ def inner_weights(
     return [mask for mask in masks if len(np.unique(data.families[mask])) >= 2 and (train & ~mask).any()]
 
 
-def half_widths(scores: np.ndarray, families: np.ndarray, beyond: np.ndarray) -> dict:
-    """Half-widths of log intervals from absolute log errors [n], per level, within and outside the sampled range.
+def half_widths(scores: np.ndarray, families: np.ndarray, axes: np.ndarray, devices: np.ndarray) -> dict:
+    """Half-widths of log intervals from absolute log errors [n], per level: within the sampled range, and outside.
+
+    `axes` [n] says along which axes a row lay outside of what its fit had seen ("" inside, "layers,seq_len"), for a
+    law may reach far along one axis and not along another: outside, every axis with MANY families has widths of its
+    own, beside those of all rows outside (ANY). They are never narrower than inside. Among several `devices` [n], one
+    with fewer than MANY families has widths of its own too (`few_runs`): how well the others are known says
+    little of it.
 
     Every family weighs the same, however many rows it has, and one more family at infinity stands for the new one.
     Where there are too few families for a level's conformal quantile, a Student-t interval on the errors stands in
     its place.
     """
-    inside = _stratum(scores[~beyond], families[~beyond])
-    out = _stratum(scores[beyond], families[beyond])
-    widths: dict = {
+    out = axes != ""
+    inside = _stratum(scores[~out], families[~out])
+    strata = {ANY: _stratum(scores[out], families[out])}
+    for axis in sorted({one for row in set(axes[out].tolist()) for one in row.split(",")}):
+        along = np.array([axis in row.split(",") for row in axes.tolist()])
+        stratum = _stratum(scores[along], families[along])
+        if stratum["families"] >= MANY:
+            strata[axis] = stratum
+    outside = {
+        axis: {level: _widest([width, inside["widths"][level]]) for level, width in one["widths"].items()}
+        for axis, one in strata.items()
+    }
+    return {
         "families": inside["families"],
         "method": inside["method"],
         "inside": inside["widths"],
-        "outside": {},
+        "outside": outside,
+        "few_runs": _few_runs(scores, families, devices),
     }
-    for level, width in inside["widths"].items():
-        wider = out["widths"].get(level)
-        widths["outside"][level] = wider if width is None else width if wider is None else max(width, wider)
-    return widths
+
+
+def _few_runs(scores: np.ndarray, families: np.ndarray, devices: np.ndarray) -> dict[str, dict]:
+    names = sorted(set(devices.tolist())) if len(set(devices.tolist())) > 1 else []
+    strata = {name: _stratum(scores[devices == name], families[devices == name]) for name in names}
+    return {name: one["widths"] for name, one in strata.items() if one["families"] < MANY}
+
+
+def row_widths(widths: Mapping, level: float, axes: np.ndarray, devices: np.ndarray) -> np.ndarray:
+    """Half-width of each row's log interval [R] by `half_widths`' document; NaN where there is none."""
+    key = f"{level:.2f}"
+    inside = widths.get("inside", {}).get(key)
+    found = np.full(len(axes), np.nan if inside is None else inside)
+    for one in set(axes.tolist()) - {""}:
+        width = width_outside(widths.get("outside", {}), one, key)
+        found[axes == one] = np.nan if width is None else width
+    for device, own in widths.get("few_runs", {}).items():
+        if own[key] is not None:
+            rows = devices == device
+            found[rows] = np.fmax(found[rows], own[key])
+    return found
+
+
+def width_outside(outside: Mapping[str, Mapping[str, float | None]], axes: str, level: str) -> float | None:
+    """The half-width of a row that lies outside along `axes`: the widest of theirs.
+
+    For an axis without widths of its own nothing is known, so the widest of all stands in.
+    """
+    names = axes.split(",")
+    chosen = names if all(name in outside for name in names) else outside
+    return _widest([outside[name].get(level) for name in chosen])
+
+
+def _widest(widths: list[float | None]) -> float | None:
+    return max((width for width in widths if width is not None), default=None)
 
 
 def _stratum(scores: np.ndarray, families: np.ndarray) -> dict:

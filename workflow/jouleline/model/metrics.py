@@ -92,40 +92,54 @@ def _codes(columns: Mapping[str, np.ndarray], keys: list[str] | tuple[str, ...])
     return np.unique(np.array(rows), return_inverse=True)[1]
 
 
-def choice(columns: Columns, predicted_energy_j: np.ndarray) -> dict[str, float | None]:
+def choice(
+    columns: Columns, predicted_energy_j: np.ndarray, noise: float | None = None
+) -> dict[str, float | None]:
     """How well a model ranks configurations of equal work by J per token.
 
     Within each group of EQUAL_WORK (replicates averaged, at least two configurations): Kendall tau-b averaged by
     number of pairs (groups of at least three), the share of groups whose cheapest configuration is picked, and the
-    mean extra energy of the pick.
+    mean extra energy of the pick. The ceilings are what a model would reach that is off by nothing but the `noise` of
+    one run (log standard deviation; None: not known), were the measured means the truth.
     """
     groups = _codes(columns, EQUAL_WORK)
     configurations = _codes(columns, [*WORKLOAD, "device_count", "nodes", "tensor_parallel", "zero_stage"])
     tokens = columns["tokens"].astype(float)
     measured, predicted = columns["energy_j"] / tokens, predicted_energy_j / tokens
-    taus, pairs, hits, regrets = [], [], [], []
+    found = []
     for group in np.unique(groups):
         rows = groups == group
-        codes = np.unique(configurations[rows])
+        codes, index, counts = np.unique(configurations[rows], return_inverse=True, return_counts=True)
         if len(codes) < 2:
             continue
-        means = [
-            (measured[rows & (configurations == c)].mean(), predicted[rows & (configurations == c)].mean())
-            for c in codes
-        ]
-        truth, guess = np.array(means).T
-        if len(codes) >= 3:
-            taus.append(kendall_tau(truth, guess))
-            pairs.append(len(codes) * (len(codes) - 1) / 2)
+        truth, guess = (np.bincount(index, values[rows]) / counts for values in (measured, predicted))
         picked = truth[np.argmin(guess)]
-        hits.append(picked == truth.min())
-        regrets.append(picked / truth.min() - 1)
-    return {
-        "kendall_tau": float(np.average(taus, weights=pairs)) if taus else None,
-        "top1": float(np.mean(hits)) if hits else None,
-        "regret": float(np.mean(regrets)) if regrets else None,
-        "n_choice_groups": len(hits),
-    }
+        scores = (kendall_tau(truth, guess), picked == truth.min(), picked / truth.min() - 1)
+        ceilings = (np.nan, np.nan) if noise is None else _ceilings(truth, noise / np.sqrt(counts))
+        found.append((len(codes), *scores, *ceilings))
+    names = ("kendall_tau", "top1", "regret", "kendall_tau_ceiling", "top1_ceiling")
+    if not found:
+        return dict.fromkeys(names) | {"n_choice_groups": 0}
+    size, *columns_found = np.array(found, dtype=float).T
+    pairs = np.where(size >= 3, size * (size - 1) / 2, 0)
+    merged: dict[str, Any] = {"n_choice_groups": len(found)}
+    for name, values in zip(names, columns_found, strict=True):
+        weights = pairs if name.startswith("kendall") else np.ones(len(found))
+        known = weights.any() and np.isfinite(values).all()
+        merged[name] = float(np.average(values, weights=weights)) if known else None
+    return merged
+
+
+def _ceilings(truth: np.ndarray, noise: np.ndarray) -> tuple[float, float]:
+    """Expected Kendall tau and hit rate of the truth [n] under log-normal noise of the given sd [n]."""
+    from scipy.special import erf
+
+    logs, upper = np.log(truth), np.triu_indices(len(truth), 1)
+    apart = np.abs(np.subtract.outer(logs, logs)[upper])
+    together = np.hypot.outer(noise, noise)[upper]
+    in_order = erf(apart / np.maximum(together, 1e-12) / np.sqrt(2))  # P(right) - P(wrong) of each pair
+    draws = logs + noise * np.random.default_rng(0).normal(size=(1000, len(truth)))
+    return float(in_order.mean()), float((draws.argmin(axis=1) == logs.argmin()).mean())
 
 
 def kendall_tau(a: np.ndarray, b: np.ndarray) -> float:

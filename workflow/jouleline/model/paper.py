@@ -5,6 +5,10 @@ Zoubeirou a Mayaki, "The Energy Consumption of Transformer Fine-Tuning: A Roofli
 arXiv 2606.23546v1: C = (12 L d^2 + 3 L S d) x tokens of the run, M = B S d L, ordinary least squares in log space.
 Here eta is normalised to 1 on the reference, and stands in three modes: parametric (the paper's curves), modelled
 (a roofline fitted on the same training rows) and measured (known only after the run).
+
+E and C are those of a whole run where the table has whole runs, as the paper's has. Of a measured window they are those
+of one step, never of the window: how many steps it holds says how fast the run was, for the protocol ends it by the
+clock, and is known only after the run.
 """
 
 import numpy as np
@@ -34,10 +38,10 @@ def published_log_energy(
     return PUBLISHED["intercept"] + work + PUBLISHED["log eta"] * np.log(eta) + shift
 
 
-def design(data: Data, eta: np.ndarray | None) -> linear.Design:
-    """The law's columns: C over the run, M and eta; `eta` None leaves efficiency out."""
+def design(data: Data, eta: np.ndarray | None, steps: np.ndarray | float) -> linear.Design:
+    """The law's columns: C over `steps`, M and eta; `eta` None leaves efficiency out."""
     numbers = {
-        "log C": np.log(data.proxies["paper_compute"] * data.steps),
+        "log C": np.log(data.proxies["paper_compute"] * steps),
         "log M": np.log(data.proxies["paper_memory"]),
     }
     if eta is not None:
@@ -56,7 +60,9 @@ class Paper:
         self, data: Data, weights: np.ndarray, context: Context, warm: list[State] | None = None
     ) -> list[State]:
         """See `Model.fit`."""
-        target = np.log(data.columns["energy_j"].astype(float))
+        whole_runs = bool((data.columns["energy_source"] == "outside").all())
+        steps = data.steps if whole_runs else 1.0
+        target = np.log(data.step_energy_j * steps)
         rooflines: list[State | None] = [None] * len(weights)
         if "modelled" in self.modes and (data.devices > 1).any():
             started = (
@@ -69,11 +75,12 @@ class Paper:
         for row, fitted in zip(weights, rooflines, strict=True):
             laws = {
                 mode: linear.fit(
-                    design(data, self._eta(mode, data, fitted, context)), target, row, {"strategy": "single"}
+                    design(data, self._eta(mode, data, fitted, context), steps),
+                    *(target, row, {"strategy": "single"}),
                 )
                 for mode in self.modes
             }
-            states.append(self._state(laws, fitted))
+            states.append(self._state(laws, fitted) | {"whole_runs": whole_runs})
         return states
 
     def _state(self, laws: dict[str, State], fitted: State | None) -> State:
@@ -111,14 +118,15 @@ class Paper:
     def predict(self, state: State, data: Data, context: Context) -> list[Prediction]:
         """See `Model.predict`: one prediction per mode."""
         predictions = []
+        steps = data.steps if state.get("whole_runs") else 1.0
         for mode in self.modes:
             law = state.get("laws", {}).get(mode, state)
             post_run = mode == "measured"
             if post_run and not np.isfinite(data.columns["time_s"].astype(float)).all():
                 continue  # nothing was run yet, so there is no measured efficiency
             eta = self._eta(mode, data, state.get("roofline"), context)
-            log_energy, known = linear.predict(law, design(data, eta), len(data))
-            energy = np.exp(log_energy) / data.steps
+            log_energy, known = linear.predict(law, design(data, eta, steps), len(data))
+            energy = np.exp(log_energy) / steps
             reason = (
                 law["reason"]
                 if known.all()

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from jouleline.errors import UserError
-from jouleline.model import registry
+from jouleline.model import intervals, registry
 from jouleline.model.base import Context, Prediction, State
 from jouleline.model.features import Data, beyond, extrapolation
 from jouleline.model.fitting import load, masks, mode_key
@@ -81,7 +81,7 @@ def _table(
     table |= {"predicted_time_s": time, "predicted_energy_j": energy}
     for target, value, unit in (("energy", energy, "j"), ("time", time, "s")):
         for level in (80, 95):
-            width = _row_widths(widths.get(target, {}), level, out)
+            width = intervals.row_widths(widths.get(target, {}), level / 100, axes, columns["device"])
             table[f"{target}_lo{level}_{unit}"] = value * np.exp(-width)
             table[f"{target}_hi{level}_{unit}"] = value * np.exp(width)
     identified = prediction.identified & np.isfinite(energy)
@@ -97,13 +97,6 @@ def _table(
             "reason": np.where(identified, None, reason),
         }
     )
-
-
-def _row_widths(widths: Mapping[str, Any], level: int, out: np.ndarray) -> np.ndarray:
-    """Half-width of the log interval per row; NaN where there is none."""
-    inside, outside = (widths.get(side, {}).get(f"{level / 100:.2f}") for side in ("inside", "outside"))
-    inside, outside = (np.nan if width is None else width for width in (inside, outside))
-    return np.where(out, outside, inside)
 
 
 def _repeat(values: Mapping[str, Any], count: int) -> Table:

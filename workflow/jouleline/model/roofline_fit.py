@@ -9,7 +9,7 @@ from jouleline.model import lsq, roofline
 from jouleline.model.base import Context, Prediction, State, not_identified, nothing
 from jouleline.model.features import Data
 from jouleline.model.identify import HUBER_DELTA, diagnose
-from jouleline.model.roofline import SLOTS
+from jouleline.model.roofline import SLOTS, TIME_SLOTS
 from jouleline.model.structure import ABLATIONS, UNKNOWN_SD, Options, Slot, Structure, build
 
 ACCEPTED_SHARE = 0.1
@@ -65,14 +65,14 @@ class Roofline:
         """See `Model.predict`; rows that need a constant nobody measured are marked not identified."""
         if "slots" not in state:
             return [nothing(data, state["reason"], efficiency_mode=self.efficiency_mode)]
-        values, known = row_values(state, data, context, self.options(context))
+        values, timed, known = row_values(state, data, context, self.options(context))
         rows = data.memo.setdefault(("inputs", self.ablations), None) or roofline.inputs(
             data, "paper_proxies" in self.ablations
         )
         data.memo["inputs", self.ablations] = rows
         with np.errstate(over="ignore", invalid="ignore"):
             log_time, log_energy, _, _ = roofline.step(values, rows)
-        time = np.where(known, np.exp(log_time), np.nan)
+        time = np.where(timed, np.exp(log_time), np.nan)
         if "energy_only" in self.ablations:
             time = np.full(len(data), np.nan)
         reason = (
@@ -106,16 +106,14 @@ class Problem:
             weights if guess_weights is None else np.broadcast_to(guess_weights, weights.shape)
         )
         self.guesses = {name: _guess(name, data, basis) for name in SLOTS if SLOTS[name][1] == "log"}
+        self.centres = {name: self.centre(slot) for name, slot in self.structure.slots.items()}
 
-    def offsets(self, slot: Slot, index: np.ndarray) -> np.ndarray:
-        """The slot's prior centre: [B or 1, R or 1]."""
-        if len(slot.labels) == 1 and np.isfinite(slot.centres[0]):
-            return slot.centres[None, :1]
-        guess = self.guesses[slot.name][index][:, None]
-        centres = slot.centres[None, slot.group] if len(slot.labels) > 1 else slot.centres[None]
-        scales = slot.scales[None, slot.group] if len(slot.labels) > 1 else slot.scales[None]
-        ratio = np.nan_to_num(scales - self.usual(slot)[0][index][:, None])
-        return np.where(np.isnan(centres), guess + ratio, centres)
+    def centre(self, slot: Slot) -> np.ndarray:
+        """The slot's prior centre of each group, [K or 1, groups]."""
+        if np.isfinite(slot.centres).all():
+            return slot.centres[None]
+        ratio = np.nan_to_num(slot.scales - self.usual(slot)[0][:, None])
+        return np.where(np.isnan(slot.centres), self.guesses[slot.name][:, None] + ratio, slot.centres)
 
     def usual(self, slot: Slot) -> tuple[np.ndarray, np.ndarray]:
         """The scale that the guess of a slot stands for (the mean over training rows that have one), and the share of
@@ -126,17 +124,22 @@ class Problem:
         mean = (self.basis[:, has] @ scales[has]) / np.maximum(count, 1e-300)
         return mean, count / np.maximum(self.basis.sum(axis=1), 1e-300)
 
+    def group_values(self, slot: Slot, theta: np.ndarray, index: np.ndarray) -> np.ndarray:
+        """The slot's unbounded value in each group, [B, groups], or [1, groups] where theta has no part in it."""
+        centre = self.centres[slot.name]
+        value = centre[index] if len(centre) > 1 else centre
+        if slot.active:
+            value = value + theta[:, slot.common, None]
+        if slot.deviations:
+            value = value + theta[:, [slot.deviations[code] for code in range(len(slot.labels))]]
+        return value
+
     def values(self, theta: np.ndarray, index: np.ndarray) -> dict[str, np.ndarray]:
-        """Every slot's unbounded value, [B, R] or [B, 1]."""
+        """Every slot's unbounded value, [B or 1, R or 1]."""
         values = {}
         for name, slot in self.structure.slots.items():
-            value = self.offsets(slot, index)
-            if slot.active:
-                value = value + theta[:, slot.common, None]
-            if slot.deviations:
-                columns = np.array([slot.deviations[code] for code in range(len(slot.labels))])
-                value = value + theta[:, columns[slot.group]]
-            values[name] = value
+            value = self.group_values(slot, theta, index)
+            values[name] = value[:, slot.group] if len(slot.labels) > 1 else value
         return values
 
     def evaluate(self, theta: np.ndarray, index: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -179,25 +182,9 @@ class Problem:
 
     def state(self, k: int, solution: lsq.Solution, noise: float, checked: bool) -> State:
         """The k-th fit as JSON."""
-        theta, index = solution.theta[k], np.array([k])
-        slots = {}
+        theta, slots = solution.theta[k], {}
         for name, slot in self.structure.slots.items():
-            entry: dict[str, Any] = {"common": float(theta[slot.common]) if slot.active else None}
-            offsets = np.broadcast_to(self.offsets(slot, index), (1, len(self.time)))[0]
-            entry["base"] = None
-            usual, share = self.usual(slot)
-            if slot.active and np.isnan(slot.centres).all() and share[k] > 0.5:
-                entry["base"] = float(self.guesses[name][k] - usual[k])
-            entry["groups"] = {}
-            for code, label in enumerate(slot.labels):
-                own = slot.group == code
-                seen = self.weights[k, own].sum() > 0 and self._felt(name, k, own)
-                value = offsets[np.argmax(own)] + (theta[slot.common] if slot.active else 0)
-                if slot.deviations:
-                    value += theta[slot.deviations[code]]
-                if seen or np.isfinite(slot.centres[code]):
-                    entry["groups"][label] = float(value)
-            slots[name] = entry
+            slots[name] = self._slot_entry(k, name, slot, theta)
         state: State = {
             "vector": theta.tolist(),
             "noise": noise,
@@ -209,6 +196,30 @@ class Problem:
         if not checked:
             return state | {"parameters": {}}
         return state | self._judged(k, solution, state)
+
+    def _slot_entry(self, k: int, name: str, slot: Slot, theta: np.ndarray) -> dict[str, Any]:
+        """A fitted slot: its value in every group that was trained on or is calibrated, and what others derive from."""
+        values = self.group_values(slot, theta[None], np.array([k]))[0].tolist()
+        groups, ratios, trained = {}, {}, {}
+        for code, label in enumerate(slot.labels):
+            own, between = slot.group == code, slot.between[code]
+            seen = self.weights[k, own].sum() > 0 and self._felt(name, k, own)
+            calibrated = np.isfinite(slot.centres[code])
+            if seen or calibrated:
+                groups[label] = values[code]
+            if seen and between:
+                trained.setdefault(between, []).append(values[code])
+                ratios |= {between: values[code] - float(slot.centres[code])} if calibrated else {}
+        # A number of nodes that was neither calibrated nor trained on is taken to be like those that were trained on.
+        elsewhere = {label: float(np.mean(found)) for label, found in trained.items()}
+        usual, share = self.usual(slot)
+        carried = slot.active and np.isnan(slot.centres).all() and share[k] > 0.5
+        return {
+            "common": float(theta[slot.common]) if slot.active else None,
+            "base": float(self.guesses[name][k] - usual[k]) if carried else None,
+            "groups": elsewhere | groups,
+            "ratios": ratios,
+        }
 
     def _felt(self, name: str, k: int, own: np.ndarray) -> bool:
         """Whether any training row of the group communicates, for the slots of communication."""
@@ -269,37 +280,45 @@ def _guess(name: str, data: Data, weights: np.ndarray) -> np.ndarray:
 
 def row_values(
     state: State, data: Data, context: Context, options: Options
-) -> tuple[dict[str, np.ndarray], np.ndarray]:
-    """Unbounded slot values of the rows of `data` under a fitted state, and which rows have all they need. [R]"""
+) -> tuple[dict[str, np.ndarray], np.ndarray, np.ndarray]:
+    """Unbounded slot values of the rows of `data` under a fitted state; which rows have all that time needs; which have
+    all that energy needs besides. [R]"""
     fitted = frozenset(name for name, entry in state["slots"].items() if entry["common"] is not None)
     structure = build(data, context.machines, options, fitted)
-    known = np.ones(len(data), dtype=bool)
+    timed, known = np.ones((2, len(data)), dtype=bool)
     values = {}
     communicates = data.proxies["comm_calls"] > 0
     for name, slot in structure.slots.items():
         entry = state["slots"][name]
         per_group = []
-        for label, centre, scale in zip(slot.labels, slot.centres, slot.scales, strict=True):
+        groups = zip(slot.labels, slot.centres, slot.scales, slot.between, strict=True)
+        for label, centre, scale, between in groups:
             carried = centre if np.isfinite(centre) or entry.get("base") is None else entry["base"] + scale
-            per_group.append(_group_value(entry, label, carried, slot.active))
+            per_group.append(_group_value(entry, label, carried, between, slot.active))
         value = np.array(per_group)[slot.group]
         missing = np.isnan(value)
         if name in ABLATIONS["no_communication"]:
             missing &= communicates
             value = np.where(communicates, value, _silent(name))
         known &= ~missing
+        if name in TIME_SLOTS:
+            timed &= ~missing
         values[name] = value
-    return values, known
+    return values, timed, known
 
 
-def _group_value(entry: dict[str, Any], label: str, centre: float, active: bool) -> float:
-    """The fitted value of a group; for one that was not trained on, its calibration times the common ratio.
+def _group_value(
+    entry: dict[str, Any], label: str, centre: float, between: str | None, active: bool
+) -> float:
+    """The fitted value of a group; for one that was not trained on, its calibration times the common ratio, or that of
+    the links `between` nodes.
 
     Where no device is calibrated, the data sheets' ratio to the trained devices takes the calibration's place.
     """
     if not active or entry["common"] is None:  # switched off here, or without effect in training
         return centre
-    return entry["groups"].get(label, centre + entry["common"])  # NaN where nothing is known of it
+    ratio = entry.get("ratios", {}).get(between, entry["common"])
+    return entry["groups"].get(label, centre + ratio)  # NaN where nothing is known of it
 
 
 def _silent(name: str) -> float:

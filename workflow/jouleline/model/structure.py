@@ -3,7 +3,8 @@
 A slot of the law (say the achieved peak FLOP/s) has one common column, a log ratio to what calibration or the data
 sheet says, and, where the table has several groups (devices, precisions, links), a small deviation for each of
 them. So a device that was never measured is predicted from its calibration times the ratio that its peers showed,
-and a few runs move only its own deviation.
+and a few runs move only its own deviation. Links between nodes are centred on the calibration over as many nodes; all
+calibrated numbers of nodes share one deviation.
 """
 
 from dataclasses import dataclass, field
@@ -34,8 +35,8 @@ _GROUPS = {
     "host_layer_s": ("device",),
     "static_power_w": ("device",),
     "node_power_w": ("device",),
-    "collective_latency_s": ("device", "link"),
-    "link_bandwidth": ("device", "link"),
+    "collective_latency_s": ("device", "span"),
+    "link_bandwidth": ("device", "span"),
     "link_energy_j_per_byte": ("device", "link"),
 }
 _COMMUNICATION = ("collective_latency_s", "link_bandwidth", "overlap", "link_energy_j_per_byte")
@@ -67,6 +68,8 @@ class Slot:
 
     `centres` per group is what calibration or data sheet say (NaN: nothing). `scales` per group is what the data sheets
     say of ratios between devices (log; NaN: nothing): it carries a slot that was fitted on other devices over to one.
+    `between` names, for a group of links between nodes, the group of the same device's uncalibrated numbers of nodes;
+    None for any other.
     """
 
     name: str
@@ -75,8 +78,14 @@ class Slot:
     centres: np.ndarray
     scales: np.ndarray
     active: bool
+    between: list[str | None]
     common: int = -1
     deviations: dict[int, int] = field(default_factory=dict)
+
+    def columns(self, code: int) -> list[int]:
+        """The columns whose sum is the log ratio of a group to its centre."""
+        own = [self.deviations[code]] if self.deviations else []
+        return [self.common, *own] if self.active else own
 
 
 @dataclass(frozen=True)
@@ -97,7 +106,7 @@ def build(
     `fitted` names the slots of a fit that these rows are to be predicted with: they stay, whatever these rows feel, and
     a node's own power or a fixed time is not added to a fit that was made without it.
     """
-    key = ("structure", options, id(machines), fitted)
+    key = ("structure", options, machines, fitted)  # the object, not its id, which another may get
     if key not in data.memo:
         data.memo[key] = _build(data, machines, options, fitted)
     return data.memo[key]
@@ -124,14 +133,24 @@ def _build(data: Data, machines: Machines, options: Options, fitted: frozenset[s
             slot.common = len(names)
             names.append(name)
             prior_sd.append(sd)
-            if len(slot.labels) > 1:
-                for code, label in enumerate(slot.labels):
-                    slot.deviations[code] = len(names)
+            shared = _shared(slot)
+            if len(set(shared)) > 1:
+                for label in dict.fromkeys(shared):
+                    column = len(names)
+                    slot.deviations |= {code: column for code, one in enumerate(shared) if one == label}
                     names.append(f"{name}[{label}]")
                     prior_sd.append(DEVIATION_SD if known.all() else 0.5 if comparable else 1.0)
         slots[name] = slot
     prior_sd = np.array(prior_sd)
     return Structure(slots, prior_sd, names, np.where(prior_sd >= UNKNOWN_SD, np.log(20), 2 * prior_sd))
+
+
+def _shared(slot: Slot) -> list[str]:
+    """Per group the name of its deviation: calibrated links between nodes have one in common, whatever their number."""
+    return [
+        f"{between}, calibrated" if between and np.isfinite(centre) else label
+        for label, centre, between in zip(slot.labels, slot.centres, slot.between, strict=True)
+    ]
 
 
 def _without_effect(data: Data, machines: Machines, options: Options) -> set[str]:
@@ -157,32 +176,61 @@ def _slot(name: str, data: Data, machines: Machines, options: Options, active: b
     rows = len(data)
     if not active or name in _SHAPE_PRIORS:
         centre = np.array([_fixed(name, active)])
-        return Slot(name, ["all"], np.zeros(rows, dtype=int), centre, np.zeros(1), active)
-    labels, group, members = _groups(data, _GROUPS.get(name, ()))
+        return Slot(name, ["all"], np.zeros(rows, dtype=int), centre, np.zeros(1), active, [None])
+    labels, group, members = _groups(
+        data, machines if options.calibration_priors else None, _GROUPS.get(name, ())
+    )
     centres = [_known(name, machines, *member) for member in members]
     logs = [np.log(value) if value and options.calibration_priors else np.nan for value in centres]
     scales = [_scale(name, machines, *member) for member in members]
-    return Slot(name, labels, group, np.array(logs), np.array(scales), True)
+    spans = "span" in _GROUPS.get(name, ())
+    between = [f"{device}, {_LINKS[0]}" if spans and nodes != 1 else None for device, _, nodes in members]
+    return Slot(name, labels, group, np.array(logs), np.array(scales), True, between)
 
 
-def _groups(data: Data, keys: tuple[str, ...]) -> tuple[list[str], np.ndarray, list[tuple[str, str, str]]]:
-    """(labels, each row's index among them, (device, precision, link) of each group), kept with the data."""
-    memo = ("groups", keys)
+_LINKS = {1: "within node", 0: "between nodes"}
+"""Names of links by number of nodes; 0 stands for every number between which they were not calibrated."""
+
+
+def _groups(
+    data: Data, machines: Machines | None, keys: tuple[str, ...]
+) -> tuple[list[str], np.ndarray, list[tuple[str, str, int]]]:
+    """(labels, each row's index among them, (device, precision, nodes) of each group), kept with the data. Links are
+    told apart by `link`, within a node or not, or by `span`, the number of nodes where it was calibrated (else 0)."""
+    memo = ("groups", keys, machines)
     if memo not in data.memo:
         parts = {"device": data.labels("device"), "precision": data.labels("precision")}
-        parts["link"] = (["within node", "between nodes"], data.between_nodes.astype(int))
+        calibrated = machines and "span" in keys
+        nodes = _calibrated_nodes(data, machines) if calibrated else np.where(data.between_nodes, 0, 1)
+        counts, index = np.unique(nodes, return_inverse=True)
+        parts["span" if "span" in keys else "link"] = (counts.tolist(), index)
         code = np.zeros(len(data), dtype=int)
         for key in keys:
             code = code * len(parts[key][0]) + parts[key][1]
         _, first, group = np.unique(code, return_index=True, return_inverse=True)
-        members = [tuple(str(values[index[row]]) for values, index in parts.values()) for row in first]
+        members = [tuple(values[index[row]] for values, index in parts.values()) for row in first]
         named = [
-            ", ".join(m for key, m in zip(parts, member, strict=True) if key in keys) for member in members
+            ", ".join(
+                m if isinstance(m, str) else _LINKS.get(m, f"{m} nodes")
+                for key, m in zip(parts, member, strict=True)
+                if key in keys
+            )
+            for member in members
         ]
         order = sorted(range(len(named)), key=named.__getitem__)
         rank = np.argsort(order)
         data.memo[memo] = ([named[i] or "all" for i in order], rank[group], [members[i] for i in order])
     return data.memo[memo]
+
+
+def _calibrated_nodes(data: Data, machines: Machines) -> np.ndarray:
+    """Number of nodes of each row, 0 where the links between as many are not calibrated for its device. Int [rows]."""
+    devices, index = data.labels("device")
+    nodes = data.columns["nodes"].astype(int)
+    known = [machines.calibrated_nodes(device) | {1} for device in devices]
+    return np.array(
+        [n if n in known[code] else 0 for n, code in zip(nodes.tolist(), index.tolist())], dtype=int
+    )
 
 
 def _fixed(name: str, active: bool) -> float:
@@ -196,7 +244,7 @@ def _fixed(name: str, active: bool) -> float:
     return ABSENT[SLOTS[name][1]]
 
 
-def _scale(name: str, machines: Machines, device: str, precision: str, link: str) -> float:
+def _scale(name: str, machines: Machines, device: str, precision: str, nodes: int) -> float:
     """Log of what a slot is proportional to from device to device, or NaN.
 
     Power goes as the power limit, energy per FLOP and byte as the power limit over the peak rate; the host's and the
@@ -205,7 +253,7 @@ def _scale(name: str, machines: Machines, device: str, precision: str, link: str
     if name in {"host_fixed_s", "host_layer_s", "half_saturation_flop"}:
         return 0.0
     if name == "collective_latency_s":
-        return 0.0 if link == "within node" else np.nan
+        return 0.0 if nodes == 1 else np.nan
     limit = machines.get(device, "power_limit_w")
     rate = {
         "static_power_w": 1.0,
@@ -213,30 +261,33 @@ def _scale(name: str, machines: Machines, device: str, precision: str, link: str
         "memory_energy_j_per_byte": machines.first(
             device, ("memory_bandwidth_triad", "memory_bandwidth_copy")
         ),
-        "link_energy_j_per_byte": 1.0 if link == "within node" else None,
+        "link_energy_j_per_byte": 1.0 if nodes == 1 else None,
     }.get(name)
     return float(np.log(limit / rate)) if limit and rate else np.nan
 
 
-def _known(name: str, machines: Machines, device: str, precision: str, link: str) -> float | None:
+def _known(name: str, machines: Machines, device: str, precision: str, nodes: int) -> float | None:
     """What calibration (or the data sheet) says of a slot, or None."""
 
     def get(*quantities):
         return machines.first(device, quantities, precision)
 
+    def of_link(kind):
+        names = (f"link_{kind}_all_reduce", f"link_{kind}_all_gather")
+        return machines.first(device, names, nodes=nodes) if nodes else None
+
     static = get(
         "active_wait_comm_power_w", "active_wait_host_power_w", "context_idle_power_w", "idle_power_w"
     )
     peak, memory = get("peak_flops"), get("memory_bandwidth_triad", "memory_bandwidth_copy")
-    inside = link == "within node"
     simple = {
         "peak_flops": peak,
         "memory_bandwidth": memory,
         "half_saturation_flop": get("half_saturation_flop"),
         "static_power_w": static,
         "node_power_w": get("idle_power_w"),
-        "link_bandwidth": get("link_bandwidth_all_reduce", "link_bandwidth_all_gather") if inside else None,
-        "collective_latency_s": get("link_latency_all_reduce", "link_latency_all_gather") if inside else None,
+        "link_bandwidth": of_link("bandwidth"),
+        "collective_latency_s": of_link("latency"),
     }
     if name in simple:
         return simple[name]

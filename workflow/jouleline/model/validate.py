@@ -1,6 +1,7 @@
 """validation.json: every metric of every model on every split, and the gates."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -28,9 +29,12 @@ def validate(
     gates.check_options(gate_options)
     kept = load(columns).columns if columns else {}
     rows = {run_id: row for row, run_id in enumerate(kept["run_id"].tolist())} if kept else {}
+    unknown = {"energy_cv": None, "time_cv": None, "n_groups": 0}
+    floor = metrics.noise_floor(kept) if kept else unknown
+    known = _Known(kept, rows, floor["energy_cv"], _paper_errors(tables))
     results = []
     for table in tables:
-        results += _results(table, kept, rows)
+        results += _results(table, known)
     seen = {(result["model"], result["split"]) for result in results}
     for fit in fits:
         if (fit["model"], fit["split"]) not in seen:
@@ -39,9 +43,7 @@ def validate(
     return {
         "schema": SCHEMA,
         "energy_sources": sorted(set(kept["energy_source"].tolist())) if kept else [],
-        "noise_floor": metrics.noise_floor(kept)
-        if kept
-        else {"energy_cv": None, "time_cv": None, "n_groups": 0},
+        "noise_floor": floor,
         "results": results,
         "gates": judged,
         "passed": all(gate["passed"] is True for gate in judged if gate["enabled"]),
@@ -50,7 +52,9 @@ def validate(
 
 _METRICS = (
     *("mape", "mape_lo95", "mape_hi95", "median_ape", "p90_ape", "log_rmse", "r2_log", "bias", "coverage80"),
+    *("above_paper", "above_paper_lo95", "above_paper_hi95"),
     *("coverage95", "width95", "coverage95_outside", "kendall_tau", "top1", "regret", "n_choice_groups"),
+    *("kendall_tau_ceiling", "top1_ceiling"),
 )
 
 
@@ -67,13 +71,62 @@ def _empty(fit: Mapping[str, Any], target: str) -> dict[str, Any]:
     return labels | counts | dict.fromkeys(_METRICS) | {"identified": False, "reason": reason}
 
 
-def _results(
-    table: Mapping[str, np.ndarray], columns: Columns, rows: Mapping[str, int]
-) -> list[dict[str, Any]]:
+@dataclass(frozen=True)
+class _Known:
+    """What predictions are held against: the usable runs, the row of each run id, the noise of one run's energy (log
+    sd, None: nothing was repeated), and the paper's errors (see `_paper_errors`)."""
+
+    columns: Columns
+    rows: Mapping[str, int]
+    noise: float | None
+    paper: Mapping[tuple, float]
+
+
+PAPER = ("paper", "parametric")
+"""The paper's law as it predicts before a run: what every model is paired with."""
+
+
+def _paper_errors(tables: Sequence[Mapping[str, np.ndarray]]) -> dict[tuple, float]:
+    """(split, fold, run id) -> absolute percentage error of the paper's law in energy, where it predicts."""
+    found = {}
+    for table in tables:
+        for key, ape in zip(_predicted(table), _ape(table, "energy"), strict=True):
+            if key[:2] == PAPER and np.isfinite(ape):
+                found[key[2:]] = float(ape)
+    return found
+
+
+def _predicted(table: Mapping[str, np.ndarray]) -> list[tuple]:
+    """(model, efficiency mode, split, fold, run id) of each row of a predictions table."""
+    names = ("model", "efficiency_mode", "split", "fold", "run_id")
+    return list(zip(*(table[name].tolist() for name in names), strict=True))
+
+
+def _ape(table: Mapping[str, np.ndarray], target: str) -> np.ndarray:
+    """Absolute percentage errors [R] as fractions; NaN where a prediction does not count."""
+    unit = {"energy": "j", "time": "s"}[target]
+    measured, predicted = (table[f"{name}{target}_{unit}"].astype(float) for name in ("", "predicted_"))
+    good = table["identified"].astype(bool) & np.isfinite(predicted) & (predicted > 0)
+    return np.where(good, np.abs(predicted / measured - 1), np.nan)
+
+
+def _above_paper(table: Mapping[str, np.ndarray], paper: Mapping[tuple, float]) -> dict[str, float | None]:
+    """Mean error less that of the paper's law on the same held-out predictions, paired, with its 95 % interval."""
+    law = np.array([paper.get(key[2:], np.nan) for key in _predicted(table)])
+    difference = _ape(table, "energy") - law
+    both = np.isfinite(difference)
+    if not both.any() or _predicted(table)[0][:2] == PAPER:
+        return {}
+    low, high = metrics.clustered_interval(difference[both], table["family"][both].astype(str))
+    mean = float(difference[both].mean())
+    return {"above_paper": mean, "above_paper_lo95": low, "above_paper_hi95": high}
+
+
+def _results(table: Mapping[str, np.ndarray], known: _Known) -> list[dict[str, Any]]:
     """One result per mode, target and stratum of a predictions table."""
     if not len(table["run_id"]):
         return []
-    unknown = [run_id for run_id in table["run_id"].tolist() if run_id not in rows]
+    unknown = [run_id for run_id in table["run_id"].tolist() if run_id not in known.rows]
     if unknown:
         raise UserError(f"predictions name the run {unknown[0]}, which the runs table lacks; predict again")
     modes = sorted(
@@ -91,7 +144,9 @@ def _results(
             )
             for target in ("energy", "time"):
                 chosen = {name: values[part] for name, values in table.items()}
-                result = _one(chosen, target, columns, rows)
+                result = _one(chosen, target, known)
+                if target == "energy":
+                    result |= _above_paper(chosen, known.paper)
                 if target == "time" and not result["identified"] and result.pop("no_law"):
                     continue
                 result.pop("no_law", None)
@@ -106,12 +161,10 @@ def _strata(table: Mapping[str, np.ndarray]) -> list[str]:
     return [end for end in ("zero-shot", "3-runs", "5-runs") if any(name.endswith(end) for name in names)]
 
 
-def _one(
-    table: Mapping[str, np.ndarray], target: str, columns: Columns, rows: Mapping[str, int]
-) -> dict[str, Any]:
+def _one(table: Mapping[str, np.ndarray], target: str, known: _Known) -> dict[str, Any]:
     unit = {"energy": "j", "time": "s"}[target]
     measured, predicted = (table[f"{name}{target}_{unit}"].astype(float) for name in ("", "predicted_"))
-    good = table["identified"].astype(bool) & np.isfinite(predicted) & (predicted > 0)
+    good = np.isfinite(_ape(table, target))
     result = {
         "model": str(table["model"][0]),
         "split": str(table["split"][0]),
@@ -133,8 +186,8 @@ def _one(
     low, high = (table[f"{target}_{side}95_{unit}"].astype(float)[good] for side in ("lo", "hi"))
     low80, high80 = (table[f"{target}_{side}80_{unit}"].astype(float)[good] for side in ("lo", "hi"))
     measured, predicted, outside = measured[good], predicted[good], table["extrapolates"].astype(bool)[good]
-    index = np.array([rows[run_id] for run_id in table["run_id"][good].tolist()])
-    tokens = columns["tokens"][index].astype(float)
+    index = np.array([known.rows[run_id] for run_id in table["run_id"][good].tolist()])
+    tokens = known.columns["tokens"][index].astype(float)
     result |= metrics.errors(measured, predicted, table["family"][good].astype(str), tokens)
     result |= {
         "coverage80": metrics.coverage(measured, low80, high80),
@@ -145,18 +198,21 @@ def _one(
         else None,
     }
     if target == "energy":
-        result |= _choice(table["fold"][good].astype(str), take(columns, index), predicted)
+        folds = table["fold"][good].astype(str)
+        result |= _choice(folds, take(known.columns, index), predicted, known.noise)
     return result
 
 
-def _choice(folds: np.ndarray, columns: Columns, predicted: np.ndarray) -> dict[str, Any]:
+def _choice(
+    folds: np.ndarray, columns: Columns, predicted: np.ndarray, noise: float | None
+) -> dict[str, Any]:
     """Ranking metrics, averaged over folds so that a fold's own rows are compared with each other."""
     found = []
     for fold in sorted(set(folds.tolist())):
         own = folds == fold
-        found.append(metrics.choice(take(columns, own), predicted[own]))
+        found.append(metrics.choice(take(columns, own), predicted[own], noise))
     merged: dict[str, Any] = {}
-    for name in ("kendall_tau", "top1", "regret"):
+    for name in ("kendall_tau", "top1", "regret", "kendall_tau_ceiling", "top1_ceiling"):
         parts = [(one[name], one["n_choice_groups"]) for one in found if one[name] is not None]
         merged[name] = (
             float(np.average(*np.array(parts).T[:1], weights=np.array(parts).T[1])) if parts else None

@@ -69,6 +69,11 @@ def signed_percent(fraction: float | None) -> str:
     return f"+{text}" if fraction > 0 else text
 
 
+def points(fraction: float | None) -> str:
+    """A difference of two percentages as signed percentage points: -0.0512 is "−5.1"."""
+    return f"{'+' if fraction > 0 else ''}{_per_cent(fraction)}" if known(fraction) else DASH
+
+
 def percent_interval(low: float | None, high: float | None) -> str:
     """Bounds given as fractions: "4.1 to 7.9 %"; a dash when either is unknown."""
     if not (known(low) and known(high)):

@@ -5,8 +5,8 @@ from pathlib import Path
 
 from jouleline.report import labels
 from jouleline.report.inputs import Inputs, Row, series_of
-from jouleline.report.numbers import percent, percent_interval
-from jouleline.report.sections.headline import finding, ours, scored
+from jouleline.report.numbers import known, percent, percent_interval
+from jouleline.report.sections.headline import finding, ours, paired, scored
 
 
 def headline(inputs: Inputs, report: Path) -> list[str]:
@@ -39,4 +39,5 @@ def _table(inputs: Inputs) -> list[str]:
 def _line(row: Row) -> str:
     name = labels.model(*series_of(row))
     bounds = percent_interval(row.get("mape_lo95"), row.get("mape_hi95"))
-    return f"  {row.get('split'):<4} {name:<40} {percent(row['mape']):>8}  (95 % interval {bounds})"
+    line = f"  {row.get('split'):<4} {name:<40} {percent(row['mape']):>8}  (95 % interval {bounds})"
+    return f"{line}; to the paper's law {paired(row)}" if known(row.get("above_paper")) else line

@@ -4,7 +4,7 @@ from jouleline.report import labels
 from jouleline.report.blocks import Panels, Section, Text, Tile, Tiles
 from jouleline.report.figures.forest import error_forest
 from jouleline.report.inputs import Inputs, Row, Series, series_of
-from jouleline.report.numbers import DASH, count, known, percent, percent_interval
+from jouleline.report.numbers import DASH, count, known, percent, percent_interval, points
 
 _SPLITS = {"H0": "unseen configurations of the grid", "H1": "an architecture that was left out"}
 _LEVELS = {
@@ -69,7 +69,33 @@ def finding(inputs: Inputs) -> str:
     floor = (inputs.validation.get("noise_floor") or {}).get("energy_cv")
     repeats = f" The same run, repeated, differs by {percent(floor)} (noise floor)." if known(floor) else ""
     model = f"The {inputs.headline} model, knowing only the configuration,"
-    return f"{model} misses the {what} of a run by {errors}.{repeats}"
+    return f"{model} misses the {what} of a run by {errors}.{repeats}{_beside_paper(inputs, series)}"
+
+
+def _beside_paper(inputs: Inputs, series: Series) -> str:
+    """How far the model is ahead of the paper's law, paired run by run, and whether these runs tell them apart."""
+    parts = []
+    for split in _SPLITS:
+        row = inputs.result(series, split, "energy")
+        if scored(row) and known(row.get("above_paper")):
+            parts.append(f"{paired(row)} in {split}{_told_apart(row)}")
+    return f" Paired with the paper's law on the same runs: {'; '.join(parts)}." if parts else ""
+
+
+def paired(row: Row) -> str:
+    """The mean error less that of the paper's law on the same predictions, in points, with its 95 % interval."""
+    if not known(row.get("above_paper")):
+        return DASH
+    low, high = row.get("above_paper_lo95"), row.get("above_paper_hi95")
+    bounds = f" ({points(low)} to {points(high)})" if known(low) and known(high) else ""
+    return f"{points(row['above_paper'])} points{bounds}"
+
+
+def _told_apart(row: Row) -> str:
+    low, high = row.get("above_paper_lo95"), row.get("above_paper_hi95")
+    if not (known(low) and known(high)):
+        return ", too few families for an interval"
+    return ", ahead" if high < 0 else ", behind" if low > 0 else ", not told apart by these runs"
 
 
 def _gap(row: Row) -> str:

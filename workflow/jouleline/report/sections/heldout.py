@@ -148,10 +148,9 @@ def _gates(inputs: Inputs) -> Table:
     gates = inputs.validation["gates"]
     shown = [gate for gate in gates if gate.get("value") is not None or gate.get("enabled")]
     rest = ", ".join(_words(gate.get("name")) for gate in gates if gate not in shown)
-    heads = columns(
-        "Gate", "Split", "Model", "Score", "#Value", "#Must be", "#Stretch", "Verdict", "If it fails"
-    )
-    note = f"Not judged here, for want of the hold-out or the model: {rest}." if rest else ""
+    heads = columns("Gate", "Split", "Model", "Score", "#Value", "#Noise ceiling", "#Must be", "#Stretch")
+    heads += columns("Verdict", "If it fails")
+    note = f"Not judged here, for want of the hold-out or the model: {rest}. {_CEILING}" if rest else _CEILING
     return Table("Gates", heads, [_gate_row(gate) for gate in shown], note=note)
 
 
@@ -165,6 +164,7 @@ def _gate_row(gate: Row) -> list[Cell | str]:
         labels.model(str(gate.get("model"))),
         what,
         show(gate.get("value")),
+        show(gate.get("ceiling")),
         *(f"{sign}{show(gate.get(key))}" for key in ("limit", "stretch")),
         _GATE_VERDICTS.get(gate.get("passed"), Cell("not judged", "quiet")),
         "fails the build" if gate.get("enabled") else Cell("shown only", "quiet"),
@@ -175,6 +175,10 @@ def _words(name: object) -> str:
     return str(name).replace("_", " ")
 
 
+_CEILING = (
+    "Noise ceiling: what a ranking would score that is off by nothing but the noise between replicates; with these "
+    "runs no model can be relied on to pass a gate above it."
+)
 _GATE_VERDICTS = {True: Cell("passed", "good"), False: Cell("failed", "bad")}
 _METRICS = {
     "mape": "MAPE",
