@@ -48,8 +48,9 @@ def _run(arguments: argparse.Namespace) -> int:
         os.environ.setdefault(name, value)
     if row["checkpoint"] is None or Path(row["checkpoint"]).exists():
         os.environ.setdefault("HF_HUB_OFFLINE", "1")
-    from jouleline.measure.agent import Agent, Order
     from jouleline.measure.lineage import stop_with_snakemake
+    from jouleline.measure.run_agent import RunAgent
+    from jouleline.measure.run_record import Order
 
     stop_with_snakemake()
 
@@ -63,7 +64,7 @@ def _run(arguments: argparse.Namespace) -> int:
         out_dir=arguments.out_dir,
         place=here,
     )
-    return Agent(order).run()
+    return RunAgent(order).run()
 
 
 def _object(text: str, name: str) -> dict:

@@ -6,7 +6,8 @@ import pytest
 import torch
 from jouleline.errors import UserError
 from jouleline.measure.failures import RunFailure, describe_failure, is_out_of_memory, oom_kills
-from jouleline.measure.outcome import Outcome, covers_window
+from jouleline.measure.outcome import Outcome
+from jouleline.measure.run_record import covers_window
 from jouleline.schemas.samples import MARKERS, SAMPLES
 
 

@@ -16,7 +16,7 @@ from jouleline.measure import gpus
 from jouleline.measure.environment import choose_device
 from jouleline.measure.failures import oom_kills
 from jouleline.measure.node_agent import NodeAgent
-from jouleline.measure.outcome import Outcome, of_ranks, say_failed
+from jouleline.measure.outcome import Outcome
 from jouleline.measure.place import Place
 
 # One of the (at most) 18 timings as a part of the time budget: their first looks and the ends take the rest.
@@ -56,14 +56,14 @@ class LinkAgent(NodeAgent):
         self.ranks.start(self.place.per_node, partial(run_link_rank, job))
         if meeting.listen_fd is not None:
             os.close(meeting.listen_fd)
-        outcome = self.until(self.ended, "done", self.timeout_s + self.budget_s) or of_ranks(self)
+        outcome = self.until(self.ended, "done", self.timeout_s + self.budget_s) or self.of_ranks()
         self.lock.release()
         return outcome
 
     def conclude(self, outcome: Outcome, states: list[dict[str, Any]]) -> int:
         """Write what rank 0 has measured, and on which devices of which hosts."""
         if outcome.status != "ok":
-            return say_failed(self, outcome, "its logs are in")
+            return self.fail(outcome, "its logs are in")
         devices = {rank["device"] for state in states for rank in state["ranks"]}
         found = {
             **{"schema": 1, "device": " + ".join(sorted(devices)), "device_kind": self.device},

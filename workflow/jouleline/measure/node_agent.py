@@ -24,6 +24,7 @@ from jouleline.measure.rendezvous import Meeting, meet
 _PEERS_S = 120.0
 # How long a node that was told to end stays for the others to learn it: Slurm kills after 30 s.
 _LAST_WORDS_S = 20.0
+_TAIL_LINES = 15
 _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 
 
@@ -140,6 +141,22 @@ class NodeAgent:
         with self.timed("device_wait"):
             return self.until(self.lock.take)
 
+    def of_ranks(self) -> Outcome:
+        """How this node's ranks have ended."""
+        return of_ranks(self.ranks, self.place.node * self.place.per_node, self.kills)
+
+    def fail(self, outcome: Outcome, kept: str) -> int:
+        """Print why the job failed, with the last lines of this node's failed ranks; returns the exit code."""
+        for local, code in sorted(self.ranks.exit_codes.items()):
+            if code:
+                tail = self.ranks.log(local).read_text(errors="replace").splitlines()[-_TAIL_LINES:]
+                print(f"--- end of {self.ranks.log(local)}", *tail, sep="\n", file=sys.stderr)
+        print(
+            f"error: {self.name} failed ({outcome.reason}): {outcome.detail}; {kept} {self.raw}",
+            file=sys.stderr,
+        )
+        return 1
+
     def ended(self) -> bool:
         """Whether no rank runs any more."""
         return not self.ranks.poll()
@@ -156,7 +173,7 @@ class NodeAgent:
             self.ranks.poll()
             if self.ranks.failed:
                 self.ranks.end()
-                return of_ranks(self)
+                return self.of_ranks()
             if state and time.monotonic() > deadline:
                 self.ranks.kill()
                 detail = f"the ranks were not {state} within {limit_s:g} s"

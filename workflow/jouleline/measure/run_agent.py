@@ -7,9 +7,10 @@ the run's folder. A run that is worth nothing leaves run.failed.json and its raw
 """
 
 import os
+import shutil
+import sys
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,27 +23,13 @@ from jouleline.measure.failures import oom_kills
 from jouleline.measure.launcher import Sidecar, go_file, prepared_file
 from jouleline.measure.markers import ENVIRONMENT
 from jouleline.measure.node_agent import NodeAgent
-from jouleline.measure.outcome import Outcome, merge, of_ranks, write_failed
-from jouleline.measure.place import Place
+from jouleline.measure.outcome import Outcome
 from jouleline.measure.protocol import LONGEST_TICK_S
+from jouleline.measure.run_record import Order, merge, record
 from jouleline.strategy import require
 
 
-@dataclass
-class Order:
-    """What to measure and where. `row` and `protocol` are complete."""
-
-    run_id: str
-    row: dict[str, Any]
-    row_key: str
-    protocol: dict[str, Any]
-    code_digest: str
-    dataset: Path
-    out_dir: Path
-    place: Place
-
-
-class Agent(NodeAgent):
+class RunAgent(NodeAgent):
     """One node's part of one run; `run` returns the exit code: 0 where the run is ok or out of memory."""
 
     def __init__(self, order: Order):
@@ -85,13 +72,27 @@ class Agent(NodeAgent):
 
     def conclude(self, outcome: Outcome, states: list[dict[str, Any]]) -> int:
         """Merge the nodes' measurements into the run's files."""
-        return merge(self, outcome, states, describe(self.device, outcome.found))
+        out, merged = self.order.out_dir, self.raw / "merged"
+        outcome, measured = merge(self.raw, merged, outcome, states)
+        document = self._record(outcome, states, measured, describe(self.device, outcome.found))
+        if outcome.status == "failed":
+            shutil.rmtree(merged, ignore_errors=True)
+            write_json(out / "run.failed.json", document)
+            return self.fail(outcome, "the raw measurement is kept in")
+        for name in ("samples.parquet", "markers.parquet"):
+            os.replace(merged / name, out / name)
+        write_json(out / "run.json", document)
+        (out / "run.failed.json").unlink(missing_ok=True)
+        shutil.rmtree(self.raw, ignore_errors=True)
+        print(f"jouleline: {self.name} {outcome.status} in {document['wall_s']:.1f} s", file=sys.stderr)
+        return 0
 
     def keep(self, outcome: Outcome) -> None:
         """The sidecar's samples, and run.failed.json."""
         self._end_sidecar(outcome)
         if self.place.node == 0:
-            write_failed(self, outcome)
+            document = self._record(outcome, [self.state], [], {"host": self.state["host"]})
+            write_json(self.order.out_dir / "run.failed.json", document)
 
     def release(self) -> None:
         """End the sidecar."""
@@ -105,6 +106,9 @@ class Agent(NodeAgent):
             for name in ("run.json", "samples.parquet", "markers.parquet"):
                 (self.order.out_dir / name).unlink(missing_ok=True)
 
+    def _record(self, outcome: Outcome, states: list, measured: list, environment: dict) -> dict[str, Any]:
+        return record(self.order, outcome, states, measured, environment, self.started, self.times_s)
+
     def _train(self) -> Outcome:
         with self.timed("cooldown"):
             self.state["cooldown"] = cool_down(self.order.protocol, self.device)
@@ -115,7 +119,7 @@ class Agent(NodeAgent):
         def begun() -> bool:
             return (self.folder / "training").exists() or self.ended()
 
-        return self.until(begun, "training") or self.until(self.ended) or of_ranks(self)
+        return self.until(begun, "training") or self.until(self.ended) or self.of_ranks()
 
     def _prepared(self) -> bool:
         """Whether every rank has its data and model on the CPU."""
