@@ -2,7 +2,7 @@
 
 CUDA_VISIBLE_DEVICES may hold integers, UUIDs, unique prefixes of UUIDs and MIG names. Integers count in
 CUDA's order, which is that of the PCI bus only with CUDA_DEVICE_ORDER=PCI_BUS_ID or when all GPUs are of one
-kind.
+kind. A GPU that does not answer may be counted or not, so it leaves only the numbers before it certain.
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,12 +14,12 @@ from jouleline.errors import UserError
 
 @dataclass
 class Gpu:
-    """A GPU as NVML lists it. `index` is NVML's; `handle` is None where the device did not answer."""
+    """A GPU as NVML lists it. `index` is NVML's; `bus_id` and `handle` are None where the device did not answer."""
 
     index: int
     uuid: str
     name: str
-    bus_id: str
+    bus_id: str | None
     mig: list[str] = field(default_factory=list)
     handle: Any = None
     facts: dict[str, Any] = field(default_factory=dict)
@@ -58,12 +58,27 @@ def choose(asked: str, environment: Mapping[str, str], gpus: Sequence[Gpu]) -> l
 
 
 def _cuda_order(gpus: Sequence[Gpu], environment: Mapping[str, str], source: str) -> list[Gpu] | None:
-    """GPUs as CUDA counts them; None where that cannot be known (different GPUs, fastest first)."""
-    by_bus = sorted(gpus, key=lambda gpu: gpu.bus_id.lower())
+    """The GPUs whose number is certain, as CUDA counts them; None where none can be (different GPUs, fastest
+    first)."""
+    by_index = sorted(gpus, key=lambda gpu: gpu.index)
     if source == "--gpus":
-        return sorted(gpus, key=lambda gpu: gpu.index)
-    same = len({gpu.name for gpu in gpus}) <= 1
-    return by_bus if same or environment.get("CUDA_DEVICE_ORDER") == "PCI_BUS_ID" else None
+        return by_index
+    answered = [gpu for gpu in by_index if gpu.bus_id is not None]
+    same = len({gpu.name for gpu in answered}) <= 1
+    if not same and environment.get("CUDA_DEVICE_ORDER") != "PCI_BUS_ID":
+        return None
+    by_bus = sorted(answered, key=lambda gpu: gpu.bus_id.lower())
+    silent = _silent(gpus)
+    if silent is None:
+        return by_bus
+    # Where the driver's order is that of the bus, the GPU that is silent has its place in it.
+    along_bus = [gpu.index for gpu in by_bus] == [gpu.index for gpu in answered]
+    return by_index[: silent.index] if along_bus else []
+
+
+def _silent(gpus: Sequence[Gpu]) -> Gpu | None:
+    """The first GPU that did not say where on the bus it is."""
+    return min((gpu for gpu in gpus if gpu.bus_id is None), key=lambda gpu: gpu.index, default=None)
 
 
 def _find(name: str, gpus: Sequence[Gpu], order: list[Gpu] | None, source: str) -> tuple[Gpu, str | None]:
@@ -76,6 +91,11 @@ def _find(name: str, gpus: Sequence[Gpu], order: list[Gpu] | None, source: str) 
             )
         if int(name) < len(order):
             return order[int(name)], None
+        if source != "--gpus" and (silent := _silent(gpus)):
+            raise UserError(
+                f"{source}={name}: the driver's GPU {silent.index} did not answer, so CUDA's numbers from there on "
+                f"are not certain; use UUIDs; there are: {there}"
+            )
         raise UserError(f"{source} names GPU {name}, which is not there; there are: {there}")
     if name.startswith("MIG-"):
         return _find_slice(name, gpus, source, there)

@@ -65,3 +65,22 @@ def test_a_name_that_is_unknown_ambiguous_or_double_is_refused(visible):
     with pytest.raises(UserError) as caught:
         names(visible)
     assert A in str(caught.value) or "twice" in str(caught.value)
+
+
+SILENT = Gpu(1, "unanswered:1", "unknown", None)
+ALONG_BUS = [Gpu(0, A, "H100", "00000000:01:00.0"), SILENT, Gpu(2, C, "H100", "00000000:81:00.0")]
+
+
+@pytest.mark.fault(
+    "a GPU that does not answer, and integers in CUDA_VISIBLE_DEVICES", "only the numbers before it are used"
+)
+def test_a_gpu_that_does_not_answer_leaves_the_numbers_before_it():
+    assert names("0", gpus=ALONG_BUS) == [A]
+    for visible in ("1", "2", "0,2"):
+        with pytest.raises(UserError, match="GPU 1 did not answer.* use UUIDs"):
+            names(visible, gpus=ALONG_BUS)
+    assert names(C, gpus=ALONG_BUS) == [C]
+    assert names("1,2", gpus=ALONG_BUS, asked="1,2") == [SILENT.uuid, C]
+    # The others show that the driver does not count along the bus: the silent one may be anywhere on it.
+    with pytest.raises(UserError, match="GPU 1 did not answer"):
+        names("0", gpus=[GPUS[0], SILENT, Gpu(2, B, "H100", "00000000:01:00.0")])

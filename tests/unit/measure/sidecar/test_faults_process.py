@@ -9,7 +9,7 @@ import sys
 import time
 
 import pytest
-from fake_nvml.driver import DELAY, FOREVER, HANG, constant, square
+from fake_nvml.driver import DELAY, FOREVER, GPU_LOST, HANG, constant, square
 from fake_nvml.session import Session, codes
 from jouleline.measure.markers import DEVICE, STEP
 
@@ -203,6 +203,21 @@ def test_mig_slice(node, tmp_path):
     assert [r["device_uuid"] for r in rows] == [n.uuid(1), None]
 
 
+@pytest.mark.fault("a rank on a MIG slice that CUDA_VISIBLE_DEVICES does not name", "`mig_shared`")
+def test_mig_slice_that_only_the_rank_names(node, tmp_path):
+    n = node()
+    n.gpus[0].mig_slices = 2
+    load(n)
+    session = Session(n, tmp_path / "out")
+    said = ("aa000001" + n.uuid(0)[12:]).replace("-", "").encode()
+    session.markers.write(DEVICE, time.monotonic_ns(), os.getpid(), 1, said)
+    with session.region("window"):
+        time.sleep(2)
+    row = session.row(session.finish(), 0)
+    assert codes(row) == {"mig_shared"} and row["verdict"] == "degraded"
+    close(row, session.true_energy_j(0), 0.02)
+
+
 def refusal(node, out, *arguments, **environment) -> tuple[int, str]:
     command = [
         sys.executable,
@@ -251,6 +266,28 @@ def test_heterogeneous_gpus_by_integer(node, tmp_path):
     n.gpus[1].name = b"NVIDIA Fake A2"
     code, said = refusal(n, tmp_path / "out", "--meter", "nvml", CUDA_VISIBLE_DEVICES="1")
     assert code == 2 and "CUDA_DEVICE_ORDER=PCI_BUS_ID" in said
+
+
+@pytest.mark.fault(
+    "GPU that answers too late when it is asked for by an integer", "exit code 2; no other GPU is measured"
+)
+def test_slow_gpu_by_integer(node, tmp_path):
+    n = node(2)
+    n.fault("nvmlDeviceGetUUID", DELAY, gpu=0, seconds=1.5)
+    order = {"CUDA_VISIBLE_DEVICES": "0", "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
+    code, said = refusal(n, tmp_path / "out", "--meter", "nvml", **order)
+    assert code == 2 and "GPU 0 did not answer" in said and "UUIDs" in said
+
+
+@pytest.mark.fault("GPU of another job that is lost", "the job's are measured")
+def test_lost_gpu_of_another_job(node, tmp_path):
+    n = node(2)
+    n.fault("nvmlDeviceGetUUID", code=GPU_LOST, gpu=1)
+    session = Session(n, tmp_path / "out", idle_s=0, CUDA_VISIBLE_DEVICES="0")
+    assert session.ready, session.process.stderr.read()
+    meta = json.loads((tmp_path / "out" / "meta.json").read_text())
+    assert [device["uuid"] for device in meta["devices"] if device["kind"] == "gpu"] == [n.uuid(0)]
+    assert session.stop() == 0
 
 
 @pytest.mark.fault("directory that cannot be written", "exit code 2 and one line")

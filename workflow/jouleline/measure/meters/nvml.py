@@ -80,7 +80,8 @@ class NvmlMeter:
             "counter": None,
             "nvml_index": gpu.index,
             "bus_id": gpu.bus_id,
-            "mig": entry.slices,
+            # A whole GPU that is cut into slices is shared too, and its ranks report their slice.
+            "mig": entry.slices or gpu.mig,
             "capabilities": {},
             **gpu.facts,
         }

@@ -76,10 +76,7 @@ def list_gpus() -> list[Gpu]:
         thread.start()
     for thread in threads:
         thread.join(PROBE_LIMIT_S)
-    return [
-        found.get(index) or Gpu(index, f"unanswered:{index}", "unknown", f"~{index}")
-        for index in range(count)
-    ]
+    return [found.get(index) or Gpu(index, f"unanswered:{index}", "unknown", None) for index in range(count)]
 
 
 def _probe(index: int) -> Gpu | None:
@@ -100,7 +97,7 @@ def _probe(index: int) -> Gpu | None:
         "persistence": None if persistence is None else bool(persistence),
     }
     name = attempt(pynvml.nvmlDeviceGetName, handle) or "unknown"
-    return Gpu(index, uuid, name, pci.busId if pci else f"~{index}", _slices(handle), handle, facts)
+    return Gpu(index, uuid, name, pci.busId if pci else None, _slices(handle), handle, facts)
 
 
 def _slices(handle: Any) -> list[str]:
