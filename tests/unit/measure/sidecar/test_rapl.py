@@ -1,6 +1,7 @@
 """RAPL from powercap files."""
 
 import contextlib
+import math
 import os
 import subprocess
 import sys
@@ -15,7 +16,7 @@ from jouleline.energy.integrate import regions
 from jouleline.energy.load import load_measurement
 from jouleline.errors import UserError
 from jouleline.measure.meters import Options
-from jouleline.measure.meters.rapl import RaplMeter, Zone
+from jouleline.measure.meters.rapl import MOST_W, RaplMeter, Zone
 
 RANGE_UJ = 262_143_328_850
 
@@ -60,6 +61,16 @@ def test_a_counter_that_wraps_goes_on(powercap):
     assert counter.read_mj() == 5000
 
 
+def test_a_counter_that_was_not_read_for_too_long_says_no_more(powercap, monkeypatch):
+    folder = powercap / "intel-rapl:0"
+    counter = Zone(folder)
+    # Two wraps of 262 kJ take minutes, so the clock is set on instead.
+    later_s = time.monotonic() + 1.01 * RANGE_UJ * 1e-6 / MOST_W
+    monkeypatch.setattr("jouleline.measure.meters.rapl.time.monotonic", lambda: later_s)
+    (folder / "energy_uj").write_text("2000000")
+    assert counter.read_mj() is None and counter.read_mj() is None
+
+
 @pytest.mark.fault("no permission for RAPL", "exit code 3; the line names the file and the remedy")
 def test_no_permission_names_the_file_and_the_remedy(powercap, monkeypatch):
     def refuse(path, *_):
@@ -92,16 +103,34 @@ def test_a_machine_without_zones_says_so(tmp_path):
     )
 
 
+@pytest.mark.fault("RAPL tree that cannot be read", "exit code 3; the line names the file")
+@pytest.mark.parametrize("content", [None, "", "many\n"])
+def test_a_zone_that_cannot_be_read_is_named(powercap, tmp_path, content):
+    file = powercap / "intel-rapl:1" / "max_energy_range_uj"
+    file.unlink() if content is None else file.write_text(content)
+    done = wrapped(tmp_path / "out", "--meter", "rapl", "--", "true")
+    assert done.returncode == 3 and "intel-rapl:1" in done.stderr and done.stderr.count("\n") == 1
+
+
+def wrapped(out: Path, *arguments: str) -> subprocess.CompletedProcess:
+    """`jouleline measure` on a machine without NVML."""
+    command = [sys.executable, "-m", "jouleline.measure.cli_measure", "--out", str(out), "--idle-s", "0.3"]
+    environment = os.environ | {"LD_LIBRARY_PATH": ""}
+    return subprocess.run([*command, *arguments], capture_output=True, text=True, env=environment)
+
+
 @contextlib.contextmanager
-def running(files: dict[Path, float]):
-    """Counters that rise by so many watts while the body runs, as the kernel's would."""
+def running(files: dict[Path, float], reset_s: float = math.inf):
+    """Counters that rise by so many watts while the body runs, as the kernel's would, and begin anew at `reset_s`."""
     ended, begin = threading.Event(), time.monotonic()
 
     def count():
         while not ended.wait(0.002):
             for file, power_w in files.items():
+                since_s = time.monotonic() - begin
+                since_s -= reset_s if since_s > reset_s else -50.0
                 with open(file, "r+") as handle:
-                    handle.write(f"{int(1000 + power_w * (time.monotonic() - begin) * 1e6):<20d}\n")
+                    handle.write(f"{int(1000 + power_w * since_s * 1e6):<20d}\n")
 
     thread = threading.Thread(target=count)
     thread.start()
@@ -111,22 +140,30 @@ def running(files: dict[Path, float]):
 
 
 def test_a_command_is_measured_by_rapl(powercap, tmp_path):
-    command = [sys.executable, "-m", "jouleline.measure.cli_measure", "--out", str(tmp_path / "out")]
-    command += ["--idle-s", "0.3", "--", "sleep", "2"]
     files = {
         powercap / "intel-rapl:0" / "energy_uj": 40.0,
         powercap / "intel-rapl:0:1" / "energy_uj": 5.0,
         powercap / "intel-rapl:0:0" / "energy_uj": 30.0,
     }
     with running(files):
-        done = subprocess.run(
-            command, capture_output=True, text=True, env=os.environ | {"LD_LIBRARY_PATH": ""}
-        )
+        done = wrapped(tmp_path / "out", "--", "sleep", "2")
     assert (done.returncode, done.stderr) == (0, "")
     rows = regions(load_measurement(tmp_path / "out"))
     row = next(row for row in rows if row["device_uuid"] is None)
     assert (row["verdict"], row["energy_source"]) == ("valid", "rapl")
     assert row["energy_j"] == pytest.approx(45.0 * row["time_s"], rel=0.03)
+
+
+@pytest.mark.fault("RAPL counter that is reset", "no energy from then on; the event `counter_reset`")
+def test_a_counter_that_is_reset_is_not_taken_for_one_that_wraps(powercap, tmp_path):
+    with running({powercap / "intel-rapl:0" / "energy_uj": 40.0}, reset_s=2.5):
+        done = wrapped(tmp_path / "out", "--meter", "rapl", "--", "sleep", "4")
+    assert done.returncode == 0
+    measured = load_measurement(tmp_path / "out")
+    total = next(row for row in regions(measured) if row["device_uuid"] is None)
+    assert total["verdict"] == "invalid" and total["energy_j"] is None
+    resets = [event["device"] for event in measured.nodes[0].events if event["kind"] == "counter_reset"]
+    assert resets == [0]
 
 
 def test_beside_gpus_it_is_the_hosts_energy(powercap, node, tmp_path):

@@ -107,7 +107,7 @@ class NvmlMeter:
     def _open_host(self, first_index: int) -> RaplMeter | None:
         try:
             return RaplMeter(self.options, first_index, role="host")
-        except (UserError, OSError, ValueError):
+        except UserError:
             return None
 
     def report(self, device: int, call: str, code: int | None, message: str) -> None:
@@ -131,7 +131,7 @@ class NvmlMeter:
 
     def check(self) -> list[dict]:
         taken, self.events = self.events, []
-        return taken
+        return taken + (self.host.check() if self.host else [])
 
     def close(self) -> None:
         """nvmlShutdown is left out: it can hang on a lost GPU, and the process ends anyway."""

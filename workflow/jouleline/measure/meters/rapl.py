@@ -3,10 +3,11 @@
 Files: /sys/class/powercap/intel-rapl:<p>/{name,energy_uj,max_energy_range_uj} and the subzones
 intel-rapl:<p>:<k>. A package already contains its core and uncore subzones, so only packages and dram count;
 psys and the copies under intel-rapl-mmio are left out. The counter wraps at max_energy_range_uj (262 kJ,
-about half an hour at 150 W).
+about half an hour at 150 W), and a suspend or a reload of its driver resets it.
 """
 
 import os
+import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -17,6 +18,11 @@ from jouleline.measure.meters import FAST, NO_METER, LaneSpec, Options
 # Where the files are; a container may have /sys of the host somewhere else.
 ROOT_ENVIRONMENT = "JOULELINE_POWERCAP"
 ROOT = "/sys/class/powercap"
+# No package and no memory draws more: what a wrap would have to mean beyond it was a reset. The limits that the zones
+# state themselves are of no use here: processors exceed them, and some state 0.
+MOST_W = 2000.0
+# The counter moves every millisecond, and a reading may come late.
+LATE_S = 0.01
 
 
 def zones(root: Path) -> list[Path]:
@@ -39,28 +45,42 @@ def readable() -> bool:
 
 
 class Zone:
-    """One counter, unwrapped: energy in mJ since it was opened."""
+    """One counter, unwrapped: energy in mJ since it was opened.
+
+    Raises UserError with exit code 3 that names the file that cannot be read.
+    """
 
     def __init__(self, path: Path):
         self.path = path
-        self.label = f"{(path / 'name').read_text().strip()} ({path.name})"
-        self.range_uj = int((path / "max_energy_range_uj").read_text())
         try:
+            self.label = f"{(path / 'name').read_text().strip()} ({path.name})"
+            self.range_uj = int((path / "max_energy_range_uj").read_text())
             self.handle = os.open(path / "energy_uj", os.O_RDONLY)
+            self.last_uj, self.last_s = self._raw(), time.monotonic()
         except PermissionError as error:
             remedy = "let an administrator run: chmod a+r " + str(path / "energy_uj")
             raise UserError(f"no permission to read {path / 'energy_uj'}; {remedy}", NO_METER) from error
-        self.last_uj = self._raw()
-        self.total_uj = 0
+        except (OSError, ValueError) as error:
+            raise UserError(f"no RAPL: a file under {path} cannot be read ({error})", NO_METER) from error
+        self.total_uj: int | None = 0
 
     def _raw(self) -> int:
         return int(os.pread(self.handle, 32, 0))
 
-    def read_mj(self) -> int:
-        raw = self._raw()
+    def read_mj(self) -> int | None:
+        """None from a reset on: what it took with it is not known, nor then is the sum."""
+        raw, now_s = self._raw(), time.monotonic()
+        if self.total_uj is None:
+            return None
         # Modulo the range: right for one wrap between readings, which takes minutes.
-        self.total_uj += (raw - self.last_uj) % (self.range_uj + 1)
-        self.last_uj = raw
+        gain_uj = (raw - self.last_uj) % (self.range_uj + 1)
+        most_uj = MOST_W * 1e6 * (now_s - self.last_s + LATE_S)
+        # Not looked at for so long that it may have wrapped twice is as bad.
+        if gain_uj > most_uj or most_uj > self.range_uj:
+            self.total_uj = None
+            return None
+        self.total_uj += gain_uj
+        self.last_uj, self.last_s = raw, now_s
         return round(self.total_uj * 1e-3)
 
 
@@ -95,15 +115,17 @@ class RaplMeter:
         ]
         self.capabilities = {"energy_counter": True}
         self.facts = {"powercap": str(root)}
+        self.reset: set[int] = set()
 
     def read(self, target: int) -> tuple[int, int | None, None]:
         """status (errno), energy_mj, power_mw (never known)."""
         try:
-            return 0, self.zones[target - self.first_index].read_mj(), None
+            energy_mj = self.zones[target - self.first_index].read_mj()
         except OSError as error:
             return error.errno or -1, None, None
         except ValueError:
             return -1, None, None
+        return (0 if energy_mj is not None else -1), energy_mj, None
 
     def readers(self) -> dict[int, Callable[[], tuple[int, int | None, None]]]:
         """What reads each zone, by index of its device."""
@@ -114,7 +136,11 @@ class RaplMeter:
         return [LaneSpec("rapl", FAST, self.options.period_s, columns, self.readers())]
 
     def check(self) -> list[dict]:
-        return []
+        """An event for every zone that was reset, once."""
+        found = [device["index"] for device, zone in zip(self.devices, self.zones) if zone.total_uj is None]
+        fresh = [index for index in found if index not in self.reset]
+        self.reset.update(fresh)
+        return [{"kind": "counter_reset", "device": index} for index in fresh]
 
     def close(self) -> None:
         for zone in self.zones:
