@@ -4,7 +4,7 @@ that is off by more than its uncertainty says. Made-up readings, because the lat
 import numpy as np
 import pytest
 from jouleline.schemas.samples import SAMPLES
-from made_up import measured, slow_lane
+from made_up import POWER_W, fast_lane, measured, slow_lane
 
 SECONDS, LIMIT_MW = 16.0, 7e5
 RUNS = 40
@@ -37,11 +37,11 @@ def polls(rng, late_share: float, late_s: float) -> tuple[np.ndarray, np.ndarray
     return np.array(begins), np.array(lengths)
 
 
-def counter(rng, energy, t, fault: str) -> np.ndarray:
-    """What the counter says at t (J), with a fault of 1 s."""
+def counter(rng, energy, t, fault: str, seconds: float) -> np.ndarray:
+    """What the counter says at t (J), with a fault of so many seconds."""
     tick_s = rng.choice([0.1, 0.05, 0.0985, 0.02])
     phase_s, begin = rng.uniform(0, tick_s), rng.uniform(5, 8)
-    end = begin + 1.0
+    end = begin + seconds
 
     def counted(x):
         return energy(np.maximum(np.floor((x - phase_s) / tick_s) * tick_s + phase_s, 0))
@@ -56,7 +56,7 @@ def counter(rng, energy, t, fault: str) -> np.ndarray:
     return values
 
 
-def late_run(seed: int, lateness: str, fault: str) -> tuple[dict, float]:
+def late_run(seed: int, lateness: str, fault: str, seconds: float = 1.0) -> tuple[dict, float]:
     """The region's row and its true energy (J)."""
     rng = np.random.default_rng(seed)
     energy = square_energy(rng)
@@ -65,7 +65,7 @@ def late_run(seed: int, lateness: str, fault: str) -> tuple[dict, float]:
     shown = np.floor((read - 0.03) / 0.1) * 0.1 + 0.03
     fast = {name: np.full(len(begin), np.nan) for name in SAMPLES.names}
     fast |= {"t_us": np.floor(begin * 1e6), "call_us": np.ceil(length * 1e6), "status": np.zeros(len(begin))}
-    fast["energy_mj"] = np.floor(counter(rng, energy, read, fault) * 1e3)
+    fast["energy_mj"] = np.floor(counter(rng, energy, read, fault, seconds) * 1e3)
     fast["power_mw"] = (energy(shown) - energy(shown - 0.025)) / 0.025 * 1e3
     slow, at = slow_lane(SECONDS), np.arange(0.5, SECONDS, 1.0)
     slow["power_average_mw"], slow["power_limit_mw"] = (energy(at) - energy(at - 1)) * 1e3, at * 0 + LIMIT_MW
@@ -89,9 +89,34 @@ def test_late_readings_cost_certainty_and_not_the_truth(lateness, fault):
     assert len(scores) > RUNS / 2
     assert np.abs(scores).max() < 5.5 and np.sqrt(np.mean(np.square(scores))) < 1.3
     assert sum("counter_reset" in codes for codes in found) == (RUNS if fault == "reset" else 0)
+    assert fault != "none" or not any("counter_stuck" in codes for codes in found)
     # A stall is seen wherever somebody looked; with holes of half a second nobody may have.
     if fault in ("loses", "catches up"):
         assert all(codes & {"counter_stuck", "gap"} for codes in found)
+
+
+@pytest.mark.fault(
+    "counter frozen for two to four ticks",
+    "`counter_stuck` where energy is missing, else its uncertainty covers it",
+)
+@pytest.mark.parametrize("seconds", [0.2, 0.3, 0.38])
+@pytest.mark.parametrize("fault", ["loses", "catches up"])
+def test_a_short_stall_costs_certainty_and_not_the_truth(seconds, fault):
+    scores, found = [], []
+    for seed in range(RUNS):
+        row, truth = late_run(seed, "on time", fault, seconds)
+        found.append("counter_stuck" in row["reasons"].split(","))
+        scores.append((row["energy_j"] - truth) / np.hypot(row["energy_edge_u_j"], row["energy_gap_u_j"]))
+    assert np.abs(scores).max() < 5.5 and np.sqrt(np.mean(np.square(scores))) < 1.3
+    assert fault != "loses" or np.mean(found) > 0.7
+
+
+def test_a_short_stall_of_a_steady_load_is_bridged():
+    """The counter loses 0.3 s: three ticks."""
+    fast = fast_lane(10, lambda t: POWER_W * np.where(t < 5, t, np.maximum(5.0, t - 0.3)))
+    row = measured(fast, slow_lane(10), 4.0, 6.0)
+    assert (row["reasons"], row["verdict"]) == ("counter_stuck", "degraded")
+    assert row["energy_j"] == pytest.approx(POWER_W * 2, rel=0.01)
 
 
 def test_a_stall_that_nobody_saw_is_in_the_uncertainty():

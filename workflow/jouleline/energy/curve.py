@@ -17,6 +17,8 @@ US = 1e-6
 STUCK_TICKS = 4.0
 STUCK_S = 0.25
 SEEN_TICKS = 2.5
+# Seen to stand still for somewhat longer than a tick, it paused: stuck only where energy is missing.
+PAUSE_TICKS = 1.2
 # A step of the counter that means more than this times the highest known power is a reset to a higher value.
 JUMP_FACTOR = 2.0
 # Lost energy: the counter's step over a stall differs from the measured power by more than so many uncertainties.
@@ -176,7 +178,8 @@ def _tick_curve(
     reset |= gain_j > JUMP_FACTOR * _highest_power(series) * span_s + 1.0
     curve = Curve(knot_us, energy_j[moved], half_us, "tick", tick_us * US, int(reset.sum()))
     curve.seen = power_readings(series)
-    return _mend(curve, reset, series, begin_us)
+    # How long the counter was seen to stand still: from the first reading of a value to the last.
+    return _mend(curve, reset, (before[1:] - after[:-1]) * US, begin_us[-1])
 
 
 def _highest_power(series: Series) -> float:
@@ -189,45 +192,46 @@ def _highest_power(series: Series) -> float:
     return max(known) or np.inf
 
 
-def _mend(curve: Curve, reset: np.ndarray, series: Series, read_us: np.ndarray) -> Curve:
+def _mend(curve: Curve, reset: np.ndarray, still_s: np.ndarray, last_us: float) -> Curve:
     """Walk the intervals between knots: leave out the knot of a reset, bridge what is not counted by
-    power."""
+    power. `still_s` is of the intervals between all knots, `last_us` the last reading."""
     stuck_us = max(STUCK_TICKS * curve.tick_s, STUCK_S) / US
     keep = ~reset
     keep[0] = True
     kept = np.flatnonzero(keep)
     crossed = np.diff(np.cumsum(reset)[kept]) > 0
-    knot_us, value_j = curve.t_us[kept], curve.energy_j[kept]
-    gain_j = np.diff(value_j)
-    long = np.diff(knot_us) > stuck_us
+    knot_us, value_j, half_us = curve.t_us[kept], curve.energy_j[kept], curve.half_us[kept]
+    gain_j, span_us = np.diff(value_j), np.diff(knot_us)
+    long = span_us > stuck_us
+    plain = ~(crossed | long)
+    # Without readings in between a counter that seems to stand still may just not have been looked at.
+    stood = still_s[kept[1:] - 1] > np.where(long, SEEN_TICKS, PAUSE_TICKS) * curve.tick_s
     shapes: list[tuple[int, np.ndarray, np.ndarray]] = []
-    for index in np.flatnonzero(crossed | long):
+    for index in np.flatnonzero(~plain | stood):
         start, end = knot_us[index], knot_us[index + 1]
-        if not crossed[index] and not _was_read(read_us, start, end, curve.tick_s):
-            unseen_j = _unseen_u(knot_us, gain_j, index, ~(crossed | long))
-            curve.defects.append(Defect(start, end, None, unseen_j))
+        if not crossed[index] and not stood[index]:
+            curve.defects.append(Defect(start, end, None, _unseen_u(knot_us, gain_j, index, plain)))
             continue
-        power_j, u_j, inner = _by_power(series, start, end, gain_j, index, curve.tick_s)
+        power_j, u_j, inner = _by_power(curve.seen, start, end, gain_j, index, curve.tick_s)
+        # In a short interval it matters where its ends are.
+        place_us = np.hypot(half_us[index], half_us[index + 1])
+        u_j = float(np.hypot(u_j, power_j * place_us / (end - start)))
         off_j = abs(gain_j[index] - power_j)
         lost = crossed[index] or off_j > LOST_U * u_j
+        if plain[index] and not lost:
+            curve.defects.append(Defect(start, end, None, max(off_j, u_j)))
+            continue
         code = "counter_reset" if crossed[index] else "counter_stuck"
         curve.defects.append(Defect(start, end, code, u_j if lost else off_j))
         if lost:
             gain_j[index] = power_j
         if inner is not None:
             shapes.append((index, *inner))
-    tail = _stuck_tail(curve, series, knot_us[-1], read_us, stuck_us)
-    curve.t_us, curve.half_us = knot_us, curve.half_us[kept]
+    tail = _stuck_tail(curve, knot_us[-1], last_us, stuck_us)
+    curve.t_us, curve.half_us = knot_us, half_us
     curve.energy_j = np.append(0.0, np.cumsum(np.maximum(gain_j, 0.0)))
     _insert(curve, shapes, tail)
     return curve
-
-
-def _was_read(read_us: np.ndarray, start: float, end: float, tick_s: float) -> bool:
-    """Whether the counter was seen to stand still between two knots: two readings of the same value that are
-    more than two ticks apart. Without readings in between it may just not have been looked at."""
-    inside = read_us[(read_us > start) & (read_us < end)]
-    return len(inside) >= 2 and (inside[-1] - inside[0]) * US > SEEN_TICKS * tick_s
 
 
 def _unseen_u(knot_us: np.ndarray, gain_j: np.ndarray, index: int, plain: np.ndarray) -> float:
@@ -241,22 +245,23 @@ def _unseen_u(knot_us: np.ndarray, gain_j: np.ndarray, index: int, plain: np.nda
     return abs(power * (end - start) - gain_j[index])
 
 
-def _by_power(series, start, end, gain_j, index, tick_s):
+def _by_power(seen, start, end, gain_j, index, tick_s):
     """Energy of one interval by measured power (J), its uncertainty, and the knots inside (times, share of
     it).
 
     Without power readings: the power of the intervals on both sides, with the uncertainty of a guess.
     """
-    t_us, power_w = power_readings(series)
-    inside = (t_us > start) & (t_us < end)
-    if inside.sum() >= 2:
-        times = np.concatenate(([start], t_us[inside], [end]))
+    t_us, power_w = seen
+    first, last = np.searchsorted(t_us, [start, end])
+    if last - first >= 2:
+        times = np.concatenate(([start], t_us[first:last], [end]))
         watts = np.interp(times, t_us, power_w)
         total = cumulate(times, watts)
         if total[-1] > 0:
             # The sensor shows the power of one moment per refresh, and of none in a hole: over such a stretch the
             # swing is not averaged.
-            swing_w = float(np.ptp(power_w[(t_us > start - NEARBY_US) & (t_us < end + NEARBY_US)]))
+            near = slice(*np.searchsorted(t_us, [start - NEARBY_US, end + NEARBY_US]))
+            swing_w = float(np.ptp(power_w[near]))
             blind_s = max(REFRESH_S, float(np.diff(times).max()) * US)
             u_j = np.hypot(BRIDGE_U * total[-1], swing_w * blind_s / np.sqrt(2))
             return total[-1], float(u_j), (times[1:-1], total[1:-1] / total[-1])
@@ -266,18 +271,18 @@ def _by_power(series, start, end, gain_j, index, tick_s):
     return energy, BLIND_BRIDGE_U * energy, None
 
 
-def _stuck_tail(curve, series, last_us, read_us, stuck_us):
+def _stuck_tail(curve, moved_us, last_us, stuck_us):
     """The counter stopped and never moved again: go on by power to the last reading. (times, energies) or
     None."""
-    if read_us[-1] - last_us <= stuck_us:
+    if last_us - moved_us <= stuck_us:
         return None
-    t_us, power_w = power_readings(series)
-    after = (t_us > last_us) & (t_us <= read_us[-1])
+    t_us, power_w = curve.seen
+    after = (t_us > moved_us) & (t_us <= last_us)
     if after.sum() < 2:
         return None
-    times = np.append(last_us, t_us[after])
+    times = np.append(moved_us, t_us[after])
     energies = cumulate(times, np.interp(times, t_us, power_w))
-    curve.defects.append(Defect(last_us, times[-1], "counter_stuck", BRIDGE_U * energies[-1]))
+    curve.defects.append(Defect(moved_us, times[-1], "counter_stuck", BRIDGE_U * energies[-1]))
     return times[1:], energies[1:]
 
 
