@@ -11,6 +11,7 @@ import time
 from jouleline.measure.meters import FAST, LaneSpec, Options
 
 DISCOVER_S = 0.2
+TICK_NS = 1_000_000_000 // os.sysconf("SC_CLK_TCK")
 
 
 def cpu_time_ns(pid: int) -> int | None:
@@ -24,9 +25,9 @@ def cpu_time_ns(pid: int) -> int | None:
         return None
 
 
-def descendants(root_pid: int, leave_out: set[int]) -> set[int]:
-    """Process ids below `root_pid` (itself not counted); the trees of `leave_out` are left out."""
-    children: dict[int, list[int]] = {}
+def processes() -> dict[int, tuple[int, int]]:
+    """(parent, CPU time in ns of the ended children it has waited for) of every process, by its id."""
+    table = {}
     for entry in os.listdir("/proc"):
         if not entry.isdigit():
             continue
@@ -36,20 +37,34 @@ def descendants(root_pid: int, leave_out: set[int]) -> set[int]:
         except OSError:
             continue
         # The command in parentheses may itself hold blanks and parentheses.
-        parent = int(stat[stat.rindex(b")") + 2 :].split()[1])
-        children.setdefault(parent, []).append(int(entry))
-    found, stack = set(), [root_pid]
+        fields = stat[stat.rindex(b")") + 2 :].split()
+        table[int(entry)] = int(fields[1]), (int(fields[13]) + int(fields[14])) * TICK_NS
+    return table
+
+
+def descendants(
+    root_pid: int, leave_out: set[int] = frozenset(), table: dict[int, tuple[int, int]] | None = None
+) -> list[int]:
+    """Process ids below `root_pid` (itself not counted), parents first; the trees of `leave_out` are left out."""
+    children: dict[int, list[int]] = {}
+    for pid, (parent, _) in (processes() if table is None else table).items():
+        children.setdefault(parent, []).append(pid)
+    found, stack = {}, [root_pid]
     while stack:
         for child in children.get(stack.pop(), ()):
             if child not in leave_out and child not in found:
-                found.add(child)
+                found[child] = None
                 stack.append(child)
-    return found
+    return list(found)
 
 
 class EstimateMeter:
-    """One device per node: the measured processes. A process is found within 0.2 s of its start, with all the
-    CPU time it has used; what a process uses after its last reading (one period) is missed."""
+    """One device per node: the measured processes, each with all the CPU time since it began.
+
+    A process is found within 0.2 s of its start and read every period. What it uses after its last reading, and all
+    that one uses which ends before it is found, is counted up to 0.2 s after its parent has waited for it. Missed is
+    this part of a process that no measured parent waits for: because the parent ended first, or ignores its children.
+    """
 
     name = "estimate"
     energy_source = "estimate"
@@ -57,9 +72,15 @@ class EstimateMeter:
     def __init__(self, options: Options):
         self.options = options
         self.start_ns = time.monotonic_ns()
-        self.gone_ns = 0
-        self.last_ns: dict[int, int] = {}
+        # CPU time by process: its own, and what of it was spent before the measurement.
+        self.own_ns: dict[int, int] = {}
         self.before_ns: dict[int, int] = {}
+        # By process and for the root: time of the ended children it has waited for, and what of that is counted
+        # already (or was spent before the measurement).
+        self.waited_ns: dict[int, int] = {}
+        self.counted_ns: dict[int, int] = {}
+        self.parents: dict[int, int] = {}
+        self.ended_ns = 0
         self.discovered = 0.0
         self.devices = [
             {
@@ -75,25 +96,53 @@ class EstimateMeter:
         self.facts = {"estimate": {"w_per_core": options.watts_per_core, "idle_w": options.idle_watts}}
         # CPU time spent before the measurement is not part of it.
         self._discover()
-        self.before_ns = {pid: cpu_time_ns(pid) or 0 for pid in self.last_ns}
+        self.before_ns = {pid: cpu_time_ns(pid) or 0 for pid in self.own_ns}
+        self.counted_ns = dict(self.waited_ns)
 
     def _discover(self) -> None:
         self.discovered = time.monotonic()
-        for pid in descendants(self.options.root_pid, {os.getpid()}):
-            self.last_ns.setdefault(pid, 0)
+        table = processes()
+        for pid in descendants(self.options.root_pid, {os.getpid()}, table):
+            self.own_ns.setdefault(pid, 0)
+        for pid in (self.options.root_pid, *self.own_ns):
+            if pid in table:
+                self.parents[pid], self.waited_ns[pid] = table[pid]
+
+    def _ended(self, pid: int) -> None:
+        """Keep what is known of a process that is gone. If its parent waits for it, its time shows there too, and then
+        only what came after the last reading is more."""
+        self._count_children(pid)
+        own, below = self.own_ns.pop(pid), self.counted_ns.pop(pid)
+        self.ended_ns += max(own - self.before_ns.pop(pid, 0), 0)
+        del self.waited_ns[pid]
+        parent = self.parents.pop(pid)
+        if parent in self.waited_ns:
+            self.counted_ns[parent] = self.counted_ns.get(parent, 0) + own + below
+
+    def _count_children(self, pid: int) -> None:
+        """Count what a process shows of its ended children beyond what is counted already."""
+        counted = self.counted_ns.get(pid, 0)
+        more = max(self.waited_ns[pid] - counted, 0)
+        self.ended_ns += more
+        self.counted_ns[pid] = counted + more
 
     def read(self) -> tuple[int, int, None]:
         """status, energy_mj, power_mw (never known)."""
-        if time.monotonic() - self.discovered >= DISCOVER_S:
+        if fresh := time.monotonic() - self.discovered >= DISCOVER_S:
             self._discover()
-        for pid in list(self.last_ns):
+        # Children before their parents, who may show them when they are gone; the clocks after the parents' sums: so
+        # none is counted both as alive and as waited for.
+        for pid in reversed(list(self.own_ns)):
             used = cpu_time_ns(pid)
             if used is None:
-                self.gone_ns += max(self.last_ns.pop(pid) - self.before_ns.pop(pid, 0), 0)
+                self._ended(pid)
             else:
-                self.last_ns[pid] = used
-        alive_ns = sum(used - self.before_ns.get(pid, 0) for pid, used in self.last_ns.items())
-        cpu_s = (self.gone_ns + alive_ns) * 1e-9
+                self.own_ns[pid] = used
+        if fresh:
+            for pid in self.waited_ns:
+                self._count_children(pid)
+        alive_ns = sum(used - self.before_ns.get(pid, 0) for pid, used in self.own_ns.items())
+        cpu_s = (self.ended_ns + alive_ns) * 1e-9
         elapsed_s = (time.monotonic_ns() - self.start_ns) * 1e-9
         joules = self.options.idle_watts * elapsed_s + self.options.watts_per_core * cpu_s
         return 0, round(joules * 1e3), None

@@ -277,5 +277,5 @@ class SlowReader:
             return 0
         if not any(os.path.exists(f"/proc/{pid}") for pid in pids):
             return None
-        ours = descendants(self.root_pid, set()) | {self.root_pid}
+        ours = {self.root_pid, *descendants(self.root_pid)}
         return sum(pid not in ours and os.path.exists(f"/proc/{pid}") for pid in pids)

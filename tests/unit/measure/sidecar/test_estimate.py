@@ -1,0 +1,105 @@
+"""The estimate against the CPU time that the kernel says was used, by processes of every kind of end."""
+
+import os
+import resource
+import shlex
+import subprocess
+import sys
+import time
+
+import pytest
+from jouleline.measure.meters import Options
+from jouleline.measure.meters.estimate import DISCOVER_S, EstimateMeter
+
+W_PER_CORE = 10.0
+BUSY = "import time\nend = time.process_time() + {s}\nwhile time.process_time() < end: pass\n"
+
+
+def busy(seconds: float) -> list[str]:
+    return [sys.executable, "-S", "-c", BUSY.format(s=seconds)]
+
+
+class Measured:
+    """A meter over the children of this process that is read every 20 ms until `command` has ended and been found."""
+
+    def __init__(self):
+        self.before_s = self._waited_s()
+        options = Options(os.getpid(), 0.02, "n", watts_per_core=W_PER_CORE, idle_watts=0.0)
+        self.meter = EstimateMeter(options)
+        self.energies_mj = []
+
+    def _waited_s(self) -> float:
+        used = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return used.ru_utime + used.ru_stime
+
+    def read_for(self, seconds: float) -> None:
+        until = time.monotonic() + seconds
+        while time.monotonic() < until:
+            self.energies_mj.append(self.meter.read()[1])
+            time.sleep(0.02)
+
+    def run(self, command: list[str]) -> None:
+        child = subprocess.Popen(command)
+        while child.poll() is None:
+            self.read_for(0.02)
+        self.read_for(DISCOVER_S + 0.05)
+
+    def cpu_s(self) -> float:
+        """CPU time by the meter's energy."""
+        return self.energies_mj[-1] * 1e-3 / W_PER_CORE
+
+    def true_s(self) -> float:
+        """CPU time by the kernel, of all that this process has waited for."""
+        return self._waited_s() - self.before_s
+
+
+SHORT = f"""
+import subprocess
+for _ in range(12):
+    subprocess.run({busy(0.05)!r})
+"""
+# Three generations, each of which works before and after its own child.
+NESTED = f"""
+import subprocess
+BUSY = {BUSY.format(s=0.15)!r}
+exec(BUSY)
+subprocess.run({[sys.executable, "-S", "-c", BUSY.format(s=0.3) + "import os; os.system('true')"]!r})
+exec(BUSY)
+"""
+
+
+@pytest.mark.parametrize("program", [SHORT, NESTED], ids=["short", "nested"])
+def test_processes_that_are_waited_for_count_wholly_and_once(program):
+    measured = Measured()
+    measured.run([sys.executable, "-c", program])
+    # The kernel shows the time of ended children in ticks of 10 ms, for each of the two kinds.
+    assert measured.cpu_s() == pytest.approx(measured.true_s(), abs=0.06)
+    assert measured.energies_mj == sorted(measured.energies_mj)
+
+
+def test_children_that_are_ignored_count_to_their_last_reading_and_once():
+    program = "import signal, subprocess, time\nsignal.signal(signal.SIGCHLD, signal.SIG_IGN)\n"
+    program += f"for _ in range(2):\n    subprocess.Popen({busy(0.5)!r})\n    time.sleep(1.2)\n"
+    measured = Measured()
+    measured.run([sys.executable, "-c", program])
+    # Nobody waits for them, so the kernel has no sum to compare with.
+    assert measured.cpu_s() == pytest.approx(1.0 + measured.true_s(), abs=0.25)
+
+
+def test_a_process_whose_parent_has_ended_goes_on_counting():
+    orphan = shlex.join(["sh", "-c", f"sleep 0.4; {shlex.join(busy(0.6))}"])
+    measured = Measured()
+    measured.run(["sh", "-c", f"{orphan} & sleep 0.3"])
+    measured.read_for(1.5)
+    assert measured.cpu_s() == pytest.approx(0.6 + measured.true_s(), abs=0.15)
+
+
+def test_time_before_the_measurement_is_not_part_of_it():
+    subprocess.run(busy(0.3))
+    child = subprocess.Popen([sys.executable, "-S", "-c", BUSY.format(s=0.3) + "time.sleep(1.2)"])
+    time.sleep(0.9)
+    measured = Measured()
+    while child.poll() is None:
+        measured.read_for(0.02)
+    measured.read_for(DISCOVER_S + 0.05)
+    assert measured.cpu_s() == pytest.approx(0.0, abs=0.06)
