@@ -36,8 +36,8 @@ def slow_lane(seconds: float, power_w=POWER_W) -> dict[str, np.ndarray]:
     return lane | {"temperature_c": np.full(len(t), 50.0), "sm_clock_mhz": np.full(len(t), 1980.0)}
 
 
-def measured(fast, slow, start_s: float, end_s: float) -> dict:
-    """The total row of one region on one GPU."""
+def measured(fast, slow, start_s: float, end_s: float, events=()) -> dict:
+    """The total row of one region on one GPU; `events` are beside those of any measurement."""
     info = {"index": 0, "uuid": "GPU-0", "name": "fake", "kind": "gpu", "role": "job", "counter": "ticking"}
     one = np.array([0])
     rank = Regions(
@@ -52,5 +52,7 @@ def measured(fast, slow, start_s: float, end_s: float) -> dict:
         "end_us": end_us,
         "devices": [info],
     }
-    node = Node(0, meta, [{"kind": "ended"}], [Series(info, fast, slow)], [rank], {})
+    node = Node(
+        0, meta, [{"kind": "started"}, *events, {"kind": "ended"}], [Series(info, fast, slow)], [rank], {}
+    )
     return next(r for r in regions(Measurement("r", [node], 1)) if r["device_uuid"] is None)

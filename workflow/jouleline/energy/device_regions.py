@@ -15,12 +15,17 @@ from jouleline.energy.curve import (
     power_readings,
 )
 from jouleline.energy.load import Node, Series
+from jouleline.energy.state import STATE_LANE
 from jouleline.energy.windows import Windows
 
 # NVIDIA states +-5 % for the power sensor; as the standard uncertainty of an even spread: 0.05 / sqrt(3).
 NVML_GAIN_U = 0.05 / np.sqrt(3)
 AVERAGE_FROM_S = 10.0
 GAP_PERIODS, GAP_S = 10.0, 0.5
+# The 1 s average is read once a second: over a longer pause it says nothing of what lies more than a second back. The
+# counter is checked against it where it was read for at least this share of the region.
+SLOW_GAP_US = 2.5e6
+CHECKED_SHARE = 0.5
 # So far from an edge the 1 s average, read once a second, says how much it may lag there.
 EDGE_LAG_S = 2.5
 
@@ -39,8 +44,21 @@ class DeviceView:
         good = (fast["status"] == 0) & (np.isfinite(fast["energy_mj"]) | np.isfinite(fast["power_mw"]))
         self.read_us = fast["t_us"][good]
         self.period_us = float((node.meta or {}).get("period_ms") or 20.0) * 1e3
-        doubled = [e["period_ms"] * 1e3 for e in node.events if e.get("kind") == "period_doubled"]
-        self.gap_us = max(GAP_PERIODS * max([self.period_us, *doubled]), GAP_S / US)
+        self.doubled = [
+            (event["t_us"], event["period_ms"] * 1e3)
+            for event in node.events
+            if event.get("kind") == "period_doubled"
+            and event["lane"] != STATE_LANE
+            and self.info["index"] in event["devices"]
+        ]
+
+    def gap_us(self, end_us: np.ndarray | float) -> np.ndarray:
+        """The longest time between two readings (us) that is no gap, for regions that end then: by the slowest
+        period that the device had been read at."""
+        slowest_us = np.full(np.shape(end_us), self.period_us)
+        for t_us, period_us in self.doubled:
+            slowest_us = np.where(t_us < end_us, np.maximum(slowest_us, period_us), slowest_us)
+        return np.maximum(GAP_PERIODS * slowest_us, GAP_S / US)
 
     def curve_for(self, time_s: float) -> Curve | None:
         """The best curve there is for a region of this length."""
@@ -134,12 +152,12 @@ def _gap_u(view: DeviceView, curve: Curve, start: np.ndarray, end: np.ndarray) -
         share = np.clip(overlap / max(defect.end_us - defect.start_us, 1.0), 0, 1)
         u2 += (defect.u_j * np.sqrt(share)) ** 2
     if curve.method.endswith("power"):
-        gaps = np.flatnonzero(
-            np.diff(curve.t_us) > max(view.gap_us, 2.5e6 * (curve.method == "average_power"))
-        )
-        for gap in gaps:
+        limit_us = np.maximum(view.gap_us(end), SLOW_GAP_US * (curve.method == "average_power"))
+        steps = np.diff(curve.t_us)
+        for gap in np.flatnonzero(steps > limit_us.min(initial=np.inf)):
             inside = np.clip([start, end], curve.t_us[gap], curve.t_us[gap + 1])
-            u2 += (0.5 * (curve.at(inside[1]) - curve.at(inside[0]))) ** 2
+            bridged_j = 0.5 * (curve.at(inside[1]) - curve.at(inside[0]))
+            u2 += bridged_j**2 * (steps[gap] > limit_us)
     return np.sqrt(u2)
 
 
@@ -156,11 +174,10 @@ def _coverage(view: DeviceView, start: np.ndarray, end: np.ndarray) -> dict[str,
     first, last = np.searchsorted(read, start, "left"), np.searchsorted(read, end, "right")
     edges = np.concatenate(([-np.inf], read, [np.inf]))
     longest, missing = np.zeros(count), np.zeros(count)
-    wide = np.flatnonzero(np.diff(edges) > view.gap_us)
-    for index in wide:
+    steps, limit_us = np.diff(edges), view.gap_us(end)
+    for index in np.flatnonzero(steps > limit_us.min(initial=np.inf)):
         cut = np.minimum(end, edges[index + 1]) - np.maximum(start, edges[index])
-        missing += np.maximum(cut, 0)
-    steps = np.diff(edges)
+        missing += np.maximum(cut, 0) * (steps[index] > limit_us)
     for index in range(count):
         inner = steps[first[index] + 1 : last[index]]
         ends = (
@@ -189,7 +206,7 @@ def _reasons(view: DeviceView, row: dict[str, Any], truncated: bool) -> set[str]
         found.add("edge_uncertain")
     if row["method"] == "tick" and row["n_ticks"] < v.FEWEST_TICKS:
         found.add("too_few_ticks")
-    if row["longest_gap_s"] / US > view.gap_us:
+    if row["longest_gap_s"] / US > view.gap_us(row["end_us"]):
         found.add("gap")
     curve = view.curve_for(row["time_s"])
     for defect in curve.defects:
@@ -198,15 +215,15 @@ def _reasons(view: DeviceView, row: dict[str, Any], truncated: bool) -> set[str]
     return found | _cross_checks(view, row)
 
 
-def _average_slack_j(view: DeviceView, row: dict[str, Any]) -> float:
-    """How far the integral of the average power may be off at both edges (J): by its lag of a second, and by a swing
+def _average_slack_j(view: DeviceView, edges_us: np.ndarray) -> float:
+    """How far the integral of the average power may be off at its edges (J): by its lag of a second, and by a swing
     inside the second in which the edge is."""
     slack_j = 0.0
     for (t_us, power_w), seconds in (
         (average_readings(view.series), 1.0),
         (power_readings(view.series), 0.25),
     ):
-        for edge_us in (row["start_us"], row["end_us"]):
+        for edge_us in edges_us:
             near = power_w[np.abs(t_us - edge_us) < EDGE_LAG_S / US]
             slack_j += seconds * float(np.ptp(near)) if len(near) else np.inf
     return slack_j
@@ -217,7 +234,7 @@ def _why_unknown(view: DeviceView, row: dict[str, Any]) -> set[str]:
     if len(read) == 0:
         return {"device_missing"}
     meta = view.node.meta or {}
-    lost = meta.get("end_us") and read[-1] < min(row["end_us"], meta["end_us"]) - view.gap_us
+    lost = meta.get("end_us") and read[-1] < min(row["end_us"], meta["end_us"]) - view.gap_us(row["end_us"])
     return {"edges_unbracketed", "device_lost"} if lost else {"edges_unbracketed"}
 
 
@@ -226,22 +243,28 @@ def _cross_checks(view: DeviceView, row: dict[str, Any]) -> set[str]:
     if view.info["kind"] != "gpu":
         return set()
     found = set()
-    energy, average, instant = row["energy_j"], row["average_energy_j"], row["instant_energy_j"]
     if row["method"] != "tick":
+        average, instant = row["average_energy_j"], row["instant_energy_j"]
         found.add("no_counter")
         if row["method"] == "instant_power" and average and abs(instant / average - 1) > v.ALIAS_SHARE:
             found.add("alias_error")
         return found
-    if average is None:
-        if row["time_s"] >= v.COUNTER_WINDOW_S:
-            found.add("unchecked_average")
-    elif row["time_s"] >= AVERAGE_FROM_S:
-        off_j = abs(energy - average)
-        if row["time_s"] < v.COUNTER_WINDOW_S:
-            off_j = max(off_j - _average_slack_j(view, row), 0.0)
-        off = off_j / average if average > 0 else np.inf
-        if off > v.COUNTER_INVALID:
-            found.add("counter_contradicted")
-        elif off > v.COUNTER_DEGRADED:
-            found.add("counter_mismatch")
-    return found
+    return found | (_against_average(view, row) if row["time_s"] >= AVERAGE_FROM_S else set())
+
+
+def _against_average(view: DeviceView, row: dict[str, Any]) -> set[str]:
+    """The counter against the average power, between the readings of it that lie in the region."""
+    t_us = view.average.t_us if view.average is not None else np.array([])
+    t_us = t_us[(t_us >= row["start_us"]) & (t_us <= row["end_us"])]
+    step_us = np.diff(t_us)
+    read = step_us <= SLOW_GAP_US
+    if step_us[read].sum() * US < CHECKED_SHARE * row["time_s"]:
+        return {"unchecked_average"}
+    energy_j, average_j = (np.diff(curve.at(t_us))[read].sum() for curve in (view.counter, view.average))
+    off_j = abs(energy_j - average_j)
+    if row["time_s"] < v.COUNTER_WINDOW_S:
+        off_j = max(off_j - _average_slack_j(view, t_us[[0, -1]]), 0.0)
+    off = off_j / average_j if average_j > 0 else np.inf
+    if off > v.COUNTER_INVALID:
+        return {"counter_contradicted"}
+    return {"counter_mismatch"} if off > v.COUNTER_DEGRADED else set()

@@ -70,10 +70,10 @@ def _series_rows(measurement: Measurement, node: Node, series: Series) -> list[d
     real = [rank for rank in windows.ranks if rank != NODE_RANK]
     refresh = refresh_s(series)
     for row in rows:
-        add_state(node, series, row)
+        add_state(series, row)
         if info["kind"] == "gpu" and at_risk(node, series, row, refresh):
             row["reasons"].add("alias_risk")
-        row["reasons"] |= event_reasons(node, info["index"], row["start_us"], row["end_us"])
+        row["reasons"] |= event_reasons(node, series, row["start_us"], row["end_us"])
         row |= {
             "node": node.number,
             "host": meta.get("host"),

@@ -12,71 +12,84 @@ _THERMAL = ("throttle_sw_thermal_ns", "throttle_hw_thermal_ns", "throttle_power_
 # call.
 
 
-def add_state(node: Node, series: Series, row: dict[str, Any]) -> None:
+# So far from a region a reading of the state still says how it was at the edge; processes are read more seldom.
+NEAR_US, NEAR_PROCESSES_US = 2.5e6, 10e6
+# The lane that reads the state; every other lane reads the energy.
+STATE_LANE = "state"
+
+
+def add_state(series: Series, row: dict[str, Any]) -> None:
     """Fill the state columns of a device row and add to its reasons. Only GPUs have a state."""
     if series.info["kind"] != "gpu":
         return
-    slow = series.slow
+    slow, reasons = series.slow, row["reasons"]
     start, end = row["start_us"], row["end_us"]
-    inside = _around(slow["t_us"], start, end)
-    temperature = _known(slow["temperature_c"][inside])
-    clock = _known(slow["sm_clock_mhz"][inside])
-    if len(temperature):
+    temperature, temperature_known = _near(slow, "temperature_c", start, end)
+    clock, clock_known = _near(slow, "sm_clock_mhz", start, end)
+    if temperature_known:
         row["temperature_start_c"], row["temperature_end_c"] = float(temperature[0]), float(temperature[-1])
         row["temperature_max_c"] = float(temperature.max())
-        if abs(temperature[-1] - temperature[0]) > v.THERMAL_DRIFT_C:
-            row["reasons"].add("thermal_drift")
-    if len(clock):
+    if len(temperature) and abs(temperature[-1] - temperature[0]) > v.THERMAL_DRIFT_C:
+        reasons.add("thermal_drift")
+    if clock_known:
         row["sm_clock_mhz"] = float(clock.mean())
     row["throttle_power_fraction"] = _share(slow, ("throttle_power_ns",), start, end)
     thermal = row["throttle_thermal_fraction"] = _share(slow, _THERMAL, start, end)
     if thermal is not None and thermal > v.THROTTLED_SHARE:
-        row["reasons"].add("throttled")
-    if not len(temperature) or not len(clock) or thermal is None:
-        row["reasons"].add("unchecked_state")
-    limits = _known(slow["power_limit_mw"][inside])
+        reasons.add("throttled")
+    if not temperature_known or not clock_known or thermal is None:
+        reasons.add("unchecked_state")
+    limits, _ = _near(slow, "power_limit_mw", start, end)
     if len(limits) and limits.max() != limits.min():
-        row["reasons"].add("limits_changed")
-    # Processes are read more seldom than the rest: the last reading before the region still counts.
-    foreign = _known(slow["foreign_processes"][: inside.stop])
-    recent = foreign[-1 - int(np.isfinite(slow["foreign_processes"][inside]).sum()) :]
-    if len(recent) and recent.max() > 0:
-        row["reasons"].add("foreign_process")
-    elif not len(recent):
-        row["reasons"].add("unchecked_processes")
+        reasons.add("limits_changed")
+    foreign, foreign_known = _near(slow, "foreign_processes", start, end, NEAR_PROCESSES_US)
+    if foreign.any():
+        reasons.add("foreign_process")
+    elif not foreign_known:
+        reasons.add("unchecked_processes")
     if series.info.get("power_scope") == "module":
-        row["reasons"].add("module_scope")
-    fast = series.fast
-    calls = np.concatenate([lane["call_us"][_between(lane["t_us"], start, end)] for lane in (fast, slow)])
-    if len(calls) and calls.max() > v.SLOW_CALL_S * 1e6:
-        row["reasons"].add("slow_calls")
+        reasons.add("module_scope")
+    if any(_longest_call_us(lane, start, end) > v.SLOW_CALL_S * 1e6 for lane in (series.fast, series.slow)):
+        reasons.add("slow_calls")
 
 
-def _between(t_us: np.ndarray, start: float, end: float) -> slice:
-    return slice(int(np.searchsorted(t_us, start, "left")), int(np.searchsorted(t_us, end, "right")))
+def _near(
+    slow: dict[str, np.ndarray], column: str, start: float, end: float, near_us: float = NEAR_US
+) -> tuple[np.ndarray, bool]:
+    """Known values of a column inside the region, the last one before and the first one after, and whether it was
+    known at both edges. What was read longer ago says nothing: the lane may have hung since."""
+    good = np.isfinite(slow[column])
+    t_us, values = slow["t_us"][good], slow[column][good]
+    first, last = np.searchsorted(t_us, [start, end])
+    first, last = max(first - 1, np.searchsorted(t_us, start - near_us)), last + 1
+    last = min(last, np.searchsorted(t_us, end + near_us, "right"))
+    t_us, values = t_us[first:last], values[first:last]
+    known = len(t_us) > 0 and t_us[0] <= start + near_us and t_us[-1] >= end - near_us
+    return values, bool(known)
 
 
-def _around(t_us: np.ndarray, start: float, end: float) -> slice:
-    """Rows inside, and the last one before and the first one after: the state is read only once a second."""
-    inside = _between(t_us, start, end)
-    return slice(max(inside.start - 1, 0), inside.stop + 1)
-
-
-def _known(values: np.ndarray) -> np.ndarray:
-    return values[np.isfinite(values)]
+def _longest_call_us(lane: dict[str, np.ndarray], start: float, end: float) -> float:
+    """The longest of the calls that lie in the region or reach into it: of those before it only the last can."""
+    first, last = np.searchsorted(lane["t_us"], start), np.searchsorted(lane["t_us"], end, "right")
+    called = slice(max(first - 1, 0), last)
+    call_us = lane["call_us"][called]
+    return float(np.max(call_us[lane["t_us"][called] + call_us >= start], initial=0.0))
 
 
 def _share(slow: dict[str, np.ndarray], columns: tuple[str, ...], start: float, end: float) -> float | None:
-    """Share of the region in which the time counters of `columns` ran (the one that ran most); None:
-    unknown."""
+    """Share of the region in which the time counters of `columns` ran (the one that ran most), in so far as it lies
+    between readings; None: unknown."""
     shares = []
     for column in columns:
         good = np.isfinite(slow[column])
-        if good.sum() < 2 or end <= start:
+        t_us = slow["t_us"][good]
+        if len(t_us) < 2 or not _near(slow, column, start, end)[1]:
             continue
-        first, last = np.interp([start, end], slow["t_us"][good], slow[column][good])
-        shares.append(max(last - first, 0.0) / ((end - start) * 1e3))
-    return min(max(shares), 1.0) if shares else None
+        seen = np.clip([start, end], t_us[0], t_us[-1])
+        if seen[1] > seen[0]:
+            first, last = np.interp(seen, t_us, slow[column][good])
+            shares.append(max(last - first, 0.0) / ((seen[1] - seen[0]) * 1e3))
+    return float(min(max(shares), 1.0)) if shares else None
 
 
 def idle_power(node: Node, view) -> float | None:
@@ -97,17 +110,14 @@ def idle_power(node: Node, view) -> float | None:
     return None if power is None else float(power)
 
 
-# A stuck call is logged up to a second after it began.
-STUCK_BEFORE_US = 1e6
-
 # Events of the whole node that are codes by themselves; those with a device concern only that one.
 _ANY_TIME = ("samples_unreadable", "markers_broken", "disk_failed", "wrong_pairing")
 _FROM_THEN_ON = ("samples_thinned", "period_doubled", "clock_step")
 
 
-def event_reasons(node: Node, device: int, start_us: float, end_us: float) -> set[str]:
+def event_reasons(node: Node, series: Series, start_us: float, end_us: float) -> set[str]:
     """Codes from the node's event log that concern a device in a stretch of time."""
-    found, failing = set(), {}
+    found, failing, device = set(), {}, series.info["index"]
     for event in node.events:
         kind, t_us = event.get("kind"), event.get("t_us", start_us)
         if event.get("device", device) != device or device not in event.get("devices", [device]):
@@ -116,8 +126,9 @@ def event_reasons(node: Node, device: int, start_us: float, end_us: float) -> se
             found.add(kind)
         elif kind == "not_compacted":
             found.add("disk_failed")
-        elif kind == "call_stuck" and start_us - STUCK_BEFORE_US <= t_us <= end_us + STUCK_BEFORE_US:
-            found.add("slow_calls")
+        elif kind == "call_stuck" and t_us - event["after_ms"] * 1e3 <= end_us:
+            if start_us <= _returned_us(series, event):
+                found.add("slow_calls")
         elif kind == "call_failed" and t_us <= end_us:
             failing[event["call"]] = t_us
         elif kind == "call_recovered" and t_us < start_us:
@@ -127,3 +138,11 @@ def event_reasons(node: Node, device: int, start_us: float, end_us: float) -> se
     if not any(event.get("kind") == "ended" for event in node.events):
         found.add("sidecar_died")
     return found
+
+
+def _returned_us(series: Series, stuck: dict[str, Any]) -> float:
+    """When the call returned that a `call_stuck` event is about (us); inf where it never did."""
+    lane = series.slow if stuck["lane"] == STATE_LANE else series.fast
+    ends_us = lane["t_us"] + lane["call_us"]
+    later = np.searchsorted(ends_us, stuck["t_us"])
+    return float(ends_us[later]) if later < len(ends_us) else np.inf

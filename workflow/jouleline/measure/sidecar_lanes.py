@@ -14,6 +14,8 @@ SETTLE_S = 0.005
 JOIN_S = 0.1
 # A call that takes this long may be stuck: it is looked at again soon.
 LONG_CALL_S = 0.01
+# One that takes this long is stuck; sooner where other devices wait for it.
+STUCK_S = 1.0
 
 
 class Lane(threading.Thread):
@@ -34,6 +36,7 @@ class Lane(threading.Thread):
         self.rows: list[tuple] = []
         self.calling: int | None = None
         self.call_began_ns = 0
+        self.told_ns = 0  # when the stuck call began that was last told of
         self.ended = False
         self.skipped = 0
         self._costs: list[int] = []
@@ -114,22 +117,26 @@ class Lanes:
             lane.start()
 
     def watch(self) -> bool:
-        """Give the other targets of a lane that hangs in a call a lane of their own. Returns whether to look again
-        soon, because a call is long or the new lane may meet the next stuck one: else two would cost the others twice
-        the time between two looks."""
+        """Tell of a lane that hangs in a call, and give its other targets a lane of their own. Returns whether to look
+        again soon, because a call is long or the new lane may meet the next stuck one: else two would cost the others
+        twice the time between two looks."""
         soon = False
         for lane in list(self.lanes):
-            stuck = lane.calling
-            limit_s = min(max(5 * lane.spec.period_s, 0.1), 1.0)
-            since_s = (time.monotonic_ns() - lane.call_began_ns) * 1e-9
-            if stuck is None or since_s < LONG_CALL_S or len(lane.targets) == 1:
+            # The clock first: a call that ends while this thread waits must not seem longer than it was.
+            now_ns, stuck, began_ns = time.monotonic_ns(), lane.calling, lane.call_began_ns
+            since_s = (now_ns - began_ns) * 1e-9
+            if stuck is None or since_s < LONG_CALL_S or began_ns == lane.told_ns:
                 continue
-            soon = True
-            if since_s < limit_s:
+            alone = len(lane.targets) == 1
+            soon |= not alone
+            if since_s < (STUCK_S if alone else min(max(5 * lane.spec.period_s, 0.1), STUCK_S)):
+                continue
+            lane.told_ns = began_ns
+            self.events.add("call_stuck", lane=lane.spec.name, device=stuck, after_ms=round(since_s * 1e3))
+            if alone:
                 continue
             others = [target for target in lane.targets if target != stuck]
             lane.targets = [stuck]
-            self.events.add("call_stuck", lane=lane.spec.name, device=stuck, after_ms=round(limit_s * 1e3))
             fresh = Lane(lane.spec, self.events, others)
             fresh.period_ns = lane.period_ns
             self.lanes.append(fresh)
