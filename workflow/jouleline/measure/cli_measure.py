@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 from jouleline.errors import UserError
+from jouleline.measure.sidecar_options import not_negative
 from jouleline.measure.wrap import measure_command
 
 
@@ -24,8 +25,21 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--idle-s", type=float, default=1.0, help="idle baseline before and after (default 1)")
     made.add_argument("--watts-per-core", type=float, default=10.0, help="for the estimate: W per busy core")
     made.add_argument("--idle-watts", type=float, default=5.0, help="for the estimate: W while idle")
+    made.add_argument("--scratch", help="node-local folder for the samples until the end (default: --out)")
     made.add_argument("command", nargs=argparse.REMAINDER, metavar="-- CMD", help="the command to run")
     return made
+
+
+def sidecar_arguments(options: argparse.Namespace) -> list[str]:
+    """What the sidecar is told, each option as one word: a value may begin with a dash. Raises UserError."""
+    if not options.out:
+        raise UserError("--out is empty; name a folder")
+    for name in ("watts_per_core", "idle_watts", "idle_s"):
+        not_negative("--" + name.replace("_", "-"), getattr(options, name))
+    watts = {"w_per_core": options.watts_per_core, "idle_w": options.idle_watts}
+    given = {"meter": options.meter, "period-ms": options.period_ms, "gpus": options.gpus}
+    given |= {"idle-s": options.idle_s, "estimate": json.dumps(watts), "scratch": options.scratch}
+    return [f"--{name}={value}" for name, value in given.items() if value is not None]
 
 
 def main(argv: list[str]) -> int:
@@ -37,10 +51,7 @@ def main(argv: list[str]) -> int:
             raise UserError(
                 "no command to measure; write it after --, as in: jouleline measure --out DIR -- CMD"
             )
-        watts = {"w_per_core": options.watts_per_core, "idle_w": options.idle_watts}
-        arguments = ["--meter", options.meter, "--period-ms", str(options.period_ms), "--gpus", options.gpus]
-        arguments += ["--idle-s", str(options.idle_s), "--estimate", json.dumps(watts)]
-        return measure_command(command, Path(options.out), arguments)
+        return measure_command(command, Path(options.out), sidecar_arguments(options), options.idle_s)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code

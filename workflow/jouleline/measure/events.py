@@ -17,13 +17,14 @@ def utc(t_us: int) -> str:
 
 
 class EventLog:
-    """Appends events {"t_us", "utc_us", "kind", ...}. While the disk is full they wait in memory."""
+    """Keeps events {"t_us", "utc_us", "kind", ...} until `write` appends them to the file: those who sample must not
+    wait for a disk. While it is full they go on waiting in memory."""
 
     def __init__(self, folder: Path):
         self.path = folder / NAME
-        self.waiting: list[str] = []
+        self.waiting: list[bytes] = []
         self.counts: dict[str, int] = {}
-        self.lock = threading.Lock()
+        self.lock, self.writing = threading.Lock(), threading.Lock()
 
     def add(self, kind: str, **details) -> None:
         """Log one event, stamped with CLOCK_MONOTONIC (t_us) and the wall clock (utc_us)."""
@@ -32,22 +33,22 @@ class EventLog:
             if count > MOST_OF_A_KIND:
                 return
             stamps = {"t_us": time.monotonic_ns() // 1000, "utc_us": time.time_ns() // 1000}
-            self.waiting.append(json.dumps(stamps | {"kind": kind} | details) + "\n")
-            self._write()
+            self.waiting.append((json.dumps(stamps | {"kind": kind} | details) + "\n").encode())
 
-    def _write(self) -> None:
-        try:
-            with open(self.path, "a", encoding="utf-8") as handle:
-                handle.write("".join(self.waiting))
-        except OSError:
-            return
-        self.waiting = []
-
-    def retry(self) -> None:
-        """Write what waits; call it now and then."""
-        if self.waiting:
-            with self.lock:
-                self._write()
+    def write(self) -> None:
+        """Append what waits to the file. Never raises; call it now and then."""
+        with self.writing:
+            count = len(self.waiting)
+            data = b"".join(self.waiting[:count])
+            if not data:
+                return
+            try:
+                with open(self.path, "ab", buffering=0) as handle:
+                    written = handle.write(data)
+            except OSError:
+                return
+            # A disk that is nearly full takes a part: the rest waits, and joins it to a whole line.
+            self.waiting[:count] = [data[written:]] if written < len(data) else []
 
 
 def read_events(folder: Path) -> list[dict]:

@@ -12,13 +12,15 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from jouleline.errors import UserError
 from jouleline.files import atomic_path
 from jouleline.schemas.samples import SAMPLES
 
 FLUSH_S = 4.0
+# How soon an event is on disk: nobody reads them while measuring, but a kill loses those that wait.
+EVENTS_S = 1.0
 # Rows kept in memory while the disk is full; above it every second fast row is dropped.
 PENDING_ROWS = 200_000
 # Rows that are sorted together: three minutes of eight GPUs, 40 MB.
@@ -83,6 +85,16 @@ def sort(table: pa.Table) -> pa.Table:
     compresses."""
     keys = [_numbers(table[name]) for name in reversed(SORT)]
     return table.take(_array(np.lexsort(keys), pa.int64())) if table.num_rows else table
+
+
+def thin(table: pa.Table) -> pa.Table:
+    """Every second reading of each device's fast lane, and all of the slow lane, in their order."""
+    device, lane = (_numbers(table[name]) for name in ("device", "lane"))
+    order = np.argsort(device * 2 + lane, kind="stable")
+    group = (device * 2 + lane)[order]
+    number = np.empty(len(order), np.int64)
+    number[order] = np.arange(len(order)) - np.searchsorted(group, group)
+    return table.take(_array(np.flatnonzero((number % 2 == 0) | (lane == 1)), pa.int64()))
 
 
 # Differences of neighbours, then zstd: 4 to 8 bytes per row of a sorted table.
@@ -180,25 +192,34 @@ class SegmentWriter(threading.Thread):
 
     def run(self) -> None:
         due = time.monotonic() + FLUSH_S
-        while not self._end.wait(max(due - time.monotonic(), 0)):
-            self.flush()
-            due = max(due + FLUSH_S, time.monotonic())
+        while not self._end.wait(min(max(due - time.monotonic(), 0), EVENTS_S)):
+            if time.monotonic() >= due:
+                self.flush()
+                due = max(due + FLUSH_S, time.monotonic())
+            self.events.write()
 
     def flush(self) -> None:
-        """Write what the lanes have as one segment. Never raises on a disk that cannot take it."""
-        table = rows_to_table(self.take())
-        if table.num_rows:
-            self.pending.append(table)
-        if not self.pending:
-            return
-        table = pa.concat_tables(self.pending)
+        """Write what the lanes have as one segment, and the events. Never raises: on a disk that cannot take it the
+        rows wait."""
+        try:
+            table = rows_to_table(self.take())
+            if table.num_rows:
+                self.pending.append(table)
+            if self.pending:
+                self._write(pa.concat_tables(self.pending))
+        except Exception as error:
+            # Whatever it is: a writer that ends would take all that comes after it along.
+            self.events.add("flush_failed", message=repr(error))
+        self.events.write()
+
+    def _write(self, table: pa.Table) -> None:
         try:
             with atomic_path(self.folder / f"part-{self.number:06d}.parquet") as temporary:
                 # Fast rather than small: it is read once, to be compacted.
                 pq.write_table(
                     table, temporary, compression="snappy", use_dictionary=False, write_statistics=False
                 )
-        except OSError as error:
+        except (OSError, UserError) as error:
             self._keep(table, error)
             return
         self.number += 1
@@ -208,13 +229,12 @@ class SegmentWriter(threading.Thread):
             self.failing = False
             self.events.add("disk_recovered")
 
-    def _keep(self, table: pa.Table, error: OSError) -> None:
+    def _keep(self, table: pa.Table, error: Exception) -> None:
         if not self.failing:
             self.failing = True
             self.events.add("disk_failed", message=str(error))
         if table.num_rows > PENDING_ROWS:
-            even = pa.array(np.arange(table.num_rows) % 2 == 0)
-            table = table.filter(pc.or_(even, pc.equal(table["lane"], 1)))
+            table = thin(table)
             self.events.add("samples_thinned", rows=table.num_rows)
         self.pending = [table]
 

@@ -12,8 +12,6 @@ in a busy trainer runs milliseconds late. It never imports torch and never makes
 import argparse
 import contextlib
 import ctypes
-import hashlib
-import json
 import os
 import resource
 import signal
@@ -21,52 +19,30 @@ import socket
 import sys
 import tempfile
 import time
+from importlib import metadata
 from pathlib import Path
 
 from jouleline.errors import UserError
 from jouleline.files import write_json
+from jouleline.measure.claim import alive, claim_folder, claim_node, node_name
 from jouleline.measure.events import EventLog, utc
-from jouleline.measure.meters import Options, open_meter
+from jouleline.measure.meters import Options, open_meter, passed_over_line
 from jouleline.measure.sidecar_lanes import Lanes
+from jouleline.measure.sidecar_options import parse
+from jouleline.provenance import code_digest
 
 # The main thread wakes seldom: each time costs as much as a sweep over eight GPUs.
 WATCH_S, SOON_S = 0.25, 0.03
 CHECK_S = 1.0
 CLOCK_STEP_US = 100_000
-OTHER_SIDECAR = 4
 PR_SET_PDEATHSIG = 1
 # The main thread and the writer must not hold the interpreter when a reading is due.
 SWITCH_INTERVAL_S = 0.0005
 
 
-def node_name() -> str:
-    """The name of this node: Slurm's, where there are several on one host, else the host's."""
-    return os.environ.get("SLURMD_NODENAME") or socket.gethostname()
-
-
-def claim_node(folder: Path) -> socket.socket:
-    """Take this node for this job (without Slurm: this folder). The kernel frees the name when the process
-    dies.
-
-    Raises UserError with exit code 4 when another sidecar has it.
-    """
-    job = os.environ.get("SLURM_JOB_ID")
-    key = f"{job}@{node_name()}" if job else os.path.realpath(folder)
-    # A socket's name has 107 bytes, a path may have more: two long ones must not be taken for one.
-    name = f"\0jouleline-sidecar-{os.getuid()}-{hashlib.sha256(os.fsencode(key)).hexdigest()}"
-    claim = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-    try:
-        claim.bind(name)
-    except OSError as error:
-        what = f"job {job} on {node_name()}" if job else str(folder)
-        message = f"another sidecar already measures {what}; stop it, or measure one run at a time"
-        raise UserError(message, OTHER_SIDECAR) from error
-    return claim
-
-
 def clear(folder: Path) -> None:
     """Remove what an earlier measurement left in `folder`: two must never be read as one."""
-    names = ("stop", "ready.json", "meta.json", "events.jsonl", "samples.parquet")
+    names = ("meta.json", "events.jsonl", "samples.parquet")
     for old in (
         *(folder / name for name in names),
         *folder.glob("markers/rank-*.bin"),
@@ -75,14 +51,14 @@ def clear(folder: Path) -> None:
         old.unlink(missing_ok=True)
 
 
-def alive(pid: int) -> bool:
-    """Whether the process is there (a zombie is not)."""
-    try:
-        with open(f"/proc/{pid}/stat", "rb") as handle:
-            stat = handle.read()
-    except OSError:
-        return False
-    return stat[stat.rindex(b")") + 2 : stat.rindex(b")") + 3] not in (b"Z", b"X")
+def own_code() -> dict[str, str | None]:
+    """Version of the package, and digest of the code that measures; None where it is not known."""
+    version = digest = None
+    with contextlib.suppress(metadata.PackageNotFoundError):
+        version = metadata.version("jouleline")
+    with contextlib.suppress(OSError):
+        digest = code_digest([Path(__file__)])
+    return {"version": version, "digest": digest}
 
 
 def peak_rss_mib() -> float | None:
@@ -108,18 +84,23 @@ class Sidecar:
 
     def run(self) -> int:
         self._catch_signals()
-        claim = self._prepare()
+        self._make_folder()
+        with claim_node(self.folder), claim_folder(self.folder):
+            self._open()
+            return self._measure()
+
+    def _measure(self) -> int:
         # pyarrow is needed only by the writer: the meter is opened first, so that its errors come fast.
         from jouleline.measure.segments import SegmentWriter, compact
 
         self.lanes = Lanes(self.meter.lanes(), self.events)
         self.writer = SegmentWriter(self.scratch, self.lanes.take, self.events)
         self._write_meta(ended=False)
-        self.events.add("started", pid=os.getpid())
         self.lanes.start()
         self.writer.start()
         self._idle("before")
         if self.stopped_by is None:
+            self.events.write()
             write_json(self.folder / "ready.json", self._ready())
         self._wait()
         if self.stopped_by == "stop file":
@@ -136,14 +117,14 @@ class Sidecar:
         if self.scratch != self.folder:
             with contextlib.suppress(OSError):
                 self.scratch.rmdir()
+        self._ask_meter()
         self.events.add("ended", by=self.stopped_by)
-        self.events.retry()
+        self.events.write()
         with contextlib.suppress(OSError, UserError):
             self._write_meta(ended=True)
-        claim.close()
         return 0
 
-    def _prepare(self) -> socket.socket:
+    def _make_folder(self) -> None:
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             (self.folder / "markers").mkdir(exist_ok=True)
@@ -154,25 +135,33 @@ class Sidecar:
             raise UserError(
                 f"cannot write {self.folder}: permission denied; choose another folder with --out"
             )
-        claim = claim_node(self.folder)
-        clear(self.folder)
-        watts = json.loads(self.options.estimate)
-        self.root_pid = self.options.root_pid or self.parent
+
+    def _open(self) -> None:
+        """Open the meter, and only when there is one make room for what it measures."""
+        # What a launcher waits for, or asks with, is of this measurement from here on.
+        for name in ("stop", "ready.json"):
+            (self.folder / name).unlink(missing_ok=True)
+        options = self.options
+        self.root_pid = options.root_pid or self.parent
         self.meter = open_meter(
-            self.options.meter,
+            options.meter,
             Options(
                 root_pid=self.root_pid,
-                period_s=self.options.period_ms * 1e-3,
+                period_s=options.period_ms * 1e-3,
                 node=node_name(),
-                gpus=self.options.gpus,
-                watts_per_core=float(watts.get("w_per_core", 10.0)),
-                idle_watts=float(watts.get("idle_w", 5.0)),
+                gpus=options.gpus,
+                watts_per_core=options.estimate["w_per_core"],
+                idle_watts=options.estimate["idle_w"],
             ),
         )
         self.scratch = self._make_scratch()
+        clear(self.folder)
         self.events = EventLog(self.folder)
+        self.events.add("started", pid=os.getpid())
+        if self.meter.passed_over:
+            self.events.add("meters_passed_over", meter=self.meter.name, reasons=self.meter.passed_over)
+            print(passed_over_line(self.meter.name, self.meter.passed_over), file=sys.stderr, flush=True)
         sys.setswitchinterval(SWITCH_INTERVAL_S)
-        return claim
 
     def _make_scratch(self) -> Path:
         """Where the segments go: a new folder under --scratch, else --out itself."""
@@ -210,16 +199,18 @@ class Sidecar:
             self.stopped_by = "stop file"
 
     def _check(self) -> None:
-        """Once a second: parents, wall clock, the meter's own checks, events that wait for the disk."""
+        """Once a second: parents, wall clock, the meter's own checks."""
         if self.stopped_by is None and not self._parents_alive():
             self.stopped_by = "death of the parent"
         offset_us = time.time_ns() // 1000 - time.monotonic_ns() // 1000
         if self.clock_offset_us is not None and abs(offset_us - self.clock_offset_us) > CLOCK_STEP_US:
             self.events.add("clock_step", step_s=round((offset_us - self.clock_offset_us) * 1e-6, 3))
         self.clock_offset_us = offset_us
+        self._ask_meter()
+
+    def _ask_meter(self) -> None:
         for event in self.meter.check():
             self.events.add(**event)
-        self.events.retry()
 
     def _wait(self) -> None:
         due = time.monotonic()
@@ -246,16 +237,19 @@ class Sidecar:
             "energy_source": self.meter.energy_source,
             "devices": self.meter.devices,
             "capabilities": self.meter.capabilities,
+            "passed_over": self.meter.passed_over,
         }
 
     def _write_meta(self, ended: bool) -> None:
         now_us, mono_us = time.time_ns() // 1000, time.monotonic_ns() // 1000
         if not ended:
             self.started = {"started_utc": utc(now_us), "start_utc_us": now_us, "start_us": mono_us}
+            self.code = own_code()
         usage = resource.getrusage(resource.RUSAGE_SELF)
         slurm = {key.lower(): value for key, value in sorted(os.environ.items()) if key in _SLURM}
         meta = {
             "schema": 1,
+            "code": self.code,
             "node": node_name(),
             "host": socket.gethostname(),
             "slurm": slurm,
@@ -287,28 +281,6 @@ _SLURM = (
     "SLURMD_NODENAME",
     "SLURM_JOB_PARTITION",
 )
-
-
-def parse(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="jouleline.measure.sidecar", description="Sample this node's meters."
-    )
-    parser.add_argument("--out", required=True, help="measurement directory")
-    parser.add_argument("--meter", choices=("auto", "nvml", "rapl", "estimate"), default="auto")
-    parser.add_argument("--period-ms", type=float, default=20.0, help="period of the fast lane")
-    parser.add_argument(
-        "--gpus", default="auto", help="auto (CUDA_VISIBLE_DEVICES) or UUIDs, comma-separated"
-    )
-    parser.add_argument(
-        "--root-pid", type=int, help="process whose descendants are measured (default: the parent)"
-    )
-    parser.add_argument("--idle-s", type=float, default=1.0, help="idle baseline before and after")
-    parser.add_argument("--estimate", default="{}", help='JSON {"w_per_core": W, "idle_w": W}')
-    parser.add_argument("--scratch", help="node-local folder for the segments (default: --out)")
-    options = parser.parse_args(argv)
-    if not 1 <= options.period_ms <= 1000:
-        raise UserError(f"--period-ms {options.period_ms:g} is not between 1 and 1000; 20 is the default")
-    return options
 
 
 def main(argv: list[str] | None = None) -> int:

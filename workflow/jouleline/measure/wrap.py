@@ -11,7 +11,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from jouleline.errors import UserError
+from jouleline.files import read_json
+from jouleline.measure.claim import require_free
 from jouleline.measure.markers import END, ENVIRONMENT, START, MarkerFile, encode_name
+from jouleline.measure.meters import passed_over_line
 
 # Marks by the wrapper hold for the whole node.
 NODE_RANK = -1
@@ -26,7 +29,7 @@ def start_sidecar(out: Path, arguments: Sequence[str], limit_s: float = READY_LI
 
     Raises UserError when it cannot start (its own line and exit code) or is not ready in time.
     """
-    command = [sys.executable, "-m", "jouleline.measure.sidecar", "--out", str(out), *arguments]
+    command = [sys.executable, "-m", "jouleline.measure.sidecar", f"--out={out}", *arguments]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
     try:
         return _wait_ready(out, process, limit_s)
@@ -70,29 +73,55 @@ def stop_sidecar(out: Path, process: subprocess.Popen, limit_s: float = STOP_LIM
         return process.wait()
 
 
-def measure_command(command: Sequence[str], out: Path, sidecar_arguments: Sequence[str]) -> int:
+# What a measurement or a run leaves; any of it would be written over, or read as one with the new.
+LEFT = (
+    *("meta.json", "run.json", "run.failed.json", "ready.json", "events.jsonl", "stop"),
+    *("*.parquet", "samples/*", "markers/*", "node-*"),
+)
+
+
+def require_unused(out: Path) -> None:
+    """Raise UserError where `out` holds a measurement or a run, or is being measured into."""
+    require_free(out)
+    left = next((path for pattern in LEFT for path in out.glob(pattern)), None)
+    if left is not None:
+        raise UserError(f"{out} already holds a measurement ({left}); choose another --out, or delete it")
+
+
+def measure_command(
+    command: Sequence[str], out: Path, sidecar_arguments: Sequence[str], idle_s: float = 0.0
+) -> int:
     """Run `command` measured; returns its exit code (128 + n when signal n ended it, 127 when it is not
-    found).
+    found). `idle_s` is what the sidecar was told: so much longer it takes to be ready, and to end.
 
     The whole command is the region `command`; its own marks go to the same folder. Raises UserError, before anything
     is written, where `out` already holds a measurement.
     """
-    if (out / "meta.json").exists():
-        raise UserError(f"{out} already holds a measurement; choose another --out, or delete it")
+    require_unused(out)
     if shutil.which(command[0]) is None:
         return _not_found(command[0], "no such program, or not one that may be run")
-    sidecar = start_sidecar(out, [*sidecar_arguments, "--root-pid", str(os.getpid())])
+    sidecar = start_sidecar(out, [*sidecar_arguments, "--root-pid", str(os.getpid())], READY_LIMIT_S + idle_s)
     try:
+        _pass_on(out)
         marks = MarkerFile(str(out / "markers"), NODE_RANK)
         environment = os.environ | {ENVIRONMENT: str((out / "markers").resolve())}
         marks.write(START, time.monotonic_ns(), 1, 0, encode_name("command"))
         code = _run(command, environment)
         marks.write(END, time.monotonic_ns(), 1, 0, encode_name("command"))
     finally:
-        ended = stop_sidecar(out, sidecar)
+        ended = stop_sidecar(out, sidecar, STOP_LIMIT_S + idle_s)
     if ended != 0:
-        print(f"warning: the sidecar ended with {ended}; see {out / 'events.jsonl'}", file=sys.stderr)
+        said = [line for line in sidecar.stderr.read().splitlines() if not line.startswith("note: ")]
+        why = f" ({said[-1].strip()})" if said else ""
+        print(f"warning: the sidecar ended with {ended}{why}; see {out / 'events.jsonl'}", file=sys.stderr)
     return code
+
+
+def _pass_on(out: Path) -> None:
+    """Say what the sidecar has to say of its meter."""
+    ready = read_json(out / "ready.json")
+    if ready["passed_over"]:
+        print(passed_over_line(ready["meter"], ready["passed_over"]), file=sys.stderr, flush=True)
 
 
 def _not_found(name: str, why: str | None) -> int:

@@ -15,6 +15,7 @@ from fake_nvml.session import Session
 from jouleline.energy.integrate import regions
 from jouleline.energy.load import load_measurement
 from jouleline.errors import UserError
+from jouleline.measure.events import read_events
 from jouleline.measure.meters import Options
 from jouleline.measure.meters.rapl import MOST_W, RaplMeter, Zone
 
@@ -112,6 +113,18 @@ def test_a_zone_that_cannot_be_read_is_named(powercap, tmp_path, content):
     assert done.returncode == 3 and "intel-rapl:1" in done.stderr and done.stderr.count("\n") == 1
 
 
+@pytest.mark.fault("RAPL tree that cannot be read, `--meter auto`", "estimate, and one line that says why")
+def test_auto_passes_over_zones_that_cannot_be_read(powercap, tmp_path):
+    (powercap / "intel-rapl:1" / "energy_uj").write_text("many\n")
+    done = wrapped(tmp_path / "out", "--", "true")
+    assert done.returncode == 0 and done.stderr.count("\n") == 1
+    assert done.stderr.startswith(
+        "note: the meter is estimate, which is declared and not measured: no NVML: "
+    )
+    (event,) = [e for e in read_events(tmp_path / "out") if e["kind"] == "meters_passed_over"]
+    assert event["meter"] == "estimate" and "intel-rapl:1" in event["reasons"][1]
+
+
 def wrapped(out: Path, *arguments: str) -> subprocess.CompletedProcess:
     """`jouleline measure` on a machine without NVML."""
     command = [sys.executable, "-m", "jouleline.measure.cli_measure", "--out", str(out), "--idle-s", "0.3"]
@@ -147,7 +160,7 @@ def test_a_command_is_measured_by_rapl(powercap, tmp_path):
     }
     with running(files):
         done = wrapped(tmp_path / "out", "--", "sleep", "2")
-    assert (done.returncode, done.stderr) == (0, "")
+    assert done.returncode == 0 and done.stderr.startswith("note: the meter is rapl: no NVML: ")
     rows = regions(load_measurement(tmp_path / "out"))
     row = next(row for row in rows if row["device_uuid"] is None)
     assert (row["verdict"], row["energy_source"]) == ("valid", "rapl")

@@ -1,5 +1,7 @@
 """Segments on a disk that cannot take them."""
 
+import time
+
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
@@ -115,3 +117,49 @@ def test_a_long_measurement_is_compacted_piece_by_piece(tmp_path, monkeypatch):
     assert file.num_row_groups > 3 and not (tmp_path / "samples").exists()
     assert segments.sort(read_samples(tmp_path)).equals(expected)
     assert found == {"rows": expected.num_rows, "call_us_median": 20.0, "late_us_median": 50.0}
+
+
+@pytest.mark.parametrize("devices", [2, 8])
+def test_thinning_leaves_every_device_half_of_its_fast_readings(devices):
+    # As the lanes keep them: one reading of each device after the other.
+    rows = [
+        (device, t_ns, t_ns, t_ns, (0, 1, 1)) for t_ns in range(0, 100_000, 1000) for device in range(devices)
+    ]
+    seldom = [(device, t_ns, t_ns, t_ns, (50,)) for t_ns in (0, 1000) for device in range(devices)]
+    thinned = segments.thin(segments.rows_to_table([(FAST_LANE, rows), (SLOW_LANE, seldom)]))
+    found = [(row["device"], row["lane"], row["t_us"]) for row in thinned.to_pylist()]
+    for device in range(devices):
+        assert [t for d, lane, t in found if (d, lane) == (device, FAST)] == list(range(0, 100, 2))
+        assert [t for d, lane, t in found if (d, lane) == (device, SLOW)] == [0, 1]
+
+
+@pytest.mark.fault("samples folder that may no longer be written", "`disk_failed`; samples wait in memory")
+def test_a_folder_that_refuses_the_writer_does_not_end_it(tmp_path, monkeypatch):
+    monkeypatch.setattr(segments, "FLUSH_S", 0.05)
+    writer = SegmentWriter(tmp_path, lambda: batch(0, 4), EventLog(tmp_path))
+    # Where even the superuser has no permission to make a file.
+    writer.folder.rmdir()
+    writer.folder.symlink_to("/sys/kernel")
+    writer.start()
+    until = time.monotonic() + 20
+    while not writer.failing and time.monotonic() < until:
+        time.sleep(0.01)
+    writer.folder.unlink()
+    while writer.failing and time.monotonic() < until:
+        time.sleep(0.01)
+    assert writer.is_alive()
+    writer.finish()
+    kinds = [event["kind"] for event in read_events(tmp_path)]
+    assert kinds == ["disk_failed", "disk_recovered"]
+    assert "permission" in read_events(tmp_path)[0]["message"].lower()
+    assert read_samples(tmp_path).num_rows == writer.rows_written > 204
+
+
+def test_a_writer_that_fails_in_any_way_goes_on(tmp_path):
+    """What no one foresaw, too: a lane whose rows make no table."""
+    torn = [[(FAST_LANE, [(0, 1)])], batch(0, 4)]
+    writer = SegmentWriter(tmp_path, lambda: torn.pop(0), EventLog(tmp_path))
+    writer.flush()
+    writer.flush()
+    assert [event["kind"] for event in read_events(tmp_path)] == ["flush_failed"]
+    assert read_samples(tmp_path).num_rows == 204

@@ -11,6 +11,9 @@ import time
 
 import pytest
 from jouleline.energy.cli_energy import main as energy_main
+from jouleline.measure import wrap
+from jouleline.measure.cli_measure import main as measure_main
+from jouleline.measure.events import read_events
 
 BUSY = "import time\nend = time.monotonic() + 0.8\nwhile time.monotonic() < end: pass\n"
 
@@ -72,14 +75,18 @@ def test_a_signal_reaches_the_command(tmp_path):
 def test_the_command_is_unharmed_when_the_sidecar_dies(tmp_path):
     program = (
         "import json, os, signal, sys, time\n"
-        "os.kill(json.load(open(sys.argv[1]))['pid'], signal.SIGKILL)\n"
+        "pid = json.load(open(sys.argv[1]))['pid']\n"
+        # Its last words, as it would say them itself.
+        "print('it has had enough', file=open(f'/proc/{pid}/fd/2', 'w'))\n"
+        "os.kill(pid, signal.SIGKILL)\n"
         "time.sleep(0.2)\n"
         "raise SystemExit(5)\n"
     )
     done = measure(
         tmp_path, sys.executable, "-c", program, str(tmp_path / "ready.json"), options=("--meter", "estimate")
     )
-    assert done.returncode == 5 and done.stderr.startswith("warning: the sidecar ended with -9")
+    assert done.returncode == 5
+    assert done.stderr.startswith("warning: the sidecar ended with -9 (it has had enough); see ")
     assert energy_main([str(tmp_path)]) == 1
 
 
@@ -88,6 +95,11 @@ def test_bad_input_is_one_line(tmp_path):
         ((), 2, "no command"),
         (("--", "/does/not/exist"), 127, "cannot run"),
         (("--period-ms", "0", "--", "true"), 2, "--period-ms"),
+        (("--idle-s", "-1", "--", "true"), 2, "--idle-s"),
+        (("--watts-per-core", "nan", "--", "true"), 2, "--watts-per-core"),
+        (("--idle-watts=-5", "--", "true"), 2, "--idle-watts"),
+        (("--meter", "nvml", "--gpus=-x", "--", "true"), 3, "NVML"),
+        (("--out", "", "--", "true"), 2, "--out is empty"),
     ):
         base = [
             sys.executable,
@@ -98,7 +110,10 @@ def test_bad_input_is_one_line(tmp_path):
             "--idle-s",
             "0",
         ]
-        done = subprocess.run([*base, *arguments], capture_output=True, text=True, timeout=60)
+        environment = os.environ | {"LD_LIBRARY_PATH": ""}
+        done = subprocess.run(
+            [*base, *arguments], capture_output=True, text=True, timeout=60, env=environment
+        )
         assert done.returncode == code and done.stderr.startswith("error: ") and said in done.stderr
         assert done.stderr.count("\n") == 1
 
@@ -111,12 +126,48 @@ def test_no_nvml_is_exit_code_3(tmp_path):
     assert done.returncode == 3 and "libnvidia-ml.so.1" in done.stderr and done.stderr.count("\n") == 1
 
 
-def test_a_folder_with_a_measurement_is_not_measured_into(wrapped):
-    out, _ = wrapped
-    before = (out / "samples.parquet").read_bytes()
-    done = measure(out, "true")
+@pytest.mark.parametrize(
+    "left", ["meta.json", "run.json", "events.jsonl", "stop", "samples.parquet", "markers/rank-0.bin"]
+)
+def test_a_folder_with_a_measurement_is_not_measured_into(tmp_path, left):
+    (tmp_path / left).parent.mkdir(exist_ok=True)
+    (tmp_path / left).write_text("kept")
+    done = measure(tmp_path, "touch", str(tmp_path / "ran"))
     assert done.returncode == 2 and "already holds a measurement" in done.stderr
-    assert done.stderr.count("\n") == 1 and (out / "samples.parquet").read_bytes() == before
+    assert done.stderr.count("\n") == 1 and (tmp_path / left).read_text() == "kept"
+    assert not (tmp_path / "ran").exists()
+
+
+def test_a_start_that_failed_leaves_the_folder_free(tmp_path):
+    environment = os.environ | {"LD_LIBRARY_PATH": ""}
+    refused = measure(tmp_path / "out", "true", options=("--meter", "nvml"), env=environment)
+    assert refused.returncode == 3
+    assert measure(tmp_path / "out", "true", options=("--meter", "estimate")).returncode == 0
+
+
+def test_a_folder_whose_name_looks_like_an_option(tmp_path):
+    command = [sys.executable, "-m", "jouleline.measure.cli_measure", "--out=-o3", "--meter", "estimate"]
+    done = subprocess.run([*command, "--idle-s", "0", "--", "true"], cwd=tmp_path, capture_output=True)
+    assert done.returncode == 0 and (tmp_path / "-o3" / "samples.parquet").exists()
+
+
+def test_scratch_is_the_sidecars(tmp_path):
+    scratch = tmp_path / "scratch"
+    options = ("--meter", "estimate", "--scratch", str(scratch))
+    assert measure(tmp_path / "out", "true", options=options).returncode == 0
+    meta = json.loads((tmp_path / "out" / "meta.json").read_text())
+    assert meta["scratch"].startswith(str(scratch)) and (tmp_path / "out" / "samples.parquet").exists()
+
+
+def test_a_long_idle_baseline_has_its_time(tmp_path, monkeypatch):
+    """The limits are for what the sidecar does besides: here none of it, the baseline alone is longer."""
+    monkeypatch.setattr(wrap, "READY_LIMIT_S", 8.0)
+    monkeypatch.setattr(wrap, "STOP_LIMIT_S", 5.0)
+    begin = time.monotonic()
+    assert measure_main(["--out", str(tmp_path), "--meter", "estimate", "--idle-s", "9", "--", "true"]) == 0
+    assert time.monotonic() - begin > 17
+    phases = [event["phase"] for event in read_events(tmp_path) if event["kind"] == "idle"]
+    assert phases == ["before", "after"]
 
 
 @pytest.mark.parametrize("content", [None, "[1]", '{"dev', "{}"])

@@ -2,7 +2,7 @@
 
 A meter has `name`, `energy_source`, `devices` (list of dicts for the meta file, in index order), `lanes()`
 (what to read and how often), `capabilities` and `facts` (dicts for the meta file), `check()` (called once a
-second from the main thread; returns events) and `close()`.
+second from the main thread; returns events) and `close()`. `open_meter` adds `passed_over`.
 """
 
 from collections.abc import Callable
@@ -32,24 +32,35 @@ class LaneSpec:
 
 
 def open_meter(name: str, options: "Options"):
-    """Open the meter `name`; `auto` takes the first there is of nvml, rapl, estimate.
+    """Open the meter `name`; `auto` takes the first there is of nvml, rapl, estimate, and nvml where GPUs are named.
 
-    Raises UserError with exit code 3 when it is not there; the line says what is missing.
+    The meter's `passed_over` says why it is not an earlier one. Raises UserError with exit code 3 when it is not there;
+    the line says what is missing.
     """
     from jouleline.measure.meters.estimate import EstimateMeter
     from jouleline.measure.meters.nvml import NvmlMeter
     from jouleline.measure.meters.rapl import RaplMeter
 
     meters = {"nvml": NvmlMeter, "rapl": RaplMeter, "estimate": EstimateMeter}
-    if name != "auto":
-        return meters[name](options)
-    for kind in ("nvml", "rapl"):
+    if name == "auto" and options.gpus != "auto":
+        name = "nvml"
+    passed_over = []
+    for kind in meters if name == "auto" else (name,):
         try:
-            return meters[kind](options)
+            meter = meters[kind](options)
+            meter.passed_over = passed_over
+            return meter
         except UserError as error:
-            if error.exit_code != NO_METER:
+            if name != "auto" or error.exit_code != NO_METER:
                 raise
-    return EstimateMeter(options)
+            passed_over.append(str(error))
+    raise AssertionError("an estimate can always be opened")
+
+
+def passed_over_line(name: str, reasons: list[str]) -> str:
+    """What is said of a meter that `auto` chose: why it is not a better one, without the remedies."""
+    what = "estimate, which is declared and not measured" if name == "estimate" else name
+    return f"note: the meter is {what}: {'; '.join(reason.split(';')[0] for reason in reasons)}"
 
 
 @dataclass

@@ -1,0 +1,97 @@
+"""Who measures what: one sidecar per node and job, and one node per folder."""
+
+import contextlib
+import hashlib
+import json
+import os
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from jouleline.errors import UserError
+
+OTHER_SIDECAR = 4
+NAME = "claim.json"
+
+
+def node_name() -> str:
+    """The name of this node: Slurm's, where there are several on one host, else the host's."""
+    return os.environ.get("SLURMD_NODENAME") or socket.gethostname()
+
+
+def alive(pid: int) -> bool:
+    """Whether the process is there (a zombie is not)."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as handle:
+            stat = handle.read()
+    except OSError:
+        return False
+    return stat[stat.rindex(b")") + 2 : stat.rindex(b")") + 3] not in (b"Z", b"X")
+
+
+def claim_node(folder: Path) -> socket.socket:
+    """Take this node for this job (without Slurm: this folder). The kernel frees the name when the process
+    dies.
+
+    Raises UserError with exit code 4 when another sidecar has it.
+    """
+    job = os.environ.get("SLURM_JOB_ID")
+    key = f"{job}@{node_name()}" if job else os.path.realpath(folder)
+    # A socket's name has 107 bytes, a path may have more: two long ones must not be taken for one.
+    name = f"\0jouleline-sidecar-{os.getuid()}-{hashlib.sha256(os.fsencode(key)).hexdigest()}"
+    claim = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    try:
+        claim.bind(name)
+    except OSError as error:
+        what = f"job {job} on {node_name()}" if job else str(folder)
+        message = f"another sidecar already measures {what}; stop it, or measure one run at a time"
+        raise UserError(message, OTHER_SIDECAR) from error
+    return claim
+
+
+@contextlib.contextmanager
+def claim_folder(folder: Path) -> Iterator[None]:
+    """Keep `folder`, which other nodes may see too, for this process: two that write the same files would leave the
+    energy of neither. Raises UserError as `require_free`."""
+    file = folder / NAME
+    for _ in range(2):
+        try:
+            with open(file, "x", encoding="utf-8") as handle:
+                json.dump({"node": node_name(), "host": socket.gethostname(), "pid": os.getpid()}, handle)
+            break
+        except FileExistsError:
+            require_free(folder)
+            file.unlink(missing_ok=True)  # of a process that has ended
+    else:
+        raise UserError(
+            f"another process takes {folder} at the same time; choose another --out", OTHER_SIDECAR
+        )
+    try:
+        yield
+    finally:
+        with contextlib.suppress(OSError):
+            file.unlink(missing_ok=True)
+
+
+def require_free(folder: Path) -> None:
+    """Raise UserError with exit code 4 while another process, here or on another node, measures into `folder`."""
+    holder = _holder(folder)
+    if holder is None or (holder.get("host") == socket.gethostname() and not alive(holder.get("pid"))):
+        return
+    who = f"{holder.get('node', 'another node')} (process {holder.get('pid', 'unknown')})"
+    raise UserError(
+        f"{who} measures into {folder}; give each node a folder of its own, e.g. --out {folder}/$SLURMD_NODENAME, "
+        f"or delete {folder / NAME} when that one has ended",
+        OTHER_SIDECAR,
+    )
+
+
+def _holder(folder: Path) -> dict[str, Any] | None:
+    """What the claim in `folder` says; nothing known of it where it is being written, None where there is none."""
+    try:
+        return dict(json.loads((folder / NAME).read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, TypeError):
+        return {}
