@@ -7,6 +7,10 @@ from jouleline.model import efficiency
 from jouleline.model.base import Context
 from jouleline.model.count_law import CountLaw
 from jouleline.model.features import Data
+from jouleline.model.fitting import fit_split, load
+from jouleline.model.paper import Paper
+from jouleline.model.predict import predict_split
+from jouleline.model.splits import split_runs
 from jouleline.model.table import family_names
 
 
@@ -43,6 +47,27 @@ def test_a_family_without_the_reference_count_has_no_measured_efficiency(scaled)
     kept = scaled.take(~(family & (scaled.devices == 1)))
     scaling = efficiency.measured(kept)
     assert np.isnan(scaling.efficiency[kept.families == 0]).all()
+
+
+def test_a_count_that_is_held_out_keeps_the_reference_of_its_workloads():
+    """On the held-out rows alone their own count would be the smallest, and its efficiency 1."""
+    parts = [
+        synthetic.table(12, seed=4, strategies=(s,)) for s in ((1, 1, 0), (2, 1, 3), (4, 1, 3), (8, 1, 3))
+    ]
+    columns = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    columns["run_id"] = np.array([f"run-{row}" for row in range(48)], dtype=object)
+    split = split_runs(columns, "H5", {})
+    fit = fit_split(columns, split, "paper", None, {"starts": 4, "inner_parts": 2})
+    table = predict_split(columns, split, fit)
+    data, found = load(columns), {}
+    for fold in fit["folds"]:
+        *_, whole = Paper().predict(fold["state"], data, Context(options=fit["options"]))
+        energy = dict(zip(data.columns["run_id"], whole.step_energy_j * data.steps, strict=True))
+        found |= {(fold["fold"], run_id): value for run_id, value in energy.items()}
+    own = (table["efficiency_mode"] == "measured") & table["identified"].astype(bool)
+    expected = [found[key] for key in zip(table["fold"][own], table["run_id"][own], strict=True)]
+    assert own.sum() == 36
+    np.testing.assert_allclose(table["predicted_energy_j"][own], expected, rtol=1e-9)
 
 
 def test_parametric_curve_is_normalised_where_the_published_is_not(scaled):

@@ -36,6 +36,16 @@ def measured(data: Data) -> Scaling:
     return data.memo["scaling"]
 
 
+def take(data: Data, rows: np.ndarray) -> Data:
+    """The given rows (mask or indices) with the measured efficiency that they have in the whole table.
+
+    By themselves they may lack the runs on their smallest device count, as where a count or a strategy is held out.
+    """
+    part = data.take(rows)
+    part.memo["scaling"] = Scaling(**{name: values[rows] for name, values in vars(measured(data)).items()})
+    return part
+
+
 def _measured(data: Data) -> Scaling:
     rate = data.tokens / data.step_time_s
     joule = data.step_energy_j / data.tokens

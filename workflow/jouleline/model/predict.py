@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from jouleline.errors import UserError
-from jouleline.model import intervals, registry
+from jouleline.model import efficiency, intervals, registry
 from jouleline.model.base import Context, Prediction, State
 from jouleline.model.features import Data, beyond, extrapolation
 from jouleline.model.fitting import load, masks, mode_key
@@ -37,7 +37,7 @@ def predict_split(
                 f"the fit has other folds than split {split['split']}; fit the model on this split again"
             )
         for fold, mask in zip(fit["folds"], test, strict=True):
-            rows = data.take(mask)
+            rows = efficiency.take(data, mask)
             labels = {"fold": fold["fold"], "model": fit["model"], "split": fit["split"]}
             parts += [
                 part | _repeat(labels, len(rows)) for part in predict_rows(fit, fold, rows, calibration)
