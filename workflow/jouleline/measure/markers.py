@@ -9,11 +9,12 @@
 
 The environment variable JOULELINE_MARKERS names the folder; without it every call does nothing. One file per
 rank, append only, one write(2) of 64 bytes per mark: a mark is in the kernel when the call returns, so
-killing the process loses none. A mark that cannot be written (full disk) is dropped: the trainer is never
-harmed, and the hole in the numbering is found on reading. Standard library only; torch is used only if it is
-already imported.
+killing the process loses none. A mark that cannot be written (full disk, a step's number that is none) is dropped
+with one warning: the trainer is never harmed, and the hole is found on reading. Standard library only; torch is used
+only if it is already imported.
 """
 
+import contextlib
 import itertools
 import os
 import struct
@@ -52,15 +53,23 @@ class MarkerFile:
             self.handle = os.open(self.path, flags & ~os.O_EXCL, 0o644)
 
     def write(self, kind: int, t_ns: int, identity: int, parent: int, name: bytes = b"") -> None:
-        """Append one record."""
-        body = BODY.pack(
-            MAGIC, VERSION, kind, next(self.numbers) & 0xFFFFFFFF, t_ns, identity, parent, self.rank, name
-        )
-        # A mark that is lost leaves a hole in the numbering, which the reader reports.
+        """Append one record. Never raises."""
+        number = next(self.numbers) & 0xFFFFFFFF
         try:
-            os.write(self.handle, body + CHECK.pack(zlib.crc32(body)))
-        except OSError:
-            self.lost += 1
+            body = BODY.pack(MAGIC, VERSION, kind, number, t_ns, identity, parent, self.rank, name)
+            if os.write(self.handle, body + CHECK.pack(zlib.crc32(body))) != RECORD_BYTES:
+                self._lose("the disk is full")
+        except (OSError, struct.error) as error:
+            self._lose(error)
+
+    def _lose(self, why: object) -> None:
+        """Leave a hole of zeros, which takes no room on the disk, for the reader to count: the hole in the numbering
+        alone is not seen at the end. It also ends a record that is torn, so that those after it are in their places."""
+        if not self.lost:
+            print(f"jouleline: a mark is lost in {self.path}: {why}", file=sys.stderr)
+        self.lost += 1
+        with contextlib.suppress(OSError):
+            os.ftruncate(self.handle, (os.fstat(self.handle).st_size // RECORD_BYTES + 1) * RECORD_BYTES)
 
 
 class _State:

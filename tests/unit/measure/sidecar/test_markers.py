@@ -87,6 +87,58 @@ def test_a_mark_that_could_not_be_written_is_missed_on_reading(folder):
     assert table.num_rows == 2 and broken == 1
 
 
+FULL = """
+import os, resource, signal, sys
+from jouleline.measure.markers import RECORD_BYTES, START, MarkerFile
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+file = MarkerFile(sys.argv[1], 3)
+def write(number):
+    file.write(START, number, number, 0, b"mark")
+for number in (1, 2):
+    write(number)
+# The file is given no room for a whole mark more; holes are made, as on a full disk, without any.
+ftruncate = os.ftruncate
+def hole(handle, size):
+    resource.setrlimit(resource.RLIMIT_FSIZE, (-1, -1))
+    ftruncate(handle, size)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size + room, -1))
+os.ftruncate = hole
+room = int(sys.argv[2])
+resource.setrlimit(resource.RLIMIT_FSIZE, (2 * RECORD_BYTES + room, -1))
+write(3), write(4)
+if len(sys.argv) > 3:
+    resource.setrlimit(resource.RLIMIT_FSIZE, (-1, -1))
+    write(5)
+"""
+
+
+@pytest.mark.fault(
+    "disk full for the marks", "the trainer is unharmed; `markers_broken`, each lost one counted"
+)
+@pytest.mark.parametrize("room", [0, 40], ids=["nothing written", "a part written"])
+@pytest.mark.parametrize("later", [(), ("later",)], ids=["to the end", "for a while"])
+def test_marks_on_a_full_disk_are_counted_and_the_others_stand(tmp_path, room, later):
+    done = subprocess.run(
+        [sys.executable, "-c", FULL, str(tmp_path), str(room), *later], capture_output=True, text=True
+    )
+    assert done.returncode == 0 and done.stderr.count("\n") == 1 and "a mark is lost" in done.stderr
+    table, broken = read_markers(tmp_path)
+    assert table["id"].to_pylist() == ([1, 2, 5] if later else [1, 2])
+    assert broken == 2
+
+
+@pytest.mark.fault(
+    "steps whose number does not fit a mark", "dropped with one warning; the trainer is unharmed"
+)
+def test_a_step_that_cannot_be_marked_does_no_harm(folder, capsys):
+    with markers.region("work"):
+        for number in (7, -1, 1.5, 2**32, "eight", 9):
+            markers.step(number)
+    assert regions_of(folder).steps.tolist() == [2]
+    assert capsys.readouterr().err.count("a mark is lost") == 1
+    assert {"kind": "markers_broken", "count": 4} in load_measurement(folder).nodes[0].events
+
+
 @pytest.mark.fault("a million marks", "read in seconds, every one")
 def test_a_million_marks(folder):
     path = folder / "markers" / "rank-3.bin"
