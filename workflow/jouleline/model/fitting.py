@@ -1,7 +1,8 @@
 """Fit one model on every fold of one split: the fit.json that predictions are made from."""
 
+import hashlib
 import platform
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -62,6 +63,11 @@ def masks(data: Data, split: Mapping[str, Any]) -> tuple[np.ndarray, np.ndarray]
                 )
             mask[number, [ids[run_id] for run_id in fold[side]]] = True
     return train, test
+
+
+def ids_digest(run_ids: Iterable[str]) -> str:
+    """SHA-256 of a set of run ids: what a fold was trained on, to tell it from others of the same name."""
+    return hashlib.sha256("\n".join(sorted(map(str, run_ids))).encode()).hexdigest()
 
 
 def fit_split(
@@ -126,6 +132,7 @@ def _record(data: Data, name: str, train: np.ndarray, state: State, widths: dict
     return {
         "fold": name,
         "n_train": int(train.sum()),
+        "train_digest": ids_digest(data.columns["run_id"][train]),
         "n_train_families": len(set(data.families[train].tolist())),
         "identified": bool(state["identified"]),
         "reason": state["reason"],
