@@ -9,9 +9,9 @@ from jouleline.errors import UserError
 from jouleline.model import efficiency, intervals, registry
 from jouleline.model.base import Context, Prediction, State
 from jouleline.model.features import Data, beyond, extrapolation
-from jouleline.model.fitting import load, masks, mode_key
+from jouleline.model.fitting import ids_digest, load, masks, mode_key
 from jouleline.model.machine import Machines
-from jouleline.model.table import Columns
+from jouleline.model.table import Columns, digest
 from jouleline.schemas.model import PREDICTIONS
 
 Table = dict[str, np.ndarray]
@@ -24,18 +24,11 @@ def predict_split(
 
     Raises UserError where the fit is of another split or table than the ones given.
     """
-    if fit["split"] != split["split"]:
-        raise UserError(
-            f"the fit is of split {fit['split']}, not {split['split']}; fit the model on this split again"
-        )
+    _check_belongs(fit, split, columns)
     parts = []
     if fit["folds"]:
         data = load(columns)
         _, test = masks(data, split)
-        if [fold["fold"] for fold in fit["folds"]] != [fold["fold"] for fold in split["folds"]]:
-            raise UserError(
-                f"the fit has other folds than split {split['split']}; fit the model on this split again"
-            )
         for fold, mask in zip(fit["folds"], test, strict=True):
             rows = efficiency.take(data, mask)
             labels = {"fold": fold["fold"], "model": fit["model"], "split": fit["split"]}
@@ -46,6 +39,21 @@ def predict_split(
     if not parts:
         return {name: np.array([]) for name in names}
     return {name: np.concatenate([part[name] for part in parts]) for name in names}
+
+
+def _check_belongs(fit: Mapping[str, Any], split: Mapping[str, Any], columns: Columns) -> None:
+    """Refuse a fit that may have seen what it is to predict: one of another split, other folds, or another table."""
+    if fit["split"] != split["split"]:
+        why = f"is of split {fit['split']}, not {split['split']}"
+    elif [(fold["fold"], fold.get("train_digest")) for fold in fit["folds"]] != [
+        (fold["fold"], ids_digest(fold["train"])) for fold in split["folds"]
+    ]:
+        why = f"was trained on other folds than those of split {split['split']}"
+    elif fit["folds"] and fit["runs_digest"] != digest(columns):
+        why = "is of another runs table, or of the same before it changed"
+    else:
+        return
+    raise UserError(f"the fit {why}; fit the model on this split again")
 
 
 def predict_rows(
