@@ -1,7 +1,7 @@
 """Worker of test_return_codes: every return code of every NVML call the meter makes, in one process.
 
-Prints JSON: {"read": [...], "open": [...], "functions": [...], "combinations": n}; the lists hold what is
-wrong.
+Prints JSON: {"read": [...], "open": [...], "absent": [...], "functions": [...], "combinations": n}; but for the
+functions, the lists hold what is wrong.
 """
 
 import json
@@ -41,6 +41,8 @@ FIELDS = {
     270: {"throttle_hw_thermal_ns"},
     271: {"throttle_power_brake_ns"},
 }
+# Columns whose capability has another name.
+CLAIMED_AS = {"utilization_gpu": "utilization", "utilization_memory": "utilization"}
 
 
 def open_meter() -> NvmlMeter:
@@ -109,10 +111,67 @@ def check_open(node, function, code) -> list[str]:
     if device["role"] != "job" or device["kind"] != "gpu":
         return [f"{function}/{code}: {device}"]
     # With the GPU unreadable there is no reader, and the verdict finds the device missing.
-    values = meter.fast[0].read() if 0 in meter.fast else None
-    if function in (FIELD_CALL, "nvmlDeviceGetTotalEnergyConsumption") and code in ABSENT and values:
-        return [] if values[1] is None or values[0] == 0 else [f"{function}/{code}: {values}"]
-    return []
+    values = meter.fast[0].read() if 0 in meter.fast else (code, None, None)
+    return [f"{function}/{code}: {text}" for text in untrue(node, values)]
+
+
+def untrue(node: FakeNode, values: tuple) -> list[str]:
+    """What is wrong with a fast reading: each value is null or the truth, and the status 0 exactly where there is
+    one."""
+    status, energy_mj, power_mw = values
+    wrong = []
+    low_j, high_j = (
+        node.gpus[0].counter_start_j + node.true_energy_j(0, 0, node.now_s() - s) for s in (1, 0)
+    )
+    if energy_mj is not None and not low_j <= energy_mj * 1e-3 <= high_j:
+        wrong.append(f"energy {energy_mj} mJ, true {low_j} to {high_j} J")
+    if power_mw is not None and abs(power_mw * 1e-3 - 100.0) > 5:
+        wrong.append(f"power {power_mw} mW")
+    if (status == 0) != (energy_mj is not None or power_mw is not None):
+        wrong.append(f"status {status} with {energy_mj}, {power_mw}")
+    return wrong
+
+
+def check_absent(node, code) -> list[str]:
+    """What the device does not have is no capability, and null unless the older call has it: then it is the truth."""
+    power, energy = "nvmlDeviceGetPowerUsage", "nvmlDeviceGetTotalEnergyConsumption"
+    every_field = set().union(*FIELDS.values())
+    # Faults (function, field), columns that the device then has not, whether it has energy and power.
+    cases = [
+        ([], set(), True, True),
+        ([(FIELD_CALL, 83)], set(), True, True),
+        ([(FIELD_CALL, 83), (energy, 0)], {"energy_counter"}, False, True),
+        ([(FIELD_CALL, 186)], set(), True, True),
+        ([(FIELD_CALL, 186), (power, 0)], set(), True, False),
+        ([(FIELD_CALL, 0)], every_field, True, True),
+        ([(FIELD_CALL, 0), (energy, 0), (power, 0)], every_field | {"energy_counter"}, False, False),
+        *(([(FIELD_CALL, field)], columns, True, True) for field, columns in FIELDS.items()),
+        *(([(name, 0)], columns, True, True) for name, columns in SLOW.items()),
+    ]
+    return [f"{case[0]}/{code}: {text}" for case in cases for text in wrong_without(node, code, *case)]
+
+
+def wrong_without(node, code, faults, lacking, has_energy, has_power) -> list[str]:
+    node.state.n_faults = 0
+    for function, field in faults:
+        node.fault(function, code=code, field=field)
+    meter = open_meter()
+    device, values = meter.devices[0], meter.fast[0].read()
+    capabilities = meter.capabilities[device["uuid"]]
+    wrong = untrue(node, values)
+    if (values[1] is not None, values[2] is not None) != (has_energy, has_power):
+        wrong.append(f"reads {values}")
+    # This GPU is no module, so the power of one is never there.
+    missing = lacking | {"power_module_mw"}
+    off = {name for name, claimed in capabilities.items() if not claimed}
+    expected = {CLAIMED_AS.get(name, name) for name in missing} & set(capabilities)
+    if off != expected or (device["counter"] is None) == has_energy:
+        wrong.append(f"not claimed {sorted(off)}, expected {sorted(expected)}; counter {device['counter']}")
+    row = dict(zip(meter.slow[0].columns, meter.slow[0].read()))
+    null = {name for name, value in row.items() if value is None}
+    if null != missing & set(row):
+        wrong.append(f"null {sorted(null)}, expected {sorted(missing & set(row))}")
+    return wrong
 
 
 def main() -> int:
@@ -124,8 +183,19 @@ def main() -> int:
     functions = sorted(node.called())
     read = [text for code in CODES for check in (check_fast, check_slow) for text in check(node, meter, code)]
     opened = [text for function in functions for code in CODES for text in check_open(node, function, code)]
+    absent = [text for code in ABSENT for text in check_absent(node, code)]
     combinations = len(CODES) * (3 + len(SLOW) + len(FIELDS) + 1 + len(functions))
-    print(json.dumps({"read": read, "open": opened, "functions": functions, "combinations": combinations}))
+    print(
+        json.dumps(
+            {
+                "read": read,
+                "open": opened,
+                "absent": absent,
+                "functions": functions,
+                "combinations": combinations,
+            }
+        )
+    )
     sys.stdout.flush()
     os._exit(0)
 

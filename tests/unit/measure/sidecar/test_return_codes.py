@@ -33,3 +33,10 @@ def test_a_failing_call_gives_null_and_an_event(outcome):
 def test_a_failing_call_while_opening_is_one_line_or_a_missing_capability(outcome):
     assert outcome["open"] == []
     assert "nvmlInitWithFlags" in outcome["functions"]
+
+
+@pytest.mark.fault(
+    "any part of NVML that the device does not have", "no capability, null, or the older call's true value"
+)
+def test_what_a_device_does_not_have_is_neither_claimed_nor_made_up(outcome):
+    assert outcome["absent"] == []
