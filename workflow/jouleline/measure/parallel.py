@@ -95,6 +95,8 @@ def settings(row: Mapping[str, Any], recipe: Recipe) -> dict[str, Any]:
         "zero_optimization": {"stage": row["zero_stage"]},
         "zero_allow_untested_optimizer": True,
         "steps_per_print": 1 << 40,
+        # It would wait for the device before and after every micro-step, so that no step is prepared beside another.
+        "timers": {"throughput": {"enabled": False}},
     }
     if row["precision"] == "bf16":
         # Its range is that of fp32: looking for overflow in every gradient, as fp16 must, finds nothing.
