@@ -31,7 +31,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def _run(arguments: argparse.Namespace) -> int:
     from jouleline import config
-    from jouleline.reference import state
+    from jouleline.reference import driver, state
     from jouleline.reference.session import Session, summary
 
     root = Path.cwd()
@@ -55,7 +55,8 @@ def _run(arguments: argparse.Namespace) -> int:
         session.save = save
     try:
         if arguments.minutes:
-            _measure(session, arguments.check_minutes)
+            with driver.held():
+                _measure(session, arguments.check_minutes)
         print("\n".join(summary(session)), flush=True)
     finally:
         session.save()
@@ -68,8 +69,6 @@ def _measure(session, check_minutes: float) -> None:
         session.save()
     if session.prepare():
         session.measure()
-    else:
-        print(f"error: the preparation failed, see the end of {session.log}", flush=True)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -172,3 +173,48 @@ def test_the_scores_of_the_gates_are_written_from_the_results(rebuilt, tmp_path)
     text = (tmp_path / "scores.md").read_text()
     assert "estimated, not measured" in text and "| unseen_architecture | H1 |" in text
     assert "unseen_strategy" not in text  # one device cannot show it
+
+
+def test_where_no_run_can_start_the_piece_ends_early_and_says_why(tmp_path):
+    checkout = checkout_of(tmp_path / "no-gpu")
+    checkout.edit("config/campaigns/pieces.yaml", "device: cpu", "device: cuda")
+    # Its data set is all that a run needs of the preparation, which fails too where there is no GPU.
+    output, _ = measuring(checkout, "--minutes", "10").communicate(timeout=600)
+    assert "error: no results/pieces/node/calibration.json" in output, output
+    assert "no run is finished" in output
+    found = re.search(r"(\d+) runs failed here", output)
+    assert found and 3 <= int(found[1]) < RUNS, output
+    assert output.count("this node shows no GPU") == 3, output
+    records = [
+        json.loads(path.read_text()) for path in checkout.root.glob("results/pieces/runs/*/run.failed.json")
+    ]
+    assert {record["reason"] for record in records} == {"agent_failed"}
+    # The next piece does not count them as its own failures, nor forget to count those that fail again.
+    output, _ = measuring(checkout, "--minutes", "10").communicate(timeout=600)
+    assert int(re.search(r"(\d+) runs failed here", output)[1]) >= 3, output
+
+
+def test_a_piece_that_is_killed_leaves_nothing_running(tmp_path):
+    checkout = checkout_of(tmp_path / "killed")
+    process = measuring(checkout, "--minutes", "10")
+    deadline = time.monotonic() + 300
+    while not list(checkout.root.glob("results/pieces/runs/*/raw")) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert len(processes_in(checkout.root)) > 2
+    process.kill()
+    process.wait()
+    while processes_in(checkout.root) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not processes_in(checkout.root)
+
+
+def processes_in(folder: Path) -> list[str]:
+    """Processes whose working directory is `folder`."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*"):
+        try:
+            if os.readlink(path / "cwd") == str(folder):
+                found.append(path.name)
+        except OSError:
+            continue
+    return found

@@ -40,8 +40,8 @@ class NodeAgent:
     """One node's part of one job. `name` says what it is, `raw` is the folder that the nodes share, `timeout_s` is how
     long any of them may take to start.
 
-    A kind of job says what is done (`work`), how node 0 ends it (`conclude`), and what is kept of one that was stopped
-    (`keep`).
+    A kind of job says what is done (`work`), how node 0 ends it (`conclude`), and what is kept of one that came to
+    no end (`keep`).
     """
 
     def __init__(self, name: str, raw: Path, place: Place, timeout_s: float):
@@ -66,7 +66,7 @@ class NodeAgent:
         raise NotImplementedError
 
     def keep(self, outcome: Outcome) -> None:
-        """Save what there is when a signal has come and the ranks are ended."""
+        """Save what there is when a signal has come or the agent itself has failed."""
 
     def release(self) -> None:
         """On every way out, when the ranks are ended."""
@@ -91,7 +91,11 @@ class NodeAgent:
                 self._meet_to_refuse(str(outcome.detail), _LAST_WORDS_S)
             return 128 + stop.number
         except Exception as error:
-            self._tell_peers(" ".join(str(error).split()))
+            why = " ".join(str(error).split()) or type(error).__name__
+            self.ranks.kill()
+            with suppress(UserError, OSError):  # the error itself matters more
+                self.keep(Outcome("failed", "agent_failed", why))
+            self._tell_peers(why)
             raise
         finally:
             self.ranks.kill()

@@ -8,6 +8,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from statistics import median
 
@@ -15,10 +16,11 @@ from jouleline import config
 from jouleline.files import read_json
 from jouleline.grid import dataset_name
 from jouleline.measure.device_lock import VARIABLE
+from jouleline.measure.launcher import die_with_parent
 
 POLL_S, SAY_S, SAVE_S = 1.0, 20.0, 120.0
-# What the verdicts and the packing at the end take, and how long a run that is stopped hard may take to end.
-CLOSING_S, HARD_S = 20.0, 15.0
+# How long a run that is stopped hard may take to end, and what that, the verdicts and the packing at the end take.
+HARD_S, CLOSING_S = 15.0, 45.0
 # A campaign whose first runs all fail is not worth the rest of the time.
 FAILURES = 3
 
@@ -42,7 +44,7 @@ class Session:
         self.log = self.results / "logs" / "reference.log"
         self.log.parent.mkdir(parents=True, exist_ok=True)
         self.known = {path.parent.name for path in self.finished()}
-        self.failed_before = len(self._failed())
+        self.began = time.time()
 
     @property
     def left_s(self) -> float:
@@ -68,14 +70,10 @@ class Session:
         out = self.results / "hardware"
         if (out / "report.md").exists():
             return
-        command = [
-            sys.executable,
-            "scripts/check_hardware.py",
-            "--minutes",
-            f"{minutes:g}",
-            "--out",
-            str(out),
-        ]
+        command = [sys.executable, "scripts/check_hardware.py", "--out", str(out)]
+        facts = out / "facts.json"
+        whole = facts.exists() and read_json(facts)["duration_s"] is not None
+        command += ["--report-only"] if whole else ["--minutes", f"{minutes:g}"]
         try:
             failed = subprocess.run(command, cwd=self.root, timeout=max(self.left_s, 1)).returncode
         except subprocess.TimeoutExpired:
@@ -84,17 +82,24 @@ class Session:
             print("warning: the check of the hardware did not end well; measuring goes on", flush=True)
 
     def prepare(self) -> bool:
-        """Data sets, calibration and idle power; whether they are there."""
+        """Data sets, calibration and idle power; whether the data sets are there, which is all that runs need."""
         folder = self.campaign.results
         data = sorted({f"{folder}/dataset/{dataset_name(run.row)}.parquet" for run in self.campaign.runs})
         targets = [*data, f"{folder}/node/calibration.json", f"{folder}/node/idle.json"]
-        if all((self.root / target).exists() for target in targets):
+        if not self._missing(targets):
             return True
         print("preparing data sets, calibration and idle power", flush=True)
         process = self._snakemake(targets, 1)
         while process.poll() is None and self.left_s > 0 and not self.asked_to_stop:
             time.sleep(POLL_S)
-        return self._end(process) == 0
+        self._end(process)
+        missing = self._missing(targets)
+        if missing:
+            print(f"error: no {', '.join(missing)}; see the end of {self.log}", flush=True)
+        return not self._missing(data)
+
+    def _missing(self, targets: Sequence[str]) -> list[str]:
+        return [target for target in targets if not (self.root / target).exists()]
 
     def measure(self) -> None:
         """Runs in the campaign's order until all are done or no other one can end in time."""
@@ -125,9 +130,12 @@ class Session:
         command += ["--rerun-triggers", "mtime"] if self.keep else []
         command += ["--", *targets]
         environment = os.environ | {VARIABLE: str(self.results / "device.lock")}
+        # Where this process is killed at its limit, Snakemake must not go on beside the next piece.
+        together = partial(die_with_parent, os.getpid())
+        options = {"process_group": 0, "preexec_fn": together}
         with open(self.log, "ab") as log:
             return subprocess.Popen(
-                command, cwd=self.root, env=environment, stdout=log, stderr=log, start_new_session=True
+                command, cwd=self.root, env=environment, stdout=log, stderr=log, **options
             )
 
     def _end(self, process: subprocess.Popen) -> int:
@@ -153,10 +161,12 @@ class Session:
 
     def _hopeless(self, runs: list[Path]) -> bool:
         done = any(path.parent.name not in self.known for path in runs)
-        return not done and len(self._failed()) - self.failed_before >= FAILURES
+        return not done and len(self.failed()) >= FAILURES
 
-    def _failed(self) -> list[Path]:
-        return list(self.results.glob("runs/*/run.failed.json"))
+    def failed(self) -> list[Path]:
+        """Records of the runs that failed in this piece, the newest first."""
+        records = self.results.glob("runs/*/run.failed.json")
+        return sorted((path for path in records if _age(path) >= self.began), key=_age, reverse=True)
 
     def _say(self, done: int, spent_s: float) -> None:
         total, new = len(self.campaign.runs), done - len(self.known)
@@ -178,11 +188,7 @@ def summary(session: Session) -> list[str]:
 
     records = {path.parent.name: read_json(path) for path in session.finished()}
     if not records:
-        failed = sorted(session.results.glob("runs/*/run.failed.json"))
-        return [
-            f"no run is finished; {len(failed)} failed",
-            *(read_json(path)["detail"] or "" for path in failed[:3]),
-        ]
+        return ["no run is finished", *_failures(session)]
     rows = runs_regions(session.results / "runs", records)
     windows = [row for row in rows if row["region"] == "window" and row["device_uuid"] is None]
     verdicts = Counter(f"{row['verdict']} {row['reasons'] or ''}".strip() for row in windows)
@@ -195,7 +201,14 @@ def summary(session: Session) -> list[str]:
     lines = [f"replicate {number}: {count} runs" for number, count in sorted(blocks.items())]
     lines += [f"{count} x {verdict}" for verdict, count in verdicts.most_common()]
     lines += [f"edge uncertainty of a window: median {median(edges):.2%}"] if edges else []
-    return lines + _costs([record for record in records.values() if record["training"]])
+    return lines + _failures(session) + _costs([run for run in records.values() if run["training"]])
+
+
+def _failures(session: Session) -> list[str]:
+    """How many runs failed in this piece, and why the last ones did."""
+    failed = session.failed()
+    reasons = [f"{path.parent.name}: {read_json(path)['detail']}" for path in failed[:FAILURES]]
+    return [f"{len(failed)} runs failed here", *reasons] if failed else []
 
 
 def _costs(records: list[dict]) -> list[str]:
