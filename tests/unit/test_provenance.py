@@ -1,5 +1,7 @@
 """The digest of code: what must move it, and what must not."""
 
+import ast
+import sys
 from pathlib import Path
 
 import pytest
@@ -107,3 +109,14 @@ def test_a_checkout_that_cannot_be_written_has_its_digest_too(package):
 def test_a_long_list_becomes_one_short_parameter():
     assert provenance.digest_of(["a", "b"]) != provenance.digest_of(["ab"])
     assert len(provenance.digest_of(str(i) for i in range(10_000))) == 16
+
+
+def test_it_is_the_same_in_every_python():
+    text = "class A:\n    def f(self, x=None):\n        return [x for x in ()]\n"
+    ours, theirs = ast.parse(text), ast.parse(text)
+    for node in ast.walk(theirs):  # as Python 3.12 has it
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            node._fields = (*(name for name in node._fields if name != "type_params"), "type_params")
+            node.type_params = []
+    assert ast.dump(ours) != ast.dump(theirs) or sys.version_info >= (3, 12)
+    assert provenance._meaning(ours) == provenance._meaning(theirs)

@@ -100,6 +100,10 @@ def _meaning(tree: ast.Module) -> str:
                 and isinstance(first.value.value, str)
             ):
                 node.body = node.body[1:]
+        for name, value in [*ast.iter_fields(node)]:
+            # Pythons differ in which empty fields there are, and whether a dump shows them.
+            if value == [] or value is None:
+                delattr(node, name)
     return ast.dump(tree)
 
 
