@@ -63,6 +63,19 @@ def test_choice_of_the_cheapest():
     assert wrong["top1"] == 0 and wrong["regret"] == pytest.approx(1.0)
 
 
+def test_only_equal_work_is_ranked():
+    """LoRA, frozen layers, another vocabulary or optimizer: another model comes out, so it is no matter of choice."""
+    columns = synthetic.table(2, strategies=((1, 1, 0),))
+    columns = {name: np.repeat(values[:1], 2) for name, values in columns.items()}
+    columns["energy_j"] = np.array([3.0, 2.0])
+    for name in ("lora_rank", "lora_targets", "frozen_layers", "vocab_size", "optimizer", "device"):
+        other = columns | {name: np.array([columns[name][0], columns[name][0] * 2 or 4], dtype=object)}
+        assert metrics.choice(other, other["energy_j"])["n_choice_groups"] == 0, name
+    for name in ("micro_batch", "precision", "attention", "device_count"):
+        other = columns | {name: np.array([columns[name][0], columns[name][0] * 2 or 4], dtype=object)}
+        assert metrics.choice(other, other["energy_j"])["n_choice_groups"] == 1, name
+
+
 def test_ceilings_are_what_noise_alone_would_score():
     """Against drawn noise: four batch sizes a few per cent apart, off by 3 % of noise, once and with replicates."""
     rng = np.random.default_rng(3)

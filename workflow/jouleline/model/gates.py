@@ -45,7 +45,8 @@ def check_options(options: Mapping[str, Any]) -> None:
 def judge(results: list[dict[str, Any]], options: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Every gate with the value that the headline model reached; `passed` is null where there is no value.
 
-    `ceiling` is what the noise of the runs leaves to be reached (see `metrics.choice`); null where that is not known.
+    `ceiling` is what the noise of the measured means leaves to be reached (see `metrics.choice`); null where that is
+    not known.
     """
     check_options(options)
     fitted = {result["model"] for result in results}

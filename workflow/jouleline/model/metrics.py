@@ -8,8 +8,12 @@ import numpy as np
 from jouleline.model.table import WORKLOAD, Columns
 
 DRAWS = 1000
-# Equal work: the same model, data shape and machine; batch, strategy, precision and count are what one may choose.
-EQUAL_WORK = ("model_type", "layers", "hidden", "heads", "intermediate", "seq_len", "task", "device")
+
+CHOICES = ("micro_batch", "grad_accum", "precision", "attention", "gradient_checkpointing")
+"""What one may choose of a workload, beside strategy and device count, and still train the same model."""
+
+EQUAL_WORK = (*(name for name in WORKLOAD if name not in CHOICES), "device")
+"""The same model, trained in the same way on the same data, on the same kind of device."""
 
 
 def errors(
@@ -99,8 +103,9 @@ def choice(
 
     Within each group of EQUAL_WORK (replicates averaged, at least two configurations): Kendall tau-b averaged by
     number of pairs (groups of at least three), the share of groups whose cheapest configuration is picked, and the
-    mean extra energy of the pick. The ceilings are what a model would reach that is off by nothing but the `noise` of
-    one run (log standard deviation; None: not known), were the measured means the truth.
+    mean extra energy of the pick. The ceilings are what a model would reach that is off by nothing but the noise of the
+    measured means, were these the truth: `noise` of one run (log standard deviation; None: not known) over the root of
+    the number of its replicates.
     """
     groups = _codes(columns, EQUAL_WORK)
     configurations = _codes(columns, [*WORKLOAD, "device_count", "nodes", "tensor_parallel", "zero_stage"])

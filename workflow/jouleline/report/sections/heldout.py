@@ -176,8 +176,8 @@ def _words(name: object) -> str:
 
 
 _CEILING = (
-    "Noise ceiling: what a ranking would score that is off by nothing but the noise between replicates; with these "
-    "runs no model can be relied on to pass a gate above it."
+    "Noise ceiling: what a ranking would score that is off by nothing but the noise of the measured means (that of one "
+    "run over the root of its replicates); with these runs no model can be relied on to pass a gate above it."
 )
 _GATE_VERDICTS = {True: Cell("passed", "good"), False: Cell("failed", "bad")}
 _METRICS = {
