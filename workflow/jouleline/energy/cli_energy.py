@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -75,10 +76,12 @@ def main(argv: list[str]) -> int:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
-    if options.json:
-        print(json.dumps(rows, indent=1))
-    else:
-        print(table(rows), *_meanings(rows), sep="\n")
+    lines = [json.dumps(rows, indent=1)] if options.json else [table(rows), *_meanings(rows)]
+    try:
+        print(*lines, sep="\n", flush=True)
+    except BrokenPipeError:
+        # Who read it has seen enough; what is left must not be written again when the interpreter ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return int(any(row["verdict"] == "invalid" for row in rows))
 
 

@@ -1,7 +1,6 @@
 """The energy of every marked region of a run: one row per device, one for all of them together."""
 
 import sys
-from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +12,7 @@ from jouleline.energy.alias import at_risk, refresh_s
 from jouleline.energy.device_regions import DeviceView, device_rows
 from jouleline.energy.load import Measurement, Node, Series, load_run
 from jouleline.energy.state import add_state, event_reasons, idle_power
-from jouleline.energy.verdict import decide
+from jouleline.energy.verdict import INVALID, VALID, decide
 from jouleline.energy.windows import NODE_RANK, windows_of
 from jouleline.measure.events import utc
 from jouleline.schemas.energy import REGIONS
@@ -66,7 +65,7 @@ def _series_rows(measurement: Measurement, node: Node, series: Series) -> list[d
     idle_w = idle_power(node, view)
     rows = device_rows(view, windows, idle_w)
     meta, info = node.meta or {}, series.info
-    offset_us = meta.get("start_utc_us", 0) - meta.get("start_us", 0)
+    offset_us = _utc_offset_us(node)
     real = [rank for rank in windows.ranks if rank != NODE_RANK]
     refresh = refresh_s(series)
     for row in rows:
@@ -91,33 +90,59 @@ def _series_rows(measurement: Measurement, node: Node, series: Series) -> list[d
 
 @dataclass
 class Expected:
-    """What the whole run should have: codes for what it lacks, devices of the job, marks of each region."""
+    """What the whole run should have: codes for what it lacks, devices of the job, the ranks that marked each region,
+    and until when (us since 1970) each region and the marks of each rank go."""
 
     lacking: set[str]
     devices: int
-    marks: Counter
+    marked: dict[tuple[str, int], set[int]]
+    region_end_us: dict[tuple[str, int], float]
+    rank_end_us: dict[int, float]
 
-    def missing(self, measurement: Measurement, key: tuple[str, int]) -> set[str]:
-        """Codes for a region: the run's, and `rank_missing` when not every rank marked it."""
-        ranks = measurement.expected_ranks
-        few = ranks is not None and self.marks[key] < ranks
-        return self.lacking | ({"rank_missing"} if few else set())
+    def missing(self, measurement: Measurement, key: tuple[str, int], devices: int) -> set[str]:
+        """Codes for a region that was measured on so many devices: the run's, and `rank_missing` when ranks that
+        should have marked it did not."""
+        marked, ranks = self.marked.get(key, set()), measurement.expected_ranks
+        if ranks is not None and len(marked) < ranks:
+            return self.lacking | {"rank_missing"}
+        if devices >= self.devices:
+            return self.lacking
+        # Ranks that went on marking after it are alive and have nothing to mark there: a checkpoint that one writes.
+        absent = [end_us for rank, end_us in self.rank_end_us.items() if rank not in marked]
+        alive = absent and min(absent) >= self.region_end_us.get(key, np.inf)
+        return self.lacking | {"some_ranks" if alive else "rank_missing"}
 
 
 def _expected(measurement: Measurement) -> Expected:
-    lacking, devices, marks = set(), 0, Counter()
+    expected = Expected(set(), 0, {}, {}, {})
     for node in measurement.nodes:
         if node.meta is None or not node.devices:
-            lacking.add("node_missing")
+            expected.lacking.add("node_missing")
         known = {uuid for s in node.devices for uuid in (s.info["uuid"], *(s.info.get("mig") or []))}
         gpus = any(s.info["kind"] == "gpu" for s in node.devices)
         if gpus and (any(uuid not in known for uuid in node.rank_devices.values()) or _elsewhere(node)):
-            lacking.add("wrong_pairing")
-        devices += sum(s.info.get("role") == "job" for s in node.devices)
+            expected.lacking.add("wrong_pairing")
+        expected.devices += sum(s.info.get("role") == "job" for s in node.devices)
+        # A rank whose marks may be lost cannot be said to have made none.
+        broken = any(event["kind"] == "markers_broken" for event in node.events)
         for ranks in node.ranks:
-            if ranks.rank != NODE_RANK:
-                marks.update(zip(ranks.name, ranks.ordinal.tolist()))
-    return Expected(lacking, devices, marks)
+            if ranks.rank == NODE_RANK:
+                continue
+            offset_us = _utc_offset_us(node)
+            last_us = np.concatenate((ranks.start_us, ranks.end_us, ranks.step_us))
+            last_us = np.max(last_us[np.isfinite(last_us)], initial=-np.inf)
+            expected.rank_end_us[ranks.rank] = -np.inf if broken else last_us + offset_us
+            for key, end_us in zip(zip(ranks.name, ranks.ordinal.tolist()), ranks.end_us.tolist()):
+                expected.marked.setdefault(key, set()).add(ranks.rank)
+                until_us = expected.region_end_us.get(key, -np.inf)
+                expected.region_end_us[key] = float(np.maximum(until_us, end_us + offset_us))
+    return expected
+
+
+def _utc_offset_us(node: Node) -> float:
+    """What the node's clock lacks to the time since 1970 (us)."""
+    meta = node.meta or {}
+    return meta.get("start_utc_us", 0) - meta.get("start_us", 0)
 
 
 def _elsewhere(node: Node) -> bool:
@@ -169,23 +194,33 @@ def _total(measurement: Measurement, expected: Expected, parts: list[dict[str, A
     jobs = [part for part in parts if part["role"] == "job"]
     first = jobs[0] if jobs else parts[0]
     total = {name: first[name] for name in ("region", "ordinal", "parent", "steps")}
-    missing = expected.missing(measurement, (first["region"], first["ordinal"]))
+    missing = expected.missing(measurement, (first["region"], first["ordinal"]), len(jobs))
     total["reasons"] = missing.union(*(part["reasons"] for part in jobs or parts))
     if not jobs:
         total["reasons"].add("device_missing")
-    if len(jobs) < expected.devices:
-        total["reasons"].add("rank_missing")
     total |= {name: _add(jobs, name, combine) for name, combine in _COMBINE.items()}
-    total["host_energy_j"] = _add([part for part in parts if part["role"] == "host"], "energy_j", sum)
+    total |= _host(total, [part for part in parts if part["role"] == "host"])
     for name in ("energy_source", "method", "device_name"):
         kinds = {part.get(name) for part in jobs}
         total[name] = kinds.pop() if len(kinds) == 1 else None
-    if {part.get("energy_source") for part in jobs} == {"nvml_counter", "nvml_power"}:
-        # A counter on one device and power on another: the weaker of the two names the sum.
+    # A counter on one device and power on another, or an estimate: the weaker of the two names the sum.
+    sources = {part.get("energy_source") for part in jobs}
+    if sources == {"nvml_counter", "nvml_power"}:
         total["energy_source"] = "nvml_power"
+    elif "estimate" in sources:
+        total["energy_source"] = "estimate"
     if total["energy_j"] is not None and total["time_s"]:
         total["mean_power_w"] = total["energy_j"] / total["time_s"]
     return total
+
+
+def _host(total: dict[str, Any], hosts: list[dict[str, Any]]) -> dict[str, Any]:
+    """The hosts' energy beside the job's: null where it is invalid for one of them. What is doubtful of it touches no
+    energy of the job, so it is only noted."""
+    verdicts = {decide(host["reasons"])[0] for host in hosts}
+    known = None if INVALID in verdicts else _add(hosts, "energy_j", sum)
+    noted = {"host_uncertain"} if verdicts - {VALID} else set()
+    return {"host_energy_j": known, "reasons": total["reasons"] | noted}
 
 
 def _nothing(measurement: Measurement) -> dict[str, Any]:
@@ -205,7 +240,7 @@ def _finish(measurement: Measurement, row: dict[str, Any]) -> dict[str, Any]:
     }
     if row["idle_power_w"] is not None and row["time_s"] is not None:
         row["idle_energy_j"] = row["idle_power_w"] * row["time_s"]
-    if verdict == "invalid":
+    if verdict == INVALID:
         row |= dict.fromkeys(
             ("energy_j", "energy_edge_u_j", "energy_gap_u_j", "energy_gain_u_j", "mean_power_w")
         )

@@ -1,5 +1,6 @@
 """Raw files to one in-memory `Measurement`, from a finished run or from a measurement directory."""
 
+import contextlib
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from jouleline.errors import UserError
 from jouleline.files import read_json
 from jouleline.measure.collect import read_meta, read_node
 from jouleline.measure.markers import DEVICE, END, START, STEP
+from jouleline.schemas.samples import SAMPLES
 
 
 @dataclass
@@ -80,8 +82,61 @@ def load_measurement(folder: str | Path) -> Measurement:
     meta = read_meta(folder)
     if not isinstance(meta, dict) or "devices" not in meta:
         raise UserError(f"{folder / 'meta.json'} is torn or not of a measurement; measure again")
-    samples, markers, node = read_node(folder)
-    return Measurement(None, [_node(0, node, samples, markers, {})])
+    try:
+        _check_file(folder / "samples.parquet")
+        samples, markers, node = read_node(folder)
+        return Measurement(None, [_node(0, node, samples, markers, {})])
+    except _BROKEN as error:
+        raise UserError(
+            f"{folder} cannot be read as a measurement: {_said(error)}; measure it again"
+        ) from error
+
+
+# What files that are not as they were written may raise.
+_BROKEN = (OSError, pa.ArrowException, AttributeError, KeyError, TypeError, ValueError)
+
+
+# What is read of the events that have details.
+_DETAILS = {
+    "idle": ("start_us", "end_us"),
+    "processes": ("device", "pids"),
+    "period_doubled": ("t_us", "lane", "devices", "period_ms"),
+    "call_stuck": ("t_us", "lane", "device", "after_ms"),
+    "call_failed": ("call",),
+    "call_recovered": ("call",),
+}
+
+
+def _said(error: Exception) -> str:
+    """An error in one line."""
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def _check_file(path: Path) -> None:
+    """Raise ValueError for a file of samples with other columns. One that is torn or not there is found later."""
+    with contextlib.suppress(OSError, pa.ArrowInvalid):
+        _check_columns(pq.read_schema(path).names)
+
+
+def _check_columns(names: list[str]) -> None:
+    if missing := [name for name in SAMPLES.names if name not in names]:
+        raise ValueError(f"samples.parquet has no column {missing[0]}, of {len(missing)} that it should have")
+
+
+def _check_node(meta: dict[str, Any] | None, events: list[dict[str, Any]]) -> None:
+    """Raise ValueError for a meta or events that no sidecar wrote."""
+    infos = (meta or {}).get("devices") or []
+    if not isinstance(infos, list) or not all(isinstance(info, dict) for info in infos):
+        raise ValueError("`devices` of the meta is not a list of objects")
+    for info in infos:
+        for name, kind in (("index", int), ("uuid", str), ("kind", str)):
+            if not isinstance(info.get(name), kind):
+                raise ValueError(f"a device of the meta has no {name}")
+    for event in events:
+        if not isinstance(event, dict) or not isinstance(event.get("kind"), str):
+            raise ValueError(f"an event is no object with a kind: {str(event)[:60]}")
+        if missing := [name for name in _DETAILS.get(event["kind"], ()) if name not in event]:
+            raise ValueError(f"an event {event['kind']} has no {missing[0]}")
 
 
 def load_run(folder: str | Path) -> Measurement:
@@ -103,8 +158,8 @@ def load_run(folder: str | Path) -> Measurement:
             )
             for number, node in enumerate(run["nodes"])
         ]
-    except (OSError, pa.ArrowInvalid, KeyError, TypeError, ValueError) as error:
-        raise UserError(f"{folder} cannot be read as a run ({error}); measure it again") from error
+    except _BROKEN as error:
+        raise UserError(f"{folder} cannot be read as a run: {_said(error)}; measure it again") from error
     expected = (run.get("training") or {}).get("world_size")
     return Measurement(run.get("run_id"), nodes, expected)
 
@@ -112,7 +167,9 @@ def load_run(folder: str | Path) -> Measurement:
 def _node(
     number: int, node: dict[str, Any], samples: pa.Table, markers: pa.Table, pairs: dict[int, str | None]
 ) -> Node:
-    meta = node.get("meta")
+    meta, events = node.get("meta"), node.get("events") or []
+    _check_node(meta, events)
+    _check_columns(samples.column_names)
     infos = (meta or {}).get("devices") or []
     marks = {
         name: markers[name].to_numpy(zero_copy_only=False) for name in markers.column_names if name != "name"
@@ -125,7 +182,7 @@ def _node(
         reported.setdefault(rank, marks["name"][index])
         pids[rank] = int(marks["id"][index])
     ranks = [_regions(int(rank), marks) for rank in np.unique(marks["rank"])]
-    return Node(number, meta, node.get("events") or [], _series(infos, samples), ranks, reported, pids)
+    return Node(number, meta, events, _series(infos, samples), ranks, reported, pids)
 
 
 def _series(infos: list[dict[str, Any]], samples: pa.Table) -> list[Series]:

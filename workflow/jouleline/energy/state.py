@@ -135,8 +135,12 @@ def event_reasons(node: Node, series: Series, start_us: float, end_us: float) ->
             failing.pop(event["call"], None)
     if failing:
         found.add("call_failed")
-    if not any(event.get("kind") == "ended" for event in node.events):
+    kinds = {event.get("kind") for event in node.events}
+    if "ended" not in kinds:
         found.add("sidecar_died")
+    # The sidecar's first line says that it started: without it the log is not the one that it wrote.
+    if "started" not in kinds:
+        found.add("events_missing")
     return found
 
 

@@ -1,0 +1,112 @@
+"""Files that are not as the sidecar left them: one line that says what, where and the remedy, and no traceback."""
+
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from jouleline.energy.cli_energy import main
+from jouleline.measure.markers import END, START, MarkerFile, encode_name
+from jouleline.schemas.samples import SAMPLES
+from made_up import fast_lane, slow_lane
+
+DEVICE = {"index": 0, "uuid": "GPU-0", "name": "fake", "kind": "gpu", "role": "job", "counter": "ticking"}
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A measurement of one GPU for 10 s, with a region from 2 s to 8 s."""
+    lanes = []
+    for number, lane in enumerate((fast_lane(10), slow_lane(10))):
+        lane |= {
+            "lane": np.full(len(lane["t_us"]), number),
+            "node": lane["t_us"] * 0,
+            "device": lane["t_us"] * 0,
+        }
+        columns = [pa.array(lane[f.name], from_pandas=True) for f in SAMPLES.arrow_schema()]
+        columns = [c.cast(f.type, safe=False) for c, f in zip(columns, SAMPLES.arrow_schema())]
+        lanes.append(pa.table(columns, schema=SAMPLES.arrow_schema()))
+    pq.write_table(pa.concat_tables(lanes), tmp_path / "samples.parquet")
+    (tmp_path / "markers").mkdir()
+    markers = MarkerFile(str(tmp_path / "markers"), 0)
+    markers.write(START, 2_000_000_000, 1, 0, encode_name("window"))
+    markers.write(END, 8_000_000_000, 1, 0, encode_name("window"))
+    meta = {
+        "host": "n",
+        "period_ms": 20.0,
+        "start_us": 0,
+        "start_utc_us": 0,
+        "end_us": 10**7,
+        "devices": [DEVICE],
+    }
+    (tmp_path / "meta.json").write_text(json.dumps(meta))
+    (tmp_path / "events.jsonl").write_text('{"kind": "started", "t_us": 1}\n{"kind": "ended", "t_us": 9}\n')
+    return tmp_path
+
+
+def change_meta(folder, **values) -> None:
+    meta = json.loads((folder / "meta.json").read_text())
+    (folder / "meta.json").write_text(json.dumps(meta | values))
+
+
+def add_event(folder, line: str) -> None:
+    with open(folder / "events.jsonl", "a") as handle:
+        handle.write(line + "\n")
+
+
+def other_samples(folder) -> None:
+    pq.write_table(pa.table({"a": [1]}), folder / "samples.parquet")
+
+
+BROKEN = {
+    "samples of another schema": (other_samples, "samples.parquet has no column node"),
+    "event that is no object": (lambda f: add_event(f, "1"), "an event is no object"),
+    "event without its details": (
+        lambda f: add_event(f, '{"kind": "call_stuck"}'),
+        "an event call_stuck has no t_us",
+    ),
+    "devices that are no list": (lambda f: change_meta(f, devices=5), "`devices` of the meta"),
+    "device that is no object": (lambda f: change_meta(f, devices=[5]), "`devices` of the meta"),
+    "device without its kind": (
+        lambda f: change_meta(f, devices=[{"index": 0, "uuid": "GPU-0"}]),
+        "a device of the meta has no kind",
+    ),
+    "folder named like marks": (lambda f: (f / "markers" / "rank-9.bin").mkdir(), "rank-9.bin"),
+}
+
+
+def test_the_measurement_is_whole_before_it_is_broken(folder, capsys):
+    assert main([str(folder)]) == 0 and " valid" in capsys.readouterr().out
+
+
+@pytest.mark.fault("files of a measurement that no sidecar wrote", "exit code 2 and one line")
+@pytest.mark.parametrize("what", BROKEN)
+def test_a_broken_measurement_gets_one_line(folder, capsys, what):
+    spoil, said = BROKEN[what]
+    spoil(folder)
+    assert main([str(folder)]) == 2
+    out, err = capsys.readouterr()
+    assert out == "" and err.count("\n") == 1 and err.startswith(f"error: {folder}")
+    assert said in err and "measure it again" in err
+
+
+@pytest.mark.fault("the event log is deleted", "`events_missing`, degraded")
+def test_without_its_events_a_measurement_is_not_valid(folder, capsys):
+    (folder / "events.jsonl").unlink()
+    assert main([str(folder), "--json"]) == 0
+    for row in json.loads(capsys.readouterr().out):
+        assert row["verdict"] == "degraded" and "events_missing" in row["reasons"].split(",")
+
+
+@pytest.mark.parametrize("form", [[], ["--json"]])
+def test_a_reader_that_has_seen_enough_ends_it_quietly(folder, form):
+    reader, writer = os.pipe()
+    os.close(reader)
+    command = [sys.executable, "-m", "jouleline.cli", "energy", str(folder), *form]
+    with os.fdopen(writer, "wb") as out:
+        done = subprocess.run(command, stdout=out, stderr=subprocess.PIPE, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
