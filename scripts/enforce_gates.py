@@ -13,10 +13,12 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
 
     def enforce() -> None:
+        from jouleline.model.gates import outcome
+
         gates = [gate for gate in read_json(args.validation)["gates"] if gate["enabled"]]
         missed = [gate for gate in gates if not gate["passed"]]
         if missed:
-            texts = [f"{g['name']}: {g['value']} against {g['limit']}" for g in missed]
+            texts = [f"{gate['name']}: {outcome(gate)}" for gate in missed]
             raise UserError(
                 f"{len(missed)} of {len(gates)} gates missed: {'; '.join(texts)}; see the report", 1
             )

@@ -25,6 +25,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _run(args: argparse.Namespace) -> int:
+    from jouleline.model.gates import outcome
     from jouleline.model.table import read_runs
     from jouleline.model.validate import read_predictions, validate
 
@@ -35,10 +36,7 @@ def _run(args: argparse.Namespace) -> int:
     write_json(args.out, document)
     failed = [gate for gate in document["gates"] if gate["enabled"] and gate["passed"] is not True]
     for gate in failed:
-        print(
-            f"gate {gate['name']} failed: {gate['metric']} is {gate['value']}, limit {gate['limit']}",
-            file=sys.stderr,
-        )
+        print(f"gate {gate['name']} failed: {outcome(gate)}", file=sys.stderr)
     return 1 if args.enforce and failed else 0
 
 

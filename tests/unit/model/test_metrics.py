@@ -159,6 +159,9 @@ def result(**changes):
         | {
             "efficiency_mode": "modelled",
             "identified": True,
+            "n": 20,
+            "n_not_identified": 0,
+            "n_intervals": 20,
             "mape": 0.05,
             "coverage95": 0.95,
             **dict.fromkeys(("width95", "kendall_tau", "top1", "regret")),
@@ -181,10 +184,28 @@ def test_a_post_run_result_never_passes_a_gate():
     assert gates.judge([result(post_run=True)], {})[0]["value"] is None
 
 
+def test_a_gate_is_not_passed_by_saying_nothing_of_most_runs():
+    judged = gates.judge([result(n=1, n_not_identified=999, n_intervals=1)], {"enabled": "all"})
+    assert all(gate["value"] is None and gate["passed"] is None for gate in judged)
+    assert (judged[0]["n"], judged[0]["n_predictions"]) == (1, 1000)
+    assert gates.outcome(judged[0]) == "mape no value (1 of 1000 predictions), limit <= 0.06"
+    most = gates.judge([result(n=18, n_not_identified=2, n_intervals=18)], {})[0]
+    assert most["passed"] and (most["n"], most["n_predictions"]) == (18, 20)
+
+
+def test_intervals_are_judged_where_there_are_intervals():
+    judged = {gate["name"]: gate for gate in gates.judge([result(n_intervals=4, width95=1.1)], {})}
+    assert judged["in_domain"]["passed"]
+    for name in ("coverage_low", "coverage_high", "interval_width"):
+        assert judged[name]["value"] is None and judged[name]["n"] == 4
+    assert metrics.coverage(np.ones(3), np.full(3, np.nan), np.full(3, np.nan)) is None
+
+
 def test_beside_the_gaussian_process():
-    both = [result(), result(model="gaussian_process", efficiency_mode=None, mape=0.045)]
-    gate = gates.judge(both, {})[1]
-    assert gate["value"] == pytest.approx(0.005) and gate["passed"]
+    gate = gates.judge([result(mape_above_gp=0.005, n_above_gp=19)], {})[1]
+    assert gate["value"] == 0.005 and gate["passed"] and (gate["n"], gate["n_predictions"]) == (19, 20)
+    assert gates.judge([result(mape_above_gp=0.005, n_above_gp=10)], {})[1]["value"] is None
+    assert gates.judge([result()], {})[1]["value"] is None
 
 
 def test_unknown_gate_is_refused():

@@ -84,7 +84,7 @@ def score_table(results: Sequence[Mapping[str, Any]]) -> list[str]:
         "model",
         "target",
         "efficiency",
-        "rows",
+        "predictions",
         "MAPE (95 % interval)",
         "against the paper's law, points",
         "median",
@@ -98,17 +98,33 @@ def score_table(results: Sequence[Mapping[str, Any]]) -> list[str]:
 
 def _score_line(row: Mapping[str, Any]) -> str:
     mode = f"{row['efficiency_mode'] or ''}{' (post-run)' if row['post_run'] else ''}"
-    stratum = f" {row['stratum']}" if row.get("stratum") else ""
-    cells = [f"{row['split']}{stratum}", row["model"], row["target"], mode, row["n"]]
+    asked = row["n"] + (row.get("n_not_identified") or 0)
+    cells = [_split(row), row["model"], row["target"], mode, _share(row["n"], asked)]
     if not row["identified"]:
         cells += [f"not identified: {row['reason']}", "", "", "", "", ""]
     else:
         interval = "" if row["mape_lo95"] is None else f" ({row['mape_lo95']:.1%} to {row['mape_hi95']:.1%})"
-        cover = "" if row["coverage95"] is None else f"{row['coverage95']:.1%} (x{row['width95']:.2f})"
         cells += [f"{row['mape']:.1%}{interval}", _paired(row)]
         cells += [f"{row['median_ape']:.1%}", f"{row['log_rmse']:.3f}"]
-        cells += [f"{row['bias']:+.1%}", cover]
+        cells += [f"{row['bias']:+.1%}", _coverage(row)]
     return f"| {' | '.join(map(str, cells))} |"
+
+
+def _split(row: Mapping[str, Any]) -> str:
+    return f"{row['split']} {row['stratum']}" if row.get("stratum") else str(row["split"])
+
+
+def _share(part: int, whole: int) -> str:
+    """How many of how many, where it is not all."""
+    return str(part) if part == whole else f"{part} of {whole}"
+
+
+def _coverage(row: Mapping[str, Any]) -> str:
+    """Of the predictions that have an interval, and of how many that is; empty where none has one."""
+    if row["coverage95"] is None:
+        return ""
+    text, known = f"{row['coverage95']:.1%} (x{row['width95']:.2f})", row.get("n_intervals")
+    return text if known in (None, row["n"]) else f"{text} of {_share(known, row['n'])}"
 
 
 def _paired(row: Mapping[str, Any]) -> str:
@@ -121,14 +137,26 @@ def _paired(row: Mapping[str, Any]) -> str:
 
 
 def gate_table(gates: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Markdown lines: one per gate, with the value reached."""
-    head = ["gate", "split", "model", "metric", "limit", "stretch", "value", "noise ceiling", "passed"]
+    """Markdown lines: one per gate, with the value reached and the predictions that it is of."""
+    head = [
+        "gate",
+        "split",
+        "model",
+        "metric",
+        "limit",
+        "stretch",
+        "value",
+        "predictions",
+        "noise ceiling",
+        "passed",
+    ]
     lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
     for gate in gates:
-        value = "not identified" if gate["value"] is None else f"{gate['value']:.3f}"
+        value = "no value" if gate["value"] is None else f"{gate['value']:.3f}"
         passed = {True: "yes", False: "no", None: ""}[gate["passed"]]
-        cells = [gate["name"], gate["split"], gate["model"], f"{gate['target']} {gate['metric']}"]
-        ceiling = "" if gate["ceiling"] is None else f"{gate['ceiling']:.3f}"
-        cells += [f"{gate['direction']} {gate['limit']:g}", f"{gate['stretch']:g}", value, ceiling, passed]
+        cells = [gate["name"], _split(gate), gate["model"], f"{gate['target']} {gate['metric']}"]
+        cells += [f"{gate['direction']} {gate['limit']:g}", f"{gate['stretch']:g}", value]
+        cells += [_share(gate["n"], gate["n_predictions"]) if gate["n_predictions"] else ""]
+        cells += ["" if gate["ceiling"] is None else f"{gate['ceiling']:.3f}", passed]
         lines.append(f"| {' | '.join(map(str, cells))} |")
     return lines

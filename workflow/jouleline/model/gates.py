@@ -26,6 +26,13 @@ GATES: dict[str, tuple] = {
     "regret": ("H0", "energy", None, "regret", 0.03, 0.01, "<="),
 }
 
+MIN_SHARE = 0.9
+"""A gate has a value where at least this share of the predictions has what it judges (a value, an interval, a partner):
+no gate is passed by saying nothing of what is hard."""
+
+_COUNTED = {"mape_above_gp": "n_above_gp", "coverage95": "n_intervals", "width95": "n_intervals"}
+"""Metric -> the count of predictions behind it; of the others it is n."""
+
 HEADLINE = ("hybrid", "roofline", "paper")
 """The model that the gates judge: the first of these that was fitted."""
 
@@ -42,26 +49,36 @@ def check_options(options: Mapping[str, Any]) -> None:
         )
 
 
+def stratum(split: str, fold: str, device: str | None) -> str | None:
+    """The part of a split that is judged apart: of H6 what a fold knows of its device, such as zero-shot or 5-runs.
+
+    `device`: the one that the fold holds out; its name and the part make the name of the fold.
+    """
+    part = str(fold).removeprefix(f"{device}-")
+    return part if split == "H6" and part != fold else None
+
+
 def judge(results: list[dict[str, Any]], options: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Every gate with the value that the headline model reached; `passed` is null where there is no value.
 
-    `ceiling` is what the noise of the measured means leaves to be reached (see `metrics.choice`); null where that is
-    not known.
+    `n` of `n_predictions` are what the value is of; with less than MIN_SHARE of them there is none. `ceiling` is what
+    the noise of the measured means leaves to be reached (see `metrics.choice`); null where that is not known.
     """
     check_options(options)
     fitted = {result["model"] for result in results}
     model = options.get("model") or next((name for name in HEADLINE if name in fitted), None)
     enabled = options.get("enabled") or []
     judged = []
-    for name, (split, target, stratum, metric, limit, stretch, direction) in GATES.items():
+    for name, (split, target, part, metric, limit, stretch, direction) in GATES.items():
         limit = (options.get("limits") or {}).get(name, limit)
-        value = _value(results, model, split, target, stratum, metric)
-        passed = None if value is None else value <= limit if direction == "<=" else value >= limit
-        ceiling = _value(results, model, split, target, stratum, f"{metric}_ceiling")
+        own = _find(results, model, split, target, part)
+        n, total = _counts(own, metric)
+        value = own.get(metric) if n and n >= MIN_SHARE * total else None
         judged.append(
             {
                 "name": name,
                 "split": split,
+                "stratum": part,
                 "model": model,
                 "target": target,
                 "metric": metric,
@@ -69,25 +86,34 @@ def judge(results: list[dict[str, Any]], options: Mapping[str, Any]) -> list[dic
                 "limit": limit,
                 "stretch": stretch,
                 "value": value,
-                "ceiling": ceiling,
-                "passed": passed,
+                "n": n,
+                "n_predictions": total,
+                "ceiling": own.get(f"{metric}_ceiling"),
+                "passed": None if value is None else value <= limit if direction == "<=" else value >= limit,
                 "enabled": enabled == "all" or name in enabled,
             }
         )
     return judged
 
 
-def _value(results: list[dict], model: str | None, split: str, target: str, stratum: str | None, metric: str):
-    def find(name):
-        wanted = {"model": name, "split": split, "target": target, "stratum": stratum, "post_run": False}
-        rows = [row for row in results if all(row[key] == value for key, value in wanted.items())]
-        rows.sort(key=lambda row: row["efficiency_mode"] != "modelled")
-        return rows[0] if rows else None
+def _find(
+    results: list[dict], model: str | None, split: str, target: str, part: str | None
+) -> dict[str, Any]:
+    """The result that a gate judges, by modelled efficiency where there are several; empty where there is none."""
+    wanted = {"model": model, "split": split, "target": target, "stratum": part, "post_run": False}
+    rows = [row for row in results if all(row[key] == value for key, value in wanted.items())]
+    rows.sort(key=lambda row: row["efficiency_mode"] != "modelled")
+    return rows[0] if rows else {}
 
-    own = find(model)
-    if own is None or not own["identified"]:
-        return None
-    if metric != "mape_above_gp":
-        return own.get(metric)
-    other = find("gaussian_process")
-    return own["mape"] - other["mape"] if other and other["identified"] else None
+
+def _counts(own: Mapping[str, Any], metric: str) -> tuple[int, int]:
+    """Predictions that a metric is of, and all that were asked for."""
+    total = (own.get("n") or 0) + (own.get("n_not_identified") or 0)
+    return own.get(_COUNTED.get(metric, "n")) or 0, total
+
+
+def outcome(gate: Mapping[str, Any]) -> str:
+    """What became of a gate, in a few words: "mape 0.071, limit <= 0.06"."""
+    share = f"{gate['n']} of {gate['n_predictions']} predictions"
+    value = f"no value ({share})" if gate["value"] is None else f"{gate['value']:.3g}"
+    return f"{gate['metric']} {value}, limit {gate['direction']} {gate['limit']:g}"

@@ -16,6 +16,9 @@ from jouleline.schemas.model import PREDICTIONS
 
 Table = dict[str, np.ndarray]
 
+WIDEST = np.log(100.0)
+"""Log of the factor beyond which the end of an interval says nothing (Student-t with two families gives 1e11)."""
+
 
 def predict_split(
     columns: Columns, split: Mapping[str, Any], fit: Mapping[str, Any], calibration=None
@@ -90,6 +93,7 @@ def _table(
     for target, value, unit in (("energy", energy, "j"), ("time", time, "s")):
         for level in (80, 95):
             width = intervals.row_widths(widths.get(target, {}), level / 100, axes, columns["device"])
+            width = np.where(width <= WIDEST, width, np.nan)
             table[f"{target}_lo{level}_{unit}"] = value * np.exp(-width)
             table[f"{target}_hi{level}_{unit}"] = value * np.exp(width)
     identified = prediction.identified & np.isfinite(energy)

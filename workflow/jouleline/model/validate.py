@@ -31,7 +31,7 @@ def validate(
     rows = {run_id: row for row, run_id in enumerate(kept["run_id"].tolist())} if kept else {}
     unknown = {"energy_cv": None, "time_cv": None, "n_groups": 0}
     floor = metrics.noise_floor(kept) if kept else unknown
-    known = _Known(kept, rows, floor["energy_cv"], _paper_errors(tables))
+    known = _Known(kept, rows, floor["energy_cv"], _errors_of(tables, PAPER), _errors_of(tables, PROCESS))
     results = []
     for table in tables:
         results += _results(table, known)
@@ -54,7 +54,7 @@ _METRICS = (
     *("mape", "mape_lo95", "mape_hi95", "median_ape", "p90_ape", "log_rmse", "r2_log", "bias", "coverage80"),
     *("above_paper", "above_paper_lo95", "above_paper_hi95"),
     *("coverage95", "width95", "coverage95_outside", "kendall_tau", "top1", "regret", "n_choice_groups"),
-    *("kendall_tau_ceiling", "top1_ceiling"),
+    *("kendall_tau_ceiling", "top1_ceiling", "mape_above_gp", "n_above_gp", "n_intervals"),
 )
 
 
@@ -74,24 +74,28 @@ def _empty(fit: Mapping[str, Any], target: str) -> dict[str, Any]:
 @dataclass(frozen=True)
 class _Known:
     """What predictions are held against: the usable runs, the row of each run id, the noise of one run's energy (log
-    sd, None: nothing was repeated), and the paper's errors (see `_paper_errors`)."""
+    sd, None: nothing was repeated), and the errors of the paper's law and of the Gaussian process (`_errors_of`)."""
 
     columns: Columns
     rows: Mapping[str, int]
     noise: float | None
     paper: Mapping[tuple, float]
+    process: Mapping[tuple, float]
 
 
 PAPER = ("paper", "parametric")
 """The paper's law as it predicts before a run: what every model is paired with."""
 
+PROCESS = ("gaussian_process", None)
+"""The best that is known inside of the sampled range without physics: what the gates pair with."""
 
-def _paper_errors(tables: Sequence[Mapping[str, np.ndarray]]) -> dict[tuple, float]:
-    """(split, fold, run id) -> absolute percentage error of the paper's law in energy, where it predicts."""
+
+def _errors_of(tables: Sequence[Mapping[str, np.ndarray]], rival: tuple) -> dict[tuple, float]:
+    """(split, fold, run id) -> absolute percentage error in energy of a (model, mode), where it predicts."""
     found = {}
     for table in tables:
         for key, ape in zip(_predicted(table), _ape(table, "energy"), strict=True):
-            if key[:2] == PAPER and np.isfinite(ape):
+            if key[:2] == rival and np.isfinite(ape):
                 found[key[2:]] = float(ape)
     return found
 
@@ -110,16 +114,28 @@ def _ape(table: Mapping[str, np.ndarray], target: str) -> np.ndarray:
     return np.where(good, np.abs(predicted / measured - 1), np.nan)
 
 
-def _above_paper(table: Mapping[str, np.ndarray], paper: Mapping[tuple, float]) -> dict[str, float | None]:
-    """Mean error less that of the paper's law on the same held-out predictions, paired, with its 95 % interval."""
-    law = np.array([paper.get(key[2:], np.nan) for key in _predicted(table)])
-    difference = _ape(table, "energy") - law
+def _above(table: Mapping[str, np.ndarray], known: _Known) -> dict[str, Any]:
+    """Mean error less that of the paper's law, with its 95 % interval, and less that of the Gaussian process."""
+    difference, families = _paired(table, PAPER, known.paper)
+    found: dict[str, Any] = {}
+    if len(difference):
+        low, high = metrics.clustered_interval(difference, families)
+        found |= {"above_paper": float(difference.mean()), "above_paper_lo95": low, "above_paper_hi95": high}
+    difference, _ = _paired(table, PROCESS, known.process)
+    if len(difference):
+        found |= {"mape_above_gp": float(difference.mean()), "n_above_gp": len(difference)}
+    return found
+
+
+def _paired(
+    table: Mapping[str, np.ndarray], rival: tuple, errors: Mapping[tuple, float]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Errors less those of the rival on the same held-out predictions, and their families; none of its own."""
+    keys = _predicted(table)
+    theirs = [np.nan if key[:2] == rival else errors.get(key[2:], np.nan) for key in keys]
+    difference = _ape(table, "energy") - np.array(theirs)
     both = np.isfinite(difference)
-    if not both.any() or _predicted(table)[0][:2] == PAPER:
-        return {}
-    low, high = metrics.clustered_interval(difference[both], table["family"][both].astype(str))
-    mean = float(difference[both].mean())
-    return {"above_paper": mean, "above_paper_lo95": low, "above_paper_hi95": high}
+    return difference[both], table["family"][both].astype(str)
 
 
 def _results(table: Mapping[str, np.ndarray], known: _Known) -> list[dict[str, Any]]:
@@ -132,21 +148,19 @@ def _results(table: Mapping[str, np.ndarray], known: _Known) -> list[dict[str, A
     modes = sorted(
         {(str(mode or ""), bool(post)) for mode, post in zip(table["efficiency_mode"], table["post_run"])}
     )
-    strata = [None, *_strata(table)]
+    strata = _strata(table, known)
     results = []
     for mode, post_run in modes:
         own = np.array([(m or "") == mode for m in table["efficiency_mode"]]) & (
             table["post_run"].astype(bool) == post_run
         )
-        for stratum in strata:
-            part = (
-                own if stratum is None else own & np.array([str(f).endswith(stratum) for f in table["fold"]])
-            )
+        for stratum in sorted(set(strata.tolist()), key=str):
+            part = own & (strata == stratum)
             for target in ("energy", "time"):
                 chosen = {name: values[part] for name, values in table.items()}
                 result = _one(chosen, target, known)
                 if target == "energy":
-                    result |= _above_paper(chosen, known.paper)
+                    result |= _above(chosen, known)
                 if target == "time" and not result["identified"] and result.pop("no_law"):
                     continue
                 result.pop("no_law", None)
@@ -155,10 +169,14 @@ def _results(table: Mapping[str, np.ndarray], known: _Known) -> list[dict[str, A
     return results
 
 
-def _strata(table: Mapping[str, np.ndarray]) -> list[str]:
-    """What H6 reports apart: folds without and with a few runs of the device."""
-    names = set(map(str, table["fold"].tolist()))
-    return [end for end in ("zero-shot", "3-runs", "5-runs") if any(name.endswith(end) for name in names)]
+def _strata(table: Mapping[str, np.ndarray], known: _Known) -> np.ndarray:
+    """The part of its split that each prediction belongs to (see `gates.stratum`), object [R].
+
+    A split with parts has no score of its own: what is predicted without, and with a few runs is not one question.
+    """
+    devices = known.columns["device"][[known.rows[run_id] for run_id in table["run_id"].tolist()]]
+    rows = zip(table["split"].tolist(), table["fold"].tolist(), devices.tolist(), strict=True)
+    return np.array([gates.stratum(*row) for row in rows], dtype=object)
 
 
 def _one(table: Mapping[str, np.ndarray], target: str, known: _Known) -> dict[str, Any]:
@@ -192,6 +210,7 @@ def _one(table: Mapping[str, np.ndarray], target: str, known: _Known) -> dict[st
     result |= {
         "coverage80": metrics.coverage(measured, low80, high80),
         "coverage95": metrics.coverage(measured, low, high),
+        "n_intervals": int((np.isfinite(low) & np.isfinite(high)).sum()),
         "width95": metrics.half_width(predicted, high),
         "coverage95_outside": metrics.coverage(measured[outside], low[outside], high[outside])
         if outside.any()
