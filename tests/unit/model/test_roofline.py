@@ -6,6 +6,7 @@ import synthetic
 from jouleline.model import roofline
 from jouleline.model.base import Context
 from jouleline.model.features import Data
+from jouleline.model.machine import Machines
 from jouleline.model.roofline_fit import Problem, Roofline
 from jouleline.model.structure import Options
 
@@ -209,3 +210,64 @@ def test_a_device_with_a_data_sheet_is_not_carried_over_from_one_without():
     both = Roofline().fit(data, np.ones((1, len(data))), Context())[0]
     energy = Roofline().predict(both, data, Context())[0].step_energy_j
     assert np.mean(np.abs(energy / data.step_energy_j - 1)) < 0.03
+
+
+def calibration(device, truth):
+    """A full calibration of a device with these constants."""
+    value = {name: float(np.exp(one)) for name, one in truth.items()}
+    quantities = {
+        "peak_flops": value["peak_flops"],
+        "memory_bandwidth_triad": value["memory_bandwidth"],
+        "active_wait_host_power_w": value["static_power_w"],
+        "half_saturation_flop": value["half_saturation_flop"],
+        "link_bandwidth_all_reduce": value["link_bandwidth"],
+        "link_latency_all_reduce": value["collective_latency_s"],
+    }
+    for name, energy, rate in (
+        ("compute_bound_power_w", "compute_energy_j_per_flop", "peak_flops"),
+        ("memory_bound_power_w", "memory_energy_j_per_byte", "memory_bandwidth"),
+    ):
+        quantities[name] = value["static_power_w"] + value[energy] * value[rate]
+    entries = [{"quantity": name, "value": one} for name, one in quantities.items()]
+    return {"device": device, "device_kind": "cuda", "quantities": entries}
+
+
+def test_training_without_any_calibration_says_nothing_of_a_calibrated_device():
+    """A ratio to nothing is none: that of an unknown device to its own best run must not scale a calibration."""
+    columns = two_devices()
+    columns["device"] = np.where(columns["device"] == synthetic.DEVICE, "Abacus 3", columns["device"]).astype(
+        object
+    )
+    data = Data.of(columns)
+    trained = columns["device"] == "Abacus 3"
+    context = Context(Machines(calibration("NVIDIA H100 80GB HBM3", synthetic.TRUTH)))
+    state = Roofline().fit(data, trained.astype(float)[None], context)[0]
+    for rows in (data, data.take(~trained)):  # beside the trained rows and alone
+        prediction = Roofline().predict(state, rows, context)[0]
+        unseen = rows.columns["device"] != "Abacus 3"
+        assert not prediction.identified[unseen].any()
+        assert np.isnan(prediction.step_time_s[unseen]).all()
+        assert np.isnan(prediction.step_energy_j[unseen]).all()
+
+
+@pytest.mark.parametrize("calibrated", [False, True])
+def test_a_strange_device_in_training_does_not_move_what_others_say_of_an_unseen_one(calibrated):
+    """However many of the rows are its own."""
+    columns = two_devices()
+    slow = {**synthetic.TRUTH, "peak_flops": np.log(2e13), "static_power_w": np.log(300.0)}
+    strange = synthetic.table(70, seed=3, device="Abacus 3", truth=slow)
+    joined = {name: np.concatenate([columns[name], strange[name]]) for name in columns}
+    joined["run_id"] = np.array([f"run-{row}" for row in range(len(joined["device"]))], dtype=object)
+    twice = {**synthetic.TRUTH, "peak_flops": synthetic.TRUTH["peak_flops"] + np.log(2)}
+    machines = Machines(calibration(synthetic.DEVICE, twice) if calibrated else None)
+    data = Data.of(joined)
+    strangers = joined["device"] == "Abacus 3"
+    unseen = joined["device"] == "NVIDIA H100 80GB HBM3"
+    weights = np.array([~strangers & ~unseen, ~unseen], dtype=float)
+    context = Context(machines, {"starts": 8})
+    errors = []
+    for state in Roofline().fit(data, weights, context):
+        prediction = Roofline().predict(state, data.take(unseen), context)[0]
+        assert prediction.identified.all()
+        errors.append(np.mean(np.abs(prediction.step_energy_j / data.step_energy_j[unseen] - 1)))
+    assert errors[1] < errors[0] + 0.05

@@ -94,14 +94,14 @@ def add_profiles(model: Model, data: Data, record: dict[str, Any], context: Cont
     profiles = {}
     for name in PROFILED:
         slot = problem.structure.slots[name]
-        if slot.active and not slot.deviations:
+        if len(slot.loads) == 1:  # else no single column holds the parameter
             profiles[name] = _profile(problem, slot, record["state"])
     record["diagnostics"]["profiles"] = profiles
 
 
 def _profile(problem: Problem, slot, state: dict[str, Any]) -> dict[str, Any]:
     """The parameter over +-4 of its standard errors (at most +-2.5 of its unbounded value), the others refitted."""
-    best = np.array(state["vector"])[slot.common]
+    best = np.array(state["vector"])[next(iter(slot.loads))]
     probe = 0.02
     _, near, _ = _along(problem, slot, state, best + probe * np.array([-1, 0, 1]))
     error = probe / np.sqrt(max(near[0] + near[2] - 2 * near[1], 1e-6))
@@ -120,7 +120,7 @@ def _profile(problem: Problem, slot, state: dict[str, Any]) -> dict[str, Any]:
 
 def _along(problem: Problem, slot, state: dict[str, Any], grid: np.ndarray):
     """(natural value, cost in units of the residual variance, median static share) [points], the others refitted."""
-    best, noise, column = np.array(state["vector"]), state["noise"], slot.common
+    best, noise, (column,) = np.array(state["vector"]), state["noise"], slot.loads
     prior_sd = problem.structure.prior_sd / noise
     free = np.delete(np.arange(len(best)), column)
 

@@ -97,9 +97,10 @@ def _parameters(problem, state: dict[str, Any], covariance: np.ndarray) -> dict[
         unit, transform = SLOTS[name]
         groups = state["slots"][name]["groups"]
         for code, label in enumerate(slot.labels):
-            columns = slot.columns(code)
-            sd = float(np.sqrt(covariance[np.ix_(columns, columns)].sum()))
-            prior_sd = float(np.sqrt((problem.structure.prior_sd[columns] ** 2).sum()))
+            share = np.zeros(len(covariance))
+            share[list(slot.loads)] = [load[code] for load in slot.loads.values()]
+            sd = float(np.sqrt(share @ covariance @ share))
+            prior_sd = float(np.sqrt(((share * problem.structure.prior_sd) ** 2).sum()))
             known = label in groups and sd < 0.5 * prior_sd and (transform != "log" or sd < MOST_LOG_SD)
             key = name if len(slot.labels) == 1 else f"{name}[{label}]"
             entries[key] = _entry(name, groups.get(label), unit, sd, known)

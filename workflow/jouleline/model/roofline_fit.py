@@ -112,26 +112,21 @@ class Problem:
         """The slot's prior centre of each group, [K or 1, groups]."""
         if np.isfinite(slot.centres).all():
             return slot.centres[None]
-        ratio = np.nan_to_num(slot.scales - self.usual(slot)[0][:, None])
+        ratio = np.nan_to_num(slot.scales - self.usual(slot)[:, None])
         return np.where(np.isnan(slot.centres), self.guesses[slot.name][:, None] + ratio, slot.centres)
 
-    def usual(self, slot: Slot) -> tuple[np.ndarray, np.ndarray]:
-        """The scale that the guess of a slot stands for (the mean over training rows that have one), and the share of
-        the training rows that have one. [K] each."""
+    def usual(self, slot: Slot) -> np.ndarray:
+        """The scale that the guess of a slot stands for: the mean over training rows that have one. [K]"""
         scales = slot.scales[slot.group]
         has = np.isfinite(scales)
-        count = self.basis[:, has].sum(axis=1)
-        mean = (self.basis[:, has] @ scales[has]) / np.maximum(count, 1e-300)
-        return mean, count / np.maximum(self.basis.sum(axis=1), 1e-300)
+        return (self.basis[:, has] @ scales[has]) / np.maximum(self.basis[:, has].sum(axis=1), 1e-300)
 
     def group_values(self, slot: Slot, theta: np.ndarray, index: np.ndarray) -> np.ndarray:
         """The slot's unbounded value in each group, [B, groups], or [1, groups] where theta has no part in it."""
         centre = self.centres[slot.name]
         value = centre[index] if len(centre) > 1 else centre
-        if slot.active:
-            value = value + theta[:, slot.common, None]
-        if slot.deviations:
-            value = value + theta[:, [slot.deviations[code] for code in range(len(slot.labels))]]
+        for column, share in slot.loads.items():
+            value = value + theta[:, column, None] * share
         return value
 
     def values(self, theta: np.ndarray, index: np.ndarray) -> dict[str, np.ndarray]:
@@ -198,25 +193,30 @@ class Problem:
         return state | self._judged(k, solution, state)
 
     def _slot_entry(self, k: int, name: str, slot: Slot, theta: np.ndarray) -> dict[str, Any]:
-        """A fitted slot: its value in every group that was trained on or is calibrated, and what others derive from."""
-        values = self.group_values(slot, theta[None], np.array([k]))[0].tolist()
+        """A fitted slot: its value in every group that was trained on, and what those of others derive from.
+
+        `common` is the mean ratio to the centre over the rows of known groups, `base` the mean of what is left of the
+        value when the data sheets' scale is taken out; None where no row was trained on that could tell.
+        """
+        values = self.group_values(slot, theta[None], np.array([k]))[0]
+        codes = range(len(slot.labels))
+        rows = np.array([self.weights[k, slot.group == code].sum() for code in codes])
+        rows *= [self._felt(name, k, slot.group == code) for code in codes]
+        common, base = (_mean(values - what, rows) for what in (slot.centres, slot.scales))
         groups, ratios, trained = {}, {}, {}
         for code, label in enumerate(slot.labels):
-            own, between = slot.group == code, slot.between[code]
-            seen = self.weights[k, own].sum() > 0 and self._felt(name, k, own)
-            calibrated = np.isfinite(slot.centres[code])
-            if seen or calibrated:
-                groups[label] = values[code]
-            if seen and between:
-                trained.setdefault(between, []).append(values[code])
-                ratios |= {between: values[code] - float(slot.centres[code])} if calibrated else {}
+            between = slot.between[code]
+            if rows[code]:
+                groups[label] = float(values[code])
+            if rows[code] and between:
+                trained.setdefault(between, []).append(float(values[code]))
+                ratios |= {between: float(values[code] - slot.centres[code])} if slot.known[code] else {}
         # A number of nodes that was neither calibrated nor trained on is taken to be like those that were trained on.
         elsewhere = {label: float(np.mean(found)) for label, found in trained.items()}
-        usual, share = self.usual(slot)
-        carried = slot.active and np.isnan(slot.centres).all() and share[k] > 0.5
         return {
-            "common": float(theta[slot.common]) if slot.active else None,
-            "base": float(self.guesses[name][k] - usual[k]) if carried else None,
+            "fitted": slot.active,
+            "common": common,
+            "base": base,
             "groups": elsewhere | groups,
             "ratios": ratios,
         }
@@ -244,15 +244,22 @@ class Problem:
         }
 
 
+def _mean(values: np.ndarray, weights: np.ndarray) -> float | None:
+    """Weighted mean of the finite values, None where they have no weight."""
+    weights = np.where(np.isfinite(values), weights, 0.0)
+    total = weights.sum()
+    return float(np.nan_to_num(values) @ weights / total) if total else None
+
+
 def _scatter(jacobian: np.ndarray, slot: Slot, derivative: np.ndarray, part: slice) -> None:
-    if not slot.active:
-        return
-    jacobian[:, slot.common, part] = derivative
-    for code, column in slot.deviations.items():
-        own = slot.group == code
-        jacobian[:, column, part][:, own] = np.broadcast_to(derivative, (*jacobian.shape[:1], len(own)))[
-            :, own
-        ]
+    for column, share in slot.loads.items():
+        rows = share[slot.group]
+        if (rows == 1).all():  # most columns, and quicker
+            jacobian[:, column, part] += derivative
+        else:
+            felt = np.flatnonzero(rows)
+            full = np.broadcast_to(derivative, (len(jacobian), len(rows)))
+            jacobian[:, column, part][:, felt] += full[:, felt] * rows[felt]
 
 
 def _guess(name: str, data: Data, weights: np.ndarray) -> np.ndarray:
@@ -283,18 +290,14 @@ def row_values(
 ) -> tuple[dict[str, np.ndarray], np.ndarray, np.ndarray]:
     """Unbounded slot values of the rows of `data` under a fitted state; which rows have all that time needs; which have
     all that energy needs besides. [R]"""
-    fitted = frozenset(name for name, entry in state["slots"].items() if entry["common"] is not None)
+    fitted = frozenset(name for name, entry in state["slots"].items() if entry["fitted"])
     structure = build(data, context.machines, options, fitted)
     timed, known = np.ones((2, len(data)), dtype=bool)
     values = {}
     communicates = data.proxies["comm_calls"] > 0
     for name, slot in structure.slots.items():
         entry = state["slots"][name]
-        per_group = []
-        groups = zip(slot.labels, slot.centres, slot.scales, slot.between, strict=True)
-        for label, centre, scale, between in groups:
-            carried = centre if np.isfinite(centre) or entry.get("base") is None else entry["base"] + scale
-            per_group.append(_group_value(entry, label, carried, between, slot.active))
+        per_group = [_group_value(entry, slot, code) for code in range(len(slot.labels))]
         value = np.array(per_group)[slot.group]
         missing = np.isnan(value)
         if name in ABLATIONS["no_communication"]:
@@ -307,18 +310,19 @@ def row_values(
     return values, timed, known
 
 
-def _group_value(
-    entry: dict[str, Any], label: str, centre: float, between: str | None, active: bool
-) -> float:
-    """The fitted value of a group; for one that was not trained on, its calibration times the common ratio, or that of
-    the links `between` nodes.
-
-    Where no device is calibrated, the data sheets' ratio to the trained devices takes the calibration's place.
-    """
-    if not active or entry["common"] is None:  # switched off here, or without effect in training
+def _group_value(entry: dict[str, Any], slot: Slot, code: int) -> float:
+    """The fitted value of a group; for one that was not trained on, its calibration times the ratio that the trained
+    ones have to theirs (of links `between` nodes, that of those links); without such a ratio, what the data sheets say
+    of it beside the trained ones. NaN where nothing is known of it."""
+    label, centre, scale = slot.labels[code], slot.centres[code], slot.scales[code]
+    if not (slot.active and entry["fitted"]):  # switched off here, or without effect in training
         return centre
-    ratio = entry.get("ratios", {}).get(between, entry["common"])
-    return entry["groups"].get(label, centre + ratio)  # NaN where nothing is known of it
+    if label in entry["groups"]:
+        return entry["groups"][label]
+    ratio = entry["ratios"].get(slot.between[code], entry["common"])
+    if np.isfinite(centre) and ratio is not None:
+        return centre + ratio
+    return np.nan if entry["base"] is None else entry["base"] + scale
 
 
 def _silent(name: str) -> float:

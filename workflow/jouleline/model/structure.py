@@ -18,6 +18,9 @@ from jouleline.model.roofline import ABSENT, SLOTS
 CALIBRATED_SD = float(np.log(2))
 UNKNOWN_SD = 2.0
 DEVIATION_SD = 0.3
+COMPARABLE_SD = 0.5
+STRANGER_SD = 1.0
+"""Deviations of groups that are not calibrated, with and without a ratio between the devices' data sheets."""
 # Prior centre and standard deviation of the slots that no calibration measures, as unbounded values.
 _SHAPE_PRIORS = {
     "compute_memory_exponent": (-1.5, 1.0),
@@ -64,12 +67,12 @@ class Options:
 
 @dataclass
 class Slot:
-    """One slot over some rows: `group` [R] codes into `labels`.
+    """One slot over some rows: `group` [R] codes into `labels`, `devices` the device of each group.
 
     `centres` per group is what calibration or data sheet say (NaN: nothing). `scales` per group is what the data sheets
     say of ratios between devices (log; NaN: nothing): it carries a slot that was fitted on other devices over to one.
     `between` names, for a group of links between nodes, the group of the same device's uncalibrated numbers of nodes;
-    None for any other.
+    None for any other. `loads` says, by column of the fit, how much of it is in each group's log ratio to its centre.
     """
 
     name: str
@@ -79,13 +82,13 @@ class Slot:
     scales: np.ndarray
     active: bool
     between: list[str | None]
-    common: int = -1
-    deviations: dict[int, int] = field(default_factory=dict)
+    devices: list[str]
+    loads: dict[int, np.ndarray] = field(default_factory=dict)
 
-    def columns(self, code: int) -> list[int]:
-        """The columns whose sum is the log ratio of a group to its centre."""
-        own = [self.deviations[code]] if self.deviations else []
-        return [self.common, *own] if self.active else own
+    @property
+    def known(self) -> np.ndarray:
+        """Which groups have a calibrated (or data sheet) centre. Bool [groups]."""
+        return np.isfinite(self.centres)
 
 
 @dataclass(frozen=True)
@@ -96,6 +99,22 @@ class Structure:
     prior_sd: np.ndarray
     names: list[str]
     spread: np.ndarray
+
+
+class _Columns:
+    """The columns as they are laid out, one slot after the other."""
+
+    def __init__(self):
+        self.index: dict[str, int] = {}
+        self.prior_sd: list[float] = []
+
+    def load(self, slot: Slot, name: str, sd: float, share: np.ndarray) -> None:
+        """Add the column `name` to a slot's groups, made with this prior where there is none of the name."""
+        if name not in self.index:
+            self.index[name] = len(self.prior_sd)
+            self.prior_sd.append(sd)
+        column = self.index[name]
+        slot.loads[column] = slot.loads.get(column, 0.0) + share
 
 
 def build(
@@ -117,32 +136,28 @@ def _build(data: Data, machines: Machines, options: Options, fitted: frozenset[s
     if fitted is not None:
         without = (without | {"node_power_w", "fixed_time_s"}) - fitted
     absent = without | {slot for name in options.ablations for slot in ABLATIONS.get(name, ())}
-    slots, prior_sd, names = {}, [], []
+    slots, columns = {}, _Columns()
     for name in SLOTS:
-        slot = _slot(name, data, machines, options, name not in absent)
+        slot = slots[name] = _slot(name, data, machines, options, name not in absent)
         if slot.active:
-            known = np.isfinite(slot.centres)
-            comparable = np.isfinite(slot.scales).all()
-            sd = (
-                _SHAPE_PRIORS[name][1]
-                if name in _SHAPE_PRIORS
-                else CALIBRATED_SD
-                if known.all()
-                else UNKNOWN_SD
-            )
-            slot.common = len(names)
-            names.append(name)
-            prior_sd.append(sd)
-            shared = _shared(slot)
-            if len(set(shared)) > 1:
-                for label in dict.fromkeys(shared):
-                    column = len(names)
-                    slot.deviations |= {code: column for code, one in enumerate(shared) if one == label}
-                    names.append(f"{name}[{label}]")
-                    prior_sd.append(DEVIATION_SD if known.all() else 0.5 if comparable else 1.0)
-        slots[name] = slot
-    prior_sd = np.array(prior_sd)
-    return Structure(slots, prior_sd, names, np.where(prior_sd >= UNKNOWN_SD, np.log(20), 2 * prior_sd))
+            _lay_out(slot, columns)
+    prior_sd = np.array(columns.prior_sd)
+    spread = np.where(prior_sd >= UNKNOWN_SD, np.log(20), 2 * prior_sd)
+    return Structure(slots, prior_sd, list(columns.index), spread)
+
+
+def _lay_out(slot: Slot, columns: _Columns) -> None:
+    """What the groups of a slot have in common, and the deviation of each, as wide as is not known of it."""
+    everywhere = np.ones(len(slot.labels))
+    common = CALIBRATED_SD if slot.known.any() else UNKNOWN_SD
+    columns.load(slot, slot.name, _SHAPE_PRIORS.get(slot.name, (0.0, common))[1], everywhere)
+    shared = np.array(_shared(slot), dtype=object)
+    if len(set(shared.tolist())) < 2:
+        return
+    sd = np.where(slot.known, DEVIATION_SD, np.where(np.isfinite(slot.scales), COMPARABLE_SD, STRANGER_SD))
+    for label in dict.fromkeys(shared.tolist()):
+        own = shared == label
+        columns.load(slot, f"{slot.name}[{label}]", float(sd[own].max()), own.astype(float))
 
 
 def _shared(slot: Slot) -> list[str]:
@@ -176,7 +191,7 @@ def _slot(name: str, data: Data, machines: Machines, options: Options, active: b
     rows = len(data)
     if not active or name in _SHAPE_PRIORS:
         centre = np.array([_fixed(name, active)])
-        return Slot(name, ["all"], np.zeros(rows, dtype=int), centre, np.zeros(1), active, [None])
+        return Slot(name, ["all"], np.zeros(rows, dtype=int), centre, np.zeros(1), active, [None], [""])
     labels, group, members = _groups(
         data, machines if options.calibration_priors else None, _GROUPS.get(name, ())
     )
@@ -185,7 +200,8 @@ def _slot(name: str, data: Data, machines: Machines, options: Options, active: b
     scales = [_scale(name, machines, *member) for member in members]
     spans = "span" in _GROUPS.get(name, ())
     between = [f"{device}, {_LINKS[0]}" if spans and nodes != 1 else None for device, _, nodes in members]
-    return Slot(name, labels, group, np.array(logs), np.array(scales), True, between)
+    devices = [device for device, _, _ in members]
+    return Slot(name, labels, group, np.array(logs), np.array(scales), True, between, devices)
 
 
 _LINKS = {1: "within node", 0: "between nodes"}
