@@ -1,11 +1,13 @@
 """Campaign files: merging, checking, frozen defaults."""
 
 import json
+import math
 from pathlib import Path
 
 import pytest
 from jouleline import config, manual
 from jouleline.errors import UserError
+from jouleline.model import fitting, gates, registry, splits
 
 ROOT = Path(__file__).resolve().parents[2]
 ROW = {"layers": 2, "hidden": 128, "heads": 4, "intermediate": 512, "seq_len": 64, "micro_batch": 8}
@@ -95,3 +97,69 @@ def test_demo_runs_when_nothing_is_said_and_a_grid_needs_a_name():
     assert config.load({"results": "results"}, ROOT).name == "demo"
     with pytest.raises(UserError, match="add `campaign: NAME`"):
         config.load({"grid": {"rows": [ROW]}}, ROOT)
+
+
+def test_the_schema_names_the_models_splits_gates_and_options_that_there_are():
+    known = json.loads(config.SCHEMA_FILE.read_text())["$defs"]
+    assert known["model"]["enum"] == list(registry.MODELS)
+    assert known["split"]["enum"] == list(splits.SPLITS)
+    assert known["gate"]["enum"] == list(gates.GATES)
+    assert set(known["fit_options"]["properties"]) == set(fitting.DEFAULTS)
+    assert set(known["split_options"]["properties"]) == splits._OPTIONS
+
+
+@pytest.mark.parametrize(
+    ("analysis", "text"),
+    [
+        ({"models": ["rooflin"]}, "analysis.models[0]: 'rooflin' is not known; choose from paper, roofline"),
+        ({"splits": ["H99"]}, "analysis.splits[0]: 'H99' is not known"),
+        ({"split_options": {"H0": {"drawz": 3}}}, "analysis.split_options.H0: unknown key drawz"),
+        ({"model_options": {"rooflin": {}}}, "analysis.model_options: 'rooflin' is not known"),
+        ({"model_options": {"roofline": {"starts": "many"}}}, "roofline.starts: must be integer, not 'many'"),
+        ({"gates": {"enabled": ["in_domian"]}}, "analysis.gates.enabled[0]: 'in_domian' is not known"),
+        ({"gates": {"enabled": "in_domain"}}, "analysis.gates.enabled: 'in_domain' does not match"),
+        (
+            {"models": ["paper"], "headline": "hybrid"},
+            "analysis.headline: hybrid is not fitted; choose from paper",
+        ),
+    ],
+)
+def test_what_the_analysis_would_refuse_is_refused_before_anything_is_measured(analysis, text):
+    assert text in refused(analysis=analysis)
+
+
+def test_the_headline_is_a_model_that_is_fitted():
+    assert load(analysis={"models": ["paper", "constant"]}).settings["analysis"]["headline"] == "paper"
+    assert load().settings["analysis"]["headline"] == "roofline"
+
+
+def test_problems_of_schema_and_protocol_are_told_together():
+    message = refused(foo=1, protocol={"period_ms": 0, "window_max_s": math.inf})
+    assert "3 problem(s)" in message and "protocol.period_ms must be at least 1" in message
+    assert "window_s 200 is above window_max_s 120" in refused(protocol={"window_s": 200})
+
+
+@pytest.mark.parametrize("results", ["", "~/x", "my results", "a{b}", "a'b", "a;b", "$HOME/x"])
+def test_a_folder_that_a_shell_would_read_otherwise_is_refused(results):
+    assert "results: " in refused(results=results) and "data: " in refused(data=results)
+
+
+def test_the_campaigns_own_folder_of_results_counts(tmp_path):
+    folder = tmp_path / "config/campaigns"
+    folder.mkdir(parents=True)
+    (folder / "mine.yaml").write_text(json.dumps({"results": "/scratch/me", "grid": {"rows": [ROW]}}))
+    base = config.read_yaml(ROOT / "config/config.yaml")
+    assert config.load({**base, "campaign": "mine"}, tmp_path).results == "/scratch/me/mine"
+
+
+@pytest.mark.parametrize("name", ["/etc/passwd", "../x", 5, "a b"])
+def test_a_campaign_has_a_name(name):
+    with pytest.raises(UserError, match="is no name"):
+        config.load({"campaign": name}, ROOT)
+
+
+def test_a_file_of_other_text_and_a_key_that_is_no_text_are_told(tmp_path):
+    (tmp_path / "x.yaml").write_bytes("title: é".encode("latin-1"))
+    with pytest.raises(UserError, match="x.yaml is not UTF-8"):
+        config.read_yaml(tmp_path / "x.yaml")
+    assert "unknown key 5" in refused(**{"report": {5: 6}})

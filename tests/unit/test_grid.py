@@ -151,3 +151,52 @@ def test_a_data_set_is_named_by_what_it_is_and_whose_tokenizer_it_has():
     )
     assert (plain, glue) == ("docstrings-v30522", "glue-sst2-v30522")
     assert mine.startswith("docstrings-v30522-") and mine != plain
+
+
+@pytest.mark.parametrize(
+    ("rule", "text"),
+    [
+        ({"layer": 2}, "grid.blocks[0].exclude: unknown column 'layer'"),
+        ({}, "an empty rule leaves out everything"),
+    ],
+)
+def test_a_rule_that_cannot_be_meant_is_refused(rule, text):
+    assert text in problems({"blocks": [{"axes": {"layers": [1, 2]}, "set": SHAPE, "exclude": [rule]}]})
+
+
+def test_a_row_given_twice_has_the_labels_of_both_and_not_two_of_one_kind():
+    (run,) = expand({"rows": [SHAPE, {**SHAPE, "split": "holdout"}, {**SHAPE, "label": "x"}]})
+    assert run.labels == {"split": "holdout", "label": "x"}
+    message = problems({"rows": [{**SHAPE, "split": "train"}, {**SHAPE, "split": "holdout"}]})
+    assert "grid.rows[1]" in message and "split is 'holdout' here and 'train' before" in message
+
+
+@pytest.mark.parametrize(
+    "grid",
+    [
+        {"rows": [{**SHAPE, "replicates": 10**8}]},
+        {
+            "blocks": [
+                {"axes": {c: list(range(1, 1001)) for c in ("layers", "seq_len", "seed")}, "set": SHAPE}
+            ]
+        },
+        {"blocks": [{"axes": {"layers": [1, 2, 3]}, "set": SHAPE, "replicates": 100_000}]},
+    ],
+)
+def test_a_grid_that_nobody_can_measure_is_refused_at_once(grid):
+    assert "larger than 200000 runs; take values out" in problems(grid)
+
+
+@pytest.mark.parametrize("text", ["min(2)", "max()"])
+def test_a_function_without_its_arguments_is_told(text):
+    with pytest.raises(UserError, match="cannot work out"):
+        grid.evaluate(text, SHAPE)
+
+
+def test_a_table_as_excel_writes_it_is_read_and_one_that_is_none_is_told(tmp_path):
+    table = tmp_path / "rows.csv"
+    table.write_text(",".join(SHAPE) + "\n" + ",".join(map(str, SHAPE.values())) + "\n", encoding="utf-8-sig")
+    assert len(expand({"table": "rows.csv"}, root=tmp_path)) == 1
+    table.write_bytes(table.read_bytes() + "é,1\n".encode("latin-1"))
+    assert "is not UTF-8" in problems({"table": "rows.csv"}, root=tmp_path)
+    assert "Is a directory" in problems({"table": "."}, root=tmp_path)

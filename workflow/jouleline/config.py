@@ -4,14 +4,14 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
 from jouleline import grid
 from jouleline.errors import UserError
 from jouleline.files import canonical_json
-from jouleline.protocol import PROTOCOL_DEFAULTS, complete_protocol
+from jouleline.protocol import PROTOCOL_DEFAULTS, complete_protocol, protocol_problems
 
 SCHEMA_FILE = Path(__file__).resolve().parents[1] / "schemas" / "config.schema.json"
 
@@ -99,16 +99,18 @@ def load(config: Mapping[str, Any], root: Path) -> Campaign:
     """The campaign that a merged Snakemake config asks for.
 
     The file ``config/campaigns/<campaign>.yaml`` under `root` is read first, then the keys of `config` are laid
-    over it. Raises UserError that lists every problem of schema and protocol, one line each.
+    over it. Raises UserError that lists every problem of schema, protocol and analysis, one line each.
     """
     if "campaign" not in config and "grid" in config:
         raise UserError(
             "the configuration has a grid but no name; add `campaign: NAME`, results go to its folder"
         )
     name = config.get("campaign", DEFAULT_CAMPAIGN)
+    if not isinstance(name, str) or not re.fullmatch(_schema()["properties"]["campaign"]["pattern"], name):
+        raise UserError(f"campaign {name!r} is no name; take letters, digits, _ . and -, such as demo")
     path = root / "config" / "campaigns" / f"{name}.yaml"
     given = {**config, "campaign": name}
-    if isinstance(name, str) and path.is_file():
+    if path.is_file():
         given = merge(read_yaml(path), given)
     elif "grid" not in given:
         known = ", ".join(sorted(p.stem for p in path.parent.glob("*.yaml"))) or "none"
@@ -119,12 +121,28 @@ def load(config: Mapping[str, Any], root: Path) -> Campaign:
     if "protocol" in given and isinstance(given["protocol"], Mapping):
         given["protocol"] = {key: _protocol_value(key, value) for key, value in given["protocol"].items()}
     problems = schema_problems(given)
+    if isinstance(given.get("protocol", {}), Mapping):
+        problems += protocol_problems(given.get("protocol", {}))
+    settings = merge(DEFAULTS, given)
+    if not problems:
+        problems += _choose_headline(settings["analysis"], given.get("analysis", {}))
     if problems:
         raise UserError(
             "\n  ".join([f"{len(problems)} problem(s) in the configuration of campaign {name!r}:", *problems])
         )
-    complete_protocol(given.get("protocol", {}))
-    return Campaign(merge(DEFAULTS, given), root)
+    return Campaign(settings, root)
+
+
+def _choose_headline(analysis: dict[str, Any], given: Mapping[str, Any]) -> list[str]:
+    """See that the headline is of a model that is fitted: the first where none was named."""
+    if analysis["headline"] in analysis["models"]:
+        return []
+    if "headline" in given:
+        return [
+            f"analysis.headline: {given['headline']} is not fitted; choose from {', '.join(analysis['models'])}"
+        ]
+    analysis["headline"] = analysis["models"][0]
+    return []
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
@@ -135,6 +153,8 @@ def read_yaml(path: Path) -> dict[str, Any]:
         value = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise UserError(f"missing file {path}; correct the path") from error
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} is not UTF-8 (byte {error.start}); save it as UTF-8") from error
     except yaml.YAMLError as error:
         where = f" line {error.problem_mark.line + 1}" if getattr(error, "problem_mark", None) else ""
         raise UserError(
@@ -154,6 +174,7 @@ def merge(low: Mapping[str, Any], high: Mapping[str, Any]) -> dict[str, Any]:
     return merged
 
 
+@cache
 def _schema() -> dict[str, Any]:
     return json.loads(SCHEMA_FILE.read_text(encoding="utf-8"))
 
@@ -186,9 +207,8 @@ def schema_problems(config: Mapping[str, Any]) -> list[str]:
     """What is wrong with a config by the JSON schema: where, what, remedy; empty where nothing is."""
     from jsonschema import Draft202012Validator
 
-    schema = json.loads(SCHEMA_FILE.read_text(encoding="utf-8"))
     errors = sorted(
-        Draft202012Validator(schema).iter_errors(dict(config)), key=lambda e: list(map(str, e.path))
+        Draft202012Validator(_schema()).iter_errors(dict(config)), key=lambda e: list(map(str, e.path))
     )
     return [_schema_problem(error) for error in errors]
 
@@ -197,9 +217,11 @@ def _schema_problem(error) -> str:
     where = re.sub(r"\.(\d+)", r"[\1]", ".".join(map(str, error.path))) or "top level"
     if error.validator == "additionalProperties":
         known = ", ".join(sorted(error.schema["properties"]))
-        unknown = ", ".join(sorted(set(error.instance) - set(error.schema["properties"])))
+        unknown = ", ".join(sorted(map(str, set(error.instance) - set(error.schema["properties"]))))
         return f"{where}: unknown key {unknown}; known are {known}"
     if error.validator == "type":
         kinds = error.validator_value
         return f"{where}: must be {kinds if isinstance(kinds, str) else ' or '.join(kinds)}, not {error.instance!r}"
+    if error.validator == "enum":
+        return f"{where}: {error.instance!r} is not known; choose from {', '.join(error.validator_value)}"
     return f"{where}: {error.message}; see config/README.md"

@@ -7,8 +7,9 @@ import ast
 import csv
 import hashlib
 import itertools
+import math
 import operator
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,9 @@ from jouleline.strategy import problems as strategy_problems
 
 _KNOWN = frozenset(BY_NAME) | frozenset(LABEL_COLUMNS) | frozenset(SUGAR_COLUMNS)
 _DEFAULTS = {c.name: None if c.required else c.default for c in ROW_COLUMNS}
+MOST_RUNS = 200_000
+"""More is a slip of the pen: no cluster measures them, and Snakemake would plan for an hour."""
+
 _REQUIRED = frozenset(c.name for c in ROW_COLUMNS if c.required)
 
 
@@ -67,7 +71,7 @@ def make_run(row: Mapping[str, Any], labels: Mapping[str, str] | None = None) ->
 
 
 def expand(grid: Mapping[str, Any], device: str, gpus_per_node: int | None, root: Path = Path()) -> list[Run]:
-    """Expand a grid into runs, in the order written; the same row given twice is one run.
+    """Expand a grid into runs, in the order written; the same row given twice is one run with the labels of both.
 
     `device` is auto, cpu or cuda; `gpus_per_node` is what a node has (None: not known, not checked); `root` is
     where a relative `table` path starts. Raises one UserError that lists every bad row, one line each, with
@@ -81,9 +85,17 @@ def expand(grid: Mapping[str, Any], device: str, gpus_per_node: int | None, root
         problems += [f"{origin} ({_short(raw)}): {text}" for text in found]
         if found:
             continue
+        if len(runs) + len(replicates) > MOST_RUNS:
+            raise UserError(_too_many(origin))
         for replicate in replicates:
             run = make_run({**row, "replicate": replicate}, labels)
-            runs.setdefault(run.run_id, run)
+            known = runs.setdefault(run.run_id, run).labels
+            wrong = [key for key in labels if known.get(key, labels[key]) != labels[key]]
+            problems += [
+                f"{origin} ({_short(raw)}): {key} is {labels[key]!r} here and {known[key]!r} before; give the row one"
+                for key in wrong
+            ]
+            known |= {key: value for key, value in labels.items() if key not in wrong}
     if problems:
         count = f"{len(problems)} problem{'s' if len(problems) > 1 else ''} in the grid"
         raise UserError(
@@ -92,6 +104,10 @@ def expand(grid: Mapping[str, Any], device: str, gpus_per_node: int | None, root
     if not runs:
         raise UserError("the grid has no rows; give `grid.blocks`, `grid.rows` or `grid.table` at least one")
     return list(runs.values())
+
+
+def _too_many(origin: str) -> str:
+    return f"{origin} makes the grid larger than {MOST_RUNS} runs; take values out of the axes or lower replicates"
 
 
 def _raw_rows(
@@ -115,6 +131,14 @@ def _block_rows(
 ) -> Iterator[dict[str, Any]]:
     axes: Mapping[str, list[Any]] = block.get("axes", {})
     labels = {key: block[key] for key in (*LABEL_COLUMNS, "replicates") if key in block}
+    if math.prod(map(len, axes.values())) * len(block.get("cases", [{}])) > MOST_RUNS:
+        raise UserError(_too_many(name))
+    for rule in block.get("exclude", []):
+        unknown = sorted(str(key) for key in rule if key not in _KNOWN)
+        if unknown or not rule:
+            what = f"unknown column '{unknown[0]}'" if unknown else "an empty rule leaves out everything"
+            problems.append(f"{name}.exclude: {what}; known are {', '.join(sorted(_KNOWN))}")
+            return
     for values in itertools.product(*axes.values()):
         for case in block.get("cases", [{}]):
             row = {**defaults, **labels, **block.get("set", {}), **dict(zip(axes, values)), **case}
@@ -130,7 +154,7 @@ def _block_rows(
 
 def _table_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     try:
-        with open(path, newline="", encoding="utf-8") as handle:
+        with open(path, newline="", encoding="utf-8-sig") as handle:  # Excel begins a file with a mark
             reader = csv.DictReader(handle)
             for row in reader:
                 yield (
@@ -139,6 +163,10 @@ def _table_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
                 )
     except FileNotFoundError as error:
         raise UserError(f"missing file {path} (grid.table); correct the path or remove the key") from error
+    except OSError as error:
+        raise UserError(f"cannot read {path} (grid.table): {error.strerror}; give a CSV file") from error
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} (grid.table) is not UTF-8; save it as CSV in UTF-8") from error
 
 
 def _from_text(column: str, text: str) -> Any:
@@ -153,7 +181,7 @@ def _from_text(column: str, text: str) -> Any:
         return text
 
 
-def _read_row(raw: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, str], list[int], list[str]]:
+def _read_row(raw: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, str], Sequence[int], list[str]]:
     """Complete row, labels, replicate numbers and problems of a row as written."""
     found = [
         f"unknown column '{key}'; known are {', '.join(sorted(_KNOWN))}" for key in raw if key not in _KNOWN
@@ -175,7 +203,7 @@ def _read_row(raw: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, str], l
     if not found and "global_batch" in raw:
         found += _split_global_batch(row, raw)
     labels = {key: str(raw[key]) for key in LABEL_COLUMNS if key in raw}
-    numbers = [row["replicate"]] if replicates is None else list(range(1, replicates + 1))
+    numbers = [row["replicate"]] if replicates is None else range(1, replicates + 1)
     return row, labels, numbers, found
 
 
@@ -282,7 +310,7 @@ def evaluate(expression: str, row: Mapping[str, Any]) -> int:
 
     try:
         return value(ast.parse(expression, mode="eval").body)
-    except (SyntaxError, ZeroDivisionError) as error:
+    except (SyntaxError, TypeError, ZeroDivisionError) as error:
         raise UserError(f"cannot work out '{expression}' ({error}); correct it") from error
 
 

@@ -3,6 +3,7 @@
 A key at its default is not part of the parameters of a measurement, so a new key measures nothing again.
 """
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -50,31 +51,51 @@ PROTOCOL: dict[str, tuple[Any, str, str]] = {
 PROTOCOL_DEFAULTS = {key: default for key, (default, _, _) in PROTOCOL.items()}
 
 
+_AT_LEAST_ONE = ("period_ms", "threads_per_device", "warmup_max_steps", "window_steps")
+
+
 def complete_protocol(protocol: Mapping[str, Any]) -> dict[str, Any]:
-    """Fill the frozen defaults of the protocol; unknown keys and wrong types raise UserError."""
+    """Fill the frozen defaults of the protocol; raises UserError with all of its problems."""
     if not isinstance(protocol, Mapping):
         raise UserError(f"the protocol must be an object of keys and values, not {protocol!r}")
+    problems = protocol_problems(protocol)
+    if problems:
+        raise UserError("\n  ".join(problems))
+    return {**PROTOCOL_DEFAULTS, **protocol}
+
+
+def protocol_problems(protocol: Mapping[str, Any]) -> list[str]:
+    """What is wrong with a protocol as given: unknown keys, wrong types, values that exclude each other."""
     problems = []
     for key, value in protocol.items():
         if key not in PROTOCOL:
             problems.append(f"protocol.{key} is not known; known are {', '.join(sorted(PROTOCOL))}")
         elif not _is_like(value, PROTOCOL_DEFAULTS[key]):
             problems.append(f"protocol.{key} must be like {PROTOCOL_DEFAULTS[key]!r}, not {value!r}")
+        elif key in _AT_LEAST_ONE and value < 1:
+            problems.append(f"protocol.{key} must be at least 1, not {value!r}")
     for key, choices in {
         "device": ("auto", "cpu", "cuda"),
         "meter": ("auto", "nvml", "rapl", "estimate"),
     }.items():
         if isinstance(protocol.get(key), str) and protocol[key] not in choices:
             problems.append(f"protocol.{key} is {protocol[key]!r}; choose from {', '.join(choices)}")
-    if not problems and protocol.get("start_temperature_c") is not None:
-        low = protocol.get("start_temperature_min_c")
-        if low is not None and low > protocol["start_temperature_c"]:
-            problems.append(
-                f"protocol.start_temperature_min_c {low} is above start_temperature_c; give a band from low to high"
-            )
-    if problems:
-        raise UserError("\n  ".join(problems))
-    return {**PROTOCOL_DEFAULTS, **protocol}
+    return problems or _contradictions({**PROTOCOL_DEFAULTS, **protocol})
+
+
+def _contradictions(protocol: Mapping[str, Any]) -> list[str]:
+    problems = []
+    low, high = protocol["start_temperature_min_c"], protocol["start_temperature_c"]
+    if low is not None and high is not None and low > high:
+        problems.append(
+            f"protocol.start_temperature_min_c {low} is above start_temperature_c; give a band from low to high"
+        )
+    if protocol["window_s"] > protocol["window_max_s"]:
+        problems.append(
+            f"protocol.window_s {protocol['window_s']:g} is above "
+            f"window_max_s {protocol['window_max_s']:g}; raise that too"
+        )
+    return problems
 
 
 def _is_like(value: Any, default: Any) -> bool:
@@ -86,4 +107,4 @@ def _is_like(value: Any, default: Any) -> bool:
         return default is None
     if isinstance(default, int):
         return isinstance(value, int) and value >= 0
-    return isinstance(value, int | float) and value >= 0
+    return isinstance(value, int | float) and 0 <= value < math.inf
