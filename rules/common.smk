@@ -8,7 +8,8 @@ import shutil
 import sys
 from pathlib import Path
 
-ROOT = Path(workflow.basedir)
+# This file's grandparent: workflow/Snakefile, where the catalogue looks, has another base folder.
+ROOT = Path(str(workflow.current_basedir)).parent
 sys.path.insert(0, str(ROOT / "workflow"))
 
 from snakemake.exceptions import WorkflowError
@@ -28,6 +29,10 @@ os.environ.update(
     PATH=os.pathsep.join([str(Path(sys.executable).parent), *os.get_exec_path()]),
     PYTHONPATH=str(ROOT / "workflow"),
 )
+
+if Path.cwd().resolve() != ROOT.resolve():
+    # Jobs call scripts/... from here; an absolute path in every command would rerun everything in another clone.
+    raise WorkflowError(f"this is not the checkout that the workflow is in; run it there: cd {ROOT}")
 
 try:
     CAMPAIGN = campaigns.load(config, ROOT)

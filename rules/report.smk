@@ -26,7 +26,8 @@ rule render_report:
         campaign=CAMPAIGN.name,
         # Where the runs' records and raw samples lie.
         raw=f"{SETTINGS['data'] or RESULTS}/runs",
-        settings=canonical_json(SETTINGS["report"]),
+        # By a function: a title may have braces, which Snakemake takes for wildcards.
+        settings=lambda wildcards: canonical_json(SETTINGS["report"]),
         headline=ANALYSIS["headline"],
         code=code_digest("render_report"),
         # The template and its style are no modules, so the digest of the code does not see them.

@@ -2,6 +2,8 @@
 
 import copy
 import shutil
+import subprocess
+import sys
 
 import pytest
 
@@ -24,6 +26,13 @@ def told(checkout, *arguments, **keys):
     assert done.returncode != 0
     assert "Traceback" not in done.stdout, done.stdout
     return done.stdout
+
+
+def good(checkout, **keys):
+    """The checkout with a campaign that has nothing wrong."""
+    checkout.campaign = {**copy.deepcopy(CAMPAIGN), **keys}
+    checkout.save()
+    return checkout
 
 
 def rows(*changes):
@@ -98,3 +107,27 @@ def test_predict_without_rows(checkout):
 
 def test_partial_without_runs(checkout):
     assert "no run is finished yet" in told(checkout, partial=True)
+
+
+def test_another_folder_than_the_checkout_is_refused(checkout, tmp_path):
+    root = good(checkout).root
+    files = [str(root / name) for name in ("campaign.yaml", "config/config.yaml")]
+    command = [sys.executable, "-m", "snakemake", "-s", str(root / "Snakefile"), "-n", "--configfile", *files]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode and f"cd {root}" in done.stderr + done.stdout
+
+
+def test_the_file_where_the_catalogue_looks_makes_the_report(checkout):
+    text = good(checkout).snakemake("-s", "workflow/Snakefile", "--cores", "1", "-n").stdout
+    assert "render_report" in text and "measure_run" in text
+
+
+def test_without_slurms_commands_nothing_waits_for_them(checkout, monkeypatch):
+    monkeypatch.setenv("PATH", "/usr/bin:/bin")
+    arguments = ("--profile", "profiles/slurm", "--", "smoke")
+    done = good(checkout).snakemake(*arguments, check=False, timeout=120)
+    assert done.returncode and "sbatch and squeue not found; load Slurm's module" in done.stdout
+
+
+def test_a_title_with_braces_is_a_title(checkout):
+    good(checkout, report={"title": "Energy of {model} at {x}"}).snakemake("--cores", "1", "-n")

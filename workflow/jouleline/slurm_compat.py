@@ -212,6 +212,11 @@ def _patch_status(executor: type, watch: Watch) -> None:
 
         if self.workflow.executor_settings.array_jobs:
             raise WorkflowError("--slurm-array-jobs gives every row the resources of the first: leave it out")
+        missing = [name for name in ("sbatch", "squeue") if not shutil.which(name)]
+        if missing:
+            raise WorkflowError(
+                f"{' and '.join(missing)} not found; load Slurm's module, or use --profile profiles/local"
+            )
         post_init(self, *args, **kwargs)
         watch.requeued = bool(self.workflow.executor_settings.requeue)
 
