@@ -1,10 +1,10 @@
 # The two commands of the README are `make run` and `make test`; everything else is a part of them.
 SHELL := /bin/bash
 PYTHON ?= python3
-# The build of torch: a CUDA one where an NVIDIA device is present, else the CPU one.
-TORCH ?= $(if $(wildcard /dev/nvidia0 /dev/nvidiactl),cuda,cpu)
 PIP := 26.3
 VENV := .venv
+# The build of torch: a CUDA one where an NVIDIA device is present or one was set up (on a login node), else the CPU one.
+TORCH ?= $(if $(wildcard /dev/nvidia0 /dev/nvidiactl $(VENV)/.ready-cuda),cuda,cpu)
 BIN := $(VENV)/bin
 LOCKS := workflow/envs/requirements.in workflow/envs/base.lock workflow/envs/torch-$(TORCH).lock
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
