@@ -319,6 +319,7 @@ def _write_fit(folder: Path, model: str, split: str) -> Path:
 _GATE = {
     **{"name": "in-domain energy", "split": "H0", "model": "roofline", "metric": "mape", "target": "energy"},
     **{"direction": "<=", "limit": 0.06, "stretch": 0.03, "value": 0.05, "passed": True, "enabled": True},
+    **{"stratum": None, "n": 24, "n_predictions": 24, "ceiling": None},
 }
 _RANKING = _GATE | {
     **{"name": "ranking", "metric": "kendall_tau", "direction": ">=", "limit": 0.95, "stretch": 0.95},

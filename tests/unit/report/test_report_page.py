@@ -239,7 +239,7 @@ def test_a_run_that_left_only_a_record_is_listed(tmp_path):
 
 
 def test_gates_are_judged_in_words(estimated_page):
-    (*_, verdict, effect), (*first, value, ceiling, limit, _, missed, _) = _rows(estimated_page, "Gates")
+    (*_, verdict, effect), (*first, value, _, ceiling, limit, _, missed, _) = _rows(estimated_page, "Gates")
     assert (verdict, effect) == ("passed", "fails the build")
     assert (value, ceiling, limit, missed) == ("0.610", "0.720", "≥ 0.950", "failed"), first
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
-from jouleline.report.inputs import Inputs, Row, Series, series_of
+from jouleline.report.inputs import Inputs, Row, Series, holdout, series_of
 from jouleline.report.numbers import known
 
 UNITS = {"energy": "J", "time": "s"}
@@ -32,7 +32,7 @@ class Point:
 
 
 def points(inputs: Inputs, series: Series, split: str, target: str) -> list[Point]:
-    """Held-out points of a series in a split.
+    """Held-out points of a series in a hold-out (see `inputs.holdout`).
 
     A run that is held out by several folds (seeds of a grouped split) gives one point: the median over these folds of
     its prediction and of each bound. Rows without a finite, positive measured and predicted value are left out, and so
@@ -41,7 +41,7 @@ def points(inputs: Inputs, series: Series, split: str, target: str) -> list[Poin
     unit = {"energy": "j", "time": "s"}[target]
     by_run: dict[str, list[Row]] = {}
     for row in inputs.predictions:
-        if row.get("split") == split and series_of(row) == series and _usable(row, target, unit):
+        if holdout(row) == split and series_of(row) == series and _usable(row, target, unit):
             by_run.setdefault(row["run_id"], []).append(row)
     runs = inputs.by_id
     return [

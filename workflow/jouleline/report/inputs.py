@@ -8,6 +8,7 @@ from typing import Any
 
 from jouleline.errors import UserError
 from jouleline.files import read_json
+from jouleline.model.gates import stratum
 from jouleline.report.labels import model_rank
 from jouleline.schemas import read_table
 from jouleline.schemas.checks import CHECKS
@@ -72,29 +73,25 @@ class Inputs:
 
     @property
     def split_names(self) -> list[str]:
-        """Hold-outs that were judged, in order; the in-sample pseudo-split `all` is none."""
-        names = {row.get("split") for row in self.results} | {row.get("split") for row in self.predictions}
-        return sorted(name for name in names if name and name != "all")
+        """Hold-outs that were judged (see `holdout`), in order; the in-sample pseudo-split `all` is none."""
+        return sorted({holdout(row) for row in (*self.results, *self.predictions)} - {"", "all"})
 
     @property
     def results(self) -> list[Row]:
         """The held-out rows of validation.json, our models first; `all` holds nothing out."""
         rows = [row for row in self.validation.get("results") or [] if row.get("split") != "all"]
-        return sorted(
-            rows, key=lambda row: (str(row.get("split")), str(row.get("target")), _order(series_of(row)))
-        )
+        return sorted(rows, key=lambda row: (holdout(row), str(row.get("target")), _order(series_of(row))))
 
     def series(self, split: str) -> list[Series]:
         """Series with predictions in `split`, our models first, post-run ones after their honest kin."""
-        return sorted({series_of(row) for row in self.predictions if row.get("split") == split}, key=_order)
+        return sorted({series_of(row) for row in self.predictions if holdout(row) == split}, key=_order)
 
     def result(self, series: Series, split: str, target: str) -> Row | None:
-        """The scores of a series over a whole split, or None where it was not judged.
+        """The scores of a series in a hold-out, or None where it was not judged.
 
-        A split without folds has one row per model that says so, without a mode: it stands for all of its modes.
+        A hold-out without folds has one row per model that says so, without a mode: it stands for all of its modes.
         """
-        wanted = (split, target, None)
-        rows = [r for r in self.results if (r.get("split"), r.get("target"), r.get("stratum")) == wanted]
+        rows = [row for row in self.results if (holdout(row), row.get("target")) == (split, target)]
         exact = [row for row in rows if series_of(row) == series]
         whole = [
             row
@@ -107,6 +104,11 @@ class Inputs:
 def series_of(row: Row) -> Series:
     """(model, efficiency mode, post-run) of a prediction or a result."""
     return (str(row.get("model")), row.get("efficiency_mode"), bool(row.get("post_run")))
+
+
+def holdout(row: Row) -> str:
+    """The hold-out of a result, prediction or gate: its split, or the part of it that is judged apart ("H6 5-runs")."""
+    return f"{row.get('split') or ''} {row.get('stratum') or ''}".strip()
 
 
 def _order(series: Series) -> tuple:
@@ -133,13 +135,14 @@ def load(
     """
     predictions, fits, splits = (sorted(map(Path, paths)) for paths in (predictions, fits, splits))
     files = [*tables.values(), *facts.values(), *predictions, *fits, *splits, *([config] if config else [])]
+    runs = sorted(read_table(RUNS, tables["runs"]), key=lambda run: run["run_id"])
     return Inputs(
         campaign=campaign,
-        runs=sorted(read_table(RUNS, tables["runs"]), key=lambda run: run["run_id"]),
+        runs=runs,
         regions=read_table(REGIONS, tables["regions"]),
         timings=read_table(TIMINGS, tables["timings"]),
         checks=read_table(CHECKS, tables["checks"]),
-        predictions=[row for path in predictions for row in read_table(PREDICTIONS, path)],
+        predictions=_predictions(predictions, runs),
         fits=[read_json(path) for path in fits],
         **{name: read_json(path) for name, path in facts.items()},
         records=_records(Path(runs_dir)),
@@ -149,6 +152,15 @@ def load(
         digests=_digests(map(Path, files)),
         **choices,
     )
+
+
+def _predictions(paths: Iterable[Path], runs: Iterable[Row]) -> list[Row]:
+    """The rows of all predictions tables, each with the part of its split that is judged apart."""
+    devices = {run["run_id"]: run.get("device") for run in runs}
+    rows = [row for path in paths for row in read_table(PREDICTIONS, path)]
+    return [
+        {**row, "stratum": stratum(row["split"], row["fold"], devices.get(row["run_id"]))} for row in rows
+    ]
 
 
 def _records(runs_dir: Path) -> dict[str, Row]:

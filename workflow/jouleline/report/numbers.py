@@ -40,6 +40,13 @@ def count(value: int | None) -> str:
     return f"{int(value):,}".replace(",", _THIN) if known(value) else DASH
 
 
+def share(part: int | None, whole: int | None) -> str:
+    """How many of how many, where it is not all: "270 of 319"; a dash when null."""
+    return (
+        f"{count(part)} of {count(whole)}" if known(part) and known(whole) and part != whole else count(part)
+    )
+
+
 def quantity(value: float | None, unit: str, digits: int = 3) -> str:
     """`value` with an SI prefix on `unit`: 12 300 J is "12.3 kJ". Ratios ("", "1", "%") get no prefix."""
     if not known(value):

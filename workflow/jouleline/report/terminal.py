@@ -4,7 +4,7 @@ from collections import Counter
 from pathlib import Path
 
 from jouleline.report import labels
-from jouleline.report.inputs import Inputs, Row, series_of
+from jouleline.report.inputs import Inputs, Row, holdout, series_of
 from jouleline.report.numbers import known, percent, percent_interval
 from jouleline.report.sections.headline import finding, ours, paired, scored
 
@@ -25,19 +25,16 @@ def headline(inputs: Inputs, report: Path) -> list[str]:
 
 
 def _table(inputs: Inputs) -> list[str]:
-    """One line per model and split, the headline model's first."""
+    """One line per model and hold-out, the headline model's first."""
     series = ours(inputs)
-    rows = [
-        row
-        for row in inputs.results
-        if row.get("target") == "energy" and not row.get("stratum") and scored(row)
-    ]
-    rows.sort(key=lambda row: (str(row.get("split")), series_of(row) != series))
-    return [_line(row) for row in rows]
+    rows = [row for row in inputs.results if row.get("target") == "energy" and scored(row)]
+    rows.sort(key=lambda row: (holdout(row), series_of(row) != series))
+    width = max((len(holdout(row)) for row in rows), default=0)
+    return [_line(row, max(width, 4)) for row in rows]
 
 
-def _line(row: Row) -> str:
+def _line(row: Row, width: int) -> str:
     name = labels.model(*series_of(row))
     bounds = percent_interval(row.get("mape_lo95"), row.get("mape_hi95"))
-    line = f"  {row.get('split'):<4} {name:<40} {percent(row['mape']):>8}  (95 % interval {bounds})"
+    line = f"  {holdout(row):<{width}} {name:<40} {percent(row['mape']):>8}  (95 % interval {bounds})"
     return f"{line}; to the paper's law {paired(row)}" if known(row.get("above_paper")) else line

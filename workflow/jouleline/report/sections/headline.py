@@ -1,10 +1,12 @@
 """The headline: how wrong the model is on runs it has never seen, beside what it cannot beat and what it must."""
 
+import re
+
 from jouleline.report import labels
 from jouleline.report.blocks import Panels, Section, Text, Tile, Tiles
 from jouleline.report.figures.forest import error_forest
-from jouleline.report.inputs import Inputs, Row, Series, series_of
-from jouleline.report.numbers import DASH, count, known, percent, percent_interval, points
+from jouleline.report.inputs import Inputs, Row, Series, holdout, series_of
+from jouleline.report.numbers import DASH, count, known, percent, percent_interval, points, share
 
 _SPLITS = {"H0": "unseen configurations of the grid", "H1": "an architecture that was left out"}
 _LEVELS = {
@@ -28,7 +30,7 @@ _FOREST_NOTE = (
 
 def split_title(name: str) -> str:
     """A hold-out and what it leaves out: "H1, one architecture out"."""
-    level = _LEVELS.get(name.split("-")[0].split("_")[0])
+    level = _LEVELS.get(re.split("[ _-]", name)[0])
     return f"{name}, {level}" if level else name
 
 
@@ -100,10 +102,14 @@ def _told_apart(row: Row) -> str:
 
 def _gap(row: Row) -> str:
     """How many predictions the score leaves out, where a fit was not identified."""
-    missing, scored_rows = row.get("n_not_identified") or 0, row.get("n") or 0
-    if not missing:
+    if not row.get("n_not_identified"):
         return ""
-    return f"; {count(scored_rows)} of {count(scored_rows + missing)} predictions, the others not identified"
+    return f"; {share(row.get('n'), asked(row))} predictions, the others not identified"
+
+
+def asked(row: Row) -> int:
+    """How many predictions were asked of a model, with those that it could not make."""
+    return (row.get("n") or 0) + (row.get("n_not_identified") or 0)
 
 
 def scored(row: Row | None) -> bool:
@@ -163,9 +169,8 @@ def _rivals(inputs: Inputs, series: Series, split: str, target: str) -> str:
     honest = [
         row
         for row in inputs.results
-        if (row.get("split"), row.get("target")) == (split, target)
+        if (holdout(row), row.get("target")) == (split, target)
         and not row.get("post_run")
-        and not row.get("stratum")
         and series_of(row) != series
         and not labels.is_variant(str(row.get("model")))
         and scored(row)
@@ -174,13 +179,12 @@ def _rivals(inputs: Inputs, series: Series, split: str, target: str) -> str:
         return ""
     best = min(honest, key=lambda row: row["mape"])
     own = inputs.result(series, split, target) or {}
-    share = f", scored on {count(best.get('n'))} predictions" if best.get("n") != own.get("n") else ""
-    return f"best other model: {labels.model(*series_of(best))}, {percent(best['mape'])}{share}"
+    fewer = f", scored on {count(best.get('n'))} predictions" if best.get("n") != own.get("n") else ""
+    return f"best other model: {labels.model(*series_of(best))}, {percent(best['mape'])}{fewer}"
 
 
 def _forest(inputs: Inputs, split: str, stamp: str, target: str):
-    wanted = (split, target, None)
-    rows = [r for r in inputs.results if (r.get("split"), r.get("target"), r.get("stratum")) == wanted]
+    rows = [row for row in inputs.results if (holdout(row), row.get("target")) == (split, target)]
     if not any(scored(row) for row in rows):
         return None
     floor = (inputs.validation.get("noise_floor") or {}).get(f"{target}_cv")
@@ -189,9 +193,9 @@ def _forest(inputs: Inputs, split: str, stamp: str, target: str):
 
 
 def gate_limit(inputs: Inputs, split: str, target: str) -> float | None:
-    """The limit of the gate on our model's mean error in this split, a fraction; None where there is none."""
+    """The limit of the gate on our model's mean error in this hold-out, a fraction; None where there is none."""
     wanted = (split, target, inputs.headline, "mape")
     for gate in inputs.validation.get("gates") or []:
-        if tuple(gate.get(key) for key in ("split", "target", "model", "metric")) == wanted:
+        if (holdout(gate), *(gate.get(key) for key in ("target", "model", "metric"))) == wanted:
             return gate.get("limit")
     return None

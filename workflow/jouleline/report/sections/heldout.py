@@ -1,12 +1,22 @@
 """Predicted against measured, and every score of every model on every hold-out."""
 
+from jouleline.model.gates import MIN_SHARE
 from jouleline.report import heldout, labels
 from jouleline.report.blocks import Cell, Column, Group, Panels, Section, Table, Text, columns
 from jouleline.report.canvas import Figure
 from jouleline.report.figures.validation import predicted_measured
-from jouleline.report.inputs import Inputs, Row, Series, series_of
-from jouleline.report.numbers import DASH, count, known, number, percent, percent_interval, signed_percent
-from jouleline.report.sections.headline import ours, scored, split_title
+from jouleline.report.inputs import Inputs, Row, Series, holdout, series_of
+from jouleline.report.numbers import (
+    DASH,
+    count,
+    known,
+    number,
+    percent,
+    percent_interval,
+    share,
+    signed_percent,
+)
+from jouleline.report.sections.headline import asked, ours, scored, split_title
 
 
 def _factor(value: float | None) -> str:
@@ -28,6 +38,7 @@ _SCORES = (
         percent,
         "as before, of runs outside the range that was sampled",
     ),
+    ("Intervals", "n_intervals", count, "predictions that have a 95 % interval; the coverage is of these"),
     ("Width 95", "width95", _factor, "median factor from a prediction to the end of its 95 % interval"),
     ("Kendall τ", "kendall_tau", number, "rank agreement within groups of equal work"),
     ("Top-1", "top1", percent, "share of groups whose cheapest configuration is found"),
@@ -92,14 +103,16 @@ def _scores(inputs: Inputs, target: str) -> Table | None:
     if not rows:
         return None
     scores = [score for score in _SCORES if any(known(row.get(score[1])) for row in rows)]
+    if not any(row.get("n_intervals") not in (None, row.get("n")) for row in rows):
+        scores = [score for score in scores if score[1] != "n_intervals"]
     heads = columns("Model", "#MAPE", "#95 % interval", "#Predictions", "#Families")
     heads += [Column(header, True, hover) for header, _, _, hover in scores]
     floor = (inputs.validation.get("noise_floor") or {}).get(f"{target}_cv")
     caption = f"Held-out scores: {target} (noise floor {percent(floor)})"
     lines: list = []
-    for split in dict.fromkeys(str(row.get("split")) for row in rows):
+    for split in dict.fromkeys(holdout(row) for row in rows):
         lines.append(Group(split_title(split)))
-        lines += [_score_row(row, scores) for row in rows if str(row.get("split")) == split]
+        lines += [_score_row(row, scores) for row in rows if holdout(row) == split]
     return Table(caption, heads, lines, note=_SCORE_NOTE if target == "energy" else "", dense=True)
 
 
@@ -113,9 +126,9 @@ _SCORE_NOTE = (
 
 
 def _score_row(row: Row, scores: list) -> list[Cell | str]:
-    name = labels.model(*series_of(row)) + (f" [{row['stratum']}]" if row.get("stratum") else "")
+    name = labels.model(*series_of(row))
     name = Cell(name, "warn") if row.get("post_run") else name
-    about = [count(row.get("n")), count(row.get("n_families"))]
+    about = [share(row.get("n"), asked(row)), count(row.get("n_families"))]
     if not scored(row):
         why = (
             Cell("not identified", "warn", str(row.get("reason") or ""))
@@ -134,23 +147,26 @@ def _gaps(inputs: Inputs) -> Table | None:
     for row in inputs.results:
         missing = row.get("n_not_identified") or 0
         if missing or row.get("identified") is False:
-            share = f"{count(missing)} of {count(missing + (row.get('n') or 0))}" if missing else "all"
+            lacking = f"{count(missing)} of {count(asked(row))}" if missing else "all"
             name = labels.model(*series_of(row))
-            rows.append(
-                [name, str(row.get("split")), str(row.get("target")), share, str(row.get("reason") or DASH)]
-            )
+            rows.append([name, holdout(row), str(row.get("target")), lacking, str(row.get("reason") or DASH)])
     heads = columns("Model", "Split", "Target", "Predictions without", "Reason")
     return Table(f"What is not identified, and why ({len(rows)})", heads, rows, folded=True) if rows else None
 
 
 def _gates(inputs: Inputs) -> Table:
-    """Gates that have a value or are turned on; the others are named in the note."""
+    """Gates that have a value, are turned on or fail for want of predictions; the others are named in the note."""
     gates = inputs.validation["gates"]
-    shown = [gate for gate in gates if gate.get("value") is not None or gate.get("enabled")]
+    shown = [
+        gate
+        for gate in gates
+        if gate.get("value") is not None or gate.get("enabled") or gate.get("n") != gate.get("n_predictions")
+    ]
     rest = ", ".join(_words(gate.get("name")) for gate in gates if gate not in shown)
-    heads = columns("Gate", "Split", "Model", "Score", "#Value", "#Noise ceiling", "#Must be", "#Stretch")
-    heads += columns("Verdict", "If it fails")
-    note = f"Not judged here, for want of the hold-out or the model: {rest}. {_CEILING}" if rest else _CEILING
+    heads = columns("Gate", "Split", "Model", "Score", "#Value", "#Predictions", "#Noise ceiling")
+    heads += columns("#Must be", "#Stretch", "Verdict", "If it fails")
+    absent = f"Not judged here, for want of the hold-out or the model: {rest}." if rest else ""
+    note = f"{absent} {_FEW} {_CEILING}".strip()
     return Table("Gates", heads, [_gate_row(gate) for gate in shown], note=note)
 
 
@@ -160,10 +176,11 @@ def _gate_row(gate: Row) -> list[Cell | str]:
     what = f"{gate.get('target') or ''} {_METRICS.get(gate.get('metric'), gate.get('metric'))}".strip()
     return [
         _words(gate.get("name")),
-        str(gate.get("split")),
+        holdout(gate),
         labels.model(str(gate.get("model"))),
         what,
         show(gate.get("value")),
+        share(gate.get("n"), gate.get("n_predictions")),
         show(gate.get("ceiling")),
         *(f"{sign}{show(gate.get(key))}" for key in ("limit", "stretch")),
         _GATE_VERDICTS.get(gate.get("passed"), Cell("not judged", "quiet")),
@@ -175,6 +192,10 @@ def _words(name: object) -> str:
     return str(name).replace("_", " ")
 
 
+_FEW = (
+    f"A gate has no value where less than {percent(MIN_SHARE)} of the predictions have what it judges: a value, an "
+    "interval, or a partner."
+)
 _CEILING = (
     "Noise ceiling: what a ranking would score that is off by nothing but the noise of the measured means (that of one "
     "run over the root of its replicates); with these runs no model can be relied on to pass a gate above it."

@@ -4,7 +4,7 @@ from markupsafe import Markup
 
 from jouleline.report import labels
 from jouleline.report.blocks import Cell, Group, Section, Table, Text, columns
-from jouleline.report.inputs import Inputs, Row, series_of
+from jouleline.report.inputs import Inputs, Row, holdout, series_of
 from jouleline.report.numbers import DASH, interval, known, number, percent, percent_interval
 from jouleline.report.sections.headline import paired, scored, split_title
 from jouleline.report.sections.parameters import first_fold, fits
@@ -86,9 +86,9 @@ def _errors(inputs: Inputs) -> Table | None:
     shown = ("paper", inputs.headline)
     results = [row for row in inputs.results if row.get("model") in shown and row.get("target") == "energy"]
     rows: list = []
-    for split in dict.fromkeys(str(row.get("split")) for row in results):
+    for split in dict.fromkeys(holdout(row) for row in results):
         rows.append(Group(split_title(split)))
-        rows += [_error_row(row) for row in results if str(row.get("split")) == split]
+        rows += [_error_row(row) for row in results if holdout(row) == split]
     heads = columns(
         *("Model", "Efficiency η", "Known before the run", "#Energy MAPE", "#95 % interval", "#log-RMSE"),
         "#Against the law",
