@@ -1,6 +1,7 @@
 """Opening NVML and asking each GPU what it is and can do, with a limit on how long an answer may take."""
 
 import threading
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -11,7 +12,8 @@ from jouleline.measure.devices import Gpu
 from jouleline.measure.meters import NO_METER
 
 INIT_LIMIT_S = 10.0
-PROBE_LIMIT_S = 1.0
+# A GPU without persistence mode that nobody uses is initialised at its first handle, which takes 1 to 3 s.
+PROBE_LIMIT_S = 3.5
 
 
 def within(limit_s: float, call: Callable[[], Any]) -> tuple[bool, Any]:
@@ -74,8 +76,9 @@ def list_gpus() -> list[Gpu]:
     threads = [threading.Thread(target=probe, args=(index,), daemon=True) for index in range(count or 0)]
     for thread in threads:
         thread.start()
+    deadline = time.monotonic() + PROBE_LIMIT_S
     for thread in threads:
-        thread.join(PROBE_LIMIT_S)
+        thread.join(max(deadline - time.monotonic(), 0))
     return [found.get(index) or Gpu(index, f"unanswered:{index}", "unknown", None) for index in range(count)]
 
 
