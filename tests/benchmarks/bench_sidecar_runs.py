@@ -231,16 +231,13 @@ def busy_s() -> float:
     return (sum(fields) - fields[3] - fields[4]) / os.sysconf("SC_CLK_TCK")
 
 
-def slowdown(
-    bench: Bench, pairs: int = 800, block_s: float = 0.1, settle_s: float = 0.15
-) -> dict[str, float]:
+def slowdown(bench: Bench, pairs: int = 64, block_s: float = 5.0, settle_s: float = 0.15) -> dict[str, float]:
     """Slowdown of a busy trainer by the sidecar, as fractions: wall time of a step and its CPU time, mean and upper
     95 % limit of each; and how many cores other programs kept busy meanwhile (the wall time needs a quiet machine).
 
     The trainer never rests, for a core that was idle is of another speed. The sidecar runs and is stopped (SIGSTOP) by
-    turns, in random order within a pair; steps count when the signal is long over. Blocks of five sweeps: the speed of
-    a machine drifts, and neighbours of 0.1 s differ less than longer ones. What the sidecar does seldom (it writes
-    every 4 s) falls into few blocks, so a median would not see it.
+    turns, in random order within a pair; steps count when the signal is long over. A block is longer than the 4 s after
+    which the sidecar writes, so that what it does seldom is in every one of its blocks, and none stands out for it.
     """
     node = bench.node("slowdown")
     session = Session(node, bench.folder / "slowdown-out")
@@ -277,8 +274,8 @@ def slowdown(
 
 
 def _winsorised(values: np.ndarray) -> np.ndarray:
-    """Values further than 3 robust standard deviations from the median are set there: the host takes a core away for
-    milliseconds now and then, which is no doing of the sidecar's."""
+    """Values further than 3 robust standard deviations from the median are set there: the host takes a core away now
+    and then, which is no doing of the sidecar's. Every pair has all that the sidecar does: none is set back for that."""
     low, median, high = np.quantile(values, (0.25, 0.5, 0.75))
     reach = 3 * (high - low) / 1.349
     return np.clip(values, median - reach, median + reach)
