@@ -103,6 +103,35 @@ def test_an_enabled_gate_that_fails_fails_the_target_after_writing(estimated, tm
     assert call("validate_holdout", "--runs", estimated / "runs.parquet", *words).returncode == 0
 
 
+def test_gates_are_enforced_by_what_they_reached_and_of_how_many(estimated, tmp_path):
+    document = json.loads((estimated / "validation.json").read_text())
+    gates = {gate["name"]: gate for gate in document["gates"]}
+    for name in ("in_domain", "unseen_count"):
+        gates[name] |= {
+            "enabled": True,
+            "limit": 0.0001,
+            "passed": None if gates[name]["value"] is None else False,
+        }
+    (tmp_path / "validation.json").write_text(json.dumps(document))
+    done = call("enforce_gates", "--validation", tmp_path / "validation.json")
+    assert done.returncode == 1 and done.stderr.count("\n") == 1
+    assert f"in_domain: mape {gates['in_domain']['value']:.3g}, limit <= 0.0001" in done.stderr
+    assert "unseen_count: mape no value (0 of 0 predictions)" in done.stderr
+
+
+def test_the_scores_of_a_campaign_are_written_with_their_counts(estimated, tmp_path):
+    (tmp_path / "tables").mkdir()
+    (tmp_path / "tables" / "runs.parquet").symlink_to(estimated / "runs.parquet")
+    (tmp_path / "validation.json").symlink_to(estimated / "validation.json")
+    done = call("score_campaign", "--results", tmp_path, "--out", tmp_path / "scores.md")
+    assert done.returncode == 0, done.stderr
+    lines = (tmp_path / "scores.md").read_text().splitlines()
+    gate = next(line for line in lines if line.startswith("| in_domain |")).split(" | ")
+    results = json.loads((estimated / "validation.json").read_text())["results"]
+    row = next(row for row in results if (row["model"], row["target"]) == ("roofline", "energy"))
+    assert gate[7] == str(row["n"]) and f"{row['mape']:.3f}" == gate[6]
+
+
 def test_bad_input_is_one_line_and_no_file(tmp_path):
     write_runs(synthetic.table(10), tmp_path / "runs.parquet")
     for script, words, message in (
