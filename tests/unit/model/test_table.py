@@ -5,6 +5,7 @@ import pytest
 import synthetic
 from jouleline.errors import UserError
 from jouleline.model import table
+from jouleline.schemas.runs import ASKED_BOUNDS, MEASURED_BOUNDS, RUNS
 
 
 def raw(**changes):
@@ -62,13 +63,29 @@ def test_a_family_does_not_depend_on_the_number_type():
         ({"energy_j": [-3.0, 1.0]}, "energy_j is -3.0 in row 1"),
         ({"time_s": [1.0, float("nan")]}, "time_s is nan in row 2"),
         ({"energy_j": [10.0, None]}, "energy_j is nan in row 2"),
-        ({"layers": [2, "two"]}, "column layers is not int32"),
-        ({"layers": [2, 2.5]}, "column layers is not int32"),
-        ({"layers": [2, 0]}, "layers is 0 in row 2"),
+        ({"energy_j": [10.0, "10 J"]}, "energy_j is '10 J' in row 2; give a number"),
+        ({"layers": [2, "two"]}, "layers is 'two' in row 2; give a number"),
+        ({"layers": [2, 2.5]}, "layers is 2.5 in row 2; give a whole number"),
+        ({"layers": [None, 2.5]}, "layers is 2.5 in row 2; give a whole number"),
+        ({"layers": [2, [2]]}, r"layers is \[2\] in row 2; give a number"),
+        ({"layers": [2, 10**400]}, "layers is 10+... in row 2; give a number"),
+        ({"layers": [2, 0]}, "layers is 0 in row 2; it must be 1 to 10000"),
         ({"tensor_parallel": [1, 3]}, "tensor_parallel is 3 in row 2"),
-        ({"energy_source": ["nvml", "rapl"]}, "energy_source is nvml in row 1"),
+        ({"energy_source": ["nvml", "rapl"]}, "energy_source is 'nvml' in row 1"),
         ({"device": ["A", None]}, "device is None in row 2"),
+        ({"device": ["A", ["B"]]}, "device is .* in row 2; give text"),
         ({"run_id": ["a", "a"]}, "run_id a stands twice"),
+        ({"gradient_checkpointing": [True, "maybe"]}, "gradient_checkpointing is 'maybe' in row 2"),
+        ({"data_parallel": [1, 16]}, "data_parallel is 16.* in row 2 .*; with tensor_parallel"),
+        ({"nodes": [1, 7]}, "nodes is 7 in row 2 .*; it must divide device_count"),
+        ({"gpus_per_node": [1, 8]}, "gpus_per_node is 8.* in row 2 .*; with nodes"),
+        ({"frozen_layers": [2, 3]}, "frozen_layers is 3 in row 2 .*; it cannot be more than layers"),
+        # kWh, Wh, mJ and ms in place of J and s
+        ({"energy_j": [100 / 3.6e6, 100.0]}, "energy_j / time_s per device is 2.77.* in row 1 .*1 kWh"),
+        ({"energy_j": [200 / 3600, 200.0]}, "energy_j / time_s per device is 0.055.* in row 1"),
+        ({"energy_j": [200.0, 350e3]}, "energy_j / time_s per device is 145833.* in row 2"),
+        ({"time_s": [1.0, 1200.0]}, "energy_j / time_s per device is 0.0091.* in row 2 .* 1 ms"),
+        ({"steps": [10, 10**12], "grad_accum": [1, 10**6]}, "samples is .* in row 2"),
     ],
 )
 def test_bad_values_are_one_line_with_the_row(change, message):
@@ -77,11 +94,37 @@ def test_bad_values_are_one_line_with_the_row(change, message):
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize("name", [*ASKED_BOUNDS, *MEASURED_BOUNDS])
+def test_every_number_has_bounds_on_both_sides(name):
+    low, high = (ASKED_BOUNDS | MEASURED_BOUNDS)[name]
+    for beyond in (-np.inf, min(low - 1, 2 * low), 2 * high, np.inf):
+        with pytest.raises(UserError, match=rf"t: {name} is .* in row 2"):
+            table.complete(raw(**{name: [None if name not in raw() else raw()[name][0], beyond]}), "t")
+
+
+def test_bounds_are_of_every_number_and_of_nothing_else():
+    numbers = {column.name for column in RUNS.columns if column.type not in {"string", "bool"}}
+    assert {*ASKED_BOUNDS, *MEASURED_BOUNDS} == numbers
+
+
+def test_a_run_that_failed_before_it_knew_its_device_stops_no_fit():
+    columns = table.complete(raw(device=["A", None], energy_j=[10.0, None], status=["ok", "failed"]), "t")
+    assert columns["device"].tolist() == ["A", None]
+    assert table.usable(columns).tolist() == [True, False]
+
+
 def test_missing_columns_are_named():
     columns = raw()
     del columns["heads"]
-    with pytest.raises(UserError, match="lacks the required columns heads"):
+    with pytest.raises(UserError, match="lacks the required columns heads.*it has device, device_count"):
         table.complete(columns, "t")
+
+
+@pytest.mark.parametrize("value", [True, "true", "YES", 1, 1.0, "1", "1.0"])
+def test_truth_is_written_in_many_ways(value):
+    other = "no" if isinstance(value, str) else None
+    columns = table.complete(raw(gradient_checkpointing=[value, other]), "t")
+    assert columns["gradient_checkpointing"].tolist() == [True, False]
 
 
 def test_rows_that_are_not_valid_may_lack_their_energy():
@@ -107,31 +150,9 @@ def test_tables_that_nothing_can_be_learned_from():
         table.require_variation({**columns, "energy_j": np.full(20, 3.0)}, "t")
 
 
-def test_csv_and_parquet_read_alike(tmp_path):
-    columns = synthetic.table(10)
-    table.write_runs(columns, tmp_path / "runs.parquet")
-    from jouleline.model.configurations import write_columns
-
-    write_columns(
-        {name: v for name, v in columns.items() if v.dtype.kind != "O" or v[0] is not None},
-        tmp_path / "runs.csv",
-    )
-    one, other = (table.read_runs(tmp_path / name) for name in ("runs.parquet", "runs.csv"))
-    assert table.digest(one) == table.digest(other)
-    np.testing.assert_array_equal(one["energy_j"], columns["energy_j"])
-
-
 def test_digest_knows_content_not_order():
     columns = synthetic.table(10)
     turned = table.take(columns, np.arange(10)[::-1])
     assert table.digest(columns) == table.digest(turned)
     changed = {**columns, "energy_j": columns["energy_j"] * 1.0000001}
     assert table.digest(columns) != table.digest(changed)
-
-
-def test_a_missing_or_torn_file_is_one_line(tmp_path):
-    with pytest.raises(UserError, match="missing file"):
-        table.read_runs(tmp_path / "none.parquet")
-    (tmp_path / "torn.parquet").write_bytes(b"PAR1 torn")
-    with pytest.raises(UserError, match="not a whole Parquet"):
-        table.read_runs(tmp_path / "torn.parquet")

@@ -10,7 +10,9 @@ from jouleline.errors import UserError
 from jouleline.model.features import Data
 from jouleline.model.machine import Machines
 from jouleline.model.predict import Table, predict_rows
-from jouleline.model.table import Columns, complete, read_columns
+from jouleline.model.table import complete
+from jouleline.model.table_checks import as_numbers, refuse
+from jouleline.model.table_files import Columns, read_columns, write_columns
 
 J_PER_KWH = 3.6e6
 
@@ -23,14 +25,15 @@ def predict_table(
 ) -> Table:
     """The given columns and, beside them, time, energy, power, intervals, cost and CO2 of every row.
 
-    `fit`: a fit.json of the split `all` (model.json); `raw`: columns of configurations. A row says how long it is by
-    `steps`, `samples` or `tokens`; without any it is one step. Raises UserError for a model without a fit, a row that
-    no run can have, or a device that neither the model nor a calibration nor a data sheet knows.
+    `fit`: a fit.json of the split `all` (model.json); `raw`: columns of configurations. Each row says how long it is by
+    `steps`, `samples` or `tokens`; without any it is one step. Raises UserError for a model without a fit or without a
+    prediction before the run, a row that no run can have, or a device that neither the model nor a calibration nor a
+    data sheet knows.
     """
     fold = _shipped(fit)
-    columns = complete(_with_defaults(raw, fold), where, require_energy=False)
+    columns = complete(_with_defaults(raw, fold, where), where, require_energy=False)
     rows = Data.of(columns)
-    _set_steps(rows, raw)
+    _set_length(rows, where)
     machines = Machines(fit.get("calibration"))
     unknown = set(columns["device"].tolist()) - set(fold["domain"]["categories"]["device"])
     strangers = sorted(device for device in unknown if not machines.known(device))
@@ -39,12 +42,17 @@ def predict_table(
             f"{where}: device {strangers[0]} is not in the model's data and has no calibration or data sheet; "
             f"measure on it, or use one of {', '.join(fold['domain']['categories']['device'])}"
         )
-    table = next(part for part in predict_rows(fit, fold, rows) if not part["post_run"][0])
+    table = next((part for part in predict_rows(fit, fold, rows) if not part["post_run"][0]), None)
+    if table is None:
+        raise UserError(
+            f"the model {fit['model']} needs what is measured in the run, so it predicts none; "
+            "give another (--models or --ship of `jouleline fit`)"
+        )
     return raw | _outcome(rows, table, PLAN | dict(plan or {}))
 
 
 def _shipped(fit: Mapping[str, Any]) -> Mapping[str, Any]:
-    if fit.get("split") != "all" or not fit.get("folds"):
+    if not isinstance(fit, Mapping) or fit.get("split") != "all" or not fit.get("folds"):
         raise UserError(
             "this is no shipped model: give the fit of the split `all` (model.json of `jouleline fit`)"
         )
@@ -54,36 +62,39 @@ def _shipped(fit: Mapping[str, Any]) -> Mapping[str, Any]:
     return fold
 
 
-def _with_defaults(raw: Columns, fold: Mapping[str, Any]) -> Columns:
+def _with_defaults(raw: Columns, fold: Mapping[str, Any], where: str) -> Columns:
     """Columns that a grid's row leaves out: the model's device, one device, no sharding, fp32."""
-    count = len(next(iter(raw.values())))
+    count = len(next(iter(raw.values()), ()))
     devices = fold["domain"]["categories"]["device"]
-    filled = dict(raw)
-    if "device" not in raw and len(devices) == 1:
-        filled["device"] = np.full(count, devices[0], dtype=object)
-    ones = np.ones(count, dtype=np.int64)
+    defaults = {"tensor_parallel": 1, "zero_stage": 0, "precision": "fp32"}
+    if len(devices) == 1:
+        defaults["device"] = devices[0]
+    filled = {name: np.full(count, value, dtype=object) for name, value in defaults.items()} | raw
     if "device_count" not in raw:
-        filled["device_count"] = np.asarray(raw.get("nodes", ones)) * np.asarray(
-            raw.get("gpus_per_node", ones)
+        nodes, per_node = (
+            np.nan_to_num(as_numbers(raw[name], f"{where}: {name}"), nan=1.0) if name in raw else 1.0
+            for name in ("nodes", "gpus_per_node")
         )
-    for name, value in (
-        ("tensor_parallel", ones),
-        ("zero_stage", 0 * ones),
-        ("precision", np.full(count, "fp32", dtype=object)),
-    ):
-        filled.setdefault(name, value)
+        filled["device_count"] = np.full(count, nodes * per_node)
     return filled
 
 
-def _set_steps(rows: Data, raw: Columns) -> None:
-    """The number of steps from samples or tokens, where the rows say so instead of steps."""
-    if "steps" in raw:
-        return
+def _set_length(rows: Data, where: str) -> None:
+    """The steps of each row: given, or from its samples or tokens, or one; samples and tokens follow from them.
+
+    What a row gives besides must be the same work, up to a last batch that is not full.
+    """
+    columns = rows.columns
+    steps = columns["steps"].astype(float)
     for name in ("samples", "tokens"):
-        if name in raw:
-            rows.columns["steps"] = np.maximum(raw[name].astype(float) / rows.proxies[f"{name}_per_step"], 1)
+        implied = columns[name] / rows.proxies[f"{name}_per_step"]
+        other = np.abs(implied - steps) >= np.maximum(1, 1e-9 * steps)
+        remedy = "its row says another length too; give only one of steps, samples and tokens"
+        refuse(columns, where, name, other, remedy)
+        steps = np.where(np.isnan(steps), np.maximum(implied, 1), steps)
+    columns["steps"] = np.where(np.isnan(steps), 1.0, steps)
     for name in ("samples", "tokens"):
-        rows.columns[name] = rows.proxies[f"{name}_per_step"] * rows.columns["steps"]
+        columns[name] = rows.proxies[f"{name}_per_step"] * columns["steps"]
 
 
 def _outcome(rows: Data, table: Table, plan: Mapping[str, Any]) -> Table:
@@ -111,24 +122,3 @@ def predict_file(
     table = predict_table(fit, read_columns(rows), str(rows), plan)
     write_columns(table, out)
     return table
-
-
-def write_columns(table: Table, path: str | Path) -> None:
-    """Write columns as CSV or Parquet by the name's ending, atomically; NaN becomes null."""
-    import pyarrow as pa
-
-    from jouleline.files import atomic_path
-
-    arrays = {}
-    for name, values in table.items():
-        numbers = np.asarray(values).dtype.kind == "f"
-        arrays[name] = pa.array(values, mask=~np.isfinite(values)) if numbers else pa.array(values)
-    with atomic_path(path) as temporary:
-        if Path(path).suffix == ".csv":
-            from pyarrow import csv
-
-            csv.write_csv(pa.table(arrays), temporary)
-        else:
-            from pyarrow import parquet
-
-            parquet.write_table(pa.table(arrays), temporary)

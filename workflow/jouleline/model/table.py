@@ -1,4 +1,4 @@
-"""Reading runs tables: columns as arrays, defaults filled, bad values refused with one line.
+"""Runs tables: columns as arrays, defaults filled, what follows from others derived.
 
 A table is a mapping of column name to numpy array, all of one length (`Columns`). Strings are object arrays,
 integers float64 only where a null stands among them.
@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 
 from jouleline.errors import UserError
-from jouleline.files import atomic_path, canonical_json
-from jouleline.schemas.runs import ENERGY_SOURCES, RUNS, STATUSES, VERDICTS
-
-Columns = dict[str, np.ndarray]
+from jouleline.files import canonical_json
+from jouleline.model.table_checks import cast, check_together, check_values, is_null, texts, usable
+from jouleline.model.table_files import Columns, read_columns, write_arrow
+from jouleline.schemas.runs import MEASURED_BOUNDS, RUNS
 
 SHAPE = ("layers", "hidden", "heads", "intermediate")
 """What makes two runs the same architecture."""
@@ -39,8 +39,6 @@ WORKLOAD = (
 # Energies of different kinds are not comparable: another boundary, or no measurement at all.
 _SOURCE_KINDS = {"nvml_counter": "nvml", "nvml_power": "nvml"}
 
-_NUMBERS = {"int32", "int64", "float64"}
-
 
 def read_runs(
     path: str | Path,
@@ -57,6 +55,8 @@ def read_runs(
     for a missing required column, an unreadable file, or a value that cannot be what its column says.
     """
     raw = read_columns(path)
+    if "run_id" in raw:
+        raw["run_id"] = texts(raw["run_id"], f"{path}: run_id")
     if only is not None and "run_id" in raw:
         raw = take(raw, np.isin(raw["run_id"].astype(str), list(only)))
     for run_id, reason in (excluded or {}).items():
@@ -71,106 +71,42 @@ def _mark_invalid(raw: Columns, run_id: str, reason: str) -> None:
         column[raw["run_id"] == run_id] = value
 
 
-def read_columns(path: str | Path) -> Columns:
-    """The columns of a Parquet or CSV file as they stand; raises UserError where it cannot be read."""
-    import pyarrow as pa
-
-    path = Path(path)
-    if not path.exists():
-        raise UserError(f"missing file {path}; run the rule that makes it, or correct the path")
-    try:
-        if path.suffix == ".csv":
-            from pyarrow import csv
-
-            table = csv.read_csv(path)
-        else:
-            from pyarrow import parquet
-
-            # parquet.read_table would load pyarrow's data sets and pandas, a third of a second
-            table = parquet.ParquetFile(path).read()
-    except (pa.ArrowInvalid, OSError) as error:
-        reason = str(error).splitlines()[0]
-        raise UserError(
-            f"{path} is not a whole Parquet or CSV table ({reason}); give a .parquet or .csv file"
-        ) from error
-    return {name: _to_numpy(table[name]) for name in table.column_names}
-
-
-def _to_numpy(column) -> np.ndarray:
-    """Integers and floats as such (a null as NaN), everything else as objects (a null as None)."""
-    import pyarrow as pa
-
-    column = column.combine_chunks()
-    if pa.types.is_integer(column.type) or pa.types.is_floating(column.type):
-        if column.null_count:  # by hand: pyarrow's own ways load pandas
-            return np.array([np.nan if value is None else value for value in column.to_pylist()], dtype=float)
-        return np.array(np.from_dlpack(column))
-    return np.array(column.to_pylist() or [None], dtype=object)[: len(column)]
-
-
 def complete(raw: Mapping[str, Iterable[Any]], where: str, require_energy: bool = True) -> Columns:
     """Fill defaults and derived columns of a raw table and cast every column to its type.
 
     `where` names the table in messages. Derived: data_parallel, gpus_per_node, family, run_id, samples, tokens
-    (padded tokens computed), mean_power_w; each only where the table has no value of its own.
+    (padded tokens computed), mean_power_w; each only where the table has no value of its own. Without
+    `require_energy` a row may have no steps, and then no samples and tokens either: they are NaN.
     """
-    raw = {
-        name: v if isinstance(v, np.ndarray) else np.array(list(v), dtype=object) for name, v in raw.items()
-    }
+    raw = {name: _as_array(values) for name, values in raw.items()}
     lengths = {len(values) for values in raw.values()}
     count = lengths.pop() if len(lengths) == 1 else 0
     if not count:
         raise UserError(f"{where} has no rows; give at least one run")
-    measured = {"time_s", "energy_j", "steps"}
-    needed = [c.name for c in RUNS.columns if c.required and (require_energy or c.name not in measured)]
+    needed = [
+        c.name for c in RUNS.columns if c.required and (require_energy or c.name not in MEASURED_BOUNDS)
+    ]
     missing = [name for name in needed if name not in raw]
     if missing:
         raise UserError(
-            f"{where} lacks the required columns {', '.join(missing)}; add them or map them with --mapping"
+            f"{where} lacks the required columns {', '.join(missing)}; add them or map them with --mapping "
+            f"(it has {', '.join(map(str, raw))})"
         )
     columns = {}
     for column in RUNS.columns:
-        default = 1 if column.name == "steps" and not require_energy else column.default
-        values = raw[column.name] if column.name in raw else np.array([default], dtype=object)
-        columns[column.name] = np.broadcast_to(_cast(column, values, default, where), count).copy()
+        values = raw.get(column.name, np.array([None], dtype=object))
+        columns[column.name] = np.broadcast_to(cast(column, values, column.default, where), count).copy()
+    check_values(columns, where, planned=not require_energy)
     _derive(columns, families=require_energy)
-    _check(columns, where, require_energy, needed)
+    check_together(columns, where, planned=not require_energy)
     return columns
 
 
-def _cast(column, values: np.ndarray, default: Any, where: str) -> np.ndarray:
-    try:
-        if values.dtype.kind in "if" and column.type in _NUMBERS:
-            return _as_number(values, column.type, default)
-        filled = values.copy()
-        filled[_is_null(values)] = default
-        if column.type in _NUMBERS:
-            return _as_number(
-                np.array([np.nan if v is None else float(v) for v in filled]), column.type, None
-            )
-        if column.type == "bool":
-            return np.array([str(v).lower() in {"true", "1"} for v in filled])
-    except (TypeError, ValueError) as error:
-        raise UserError(
-            f"{where}: column {column.name} is not {column.type} ({error}); correct the value"
-        ) from error
-    return filled.astype(object)
-
-
-def _as_number(values: np.ndarray, kind: str, default: Any) -> np.ndarray:
-    """Floats, or integers where the column is of integers and none is missing."""
-    if values.dtype.kind == "f" and default is not None:
-        values = np.where(np.isnan(values), float(default), values)
-    if kind != "float64" and np.isfinite(values).all():
-        if (values != np.floor(values)).any():
-            raise ValueError(f"{values[values != np.floor(values)][0]} is not whole")
-        return values.astype(np.int64)
-    return values.astype(float)
-
-
-def _is_null(values: np.ndarray) -> np.ndarray:
-    """None, "" or NaN in an object array; compared element by element."""
-    return (values == None) | (values == "") | (values != values)  # noqa: E711
+def _as_array(values: Iterable[Any]) -> np.ndarray:
+    """An array as it is, anything else as one of objects; not np.array, lists of one length would be a dimension."""
+    if isinstance(values, np.ndarray):
+        return values if values.dtype.kind in "iuf" else values.astype(object)
+    return np.fromiter(values, dtype=object)
 
 
 def _derive(columns: Columns, families: bool) -> None:
@@ -184,13 +120,13 @@ def _derive(columns: Columns, families: bool) -> None:
     with np.errstate(divide="ignore", invalid="ignore"):
         _fill(columns, "mean_power_w", columns["energy_j"] / columns["time_s"])
     if not families:  # configurations that are still to be run need no names
-        columns["run_id"] = np.where(_is_null(columns["run_id"]), "", columns["run_id"])
+        columns["run_id"] = np.where(is_null(columns["run_id"]), "", columns["run_id"])
         return
     for name, made in (
         ("run_id", [f"row-{row + 1:05d}" for row in range(count)]),
         ("family", family_names(columns)),
     ):
-        columns[name] = np.where(_is_null(columns[name]), np.array(made, dtype=object), columns[name])
+        columns[name] = np.where(is_null(columns[name]), np.array(made, dtype=object), columns[name])
 
 
 def _fill(columns: Columns, name: str, values: np.ndarray) -> None:
@@ -224,54 +160,6 @@ def family_name(row: Mapping[str, Any]) -> str:
 def _plain(value: Any) -> Any:
     value = value.item() if isinstance(value, np.generic) else value
     return int(value) if isinstance(value, float) and value.is_integer() else value
-
-
-def _check(columns: Columns, where: str, require_energy: bool, needed: list[str]) -> None:
-    """Refuse values that no run can have; rows that are not `ok` and valid may lack what was not measured."""
-    fit = usable(columns)
-    for name, allowed in (("energy_source", ENERGY_SOURCES), ("status", STATUSES), ("verdict", VERDICTS)):
-        _refuse(
-            columns,
-            where,
-            name,
-            ~np.logical_or.reduce([columns[name] == one for one in allowed]),
-            f"use one of {', '.join(allowed)}",
-        )
-    for name in needed:
-        values = columns[name]
-        if values.dtype == object:
-            _refuse(columns, where, name, values == None, "give a value")  # noqa: E711 - elementwise
-        elif name in {"time_s", "energy_j", "steps"}:
-            bad = fit & ~(np.isfinite(values.astype(float)) & (values > 0))
-            _refuse(
-                columns, where, name, bad, "it must be positive: correct it, or mark the row verdict=invalid"
-            )
-        else:
-            low = 0 if name == "zero_stage" else 1
-            _refuse(columns, where, name, ~(values.astype(float) >= low), f"it must be at least {low}")
-    _refuse(
-        *(columns, where, "tensor_parallel", (columns["device_count"] % columns["tensor_parallel"]) != 0),
-        "it must divide device_count",
-    )
-    if not require_energy:
-        return
-    run_ids, counts = np.unique(columns["run_id"].astype(str), return_counts=True)
-    if (counts > 1).any():
-        raise UserError(f"{where}: run_id {run_ids[counts > 1][0]} stands twice; give every run its own")
-
-
-def _refuse(columns: Columns, where: str, name: str, bad: np.ndarray, remedy: str) -> None:
-    if bad.any():
-        first = int(np.flatnonzero(bad)[0])
-        value = columns[name][first]
-        run_id = columns["run_id"][first]
-        named = f" ({run_id})" if run_id else ""
-        raise UserError(f"{where}: {name} is {value} in row {first + 1}{named}; {remedy}")
-
-
-def usable(columns: Columns) -> np.ndarray:
-    """Rows that may be fitted: status ok and verdict not invalid. Bool [rows]."""
-    return (columns["status"] == "ok") & (columns["verdict"] != "invalid")
 
 
 def unusable(columns: Columns) -> list[dict[str, str]]:
@@ -338,9 +226,8 @@ def digest(columns: Columns) -> str:
 
 
 def write_runs(columns: Columns, path: str | Path) -> None:
-    """Write complete columns as a runs table (Parquet), atomically; NaN becomes null."""
+    """Write complete columns as a runs table (Parquet, or CSV by the name's ending), atomically; NaN becomes null."""
     import pyarrow as pa
-    from pyarrow import parquet
 
     schema = RUNS.arrow_schema()
     arrays = []
@@ -350,5 +237,4 @@ def write_runs(columns: Columns, path: str | Path) -> None:
             arrays.append(pa.array(values, mask=~np.isfinite(values)).cast(entry.type))
         else:
             arrays.append(pa.array(values.tolist(), type=entry.type))
-    with atomic_path(path) as temporary:
-        parquet.write_table(pa.Table.from_arrays(arrays, schema=schema), temporary, compression="zstd")
+    write_arrow(pa.Table.from_arrays(arrays, schema=schema), path)

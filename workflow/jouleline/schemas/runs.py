@@ -97,3 +97,37 @@ RUNS = Table(
         _C("reasons", "string", "", "Reason codes of status and verdict, separated by commas", ""),
     ),
 )
+
+_COUNT = (1, 10**6)
+_ANY = (-1e300, 1e300)
+
+ASKED_BOUNDS: dict[str, tuple[float, float]] = {
+    "replicate": (0, 10**6),
+    **dict.fromkeys(("device_count", "nodes", "gpus_per_node", "tensor_parallel", "data_parallel"), _COUNT),
+    "zero_stage": (0, 3),
+    "layers": (1, 10**4),
+    **dict.fromkeys(("hidden", "heads", "intermediate", "num_labels", "grad_accum", "micro_batch"), _COUNT),
+    **dict.fromkeys(("vocab_size", "max_positions", "seq_len"), (1, 10**8)),
+    "frozen_layers": (0, 10**4),
+    "lora_rank": (0, 10**6),
+}
+"""Lowest and highest value of every number that is known before a run. Wide: they refuse what no run can have."""
+
+MEASURED_BOUNDS: dict[str, tuple[float, float]] = {
+    "steps": (1, 10**12),
+    "samples": (1, 10**15),
+    "tokens": (1, 10**18),
+    "time_s": (1e-6, 1e10),
+    "energy_j": (1e-6, 1e15),
+    **dict.fromkeys(
+        ("energy_edge_u_j", "energy_gain_u_j", "host_energy_j", "slurm_energy_j", "idle_power_w"), (0, 1e18)
+    ),
+    **dict.fromkeys(("mean_power_w", "energy_cv", "time_cv"), (0, 1e12)),
+    "replicates": (0, 10**6),
+    "accuracy": (0, 1),
+    **dict.fromkeys(("loss_first", "loss_last", "warmup_drift_rel", "start_temperature_c"), _ANY),
+}
+"""The same of every number that a run shows; they hold for the rows that may be fitted."""
+
+POWER_BOUNDS_W = (0.1, 1e5)
+"""Mean power of one device (a rank, or a share of a node) in any run: beyond it a unit is wrong."""

@@ -1,0 +1,125 @@
+"""Columns from and to files: Parquet and CSV as numpy arrays, whatever their types; bad files refused with one line."""
+
+import difflib
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+
+from jouleline.errors import UserError
+from jouleline.files import atomic_path
+from jouleline.schemas.runs import RUNS
+
+Columns = dict[str, np.ndarray]
+
+_TEXTS = tuple(column.name for column in RUNS.columns if column.type in {"string", "bool"})
+
+
+def read_columns(path: str | Path) -> Columns:
+    """The columns of a Parquet or CSV file as they stand; raises UserError where it cannot be read.
+
+    Numbers are arrays of their kind (a null as NaN), everything else objects (a null as None). In a CSV file our own
+    columns of strings and truth values are text, whatever they look like: "001" stays what it is.
+    """
+    import pyarrow as pa
+
+    path = Path(path)
+    if not path.exists():
+        raise UserError(f"missing file {path}; run the rule that makes it, or correct the path")
+    try:
+        table = _read_csv(path) if path.suffix.lower() == ".csv" else _read_parquet(path)
+    except (pa.ArrowException, OSError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(
+            f"{path} is not a whole Parquet or CSV table ({reason}); give a .parquet or .csv file"
+        ) from error
+    twice = [name for name, count in Counter(table.column_names).items() if count > 1]
+    if twice:
+        raise UserError(f"{path} has two columns named {twice[0]!r}; rename or delete one of them")
+    if not table.num_rows or not table.num_columns:
+        raise UserError(f"{path} has no rows; give at least one run")
+    return {name: _to_numpy(table[name], f"{path}: column {name}") for name in table.column_names}
+
+
+def _read_csv(path: Path):
+    import pyarrow as pa
+    from pyarrow import csv
+
+    content = path.read_bytes()
+    try:
+        content.decode()
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise UserError(
+            f"{path} is not UTF-8 text (byte 0x{content[error.start]:02x} in line {line}); save it as UTF-8"
+        ) from error
+    return csv.read_csv(
+        pa.BufferReader(content),
+        # one block: types are guessed from the first, and what a column is shows only at its end
+        read_options=csv.ReadOptions(block_size=min(len(content) + 1, 2**31 - 1)),
+        convert_options=csv.ConvertOptions(
+            column_types=dict.fromkeys(_TEXTS, pa.string()), strings_can_be_null=True
+        ),
+    )
+
+
+def _read_parquet(path: Path):
+    from pyarrow import parquet
+
+    # parquet.read_table would load pyarrow's data sets and pandas, a third of a second
+    return parquet.ParquetFile(path).read()
+
+
+def _to_numpy(column, what: str) -> np.ndarray:
+    """Integers and floats as such (a null as NaN), everything else as objects (a null as None)."""
+    import pyarrow as pa
+
+    column = column.combine_chunks()
+    if pa.types.is_integer(column.type) or pa.types.is_floating(column.type):
+        if column.null_count:  # by hand: pyarrow's own ways load pandas
+            return np.array([np.nan if value is None else value for value in column.to_pylist()], dtype=float)
+        return np.array(np.from_dlpack(column))
+    if pa.types.is_binary(column.type) or pa.types.is_large_binary(column.type):
+        try:
+            column = column.cast(pa.string())  # as some writers of Parquet keep their text
+        except pa.ArrowInvalid as error:
+            raise UserError(f"{what} is bytes, no UTF-8 text; write it as text or leave it out") from error
+    # not np.array: lists of one length would become a second dimension
+    return np.fromiter(column.to_pylist(), dtype=object, count=len(column))
+
+
+def write_columns(table: Columns, path: str | Path) -> None:
+    """Write columns as CSV or Parquet by the name's ending, atomically; NaN becomes null."""
+    import pyarrow as pa
+
+    arrays = {}
+    for name, values in table.items():
+        numbers = np.asarray(values).dtype.kind == "f"
+        arrays[name] = pa.array(values, mask=~np.isfinite(values)) if numbers else pa.array(values)
+    write_arrow(pa.table(arrays), path)
+
+
+def write_arrow(table, path: str | Path) -> None:
+    """Write a pyarrow table as CSV or Parquet by the name's ending, atomically."""
+    import pyarrow as pa
+    from pyarrow import csv, parquet
+
+    with atomic_path(path) as temporary:
+        if Path(path).suffix.lower() != ".csv":
+            parquet.write_table(table, temporary, compression="zstd")
+            return
+        try:
+            csv.write_csv(table, temporary)
+        except pa.ArrowException as error:
+            raise UserError(f"{path} cannot be CSV ({error}); write .parquet instead") from error
+
+
+def unknown_columns(names: Iterable[str]) -> str:
+    """Those names that no runs table has, each with the one it may have been meant for: "grad_acum (grad_accum?)"."""
+    said = []
+    for name in names:
+        if name not in RUNS.names:
+            near = difflib.get_close_matches(name, RUNS.names, n=1, cutoff=0.8)
+            said.append(f"{name} ({near[0]}?)" if near else name)
+    return ", ".join(said)
