@@ -100,13 +100,102 @@ def test_a_fit_of_a_holdout_is_no_model(shipped):
         predict_table(fit | {"split": "H0"}, rows(), "rows")
 
 
+def test_each_row_says_how_long_it_is_in_its_own_way(shipped):
+    """32 sequences of 128 tokens a step."""
+    fit = json.loads((shipped / "model.json").read_text())
+    none = np.nan
+    lengths = {
+        "steps": [10, none, none, none, 10, none],
+        "samples": [none, 640, none, none, 319, 16],
+        "tokens": [none, none, 4096 * 30, none, 4096 * 10, none],
+    }
+    shape = {name: np.resize(values, 6) for name, values in rows().items()}
+    table = predict_table(
+        fit, shape | {n: np.array(values, dtype=float) for n, values in lengths.items()}, "rows"
+    )
+    assert table["steps"].tolist() == [10, 20, 30, 1, 10, 1]
+    one = predict_table(fit, rows(), "rows")["predicted_energy_j"][0]
+    np.testing.assert_allclose(table["predicted_energy_j"], one * table["steps"], rtol=1e-12)
+    np.testing.assert_allclose(table["predicted_energy_per_token_j"], one / 4096, rtol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"steps": [1, -5]}, "steps is -5 in row 2; it must be 1 to"),
+        ({"steps": [1, 0]}, "steps is 0 in row 2"),
+        ({"steps": [None, 2.5]}, "steps is 2.5 in row 2; give a whole number"),
+        ({"samples": [1, -64000]}, "samples is -64000 in row 2"),
+        ({"tokens": [1, 0]}, "tokens is 0 in row 2"),
+        (
+            {"steps": [10, 10], "samples": [320, 999999]},
+            "samples is 999999.* in row 2; its row says another length",
+        ),
+        ({"steps": [10, 10], "tokens": [40960, 5]}, "tokens is 5.* in row 2; its row says another length"),
+        ({"samples": [320, 320], "tokens": [40960, 40960 * 2]}, "tokens is 81920.* in row 2; its row says"),
+        ({"frozen_layers": [0, -20]}, "frozen_layers is -20 in row 2; it must be 0 to"),
+        ({"grad_accum": [1, 0]}, "grad_accum is 0 in row 2"),
+        ({"vocab_size": [8192, -(10**9)]}, "vocab_size is -1000000000 in row 2"),
+        ({"layers": [4, 10**7]}, "layers is 10000000 in row 2"),
+        ({"nodes": ["1", "two"]}, "nodes is 'two' in row 2; give a number"),
+        ({"device_count": [8, 16], "gpus_per_node": [8, 8]}, "gpus_per_node is 8.* in row 2; with nodes"),
+        ({"samples": [1, "many"]}, "samples is 'many' in row 2; give a number"),
+    ],
+)
+def test_rows_that_nobody_can_run_are_one_line(shipped, change, message):
+    fit = json.loads((shipped / "model.json").read_text())
+    change = {name: np.array(values, dtype=object) for name, values in change.items()}
+    with pytest.raises(UserError, match=message) as error:
+        predict_table(fit, rows(**change), "rows")
+    assert "\n" not in str(error.value)
+
+
+def test_an_empty_cell_of_nodes_is_one_node(shipped):
+    fit = json.loads((shipped / "model.json").read_text())
+    table = predict_table(fit, rows(nodes=np.array([np.nan, 1]), gpus_per_node=np.array([2, np.nan])), "rows")
+    one, two = (
+        predict_table(fit, rows(device_count=np.array([n, n])), "rows")["predicted_energy_j"][0]
+        for n in (1, 2)
+    )
+    np.testing.assert_allclose(table["predicted_energy_j"], [two, one], rtol=1e-12)
+
+
+def test_a_table_of_runs_can_be_predicted(shipped):
+    fit = json.loads((shipped / "model.json").read_text())
+    runs = synthetic.table(6)
+    table = predict_table(fit, runs, "rows")
+    assert table["steps"].tolist() == runs["steps"].tolist()
+
+
+@pytest.mark.parametrize("name", ["tdp_time_measured", "device_seconds_measured"])
+def test_a_model_of_what_was_measured_predicts_nothing(tmp_path, capsys, name):
+    write_runs(synthetic.table(20), tmp_path / "runs.parquet")
+    words = [
+        "fit",
+        str(tmp_path / "runs.parquet"),
+        "--out",
+        str(tmp_path),
+        "--models",
+        name,
+        "--splits",
+        "H1",
+    ]
+    assert cli.main([*words, "--starts", "2", "--bootstrap", "0"]) == 0
+    capsys.readouterr()
+    words = ["predict", str(tmp_path / "runs.parquet"), "--model", str(tmp_path / "model.json")]
+    assert cli.main([*words, "--out", str(tmp_path / "out.csv")]) == 2
+    error = capsys.readouterr().err
+    assert f"the model {name} needs what is measured in the run" in error and error.count("\n") == 1
+    assert not (tmp_path / "out.csv").exists()
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
         (lambda c: {name: values[:5] for name, values in c.items()}, "has 5 usable rows"),
         (lambda c: c | {"family": np.full(40, "one", dtype=object)}, "has 1 family"),
         (lambda c: c | {"time_s": np.full(40, 2.0)}, "time_s is constant"),
-        (lambda c: c | {"energy_j": -c["energy_j"]}, "it must be positive"),
+        (lambda c: c | {"energy_j": -c["energy_j"]}, "it must be 1e-06 to 1e+15 J"),
         (
             lambda c: c | {"energy_source": np.array(["rapl", *["estimate"] * 39], dtype=object)},
             "mixed energy sources",
@@ -171,16 +260,3 @@ def test_forward_passes_of_the_ecai_table_cost_no_backward_pass():
     layers = 8 * 4 * (128 * (8 * 256**2 + 4 * 256 * 2048) + 4 * 128**2 * 256)
     head = 8 * 128 * (2 * 256**2 + 2 * 256 * 1000)
     assert flop == pytest.approx(layers + 2 * head, rel=1e-9)
-
-
-def test_bad_mappings_are_one_line():
-    foreign = {"a": np.array([1.0, 2.0])}
-    for mapping, message in (
-        ({"columns": {"layers": "b"}}, "has no column b"),
-        ({"columns": {"layres": "a"}}, "fills layres"),
-        ({"colums": {}}, "has the key colums"),
-        ({"lookup": {"layers": {"column": "a", "values": {"1.0": 1}}}}, "has no value for 2.0"),
-        ({"columns": {"layers": "a"}, "where": {"a": [7]}}, "no row passes"),
-    ):
-        with pytest.raises(UserError, match=message):
-            convert(foreign, mapping, "table.csv")
