@@ -11,7 +11,7 @@ import jouleline
 from jouleline.errors import UserError
 from jouleline.model import intervals, registry
 from jouleline.model.base import Context, Model, Prediction, State
-from jouleline.model.features import Data, domain, extrapolation
+from jouleline.model.features import CATEGORIES, Data, domain, extrapolation
 from jouleline.model.machine import Machines
 from jouleline.model.table import Columns, digest, one_source, take, usable
 
@@ -99,9 +99,10 @@ def fit_split(
         return document
     data = load(columns)
     context = Context(Machines(calibration), options)
-    train, _ = masks(data, split)
+    train, test = masks(data, split)
     states = model.fit(data, train.astype(float), context)
-    widths = _intervals(model, data, train, states, context)
+    beyond = [_beyond(data, *sides) for sides in zip(train, test, strict=True)]
+    widths = _intervals(model, data, train, beyond, states, context)
     for number, fold in enumerate(split["folds"]):
         document["folds"].append(_record(data, fold["fold"], train[number], states[number], widths[number]))
     if split["split"] == "all":
@@ -145,25 +146,43 @@ def _record(data: Data, name: str, train: np.ndarray, state: State, widths: dict
     }
 
 
+def _beyond(data: Data, train: np.ndarray, test: np.ndarray) -> set[str]:
+    """Of `intervals.EXTREMES` those along which rows that lie outside may be asked for: all of a model that is shipped,
+    of others what the held-out rows need (by their features; an inner fit is dear)."""
+    if not (test & ~train).any():
+        return set(intervals.EXTREMES)
+    found = extrapolation(data.take(test), domain(data, train))
+    return set(",".join(found).split(",")) & set(intervals.EXTREMES)
+
+
 def _intervals(
-    model: Model, data: Data, train: np.ndarray, states: list[State], context: Context
+    model: Model,
+    data: Data,
+    train: np.ndarray,
+    beyond: list[set[str]],
+    states: list[State],
+    context: Context,
 ) -> list[dict]:
     """Per fold: half-widths of the log prediction interval, by mode and target (see `intervals.half_widths`)."""
     parts, seed = int(context.options["inner_parts"]), int(context.options["seed"])
     extremes = getattr(model, "inner_extremes", True)
-    inner = [intervals.inner_weights(data, row, parts, seed, extremes) for row in train]
+    inner = [
+        intervals.inner_weights(data, row, parts, seed, extremes, names)
+        for row, names in zip(train, beyond, strict=True)
+    ]
     owner = np.repeat(np.arange(len(train)), [len(one) for one in inner])
     if not len(owner):
         return [{} for _ in train]
     weights = np.array([mask for one in inner for mask in one])
     fitted = model.fit(data, weights.astype(float), context, warm=[states[k] for k in owner])
     scores: list[dict[str, list]] = [{} for _ in train]
+    labels = {name: np.array(data.labels(name)[0], dtype=object)[data.labels(name)[1]] for name in CATEGORIES}
     for k, mask, state in zip(owner, weights, fitted, strict=True):
         held = train[k] & ~mask
         out = np.array(extrapolation(data.take(held), domain(data, mask)), dtype=object)
         for prediction in model.predict(state, data, context):
             errors = {target: values[held] for target, values in _log_errors(data, prediction).items()}
-            chunk = (errors, data.families[held], out, data.columns["device"][held])
+            chunk = (errors, data.families[held], out, *(levels[held] for levels in labels.values()))
             scores[k].setdefault(mode_key(prediction), []).append(chunk)
     return [{mode: _widths(chunks) for mode, chunks in one.items()} for one in scores]
 
@@ -182,9 +201,12 @@ def _log_errors(rows: Data, prediction: Prediction) -> dict[str, np.ndarray]:
 
 
 def _widths(chunks: list) -> dict[str, dict]:
-    about = [np.concatenate(parts) for parts in list(zip(*chunks, strict=True))[1:]]
+    families, out, *labels = [np.concatenate(parts) for parts in list(zip(*chunks, strict=True))[1:]]
+    levels = dict(zip(CATEGORIES, labels, strict=True))
     return {
-        target: intervals.half_widths(np.concatenate([chunk[0][target] for chunk in chunks]), *about)
+        target: intervals.half_widths(
+            np.concatenate([chunk[0][target] for chunk in chunks]), families, out, levels["device"], levels
+        )
         for target in ("energy", "time")
     }
 

@@ -1,7 +1,7 @@
 """Prediction intervals: split-conformal by family, from errors on families (and extremes) that the fit did not
 see."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import numpy as np
 
@@ -9,59 +9,86 @@ from jouleline.model.features import AXES, Data
 
 LEVELS = (0.80, 0.95)
 
-ANY = "any"
-"""Key of the widths of all rows outside the sampled range, along whatever axis."""
-
 MANY = 20
 """Families from which a 95 % quantile of their errors can be had."""
 
+LEVELLED = ("device", "precision", "strategy", "variant")
+"""Categories whose levels are left out one by one, to see how far off an unseen one is."""
+
+EXTREMES = (*LEVELLED, *AXES, "device_count")
+"""Along what an inner fit can be asked to reach outside."""
+
 
 def inner_weights(
-    data: Data, train: np.ndarray, parts: int = 5, seed: int = 0, extremes: bool = True
+    data: Data,
+    train: np.ndarray,
+    parts: int = 5,
+    seed: int = 0,
+    extremes: bool = True,
+    beyond: Collection[str] = (),
 ) -> list[np.ndarray]:
-    """Training masks within a fold's training rows: `parts` groups of families out, then each end of each axis out."""
+    """Training masks within a fold's training rows: `parts` groups of families out, then each end of each axis out.
+
+    `beyond` names those of EXTREMES along which rows will be asked for that lie outside: each level of such a category
+    is left out too, either end of the device counts, and an axis needs no more than two values.
+    """
     families = np.unique(data.families[train])
     if len(families) < 3:
         return []
     shuffled = np.random.default_rng(seed).permutation(families)
     held = [np.isin(data.families, shuffled[k::parts]) for k in range(min(parts, len(families)))]
-    for axis in AXES if extremes else ():
-        levels = np.unique(data.columns[axis][train])
-        for level in (levels[0], levels[-1]) if len(levels) >= 3 else ():
-            held.append(np.isin(data.families, data.families[train & (data.columns[axis] == level)]))
     if extremes:
-        low, high = np.quantile(data.flop[train], [0.25, 0.75])
-        for end in (data.flop < low, data.flop > high):
-            held.append(np.isin(data.families, data.families[train & end]))
+        held += _ends(data, train, beyond)
+        for name in LEVELLED:
+            levels, index = data.labels(name)
+            held += [index == code for code in range(len(levels)) if name in beyond]
     masks = [train & ~out for out in held]
     return [mask for mask in masks if len(np.unique(data.families[mask])) >= 2 and (train & ~mask).any()]
 
 
-def half_widths(scores: np.ndarray, families: np.ndarray, axes: np.ndarray, devices: np.ndarray) -> dict:
+def _ends(data: Data, train: np.ndarray, beyond: Collection[str]) -> list[np.ndarray]:
+    """The families at either end of each axis and of compute, and the rows at either end of the device counts."""
+    held = []
+    for axis in AXES:
+        levels = np.unique(data.columns[axis][train])
+        for level in levels[[0, -1]] if len(levels) >= (2 if axis in beyond else 3) else ():
+            held.append(np.isin(data.families, data.families[train & (data.columns[axis] == level)]))
+    low, high = np.quantile(data.flop[train], [0.25, 0.75])
+    for end in (data.flop < low, data.flop > high):
+        held.append(np.isin(data.families, data.families[train & end]))
+    if "device_count" in beyond:
+        counts = np.unique(data.devices[train])
+        held += [data.devices == count for count in counts[[0, -1]]]
+    return held
+
+
+def half_widths(
+    scores: np.ndarray,
+    families: np.ndarray,
+    axes: np.ndarray,
+    devices: np.ndarray,
+    levels: Mapping[str, np.ndarray] | None = None,
+) -> dict:
     """Half-widths of log intervals from absolute log errors [n], per level: within the sampled range, and outside.
 
     `axes` [n] says along which axes a row lay outside of what its fit had seen ("" inside, "layers,seq_len"), for a
-    law may reach far along one axis and not along another: outside, every axis with MANY families has widths of its
-    own, beside those of all rows outside (ANY). They are never narrower than inside. Among several `devices` [n], one
-    with fewer than MANY families has widths of its own too (`few_runs`): how well the others are known says
-    little of it.
+    law may reach far along one axis and not along another: outside, every axis has widths of its own, never narrower
+    than inside. Among several `devices` [n], one with fewer than MANY families has widths of its own too
+    (`few_runs`): how well the others are known says little of it.
 
     Every family weighs the same, however many rows it has, and one more family at infinity stands for the new one.
-    Where there are too few families for a level's conformal quantile, a Student-t interval on the errors stands in
-    its place.
+    Along a category it is its levels that are drawn, not the families: `levels` (axis -> [n]) takes their place there,
+    for a hundred runs of one other device say how far off one device was. Where there are too few families (or levels)
+    for a quantile, a Student-t interval on the errors stands in its place; from one alone there is none.
     """
     out = axes != ""
     inside = _stratum(scores[~out], families[~out])
-    strata = {ANY: _stratum(scores[out], families[out])}
+    outside = {}
     for axis in sorted({one for row in set(axes[out].tolist()) for one in row.split(",")}):
         along = np.array([axis in row.split(",") for row in axes.tolist()])
-        stratum = _stratum(scores[along], families[along])
-        if stratum["families"] >= MANY:
-            strata[axis] = stratum
-    outside = {
-        axis: {level: _widest([width, inside["widths"][level]]) for level, width in one["widths"].items()}
-        for axis, one in strata.items()
-    }
+        units = (levels or {}).get(axis, families)
+        widths = _stratum(scores[along], units[along])["widths"]
+        outside[axis] = {level: _widest(width, inside["widths"][level]) for level, width in widths.items()}
     return {
         "families": inside["families"],
         "method": inside["method"],
@@ -69,6 +96,10 @@ def half_widths(scores: np.ndarray, families: np.ndarray, axes: np.ndarray, devi
         "outside": outside,
         "few_runs": _few_runs(scores, families, devices),
     }
+
+
+def _widest(width: float | None, inside: float | None) -> float | None:
+    return width if width is None or inside is None else max(width, inside)
 
 
 def _few_runs(scores: np.ndarray, families: np.ndarray, devices: np.ndarray) -> dict[str, dict]:
@@ -88,22 +119,14 @@ def row_widths(widths: Mapping, level: float, axes: np.ndarray, devices: np.ndar
     for device, own in widths.get("few_runs", {}).items():
         if own[key] is not None:
             rows = devices == device
-            found[rows] = np.fmax(found[rows], own[key])
+            found[rows] = np.maximum(found[rows], own[key])  # unknown stays unknown
     return found
 
 
 def width_outside(outside: Mapping[str, Mapping[str, float | None]], axes: str, level: str) -> float | None:
-    """The half-width of a row that lies outside along `axes`: the widest of theirs.
-
-    For an axis without widths of its own nothing is known, so the widest of all stands in.
-    """
-    names = axes.split(",")
-    chosen = names if all(name in outside for name in names) else outside
-    return _widest([outside[name].get(level) for name in chosen])
-
-
-def _widest(widths: list[float | None]) -> float | None:
-    return max((width for width in widths if width is not None), default=None)
+    """The half-width of a row that lies outside along `axes`: the widest of theirs, None where one of them has none."""
+    widths = [outside.get(name, {}).get(level) for name in axes.split(",")]
+    return None if None in widths else max(widths)
 
 
 def _stratum(scores: np.ndarray, families: np.ndarray) -> dict:

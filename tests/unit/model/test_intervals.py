@@ -1,0 +1,132 @@
+"""Prediction intervals: their widths inside and outside, and what an unseen category or count is said to be."""
+
+import numpy as np
+import pytest
+import synthetic
+from jouleline.model import intervals
+from jouleline.model.features import Data
+from jouleline.model.fitting import fit_split
+from jouleline.model.predict import predict_split
+from jouleline.model.splits import split_runs
+from scipy import stats
+
+# Peak in FLOP/s, bandwidth in B/s, power limit in W of their data sheets (fp16).
+DEVICES = {
+    "NVIDIA A100-SXM4-80GB": (312e12, 2.039e12, 400.0),
+    "NVIDIA H100-SXM5": (989e12, 3.35e12, 700.0),
+    "Tesla V100-SXM2": (125e12, 0.9e12, 300.0),
+    "Tesla T4": (65e12, 0.32e12, 70.0),
+}
+OPTIONS = {"starts": 4, "bootstrap": 0, "profile": False, "inner_parts": 2}
+
+
+def half_widths(scores, families, axes=None, devices=None, levels=None):
+    blank = np.full(len(scores), "", dtype=object)
+    return intervals.half_widths(
+        scores, families, blank if axes is None else axes, blank if devices is None else devices, levels
+    )
+
+
+def student(scores, count):
+    return np.sqrt(np.mean(np.square(scores))) * stats.t.ppf(0.975, count - 1) * np.sqrt(1 + 1 / count)
+
+
+def test_every_axis_has_widths_of_its_own():
+    scores = np.repeat([0.01, 0.1, 0.3, 0.2], [50, 50, 50, 3])
+    axes = np.repeat(np.array(["", "layers", "seq_len,hidden", "micro_batch"], dtype=object), [50, 50, 50, 3])
+    outside = half_widths(scores, np.arange(153), axes)["outside"]
+    expected = {"layers": 0.1, "seq_len,layers": 0.3, "micro_batch": student([0.2] * 3, 3)}
+    for names, width in expected.items():
+        assert intervals.width_outside(outside, names, "0.95") == pytest.approx(width)
+
+
+def test_of_an_axis_without_errors_nothing_is_known():
+    """Not even where another axis of the row, or the device's own runs, would give a width."""
+    scores, families = np.repeat([0.02, 0.2], [60, 5]), np.arange(65)
+    axes = np.repeat(np.array(["", "layers"], dtype=object), [40, 25])
+    devices = np.repeat(np.array(["known", "new"], dtype=object), [60, 5])
+    widths = half_widths(scores, families, axes, devices)
+    rows = np.array(["layers", "layers,task", "task", "task"], dtype=object)
+    found = intervals.row_widths(
+        widths, 0.95, rows, np.array(["known", "known", "known", "new"], dtype=object)
+    )
+    assert np.isfinite(found).tolist() == [True, False, False, False]
+    assert intervals.width_outside({}, "layers", "0.95") is None
+
+
+def test_a_device_with_few_runs_has_widths_of_its_own():
+    scores, families = np.repeat([0.02, 0.2], [60, 5]), np.arange(65)
+    devices = np.repeat(np.array(["known", "new"], dtype=object), [60, 5])
+    widths = half_widths(scores, families, devices=devices)
+    found = intervals.row_widths(widths, 0.95, np.array(["", ""], dtype=object), devices[[0, -1]])
+    np.testing.assert_allclose(found, [0.2, student([0.2] * 5, 5)])  # 5 of 65 are beyond a 95 % quantile
+    assert not half_widths(scores, families)["few_runs"]
+
+
+def test_along_a_category_its_levels_are_drawn():
+    """A hundred families of two devices are two draws of a device."""
+    scores, axes = np.full(100, 0.1), np.full(100, "device", dtype=object)
+    for count in (1, 2, 4):
+        levels = {"device": np.array([f"device {row % count}" for row in range(100)], dtype=object)}
+        outside = half_widths(scores, np.arange(100), axes, levels=levels)["outside"]
+        width = intervals.width_outside(outside, "device", "0.95")
+        assert width == (None if count == 1 else pytest.approx(student([0.1] * count, count)))
+
+
+def test_levels_are_left_out_only_where_they_are_asked_for():
+    data = Data.of(synthetic.table(60))
+    train = np.ones(60, dtype=bool)
+    plain = intervals.inner_weights(data, train)
+    asked = intervals.inner_weights(data, train, beyond=("strategy", "device_count"))
+    assert len(asked) == len(plain) + len(set(data.strategy)) + 2
+    counts = [set(data.devices[mask]) for mask in asked]
+    assert {2, 4} in counts and {1, 2} in counts
+
+
+def like(device, number):
+    """The constants of a device: those of the data sheet, each off by a factor of its own."""
+    peak, memory, limit = (np.log(value) for value in DEVICES[device])
+    factors = np.random.default_rng(number).normal(0, 0.1, 5)
+    own = {
+        "peak_flops": peak - 0.7,
+        "memory_bandwidth": memory - 0.5,
+        "static_power_w": limit - 1.3,
+        "compute_energy_j_per_flop": limit - peak,
+        "memory_energy_j_per_byte": limit - memory - 1.0,
+    }
+    return synthetic.TRUTH | {
+        name: value + factor for (name, value), factor in zip(own.items(), factors, strict=True)
+    }
+
+
+@pytest.fixture(scope="module")
+def devices():
+    """Four devices of one law, unlike in more than their data sheets say."""
+    parts = []
+    for number, device in enumerate(DEVICES):
+        truth = like(device, number)
+        rows = synthetic.table(40, seed=number, device=device, truth=truth, strategies=synthetic.SINGLE)
+        parts.append(rows | {"precision": np.full(40, "fp16", dtype=object)})
+    columns = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    columns["run_id"] = np.array([f"run-{row:03d}" for row in range(160)], dtype=object)
+    return columns
+
+
+def test_intervals_of_an_unseen_device_cover_what_they_say(devices):
+    """How far off the other devices were, each from the rest, says how far off this one may be."""
+    split = split_runs(devices, "H6", {})
+    split["folds"] = [fold for fold in split["folds"] if fold["fold"].endswith("zero-shot")]
+    table = predict_split(devices, split, fit_split(devices, split, "roofline", None, OPTIONS))
+    low, high = table["energy_lo95_j"], table["energy_hi95_j"]
+    assert np.isfinite(low).mean() > 0.9
+    assert np.mean((table["energy_j"] >= low) & (table["energy_j"] <= high)) >= 0.9
+
+
+def test_an_interval_that_nothing_is_known_of_is_null(devices):
+    """One device in training says nothing of how far off a second may be."""
+    two = {name: values[:80] for name, values in devices.items()}
+    split = split_runs(two, "H6", {})
+    split["folds"] = [fold for fold in split["folds"] if fold["fold"].endswith("zero-shot")]
+    table = predict_split(two, split, fit_split(two, split, "flops", None, OPTIONS))
+    assert np.isfinite(table["predicted_energy_j"]).all()
+    assert not np.isfinite(table["energy_lo95_j"]).any()
