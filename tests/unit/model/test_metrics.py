@@ -128,30 +128,6 @@ def test_outside_is_never_narrower_than_inside():
     assert intervals.width_outside(widths["outside"], "layers", "0.95") == 0.2
 
 
-def test_every_axis_has_widths_of_its_own_where_it_has_the_families():
-    scores = np.repeat([0.01, 0.1, 0.3, 0.9], [50, 50, 50, 3])
-    axes = np.repeat(np.array(["", "layers", "seq_len,hidden", "device"], dtype=object), [50, 50, 50, 3])
-    outside = half_widths(scores, np.arange(153), axes)["outside"]
-    assert set(outside) == {intervals.ANY, "layers", "seq_len", "hidden"}
-    widths = {axes: intervals.width_outside(outside, axes, "0.95") for axes in ("layers", "seq_len,layers")}
-    assert widths == {"layers": 0.1, "seq_len,layers": 0.3}
-    # of which nothing is known: the widest of all
-    assert intervals.width_outside(outside, "layers,task", "0.95") == 0.3
-    assert intervals.width_outside({}, "layers", "0.95") is None
-
-
-def test_a_device_with_few_runs_has_widths_of_its_own():
-    scores, families = np.repeat([0.02, 0.2], [60, 5]), np.arange(65)
-    devices = np.repeat(np.array(["known", "new"], dtype=object), [60, 5])
-    widths = half_widths(scores, families, devices=devices)
-    axes = np.array(["", "", "layers"], dtype=object)
-    found = intervals.row_widths(widths, 0.95, axes, np.array(["known", "new", "new"], dtype=object))
-    student = 0.2 * stats.t.ppf(0.975, 4) * np.sqrt(6 / 5)
-    np.testing.assert_allclose(found[:2], [0.2, student])  # 5 of 65 are beyond a 95 % quantile
-    assert found[2] == found[1]  # along an axis of which nothing is known, the device's own is left
-    assert not half_widths(scores, families)["few_runs"]
-
-
 def result(**changes):
     base = {"model": "roofline", "split": "H0", "target": "energy", "stratum": None, "post_run": False}
     return (

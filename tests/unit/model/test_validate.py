@@ -1,9 +1,12 @@
 """What the scores are of: which predictions, paired with which, and apart for what."""
 
+import csv
+
 import numpy as np
 import pytest
 import synthetic
 from jouleline.model import card, gates
+from jouleline.model.configurations import predict_file, write_columns
 from jouleline.model.fitting import fit_split
 from jouleline.model.predict import predict_split, to_arrow
 from jouleline.model.splits import split_runs
@@ -90,7 +93,7 @@ def test_only_h6_has_parts():
     )  # a device may have the name of an architecture
 
 
-def test_an_interval_that_reaches_anywhere_is_none(columns):
+def test_an_interval_that_reaches_anywhere_is_none_and_an_empty_cell(columns, tmp_path):
     """Two families give a Student-t interval of a factor of 1e11 and more."""
     split = split_runs(columns, "all", {})
     fit = fit_split(columns, split, "constant", None, {"bootstrap": 0, "profile": False})
@@ -99,3 +102,9 @@ def test_an_interval_that_reaches_anywhere_is_none(columns):
     table = to_arrow(predict_split(columns, split, fit)).to_pydict()
     assert set(table["energy_hi95_j"]) == set(table["energy_lo95_j"]) == {None}
     assert None not in table["energy_hi80_j"]
+    rows, out = tmp_path / "rows.csv", tmp_path / "out.csv"
+    names = ("layers", "hidden", "heads", "intermediate", "seq_len", "micro_batch", "precision", "attention")
+    write_columns({name: columns[name][:1] for name in names}, rows)
+    predict_file(fit, rows, out)
+    (cells,) = csv.DictReader(out.read_text().splitlines())
+    assert cells["energy_lo95_j"] == cells["energy_hi95_j"] == "" and float(cells["energy_lo80_j"]) > 0
