@@ -275,7 +275,7 @@ def slowdown(bench: Bench, pairs: int = 64, block_s: float = 5.0, settle_s: floa
 
 def _winsorised(values: np.ndarray) -> np.ndarray:
     """Values further than 3 robust standard deviations from the median are set there: the host takes a core away now
-    and then, which is no doing of the sidecar's. Every pair has all that the sidecar does: none is set back for that."""
+    and then, which is no doing of the sidecar's. Every pair has all that the sidecar does."""
     low, median, high = np.quantile(values, (0.25, 0.5, 0.75))
     reach = 3 * (high - low) / 1.349
     return np.clip(values, median - reach, median + reach)
