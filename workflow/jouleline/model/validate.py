@@ -212,9 +212,7 @@ def _one(table: Mapping[str, np.ndarray], target: str, known: _Known) -> dict[st
         "coverage95": metrics.coverage(measured, low, high),
         "n_intervals": int((np.isfinite(low) & np.isfinite(high)).sum()),
         "width95": metrics.half_width(predicted, high),
-        "coverage95_outside": metrics.coverage(measured[outside], low[outside], high[outside])
-        if outside.any()
-        else None,
+        "coverage95_outside": metrics.coverage(measured[outside], low[outside], high[outside]),
     }
     if target == "energy":
         folds = table["fold"][good].astype(str)
