@@ -11,6 +11,7 @@ from jouleline.errors import UserError
 from jouleline.model.configurations import predict_table
 from jouleline.model.mappings import BUILT_IN, convert
 from jouleline.model.table import read_columns, read_runs, write_runs
+from jouleline.model.table_files import write_columns
 
 
 @pytest.fixture(scope="module")
@@ -187,6 +188,79 @@ def test_a_model_of_what_was_measured_predicts_nothing(tmp_path, capsys, name):
     error = capsys.readouterr().err
     assert f"the model {name} needs what is measured in the run" in error and error.count("\n") == 1
     assert not (tmp_path / "out.csv").exists()
+
+
+@pytest.mark.parametrize(
+    ("plan", "message"),
+    [
+        ({"pue": 0.5}, "pue is 0.5; give a number of at least 1"),
+        ({"price_per_kwh": -1}, "price_per_kwh is -1; give"),
+        ({"grid_gco2_per_kwh": float("nan")}, "grid_gco2_per_kwh is nan; give"),
+    ],
+)
+def test_a_price_that_is_none_is_one_line(shipped, plan, message):
+    fit = json.loads((shipped / "model.json").read_text())
+    with pytest.raises(UserError, match=message):
+        predict_table(fit, rows(), "rows", plan)
+
+
+@pytest.mark.parametrize(
+    "fit",
+    [[1], {}, {"split": "all", "folds": [{}]}, {"model": "x", "options": {}, "split": "all", "folds": [{}]}],
+)
+def test_another_json_is_no_model(fit):
+    with pytest.raises(UserError, match="no shipped model"):
+        predict_table(fit, rows(), "rows")
+
+
+def test_predict_tells_which_columns_it_does_not_read(shipped, tmp_path, capsys):
+    columns = rows() | {"grad_acum": np.array([4, 4]), "id": np.array(["a", "b"], dtype=object)}
+    write_columns(columns, tmp_path / "rows.csv")
+    words = ["predict", str(tmp_path / "rows.csv"), "--model", str(shipped / "model.json"), "--out"]
+    assert cli.main([*words, str(tmp_path / "out.csv")]) == 0
+    assert "copied and not read: grad_acum (grad_accum?), id\n" in capsys.readouterr().err
+    assert read_columns(tmp_path / "out.csv")["id"].tolist() == ["a", "b"]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--starts", "0"], "--starts 0 --bootstrap 1000: give at least 1"),
+        (["--bootstrap", "-1"], "--starts 64 --bootstrap -1: give at least 1 and at least 0"),
+        (["--calibration", "[1]"], "is no calibration; give"),
+        (["--calibration", '{"quantities": []}'], "is no calibration; give"),
+        (["--calibration", '{"device": "A", "quantities": [{"value": 3}]}'], "is no calibration; give"),
+        (["--calibration", '{"devices": [1]}'], "is no calibration; give"),
+        (["--calibration", '{"devices": 1}'], "is no calibration; give"),
+        (
+            ["--calibration", '{"device": "A", "quantities": [{"quantity": "peak_flops", "value": "fast"}]}'],
+            "is no calibration; give",
+        ),
+        (["--out", "runs.parquet"], "is a file"),
+    ],
+)
+def test_fit_refuses_its_options_before_it_fits(tmp_path, monkeypatch, capsys, words, message):
+    monkeypatch.chdir(tmp_path)
+    write_runs(synthetic.table(40), "runs.parquet")
+    option, value = words
+    if option == "--calibration":
+        (tmp_path / "calibration.json").write_text(value)
+        value = "calibration.json"
+    assert cli.main(["fit", "runs.parquet", "--out", "out", option, value]) == 2
+    error = capsys.readouterr().err
+    assert message in error and error.count("\n") == 1 and error.startswith("error: ")
+    assert not (tmp_path / "out").exists()
+
+
+def test_fit_tells_which_columns_it_leaves_out(tmp_path, capsys):
+    write_columns(
+        {name: v for name, v in synthetic.table(40).items() if v[0] is not None}
+        | {"zero_stages": np.zeros(40)},
+        tmp_path / "runs.parquet",
+    )
+    words = ["fit", str(tmp_path / "runs.parquet"), "--out", str(tmp_path / "out"), "--models", "constant"]
+    assert cli.main([*words, "--splits", "H1"]) == 0
+    assert "left out: zero_stages (zero_stage?)\n" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -138,12 +138,25 @@ def test_a_parquet_file_without_columns_is_one_line(tmp_path):
         table.read_runs(as_parquet(tmp_path, {}))
 
 
-def test_unknown_columns_are_named_with_what_they_may_mean():
-    assert table_files.unknown_columns(["layers", "grad_acum", "note"]) == "grad_acum (grad_accum?), note"
+def test_unknown_columns_are_named_with_what_they_may_mean(capsys):
+    table_files.note_unknown(["layers", "grad_acum", "note"], "runs.csv", "left out")
+    assert capsys.readouterr().err == (
+        "note: runs.csv: no columns of a runs table, left out: grad_acum (grad_accum?), note\n"
+    )
+    table_files.note_unknown(["layers"], "runs.csv", "left out")
+    assert not capsys.readouterr().err
 
 
-def test_what_csv_cannot_hold_is_one_line(tmp_path):
-    lists = np.fromiter([[1], [2]], dtype=object)
-    with pytest.raises(UserError, match="cannot be CSV .* write .parquet instead"):
-        table_files.write_columns({"note": lists}, tmp_path / "out.csv")
-    assert not list(tmp_path.iterdir())
+def test_what_cannot_be_written_is_one_line(tmp_path):
+    (tmp_path / "folder.csv").mkdir()
+    (tmp_path / "file").touch()
+    whole, lists = np.array([1, 2]), np.fromiter([[1], [2]], dtype=object)
+    for name, values, message in (
+        ("out.csv", lists, "cannot be CSV .* write .parquet instead"),
+        ("out.json", whole, "is neither .csv nor .parquet; name one"),
+        ("folder.csv", whole, "cannot write .*folder.csv .Is a directory.; name another file"),
+        ("file/out.csv", whole, "cannot write .*out.csv .*; name another file"),
+    ):
+        with pytest.raises(UserError, match=message):
+            table_files.write_columns({"note": values}, tmp_path / name)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "folder.csv"]

@@ -2,9 +2,12 @@
 
 import argparse
 import os
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
-from jouleline.files import read_json, write_json, write_text
+from jouleline.errors import UserError
+from jouleline.files import read_json, require_writable, write_json, write_text
 
 
 def main(argv: list[str]) -> int:
@@ -29,24 +32,34 @@ def main(argv: list[str]) -> int:
         "--ship", choices=MODELS, metavar="MODEL", help="the model of model.json; default: the first"
     )
     parser.add_argument("--calibration", help="calibration.json of the device")
-    parser.add_argument("--starts", type=int, default=64, help="starts of each fit")
-    parser.add_argument("--bootstrap", type=int, default=1000, help="bootstrap draws of the shipped fits")
+    parser.add_argument("--starts", type=int, default=64, help="starts of each fit, at least 1")
+    parser.add_argument(
+        "--bootstrap", type=int, default=1000, help="bootstrap draws of the shipped fits, or 0"
+    )
     parser.add_argument(
         "--no-calibration-priors", action="store_true", help="fit without what calibration says"
     )
     args = parser.parse_args(argv)
+    if args.starts < 1 or args.bootstrap < 0:
+        raise UserError(
+            f"--starts {args.starts} --bootstrap {args.bootstrap}: give at least 1 and at least 0"
+        )
     _run(args)
     return 0
 
 
 def _run(args: argparse.Namespace) -> None:
     from jouleline.model.card import model_card
-    from jouleline.model.table import read_runs, require_variation, take, usable
+    from jouleline.model.table import complete, require_variation, take, usable
+    from jouleline.model.table_files import note_unknown, read_columns
     from jouleline.model.validate import validate
 
-    columns = read_runs(args.table)
+    raw = read_columns(args.table)
+    columns = complete(raw, args.table)
     require_variation(take(columns, usable(columns)), args.table)
-    calibration = read_json(args.calibration) if args.calibration else None
+    calibration = _calibration(args.calibration) if args.calibration else None
+    require_writable(args.out)  # now, not after the fit
+    note_unknown(raw, args.table, "left out")
     fits, tables = [], []
     for split_name in [*(name for name in args.splits if name != "all"), "all"]:
         for model in dict.fromkeys([*args.models, *([args.ship] if args.ship else [])]):
@@ -64,6 +77,26 @@ def _run(args: argparse.Namespace) -> None:
     write_json(args.out / "model.json", shipped)
     write_text(args.out / "model-card.md", model_card(shipped, validation))
     _print(validation, shipped, args.out)
+
+
+def _calibration(path: str) -> Mapping[str, Any]:
+    """A calibration.json, or several; raises UserError for any other JSON."""
+    document = read_json(path)
+    devices = document.get("devices") if isinstance(document, Mapping) else None
+    for one in devices if isinstance(devices, list) and devices else [document]:
+        quantities = one.get("quantities", []) if isinstance(one, Mapping) else None
+        known = isinstance(quantities, list) and all(map(_is_quantity, quantities))
+        if not known or not isinstance(one.get("device"), str):
+            raise UserError(
+                f"{path} is no calibration; give the node/calibration.json of a campaign, or leave it out"
+            )
+    return document
+
+
+def _is_quantity(entry: Any) -> bool:
+    if not isinstance(entry, Mapping) or not {"quantity", "value"} <= set(entry):
+        return False
+    return entry["value"] is None or isinstance(entry["value"], (int, float))
 
 
 def _one(args: argparse.Namespace, columns, split_name: str, model: str, calibration):

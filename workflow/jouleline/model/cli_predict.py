@@ -24,10 +24,14 @@ def main(argv: list[str]) -> int:
         "--pue", type=float, default=1.0, help="power usage effectiveness, on cost and CO2 only"
     )
     args = parser.parse_args(argv)
-    from jouleline.model.configurations import J_PER_KWH, predict_file
+    from jouleline.model.configurations import J_PER_KWH, predict_table
+    from jouleline.model.table_files import note_unknown, read_columns, write_columns
 
     plan = {name: getattr(args, name) for name in ("price_per_kwh", "currency", "grid_gco2_per_kwh", "pue")}
-    table = predict_file(read_json(args.model), args.rows, args.out, plan)
+    raw = read_columns(args.rows)
+    table = predict_table(read_json(args.model), raw, args.rows, plan)
+    write_columns(table, args.out)
+    note_unknown(raw, args.rows, "copied and not read")
     known = table["identified"].astype(bool)
     energy = table["predicted_energy_j"][known].sum() / J_PER_KWH
     print(f"{len(known)} rows, {int((~known).sum())} not identified, {energy:.6g} kWh in all; {args.out}")

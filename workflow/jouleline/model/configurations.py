@@ -30,7 +30,7 @@ def predict_table(
     prediction before the run, a row that no run can have, or a device that neither the model nor a calibration nor a
     data sheet knows.
     """
-    fold = _shipped(fit)
+    fold, plan = _shipped(fit), _checked(PLAN | dict(plan or {}))
     columns = complete(_with_defaults(raw, fold, where), where, require_energy=False)
     rows = Data.of(columns)
     _set_length(rows, where)
@@ -48,11 +48,22 @@ def predict_table(
             f"the model {fit['model']} needs what is measured in the run, so it predicts none; "
             "give another (--models or --ship of `jouleline fit`)"
         )
-    return raw | _outcome(rows, table, PLAN | dict(plan or {}))
+    return raw | _outcome(rows, table, plan)
+
+
+def _checked(plan: Mapping[str, Any]) -> Mapping[str, Any]:
+    for name, low in (("price_per_kwh", 0), ("grid_gco2_per_kwh", 0), ("pue", 1)):
+        if plan[name] is not None and not low <= plan[name] < np.inf:
+            raise UserError(f"{name} is {plan[name]}; give a number of at least {low}")
+    return plan
+
+
+_PARTS = {"identified", "reason", "state", "parameters", "diagnostics", "domain", "intervals"}
 
 
 def _shipped(fit: Mapping[str, Any]) -> Mapping[str, Any]:
-    if not isinstance(fit, Mapping) or fit.get("split") != "all" or not fit.get("folds"):
+    is_fit = isinstance(fit, Mapping) and {"model", "split", "folds", "options"} <= set(fit)
+    if not is_fit or fit["split"] != "all" or not fit["folds"] or not set(fit["folds"][0]) >= _PARTS:
         raise UserError(
             "this is no shipped model: give the fit of the split `all` (model.json of `jouleline fit`)"
         )

@@ -22,6 +22,8 @@ LENGTHS = ("steps", "samples", "tokens")
 """How long a run is: measured, or what is asked of one that is still to be run."""
 
 _TRUTH = dict.fromkeys(("true", "yes", "1", "1.0"), True) | dict.fromkeys(("false", "no", "0", "0.0"), False)
+_OR_INVALID = ": correct it, or mark the row verdict=invalid"
+
 _TOO_LARGE = {"int32": 2.0**31, "int64": 2.0**62}
 
 
@@ -135,19 +137,19 @@ def check_values(columns: Columns, where: str, planned: bool) -> None:
             refuse(columns, where, column.name, fit & is_null(columns[column.name]), "give a value")
         elif column.name in ASKED_BOUNDS:
             _check_bounds(columns, where, column, every, column.required)
-        elif column.name in MEASURED_BOUNDS and (not planned or column.name in LENGTHS):
-            _check_bounds(columns, where, column, fit, column.required and not planned)
+        elif column.name in LENGTHS and planned:
+            _check_bounds(columns, where, column, every, required=False)
+        elif column.name in MEASURED_BOUNDS and not planned:
+            _check_bounds(columns, where, column, fit, column.required, _OR_INVALID)
 
 
-def _check_bounds(columns: Columns, where: str, column: Column, rows: np.ndarray, required: bool) -> None:
-    measured = column.name in MEASURED_BOUNDS
-    values, (low, high) = columns[column.name], (MEASURED_BOUNDS if measured else ASKED_BOUNDS)[column.name]
+def _check_bounds(
+    columns: Columns, where: str, column: Column, rows: np.ndarray, required: bool, otherwise: str = ""
+) -> None:
+    values, (low, high) = columns[column.name], (ASKED_BOUNDS | MEASURED_BOUNDS)[column.name]
     bad = ~((values >= low) & (values <= high)) & (required | ~np.isnan(values))
     unit = f" {column.unit}" if column.unit else ""
-    remedy = f"it must be {low:g} to {high:g}{unit}"
-    if measured:
-        remedy += ": correct it, or mark the row verdict=invalid"
-    refuse(columns, where, column.name, rows & bad, remedy)
+    refuse(columns, where, column.name, rows & bad, f"it must be {low:g} to {high:g}{unit}{otherwise}")
 
 
 def check_together(columns: Columns, where: str, planned: bool) -> None:
@@ -156,7 +158,7 @@ def check_together(columns: Columns, where: str, planned: bool) -> None:
     if not planned:
         for column in RUNS.columns:
             if column.name in LENGTHS:  # what was derived
-                _check_bounds(columns, where, column, usable(columns), required=True)
+                _check_bounds(columns, where, column, usable(columns), True, _OR_INVALID)
         _check_power(columns, where, usable(columns))
         _check_ids(columns, where)
 

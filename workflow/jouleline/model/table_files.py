@@ -1,6 +1,7 @@
 """Columns from and to files: Parquet and CSV as numpy arrays, whatever their types; bad files refused with one line."""
 
 import difflib
+import sys
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
@@ -105,21 +106,27 @@ def write_arrow(table, path: str | Path) -> None:
     import pyarrow as pa
     from pyarrow import csv, parquet
 
-    with atomic_path(path) as temporary:
-        if Path(path).suffix.lower() != ".csv":
-            parquet.write_table(table, temporary, compression="zstd")
-            return
-        try:
-            csv.write_csv(table, temporary)
-        except pa.ArrowException as error:
-            raise UserError(f"{path} cannot be CSV ({error}); write .parquet instead") from error
+    ending = Path(path).suffix.lower()
+    if ending not in {".csv", ".parquet"}:
+        raise UserError(f"{path} is neither .csv nor .parquet; name one of them to write")
+    try:
+        with atomic_path(path) as temporary:
+            if ending == ".csv":
+                csv.write_csv(table, temporary)
+            else:
+                parquet.write_table(table, temporary, compression="zstd")
+    except pa.ArrowException as error:
+        raise UserError(f"{path} cannot be CSV ({error}); write .parquet instead") from error
+    except OSError as error:
+        raise UserError(f"cannot write {path} ({error.strerror}); name another file") from error
 
 
-def unknown_columns(names: Iterable[str]) -> str:
-    """Those names that no runs table has, each with the one it may have been meant for: "grad_acum (grad_accum?)"."""
+def note_unknown(names: Iterable[str], where: str, fate: str) -> None:
+    """Tell on stderr which columns no runs table has, each with the one it may be meant for, and their `fate`."""
     said = []
     for name in names:
         if name not in RUNS.names:
             near = difflib.get_close_matches(name, RUNS.names, n=1, cutoff=0.8)
             said.append(f"{name} ({near[0]}?)" if near else name)
-    return ", ".join(said)
+    if said:
+        print(f"note: {where}: no columns of a runs table, {fate}: {', '.join(said)}", file=sys.stderr)
