@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import synthetic
 from jouleline.errors import UserError
-from jouleline.model.splits import SPLITS, split_runs
+from jouleline.model.features import Data
+from jouleline.model.splits import SPLITS, measure_first, split_runs
 from jouleline.model.table import take
 
 
@@ -44,6 +45,50 @@ def test_few_shot_runs_are_not_of_predicted_families(mixed):
     family = dict(zip(mixed["run_id"], mixed["family"], strict=True))
     for fold in split_runs(mixed, "H6", {})["folds"]:
         assert not {family[run] for run in fold["train"]} & {family[run] for run in fold["test"]}
+
+
+def few_shots(columns, **options):
+    """Per few-shot fold of H6: the configurations of the held-out device's runs that train."""
+    device = dict(zip(columns["run_id"], columns["device"], strict=True))
+    data = Data.of(columns)
+    rows = np.column_stack([data.flop, data.byte, data.columns["layers"], data.devices]).round(6).tolist()
+    row = dict(zip(columns["run_id"], map(tuple, rows), strict=True))
+    folds = [fold for fold in split_runs(columns, "H6", options)["folds"] if "-runs" in fold["fold"]]
+    return {
+        fold["fold"]: [row[run] for run in fold["train"] if device[run] == device[fold["test"][0]]]
+        for fold in folds
+    }
+
+
+def test_few_shot_runs_are_of_different_configurations():
+    """A replicate of a run that one has is no second run."""
+    columns = joined(synthetic.table(6, replicates=6), synthetic.table(12, seed=2, device="NVIDIA H100"))
+    found = few_shots(columns)
+    assert any(name.startswith(synthetic.DEVICE) for name in found)
+    for name, given in found.items():
+        assert len(set(given)) == len(given) == int(name.split("-runs")[0][-1]), name
+
+
+def test_few_shots_are_drawn_more_than_once_and_planned_once(mixed):
+    found = few_shots(mixed, draws=3)
+    ends = {name.removeprefix("NVIDIA H100-") for name in found if name.startswith("NVIDIA H100")}
+    draws = {f"{shots}-runs{how}" for shots in (3, 5) for how in ("", "-draw-2", "-draw-3", "-planned")}
+    assert ends == draws
+    again = few_shots(mixed, draws=3, seed=1)
+    for name, given in found.items():
+        assert (sorted(given) == sorted(again[name])) == name.endswith("planned"), name
+
+
+def test_what_to_measure_first_spans_the_table_and_reads_no_measurement(mixed):
+    data = Data.of(mixed)
+    rows = mixed["device"] == "NVIDIA H100"
+    chosen = measure_first(data, rows, 5)
+    assert rows[chosen].all() and len(set(chosen.tolist())) == 5
+    for amount in (data.flop, data.launch_flop):
+        assert np.ptp(np.log(amount[chosen])) > 0.7 * np.ptp(np.log(amount[rows]))
+    other = {**mixed, "energy_j": mixed["energy_j"][::-1], "time_s": mixed["time_s"][::-1]}
+    np.testing.assert_array_equal(measure_first(Data.of(other), rows, 5), chosen)
+    assert len(measure_first(data, rows, 100)) == 20
 
 
 def test_h0_draws_twenty_times_and_holds_out_three_tenths(mixed):
