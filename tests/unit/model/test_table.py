@@ -1,10 +1,13 @@
 """What a runs table may hold, and the one line that says what is wrong with it."""
 
+import re
+
 import numpy as np
 import pytest
 import synthetic
 from jouleline.errors import UserError
 from jouleline.model import table
+from jouleline.model import table_checks as checks
 from jouleline.schemas.runs import ASKED_BOUNDS, MEASURED_BOUNDS, RUNS
 
 
@@ -100,6 +103,21 @@ def test_every_number_has_bounds_on_both_sides(name):
     for beyond in (-np.inf, min(low - 1, 2 * low), 2 * high, np.inf):
         with pytest.raises(UserError, match=rf"t: {name} is .* in row 2"):
             table.complete(raw(**{name: [None if name not in raw() else raw()[name][0], beyond]}), "t")
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"energy_j": [200.0, 400.0]}, None),
+        ({"time_s": [1.0, 1.0], "energy_j": [0.3, 0.6]}, "devices take 0.3 W"),  # kJ
+        ({"time_s": [1000.0, 1000.0], "energy_j": [300.0, 600.0]}, "devices take 0.3 W"),  # ms
+        ({"time_s": [1.0, 1.0], "energy_j": [3e3, 9e3]}, "devices take 3.75e[+]03 W"),
+    ],
+)
+def test_units_that_are_possible_and_odd_are_told(capsys, change, said):
+    checks.note_power(table.complete(raw(**change), "t"), "t")
+    error = capsys.readouterr().err
+    assert re.search(said, error) if said else not error
 
 
 def test_bounds_are_of_every_number_and_of_nothing_else():

@@ -51,6 +51,7 @@ def main(argv: list[str]) -> int:
 def _run(args: argparse.Namespace) -> None:
     from jouleline.model.card import model_card
     from jouleline.model.table import complete, require_variation, take, usable
+    from jouleline.model.table_checks import note_power
     from jouleline.model.table_files import note_unknown, read_columns
     from jouleline.model.validate import validate
 
@@ -60,6 +61,7 @@ def _run(args: argparse.Namespace) -> None:
     calibration = _calibration(args.calibration) if args.calibration else None
     require_writable(args.out)  # now, not after the fit
     note_unknown(raw, args.table, "left out")
+    note_power(columns, args.table)
     fits, tables = [], []
     for split_name in [*(name for name in args.splits if name != "all"), "all"]:
         for model in dict.fromkeys([*args.models, *([args.ship] if args.ship else [])]):

@@ -1,5 +1,6 @@
 """What a runs table may hold: values cast to their columns' types, bounds, and the line that says what is wrong."""
 
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -15,6 +16,7 @@ from jouleline.schemas.runs import (
     POWER_BOUNDS_W,
     RUNS,
     STATUSES,
+    USUAL_POWER_W,
     VERDICTS,
 )
 
@@ -184,17 +186,30 @@ def _check_counts(columns: Columns, where: str) -> None:
         refuse(columns, where, name, bad, remedy)
 
 
+def _device_power_w(columns: Columns) -> np.ndarray:
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+        return columns["energy_j"] / columns["time_s"] / columns["device_count"]
+
+
 def _check_power(columns: Columns, where: str, fit: np.ndarray) -> None:
     """Joules and seconds that no device can have spent together: one of them is in another unit."""
-    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-        power = columns["energy_j"] / columns["time_s"] / columns["device_count"]
-    low, high = POWER_BOUNDS_W
+    power, (low, high) = _device_power_w(columns), POWER_BOUNDS_W
     _point_out(
         *(power, fit & ~((power >= low) & (power <= high)), f"{where}: energy_j / time_s per device"),
         f"it must be {low:g} to {high:g} W: give J and s (1 kWh is 3.6e6 J, 1 ms 0.001 s), "
         "or mark the row verdict=invalid",
         columns["run_id"],
     )
+
+
+def note_power(columns: Columns, where: str) -> None:
+    """Tell on stderr where joules and seconds are possible and yet so odd that a unit may be wrong."""
+    power = _device_power_w(columns)[usable(columns)]
+    if len(power) and not USUAL_POWER_W[0] <= np.median(power) <= USUAL_POWER_W[1]:
+        print(
+            f"note: {where}: devices take {np.median(power):.3g} W in the median; are the energies J and the times s?",
+            file=sys.stderr,
+        )
 
 
 def _check_ids(columns: Columns, where: str) -> None:

@@ -131,3 +131,6 @@ MEASURED_BOUNDS: dict[str, tuple[float, float]] = {
 
 POWER_BOUNDS_W = (0.1, 1e5)
 """Mean power of one device (a rank, or a share of a node) in any run: beyond it a unit is wrong."""
+
+USUAL_POWER_W = (2.0, 2e3)
+"""The same as it nearly always is, in the median of a table: 300 W look like 0.3 W where ms or kJ stand for s and J."""
