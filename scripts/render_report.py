@@ -37,6 +37,7 @@ def parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--runs-dir", type=Path, required=True, help="folder with one folder per run")
     parser.add_argument("--headline", default="roofline", help="model that the headline is about")
+    parser.add_argument("--planned", type=int, help="number of runs that the grid asks for")
     parser.add_argument("--settings", default="{}", help="JSON: title, traces (number of power traces)")
     parser.add_argument("--out", type=Path, required=True, help="report.html")
     return parser

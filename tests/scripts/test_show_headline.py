@@ -48,3 +48,10 @@ def test_a_campaign_that_is_not_there_is_one_line(tmp_path):
     result = show(tmp_path / "nowhere")
     assert result.returncode == 2
     assert result.stderr.startswith("error: missing file") and result.stderr.count("\n") == 1
+
+
+def test_the_headline_is_of_the_model_that_the_campaign_names(tmp_path):
+    fabricated_campaign.write(tmp_path)
+    (tmp_path / "config.json").write_text('{"analysis": {"headline": "paper"}}')
+    first = next(line for line in show(tmp_path).stdout.splitlines() if line.startswith("  H0"))
+    assert first.split()[1] == "paper"

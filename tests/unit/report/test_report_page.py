@@ -336,3 +336,10 @@ def test_the_time_of_a_job_is_shown_phase_by_phase(measured_page, measured):
     assert "imports" in table and "Import of torch" in table and "queue" not in table
     assert section.all("svg") and "6.50" in table
     assert "Time of a job" not in page.render(dataclasses.replace(measured, timings=[]))
+
+
+def test_a_report_of_a_part_says_so(estimated):
+    count = len(estimated.runs)
+    text = page.render(dataclasses.replace(estimated, planned=count + 3))
+    assert f"Partial: {count} of the {count + 3} runs of the grid are measured." in text
+    assert "Partial:" not in page.render(dataclasses.replace(estimated, planned=count))

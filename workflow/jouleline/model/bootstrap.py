@@ -23,7 +23,7 @@ def family_draws(families: np.ndarray, draws: int, seed: int) -> np.ndarray:
 
 def add_intervals(model: Model, data: Data, record: dict[str, Any], context: Context, draws: int) -> None:
     """Refit `draws` resamples of the families and set lo95, hi95 of every identified parameter of a fold record."""
-    if len(np.unique(data.families)) < 3 or not record["identified"]:
+    if len(np.unique(data.families)) < 3 or not record["identified"] or not record["parameters"]:
         return
     model = getattr(model, "law", model)  # of a hybrid, the law has the parameters
     weights = family_draws(data.families, draws, int(context.options["seed"]))

@@ -130,7 +130,8 @@ def _print(validation, shipped, out: Path) -> None:
             if row["identified"]
             else f"not identified: {row['reason']}"
         )
-        print(f"{row['split']} {row['model']}{mode}: {error}")
+        part = f" {row['stratum']}" if row.get("stratum") else ""
+        print(f"{row['split']}{part} {row['model']}{mode}: {error}")
     if not shipped["folds"][0]["identified"]:
         print(f"the shipped model is not identified: {shipped['folds'][0]['reason']}")
     print(f"{out / 'model.json'} ({shipped['model']}), {out / 'model-card.md'}, {out / 'validation.json'}")

@@ -24,7 +24,8 @@ Series = tuple[str, str | None, bool]
 
 @dataclass(frozen=True)
 class Inputs:
-    """The files of one campaign in memory. Tables are lists of dict rows; a null stays None."""
+    """The files of one campaign in memory. Tables are lists of dict rows; a null stays None. `planned`: runs that the
+    grid asks for, None where that is not known."""
 
     campaign: str
     runs: list[Row]
@@ -42,6 +43,7 @@ class Inputs:
     config: Row | None = None
     settings: Row = field(default_factory=dict)
     headline: str = "roofline"
+    planned: int | None = None
     digests: dict[str, str] = field(default_factory=dict)
 
     @classmethod
@@ -130,8 +132,9 @@ def load(
     """Read the inputs of a report.
 
     `tables`: paths of runs, regions, timings and checks; `facts`: paths of validation, calibration and idle. `choices`
-    are `headline` (the model that the report is about, chosen before any score is known) and `settings` (`title`,
-    `traces`). Raises UserError, naming the file, for one that is missing or torn.
+    are `headline` (the model that the report is about, chosen before any score is known), `planned` (how many runs the
+    grid asks for) and `settings` (`title`, `traces`). Raises UserError, naming the file, for one that is missing or
+    torn.
     """
     predictions, fits, splits = (sorted(map(Path, paths)) for paths in (predictions, fits, splits))
     files = [*tables.values(), *facts.values(), *predictions, *fits, *splits, *([config] if config else [])]

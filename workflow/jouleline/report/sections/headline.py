@@ -46,13 +46,22 @@ def ours(inputs: Inputs) -> Series:
 
 def build(inputs: Inputs, stamp: str) -> Section:
     """Sentence, tiles, and the errors of all models side by side."""
-    blocks: list[object] = [Text(finding(inputs), "lead"), Tiles(_tiles(inputs))]
+    lead = " ".join(part for part in (_unfinished(inputs), finding(inputs)) if part)
+    blocks: list[object] = [Text(lead, "lead"), Tiles(_tiles(inputs))]
     wanted = [("energy", split) for split in inputs.split_names] + [("time", "H0")]
     forests = [_forest(inputs, split, stamp, target) for target, split in wanted]
     forests = [figure for figure in forests if figure]
     if forests:
         blocks.append(Panels("Error on held-out runs", forests, note=_FOREST_NOTE))
     return Section("headline", "Headline", blocks)
+
+
+def _unfinished(inputs: Inputs) -> str:
+    """What the campaign still lacks, where runs of its grid were not tried yet."""
+    lacking = (inputs.planned or 0) - len(inputs.runs)
+    if lacking <= 0:
+        return ""
+    return f"Partial: {count(len(inputs.runs))} of the {count(inputs.planned)} runs of the grid are measured."
 
 
 def finding(inputs: Inputs) -> str:
