@@ -271,3 +271,38 @@ def test_a_strange_device_in_training_does_not_move_what_others_say_of_an_unseen
         assert prediction.identified.all()
         errors.append(np.mean(np.abs(prediction.step_energy_j / data.step_energy_j[unseen] - 1)))
     assert errors[1] < errors[0] + 0.05
+
+
+def with_strangers():
+    """An A100, and two devices that nothing is known of."""
+    slow = {**synthetic.TRUTH, "peak_flops": np.log(2e13), "memory_bandwidth": np.log(2e11)}
+    parts = [
+        synthetic.table(40, seed=1),
+        synthetic.table(20, seed=2, device="Abacus 3", truth=slow),
+        synthetic.table(20, seed=3, device="Abacus 4", truth=slow),
+    ]
+    columns = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    columns["run_id"] = np.array([f"run-{row}" for row in range(80)], dtype=object)
+    return columns
+
+
+def test_a_stranger_is_fast_and_hungry_as_a_whole():
+    """Its slots share a speed and a power; devices with a data sheet or calibration have neither."""
+    structure = make_problem(with_strangers()).structure
+    traits = [name for name in structure.names if name.startswith(("speed[", "power["))]
+    assert sorted(traits) == [f"{trait}[Abacus {n}]" for trait in ("power", "speed") for n in (3, 4)]
+    column = structure.names.index("speed[Abacus 3]")
+    signs = {
+        name: float(slot.loads[column] @ (np.array(slot.devices) == "Abacus 3"))
+        for name, slot in structure.slots.items()
+        if column in slot.loads
+    }
+    energies = {"compute_energy_j_per_flop": -1, "memory_energy_j_per_byte": -1}
+    assert signs == {"peak_flops": 1, "memory_bandwidth": 1} | energies
+    assert not any(
+        name.startswith(("speed[", "power[")) for name in make_problem(two_devices()).structure.names
+    )
+
+
+def test_analytic_jacobian_with_columns_that_slots_share():
+    assert_jacobian_is_that_of_differences(make_problem(with_strangers()))

@@ -42,6 +42,14 @@ _GROUPS = {
     "link_bandwidth": ("device", "span"),
     "link_energy_j_per_byte": ("device", "link"),
 }
+# A device that nothing is known of is fast or slow, and takes much or little power, as a whole: sign by slot.
+_TRAITS = {
+    "peak_flops": {"speed": 1},
+    "memory_bandwidth": {"speed": 1},
+    "static_power_w": {"power": 1},
+    "compute_energy_j_per_flop": {"power": 1, "speed": -1},
+    "memory_energy_j_per_byte": {"power": 1, "speed": -1},
+}
 _COMMUNICATION = ("collective_latency_s", "link_bandwidth", "overlap", "link_energy_j_per_byte")
 ABLATIONS = {
     "no_memory": ("memory_bandwidth", "memory_energy_j_per_byte"),
@@ -154,7 +162,15 @@ def _lay_out(slot: Slot, columns: _Columns) -> None:
     shared = np.array(_shared(slot), dtype=object)
     if len(set(shared.tolist())) < 2:
         return
-    sd = np.where(slot.known, DEVIATION_SD, np.where(np.isfinite(slot.scales), COMPARABLE_SD, STRANGER_SD))
+    comparable = np.isfinite(slot.scales)
+    sd = np.where(slot.known, DEVIATION_SD, np.where(comparable, COMPARABLE_SD, STRANGER_SD))
+    traits = _TRAITS.get(slot.name, {}) if len(set(slot.devices)) > 1 else {}
+    for code in np.flatnonzero(~slot.known & ~comparable) if traits else ():
+        one = (np.arange(len(sd)) == code).astype(float)
+        for trait, sign in traits.items():
+            columns.load(slot, f"{trait}[{slot.devices[code]}]", STRANGER_SD, sign * one)
+        if slot.devices.count(slot.devices[code]) == 1:  # several precisions differ by more
+            sd[code] = DEVIATION_SD
     for label in dict.fromkeys(shared.tolist()):
         own = shared == label
         columns.load(slot, f"{slot.name}[{label}]", float(sd[own].max()), own.astype(float))
