@@ -18,6 +18,7 @@ sys.path.insert(0, str(ROOT / "tests" / "unit" / "model"))
 import synthetic  # noqa: E402
 
 ROW = {"layers": 4, "hidden": 256, "heads": 4, "intermediate": 1024, "seq_len": 128, "micro_batch": 16}
+ROW |= {"precision": "bf16"}  # as the model was trained
 RUNS = grid.expand({"rows": [{**ROW, "replicates": 2}]}, "cuda", 4)
 
 
@@ -63,6 +64,14 @@ def test_the_model_of_the_campaign_or_of_another_one_on_the_device_plans(results
         assert float(row["energy_lo_kwh"]) < float(row["energy_kwh"]) < float(row["energy_hi_kwh"])
         assert float(row["cost"]) == pytest.approx(0.3 * float(row["energy_kwh"])) and row["co2_kg"] == ""
         assert float(row["job_time_s"]) > 10
+
+
+def test_how_far_off_a_precision_is_that_no_run_had_is_unknown(results):
+    runs = grid.expand({"rows": [{**ROW, "precision": "fp32"}]}, "cuda", 4)
+    grid.write(runs, "fp32", results / "fp32" / "grid.json")
+    done, (row,) = plan(results, "fp32", device="h100")
+    assert done.returncode == 0, done.stderr
+    assert float(row["energy_kwh"]) > 0 and row["energy_lo_kwh"] == row["energy_hi_kwh"] == ""
 
 
 def test_a_model_of_another_device_does_not_plan(results):
