@@ -231,7 +231,7 @@ def busy_s() -> float:
     return (sum(fields) - fields[3] - fields[4]) / os.sysconf("SC_CLK_TCK")
 
 
-def slowdown(bench: Bench, pairs: int = 64, block_s: float = 5.0, settle_s: float = 0.15) -> dict[str, float]:
+def slowdown(bench: Bench, pairs: int = 40, block_s: float = 5.0, settle_s: float = 0.15) -> dict[str, float]:
     """Slowdown of a busy trainer by the sidecar, as fractions: wall time of a step and its CPU time, mean and upper
     95 % limit of each; and how many cores other programs kept busy meanwhile (the wall time needs a quiet machine).
 
