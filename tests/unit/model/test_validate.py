@@ -108,3 +108,18 @@ def test_an_interval_that_reaches_anywhere_is_none_and_an_empty_cell(columns, tm
     predict_file(fit, rows, out)
     (cells,) = csv.DictReader(out.read_text().splitlines())
     assert cells["energy_lo95_j"] == cells["energy_hi95_j"] == "" and float(cells["energy_lo80_j"]) > 0
+
+
+@pytest.mark.parametrize(
+    ("split", "fold", "part"),
+    [
+        ("H6", "gpu-5-runs", "5-runs"),
+        ("H6", "gpu-5-runs-draw-3", "5-runs"),
+        ("H6", "gpu-5-runs-planned", "5-runs-planned"),
+        ("H6", "gpu-zero-shot", "zero-shot"),
+        ("H6", "other-5-runs", None),
+        ("H0", "gpu-5-runs", None),
+    ],
+)
+def test_the_draws_of_a_few_runs_are_one_part(split, fold, part):
+    assert gates.stratum(split, fold, "gpu") == part

@@ -1,5 +1,6 @@
 """The bars that a campaign's model has to clear; each fails the validation only where the campaign turns it on."""
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -52,10 +53,11 @@ def check_options(options: Mapping[str, Any]) -> None:
 def stratum(split: str, fold: str, device: str | None) -> str | None:
     """The part of a split that is judged apart: of H6 what a fold knows of its device, such as zero-shot or 5-runs.
 
-    `device`: the one that the fold holds out; its name and the part make the name of the fold.
+    `device`: the one that the fold holds out; its name and the part make the name of the fold. The draws of a few runs
+    are one part: a single draw is luck.
     """
-    part = str(fold).removeprefix(f"{device}-")
-    return part if split == "H6" and part != fold else None
+    part = re.sub(r"-draw-\d+$", "", str(fold).removeprefix(f"{device}-"))
+    return part if split == "H6" and str(fold).startswith(f"{device}-") else None
 
 
 def judge(results: list[dict[str, Any]], options: Mapping[str, Any]) -> list[dict[str, Any]]:
