@@ -173,6 +173,14 @@ def two_devices():
     return columns
 
 
+def with_an_unknown_device():
+    """Those two, of which the one whose data sheet is the law's has a name that nobody knows."""
+    columns = two_devices()
+    known = columns["device"] != synthetic.DEVICE
+    columns["device"] = np.where(known, columns["device"], "Abacus 3").astype(object)
+    return columns
+
+
 def test_an_unseen_device_is_predicted_from_its_data_sheet():
     columns = two_devices()
     data = Data.of(columns)
@@ -199,10 +207,7 @@ def test_an_unseen_device_without_data_sheet_is_not_identified():
 
 def test_a_device_with_a_data_sheet_is_not_carried_over_from_one_without():
     """Ratios need both ends: nothing is known of how the trained device compares."""
-    columns = two_devices()
-    columns["device"] = np.where(columns["device"] == synthetic.DEVICE, "Abacus 3", columns["device"]).astype(
-        object
-    )
+    columns = with_an_unknown_device()
     data = Data.of(columns)
     trained = columns["device"] == "Abacus 3"
     state = Roofline().fit(data, trained.astype(float)[None], Context())[0]
@@ -234,10 +239,7 @@ def calibration(device, truth):
 
 def test_training_without_any_calibration_says_nothing_of_a_calibrated_device():
     """A ratio to nothing is none: that of an unknown device to its own best run must not scale a calibration."""
-    columns = two_devices()
-    columns["device"] = np.where(columns["device"] == synthetic.DEVICE, "Abacus 3", columns["device"]).astype(
-        object
-    )
+    columns = with_an_unknown_device()
     data = Data.of(columns)
     trained = columns["device"] == "Abacus 3"
     context = Context(Machines(calibration("NVIDIA H100 80GB HBM3", synthetic.TRUTH)))

@@ -8,10 +8,6 @@ from jouleline.energy import verdict as v
 from jouleline.energy.load import Node, Series
 
 _THERMAL = ("throttle_sw_thermal_ns", "throttle_hw_thermal_ns", "throttle_power_brake_ns")
-# Optional readings that a device may simply not have; their absence is in the capabilities, not a failed
-# call.
-
-
 # So far from a region a reading of the state still says how it was at the edge; processes are read more seldom.
 NEAR_US, NEAR_PROCESSES_US = 2.5e6, 10e6
 # The lane that reads the state; every other lane reads the energy.
