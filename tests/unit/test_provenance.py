@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from jouleline import provenance
+from jouleline.errors import UserError
 
 
 @pytest.fixture
@@ -78,10 +79,75 @@ def test_within_counts_only_that_part_but_follows_imports_through_the_rest(packa
     assert digest(package, within="jouleline.measure") != before
 
 
-def test_a_skipped_module_does_not_count(package):
-    before = digest(package, skip=["jouleline.measure.clock"])
+def move(package: Path, old: str, new: str, edits: dict[str, list[tuple[str, str]]]) -> None:
+    """Move a module, and correct the imports of others."""
+    target = package / "jouleline" / new
+    target.parent.mkdir(parents=True, exist_ok=True)
+    (target.parent / "__init__.py").touch()
+    (package / "jouleline" / old).rename(target)
+    for name, changes in edits.items():
+        for change in changes:
+            edit(package, name, *change)
+
+
+@pytest.mark.parametrize("within", ["jouleline", "jouleline.measure"])
+def test_moves_and_new_names_of_modules_do_not(package, within):
+    before = digest(package, within=within)
+    to_hour = (
+        "from .measure import clock\n    return clock.now",
+        "from .measure.raw import hour\n    return hour.now",
+    )
+    move(package, "measure/clock.py", "measure/raw/hour.py", {"jouleline/reader.py": [to_hour]})
+    assert digest(package, within=within) == before
+    inner = ("from .measure.raw", "from jouleline.measure.raw")
+    move(package, "reader.py", "room/told.py", {"jouleline/room/told.py": [inner]})
+    edit(package, "script.py", "jouleline.reader", "jouleline.room.told")
+    assert digest(package, within=within) == before
+    edit(package, "jouleline/measure/raw/hour.py", "return 1", "return 2")
+    assert digest(package, within=within) != before
+
+
+def test_the_order_of_imports_does_not_and_what_is_imported_does(package):
+    reader = package / "jouleline" / "reader.py"
+    reader.write_text(
+        "from .measure import clock\nfrom .measure import unused\nread = clock.now\ns = unused.x\n"
+    )
+    before = digest(package)
+    reader.write_text(
+        "from .measure import unused\nfrom .measure import clock\nread = clock.now\ns = unused.x\n"
+    )
+    assert digest(package) == before
+    reader.write_text(
+        "from .measure import unused\nfrom .measure import clock\nread = unused.x\ns = clock.now\n"
+    )
+    assert digest(package) != before
+
+
+def test_a_name_that_the_file_binds_itself_is_not_taken_for_the_import(package):
+    reader = package / "jouleline" / "reader.py"
+    reader.write_text("from .measure import clock as a\ndef read(b=1):\n    return a.now(), b\n")
+    before = digest(package)
+    reader.write_text("from .measure import clock as b\ndef read(b=1):\n    return b.now(), b\n")
+    assert digest(package) != before
+
+
+def test_a_package_that_passes_a_name_on_is_passed_through(package):
+    reader, init = package / "jouleline" / "reader.py", package / "jouleline" / "measure" / "__init__.py"
+    reader.write_text("from .measure.clock import now as read\n")
+    before = digest(package)
+    init.write_text('"""A room."""\n\nfrom jouleline.measure.clock import now\n\n__all__ = ["now"]\n')
+    reader.write_text("from .measure import now as read\n")
+    assert digest(package) == before
     edit(package, "jouleline/measure/clock.py", "return 1", "return 2")
-    assert digest(package, skip=["jouleline.measure.clock"]) == before
+    assert digest(package) != before
+
+
+def test_a_circle_is_named(package):
+    edit(package, "jouleline/measure/clock.py", "return 1", "from jouleline.reader import read")
+    with pytest.raises(
+        UserError, match=r"circle: jouleline\.reader -> jouleline\.measure\.clock -> jouleline"
+    ):
+        digest(package)
 
 
 def test_what_is_remembered_of_a_text_gives_the_same_digest(package, monkeypatch):

@@ -23,6 +23,7 @@ import pynvml
 
 from jouleline.errors import UserError
 from jouleline.files import write_json
+from jouleline.measure import hardware_load
 from jouleline.measure.meters.nvml_probe import attempt, list_gpus, open_nvml
 from jouleline.measure.meters.nvml_read import (
     AVERAGE,
@@ -39,7 +40,7 @@ from jouleline.measure.wrap import start_sidecar, stop_sidecar
 from jouleline.schemas import write_table
 from jouleline.schemas.hardware import LATENCIES, LOADS, READINGS, STEPS, SUPPORT
 
-LOAD_COMMAND = (sys.executable, "-m", "jouleline.measure.hardware_load")
+LOAD_COMMAND = (sys.executable, "-m", hardware_load.__name__)
 POLL_S = 0.002
 LATENCY_CALLS, LATENCY_GAP_S = 60, 0.003
 SIDECAR_PERIODS_MS = (100, 50, 20, 10)

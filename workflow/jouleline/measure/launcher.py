@@ -19,6 +19,7 @@ from typing import TextIO
 
 from jouleline.errors import UserError
 from jouleline.files import read_json
+from jouleline.measure import sidecar
 
 PR_SET_PDEATHSIG = 1
 POLL_S = 0.05
@@ -135,7 +136,7 @@ class Sidecar:
     def __init__(self, folder: Path, protocol: dict, scratch: str | None = None):
         self.folder = folder
         watts = f'{{"w_per_core":{protocol["estimate_w_per_core"]},"idle_w":{protocol["estimate_idle_w"]}}}'
-        command = [sys.executable, "-m", "jouleline.measure.sidecar", "--out", str(folder)]
+        command = [sys.executable, "-m", sidecar.__name__, "--out", str(folder)]
         command += ["--meter", protocol["meter"], "--period-ms", str(protocol["period_ms"]), "--gpus", "auto"]
         command += ["--root-pid", str(os.getpid()), "--idle-s", str(protocol["idle_s"]), "--estimate", watts]
         command += ["--scratch", scratch] if scratch else []

@@ -26,7 +26,8 @@ from jouleline.errors import UserError
 from jouleline.files import write_json
 from jouleline.measure.claim import alive, claim_folder, claim_node, node_name
 from jouleline.measure.events import EventLog, utc
-from jouleline.measure.meters import Options, open_meter, passed_over_line
+from jouleline.measure.meters.base import Options
+from jouleline.measure.meters.choice import open_meter, passed_over_line
 from jouleline.measure.sidecar_lanes import Lanes
 from jouleline.measure.sidecar_options import parse
 from jouleline.provenance import code_digest

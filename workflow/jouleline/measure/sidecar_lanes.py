@@ -3,7 +3,7 @@
 import threading
 import time
 
-from jouleline.measure.meters import LaneSpec
+from jouleline.measure.meters.base import LaneSpec
 
 # A sweep may take this share of its period; above it the period is doubled.
 COST_SHARE = 0.10

@@ -12,9 +12,10 @@ from pathlib import Path
 
 from jouleline.errors import UserError
 from jouleline.files import read_json
+from jouleline.measure import sidecar
 from jouleline.measure.claim import require_free
 from jouleline.measure.markers import END, ENVIRONMENT, START, MarkerFile, encode_name
-from jouleline.measure.meters import passed_over_line
+from jouleline.measure.meters.choice import passed_over_line
 
 # Marks by the wrapper hold for the whole node.
 NODE_RANK = -1
@@ -29,7 +30,7 @@ def start_sidecar(out: Path, arguments: Sequence[str], limit_s: float = READY_LI
 
     Raises UserError when it cannot start (its own line and exit code) or is not ready in time.
     """
-    command = [sys.executable, "-m", "jouleline.measure.sidecar", f"--out={out}", *arguments]
+    command = [sys.executable, "-m", sidecar.__name__, f"--out={out}", *arguments]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
     try:
         return _wait_ready(out, process, limit_s)

@@ -15,7 +15,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[3]))
 import pynvml
 from fake_nvml.driver import FakeNode
 from jouleline.errors import UserError
-from jouleline.measure.meters import Options
+from jouleline.measure.meters.base import Options
 from jouleline.measure.meters.nvml import NvmlMeter
 
 CODES = sorted(

@@ -8,7 +8,7 @@ import sys
 import time
 
 import pytest
-from jouleline.measure.meters import Options
+from jouleline.measure.meters.base import Options
 from jouleline.measure.meters.estimate import DISCOVER_S, EstimateMeter
 
 W_PER_CORE = 10.0

@@ -16,7 +16,7 @@ from jouleline.energy.integrate import regions
 from jouleline.energy.load import load_measurement
 from jouleline.errors import UserError
 from jouleline.measure.events import read_events
-from jouleline.measure.meters import Options
+from jouleline.measure.meters.base import Options
 from jouleline.measure.meters.rapl import MOST_W, RaplMeter, Zone
 
 RANGE_UJ = 262_143_328_850

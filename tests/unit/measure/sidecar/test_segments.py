@@ -11,7 +11,7 @@ from jouleline.files import write_json
 from jouleline.measure import segments
 from jouleline.measure.events import EventLog, read_events
 from jouleline.measure.markers import END, START, MarkerFile, encode_name
-from jouleline.measure.meters import FAST, SLOW, LaneSpec
+from jouleline.measure.meters.base import FAST, SLOW, LaneSpec
 from jouleline.measure.segments import SegmentWriter, compact, read_samples
 
 FAST_LANE = LaneSpec("nvml", FAST, 0.02, ("status", "energy_mj", "power_mw"), {})

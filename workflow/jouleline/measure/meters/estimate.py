@@ -8,7 +8,7 @@ is known.
 import os
 import time
 
-from jouleline.measure.meters import FAST, LaneSpec, Options
+from jouleline.measure.meters.base import FAST, LaneSpec, Options
 
 DISCOVER_S = 0.2
 TICK_NS = 1_000_000_000 // os.sysconf("SC_CLK_TCK")
@@ -153,6 +153,3 @@ class EstimateMeter:
 
     def check(self) -> list[dict]:
         return []
-
-    def close(self) -> None:
-        pass

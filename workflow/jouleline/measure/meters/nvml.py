@@ -16,7 +16,7 @@ import pynvml
 
 from jouleline.errors import UserError
 from jouleline.measure.devices import Chosen, choose
-from jouleline.measure.meters import FAST, NO_METER, SLOW, LaneSpec, Options
+from jouleline.measure.meters.base import FAST, NO_METER, SLOW, LaneSpec, Options
 from jouleline.measure.meters.nvml_probe import attempt, list_gpus, open_nvml, within
 from jouleline.measure.meters.nvml_read import FastReader, SlowReader
 from jouleline.measure.meters.rapl import RaplMeter
@@ -132,6 +132,3 @@ class NvmlMeter:
     def check(self) -> list[dict]:
         taken, self.events = self.events, []
         return taken + (self.host.check() if self.host else [])
-
-    def close(self) -> None:
-        """nvmlShutdown is left out: it can hang on a lost GPU, and the process ends anyway."""

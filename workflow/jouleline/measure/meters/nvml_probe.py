@@ -9,7 +9,7 @@ import pynvml
 
 from jouleline.errors import UserError
 from jouleline.measure.devices import Gpu
-from jouleline.measure.meters import NO_METER
+from jouleline.measure.meters.base import NO_METER
 
 INIT_LIMIT_S = 10.0
 # A GPU without persistence mode that nobody uses is initialised at its first handle, which takes 1 to 3 s.

@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 
 from jouleline.errors import UserError
-from jouleline.measure.meters import FAST, NO_METER, LaneSpec, Options
+from jouleline.measure.meters.base import FAST, NO_METER, LaneSpec, Options
 
 # Where the files are; a container may have /sys of the host somewhere else.
 ROOT_ENVIRONMENT = "JOULELINE_POWERCAP"
@@ -141,7 +141,3 @@ class RaplMeter:
         fresh = [index for index in found if index not in self.reset]
         self.reset.update(fresh)
         return [{"kind": "counter_reset", "device": index} for index in fresh]
-
-    def close(self) -> None:
-        for zone in self.zones:
-            os.close(zone.handle)
