@@ -14,10 +14,12 @@ sys.path.insert(0, str(ROOT / "workflow"))
 
 from snakemake.exceptions import WorkflowError
 
-from jouleline import config as campaigns
-from jouleline import grid, provenance, slurm_compat
+from jouleline import provenance
+from jouleline.campaign import config as campaigns
+from jouleline.campaign import grid
 from jouleline.errors import UserError
 from jouleline.files import canonical_json, require_writable, write_json
+from jouleline.slurm import patch
 
 # Snakemake keeps every job to the end: to look among ten thousand of them for garbage, over and over, takes a seventh
 # of a dry run.
@@ -44,7 +46,7 @@ except UserError as error:
 SETTINGS = CAMPAIGN.settings
 PROTOCOL = CAMPAIGN.protocol
 RESULTS = CAMPAIGN.results
-slurm_compat.apply(RESULTS)
+patch.apply(RESULTS)
 ANALYSIS = SETTINGS["analysis"]
 
 

@@ -5,9 +5,9 @@ import json
 import os
 from pathlib import Path
 
+from jouleline.campaign.protocol import complete_protocol
 from jouleline.files import run_script
-from jouleline.measure import place
-from jouleline.protocol import complete_protocol
+from jouleline.measure.node import place
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -28,8 +28,8 @@ def main(argv: list[str] | None = None) -> int:
         os.environ.setdefault("OMP_NUM_THREADS", str(protocol["threads_per_device"]))
         os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")
         os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
-        from jouleline.measure.lineage import stop_with_snakemake
-        from jouleline.measure.link_agent import LinkAgent
+        from jouleline.measure.calibrate.link_agent import LinkAgent
+        from jouleline.measure.node.orphan import stop_with_snakemake
 
         stop_with_snakemake()
         budget_s = arguments.budget_s or protocol["calibration_s"]

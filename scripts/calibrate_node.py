@@ -8,16 +8,16 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from jouleline.campaign.protocol import complete_protocol
 from jouleline.files import canonical_json, read_json, run_script, write_json
-from jouleline.protocol import complete_protocol
 from jouleline.provenance import code_digest, digest_of
 
 
 def measure(protocol: Mapping[str, Any], budget_s: float) -> dict[str, Any]:
     """The calibration of this node, powers included. Raises UserError."""
     from jouleline.energy.node_power import calibration_powers
-    from jouleline.measure.calibrate import calibrate, with_entries
-    from jouleline.measure.device_lock import DeviceLock
+    from jouleline.measure.calibrate.node import calibrate, with_entries
+    from jouleline.measure.node.device_lock import DeviceLock
 
     with DeviceLock(), TemporaryDirectory(prefix="jouleline-calibration-") as folder:
         found = calibrate(protocol, budget_s, folder)
@@ -37,8 +37,8 @@ def main(argv: list[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
 
     def body() -> None:
-        from jouleline.measure.calibrate import holds_for
-        from jouleline.measure.lineage import stop_with_snakemake
+        from jouleline.measure.calibrate.node import holds_for
+        from jouleline.measure.node.orphan import stop_with_snakemake
 
         stop_with_snakemake()
         protocol = complete_protocol(arguments.protocol)

@@ -20,9 +20,9 @@ def main(argv: list[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
 
     def body() -> None:
-        from jouleline.energy import hardware as tables
-        from jouleline.measure.hardware import LOAD_COMMAND, Check
-        from jouleline.report import hardware as report
+        from jouleline.hardware import findings as tables
+        from jouleline.hardware import page as report
+        from jouleline.hardware.check import LOAD_COMMAND, Check
 
         if not arguments.report_only:
             command = shlex.split(arguments.load) if arguments.load else LOAD_COMMAND

@@ -4,9 +4,9 @@ import argparse
 import json
 from pathlib import Path
 
-from jouleline import checks
+from jouleline.campaign.protocol import complete_protocol
 from jouleline.files import run_script
-from jouleline.protocol import complete_protocol
+from jouleline.reduce import checks
 from jouleline.schemas import read_table, write_table
 from jouleline.schemas.checks import CHECKS
 from jouleline.schemas.energy import REGIONS

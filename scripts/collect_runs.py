@@ -3,8 +3,9 @@
 import argparse
 from pathlib import Path
 
-from jouleline import tables, timings
 from jouleline.files import read_json, run_script, write_text
+from jouleline.reduce import runs as tables
+from jouleline.reduce import timings
 from jouleline.schemas import data_dictionary, read_table, write_table
 from jouleline.schemas.calibration import CALIBRATION
 from jouleline.schemas.checks import CHECKS

@@ -13,7 +13,7 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
 
     def enforce() -> None:
-        from jouleline.model.gates import outcome
+        from jouleline.model.judge.gates import outcome
 
         gates = [gate for gate in read_json(args.validation)["gates"] if gate["enabled"]]
         missed = [gate for gate in gates if not gate["passed"]]

@@ -20,8 +20,8 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _run(args: argparse.Namespace) -> None:
-    from jouleline.model.fitting import fit_split, named_runs
-    from jouleline.model.table import read_runs
+    from jouleline.model.fit.fitting import fit_split, named_runs
+    from jouleline.model.table.runs import read_runs
 
     calibration = read_json(args.calibration) if args.calibration else None
     split = read_json(args.split)

@@ -3,12 +3,13 @@
 import argparse
 from pathlib import Path
 
-from jouleline import slurm_energy, timings
 from jouleline.energy.integrate import runs_regions
 from jouleline.errors import UserError
 from jouleline.files import run_script
+from jouleline.reduce import timings
 from jouleline.schemas import write_table
 from jouleline.schemas.energy import REGIONS
+from jouleline.slurm import energy as slurm_energy
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -5,8 +5,8 @@ import json
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from jouleline.campaign.protocol import complete_protocol
 from jouleline.files import run_script, write_json
-from jouleline.protocol import complete_protocol
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -18,9 +18,9 @@ def main(argv: list[str] | None = None) -> int:
 
     def body() -> None:
         from jouleline.energy.node_power import idle_devices
-        from jouleline.measure.device_lock import DeviceLock
-        from jouleline.measure.idle import watch_idle
-        from jouleline.measure.lineage import stop_with_snakemake
+        from jouleline.measure.calibrate.idle import watch_idle
+        from jouleline.measure.node.device_lock import DeviceLock
+        from jouleline.measure.node.orphan import stop_with_snakemake
 
         stop_with_snakemake()
         with DeviceLock(), TemporaryDirectory(prefix="jouleline-idle-") as folder:

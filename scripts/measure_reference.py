@@ -30,7 +30,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    from jouleline import config
+    from jouleline.campaign import config
     from jouleline.reference import driver, state
     from jouleline.reference.session import Session, summary
 

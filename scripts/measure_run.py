@@ -7,7 +7,7 @@ from pathlib import Path
 
 from jouleline.errors import UserError
 from jouleline.files import run_script
-from jouleline.measure import place
+from jouleline.measure.node import place
 
 # Before anything imports the libraries that read them. A rank's threads are those of the protocol, not all the
 # machine's; without a network the hub client would retry for minutes.
@@ -38,8 +38,8 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    from jouleline.config import complete_protocol
-    from jouleline.grid import complete_row, row_key
+    from jouleline.campaign.config import complete_protocol
+    from jouleline.campaign.grid import complete_row, row_key
 
     row = complete_row(_object(arguments.row, "--row"))
     protocol = complete_protocol(_object(arguments.protocol, "--protocol"))
@@ -48,9 +48,9 @@ def _run(arguments: argparse.Namespace) -> int:
         os.environ.setdefault(name, value)
     if row["checkpoint"] is None or Path(row["checkpoint"]).exists():
         os.environ.setdefault("HF_HUB_OFFLINE", "1")
-    from jouleline.measure.lineage import stop_with_snakemake
-    from jouleline.measure.run_agent import RunAgent
-    from jouleline.measure.run_record import Order
+    from jouleline.measure.node.orphan import stop_with_snakemake
+    from jouleline.measure.train.agent import RunAgent
+    from jouleline.measure.train.record import Order
 
     stop_with_snakemake()
 

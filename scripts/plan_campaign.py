@@ -5,8 +5,8 @@ import json
 from pathlib import Path
 
 from jouleline import plan
+from jouleline.campaign.protocol import complete_protocol
 from jouleline.files import read_json, run_script, write_text
-from jouleline.protocol import complete_protocol
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -18,9 +18,9 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _run(args: argparse.Namespace) -> None:
-    from jouleline.model.fitting import named_runs
-    from jouleline.model.predict import predict_split, to_arrow
-    from jouleline.model.table import read_runs
+    from jouleline.model.fit.fitting import named_runs
+    from jouleline.model.fit.predict import predict_split, to_arrow
+    from jouleline.model.table.runs import read_runs
     from pyarrow import parquet
 
     calibration = read_json(args.calibration) if args.calibration else None

@@ -20,7 +20,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _run(args: argparse.Namespace) -> None:
-    from jouleline.model.configurations import predict_file
+    from jouleline.model.fit.configurations import predict_file
 
     predict_file(read_json(args.model), args.rows, args.out, json.loads(args.plan))
 

@@ -25,7 +25,7 @@ def main(argv: list[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
 
     def body() -> None:
-        from jouleline.measure.corpus import prepare
+        from jouleline.measure.train.corpus import prepare
 
         prepare(
             arguments.dataset,

@@ -20,7 +20,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _run(arguments: argparse.Namespace) -> None:
-    from jouleline.model.card import gate_table, score_table
+    from jouleline.model.judge.card import gate_table, score_table
     from jouleline.report.labels import estimate_notice
     from jouleline.schemas import read_table
     from jouleline.schemas.runs import RUNS

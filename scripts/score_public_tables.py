@@ -44,7 +44,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _run(args: argparse.Namespace) -> None:
-    from jouleline.model.card import gate_table, score_table
+    from jouleline.model.judge.card import gate_table, score_table
 
     if not args.data:
         raise UserError("no folder of public tables; give --data or set JOULELINE_PUBLIC_DATA")
@@ -75,14 +75,14 @@ def _run(args: argparse.Namespace) -> None:
 
 
 def _columns(path: Path, mapping: str) -> dict:
-    from jouleline.model.mappings import BUILT_IN, convert
-    from jouleline.model.table import complete, read_columns
+    from jouleline.model.table.mappings import BUILT_IN, convert
+    from jouleline.model.table.runs import complete, read_columns
 
     return complete(convert(read_columns(path), BUILT_IN[mapping], str(path)), str(path))
 
 
 def _scores(columns: dict, name: str, models: tuple, splits: dict, options: dict) -> dict:
-    from jouleline.model.validate import validate
+    from jouleline.model.judge.validate import validate
 
     fits, tables = [], []
     for split_name, split_options in splits.items():
@@ -96,9 +96,9 @@ def _scores(columns: dict, name: str, models: tuple, splits: dict, options: dict
 
 def _held_out(columns: dict, split_name: str, split_options: dict, model: str, options: dict) -> tuple:
     """(fit.json, predictions) of a model on a split."""
-    from jouleline.model.fitting import fit_split
-    from jouleline.model.predict import predict_split
-    from jouleline.model.splits import split_runs
+    from jouleline.model.fit.fitting import fit_split
+    from jouleline.model.fit.predict import predict_split
+    from jouleline.model.judge.splits import split_runs
 
     split = split_runs(columns, split_name, split_options)
     fit = fit_split(columns, split, model, None, options)
@@ -108,9 +108,9 @@ def _held_out(columns: dict, split_name: str, split_options: dict, model: str, o
 def _ranking(columns: dict) -> list[str]:
     """What a model would score in the two gates of ranking whose only error is a given one."""
     import numpy as np
-    from jouleline.model import metrics
-    from jouleline.model.splits import split_runs
-    from jouleline.model.table import take
+    from jouleline.model.judge import metrics
+    from jouleline.model.judge.splits import split_runs
+    from jouleline.model.table.runs import take
 
     ids = columns["run_id"].astype(str)
     folds = [np.isin(ids, f["test"]) for f in split_runs(columns, "H0", ECAI_SPLITS["H0"])["folds"]]

@@ -20,9 +20,9 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _run(args: argparse.Namespace) -> None:
-    from jouleline.checks import excluded
-    from jouleline.model.splits import split_runs
-    from jouleline.model.table import read_runs
+    from jouleline.model.judge.splits import split_runs
+    from jouleline.model.table.runs import read_runs
+    from jouleline.reduce.checks import excluded
     from jouleline.schemas import read_table
     from jouleline.schemas.checks import CHECKS
 

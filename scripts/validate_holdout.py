@@ -25,9 +25,9 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _run(args: argparse.Namespace) -> int:
-    from jouleline.model.gates import outcome
-    from jouleline.model.table import read_runs
-    from jouleline.model.validate import read_predictions, validate
+    from jouleline.model.judge.gates import outcome
+    from jouleline.model.judge.validate import read_predictions, validate
+    from jouleline.model.table.runs import read_runs
 
     tables = [read_predictions(path) for path in args.predictions]
     predicted = {run_id for table in tables for run_id in table["run_id"].tolist()}

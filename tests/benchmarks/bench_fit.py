@@ -16,9 +16,9 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).parents[1] / "unit" / "model"))
 
 import synthetic
-from jouleline.model.configurations import predict_table
-from jouleline.model.fitting import fit_split
-from jouleline.model.splits import split_runs
+from jouleline.model.fit.configurations import predict_table
+from jouleline.model.fit.fitting import fit_split
+from jouleline.model.judge.splits import split_runs
 
 ROWS, STARTS, DRAWS, PREDICTIONS = 500, 64, 1000, 100_000
 

@@ -21,9 +21,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "unit/report"))
 
 import fabricated_campaign
 import synthetic
-from jouleline import config
+from jouleline.campaign import config
 from jouleline.files import read_json, write_json, write_text
-from jouleline.model.table import complete, write_runs
+from jouleline.model.table.runs import complete, write_runs
 from jouleline.reference.data import pack
 from jouleline.schemas import write_table
 from jouleline.schemas.energy import REGIONS

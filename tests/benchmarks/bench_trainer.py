@@ -23,15 +23,15 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.distributed as dist
-from jouleline.config import PROTOCOL_DEFAULTS
-from jouleline.grid import complete_row
-from jouleline.measure import gpus
-from jouleline.measure.corpus import prepare
-from jouleline.measure.data import Batches, Dataset, read_dataset
-from jouleline.measure.environment import cpu_name
-from jouleline.measure.modeling import Recipe, build
-from jouleline.measure.parallel import Layout, join
-from jouleline.measure.trainer import Trainer
+from jouleline.campaign.config import PROTOCOL_DEFAULTS
+from jouleline.campaign.grid import complete_row
+from jouleline.measure.node import gpus
+from jouleline.measure.node.environment import cpu_name
+from jouleline.measure.train.corpus import prepare
+from jouleline.measure.train.data import Batches, Dataset, read_dataset
+from jouleline.measure.train.modeling import Recipe, build
+from jouleline.measure.train.parallel import Layout, join
+from jouleline.measure.train.trainer import Trainer
 
 HERE = Path(__file__).parent
 LIMIT = 0.03

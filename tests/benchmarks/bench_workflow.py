@@ -22,8 +22,9 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from jouleline import grid, timings
+from jouleline.campaign import grid
 from jouleline.files import write_json, write_text
+from jouleline.reduce import timings
 from jouleline.schemas import read_table
 from jouleline.schemas.timings import TIMINGS
 

@@ -9,7 +9,7 @@ import sys
 import time
 
 from fake_nvml.driver import State, constant, square
-from jouleline.measure.hardware_load import serve
+from jouleline.hardware.load import serve
 
 IDLE_W, CONTEXT_W, WAIT_W, HIGH_W = 70.0, 110.0, 150.0, 600.0
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from fake_nvml.driver import FakeNode
 from jouleline.energy.integrate import regions
 from jouleline.energy.load import load_measurement
-from jouleline.measure.markers import END, START, MarkerFile, encode_name
+from jouleline.measure.raw.markers import END, START, MarkerFile, encode_name
 
 
 @dataclass
@@ -33,7 +33,15 @@ class Session:
     ):
         self.node, self.out = node, out
         self.spans: list[Span] = []
-        command = [sys.executable, "-m", "jouleline.measure.sidecar", "--out", str(out), "--meter", "nvml"]
+        command = [
+            sys.executable,
+            "-m",
+            "jouleline.measure.sidecar",
+            "--out",
+            str(out),
+            "--meter",
+            "nvml",
+        ]
         command += ["--root-pid", str(os.getpid()), "--idle-s", str(idle_s), *arguments]
         self.process = subprocess.Popen(
             command, env=node.environment(preload_os, **environment), stderr=subprocess.PIPE, text=True

@@ -10,7 +10,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from jouleline.measure.corpus import prepare
+from jouleline.measure.train.corpus import prepare
 
 
 @pytest.fixture(scope="session")

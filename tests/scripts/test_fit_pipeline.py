@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "tests" / "unit" / "model"))
 
 import synthetic  # noqa: E402
-from jouleline.model.table import write_runs  # noqa: E402
+from jouleline.model.table.runs import write_runs  # noqa: E402
 from jouleline.schemas.model import PREDICTIONS  # noqa: E402
 
 MODELS = ("roofline", "paper", "constant")

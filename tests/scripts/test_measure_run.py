@@ -9,9 +9,9 @@ import time
 import pyarrow.parquet as pq
 import pytest
 from agent_process import LONG, ROW, SHORT, Agent, failed, gone
+from jouleline.campaign.grid import complete_row
 from jouleline.energy.integrate import runs_regions
-from jouleline.grid import complete_row
-from jouleline.measure.device_lock import DeviceLock
+from jouleline.measure.node.device_lock import DeviceLock
 
 
 def test_a_run_leaves_three_whole_files(tmp_path, dataset):

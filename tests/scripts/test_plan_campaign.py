@@ -7,10 +7,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from jouleline import grid
-from jouleline.config import DEFAULTS
+from jouleline.campaign import grid
+from jouleline.campaign.config import DEFAULTS
 from jouleline.files import write_json
-from jouleline.model.table import write_runs
+from jouleline.model.table.runs import write_runs
 
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "tests" / "unit" / "model"))

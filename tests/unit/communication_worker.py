@@ -13,7 +13,7 @@ from pathlib import Path
 
 import torch
 import torch.distributed as dist
-from jouleline.measure import modeling, parallel
+from jouleline.measure.train import modeling, parallel
 from torch.utils._python_dispatch import TorchDispatchMode
 
 RING = {

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from unittest import mock
 
 import torch
-from jouleline.measure import modeling
+from jouleline.measure.train import modeling
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 

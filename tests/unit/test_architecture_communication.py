@@ -6,8 +6,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from jouleline import grid
 from jouleline.architecture import proxies
+from jouleline.campaign import grid
 
 WORKER = Path(__file__).with_name("communication_worker.py")
 SMALL = {"layers": 2, "hidden": 64, "heads": 4, "intermediate": 128, "seq_len": 32, "micro_batch": 4}

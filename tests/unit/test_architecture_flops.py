@@ -5,11 +5,11 @@ import random
 import pytest
 import torch
 import transformers
-from jouleline import grid
 from jouleline.architecture import proxies
 from jouleline.architecture.counter import count_step, flops_from_counter
+from jouleline.campaign import grid
 from jouleline.errors import UserError
-from jouleline.measure import modeling
+from jouleline.measure.train import modeling
 from torch.utils._python_dispatch import TorchDispatchMode
 
 FAMILIES = ("bert", "roberta", "distilbert", "electra")

@@ -4,8 +4,8 @@ import random
 
 import numpy as np
 import pytest
-from jouleline import grid
 from jouleline.architecture import proxies
+from jouleline.campaign import grid
 from memory_counter import count_step
 
 FAMILIES = ("bert", "roberta", "distilbert", "electra")

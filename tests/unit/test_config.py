@@ -5,9 +5,10 @@ import math
 from pathlib import Path
 
 import pytest
-from jouleline import config, manual
+from jouleline.campaign import config, manual
 from jouleline.errors import UserError
-from jouleline.model import fitting, gates, registry, splits
+from jouleline.model.fit import fitting, registry
+from jouleline.model.judge import gates, splits
 
 ROOT = Path(__file__).resolve().parents[2]
 ROW = {"layers": 2, "hidden": 128, "heads": 4, "intermediate": 512, "seq_len": 64, "micro_batch": 8}
@@ -83,7 +84,7 @@ def test_a_broken_file_names_its_line(tmp_path):
 
 def test_the_manual_shows_every_key_as_it_is_checked():
     text = manual.MANUAL.read_text()
-    assert manual.filled(text) == text, "run `python -m jouleline.manual`"
+    assert manual.filled(text) == text, "run `python -m jouleline.campaign.manual`"
 
 
 def test_numbers_that_the_command_line_hands_over_as_text_are_read():

@@ -1,7 +1,7 @@
 """The grid: what expands, what keeps its name, and what is refused, with all problems at once."""
 
 import pytest
-from jouleline import grid
+from jouleline.campaign import grid
 from jouleline.errors import UserError
 
 SHAPE = {"layers": 2, "hidden": 128, "heads": 4, "intermediate": 512, "seq_len": 64, "micro_batch": 8}

@@ -3,10 +3,11 @@
 import csv
 
 import pytest
-from jouleline import architecture, grid, plan
-from jouleline.config import DEFAULTS
+from jouleline import architecture, plan
+from jouleline.campaign import grid
+from jouleline.campaign.config import DEFAULTS
+from jouleline.campaign.protocol import complete_protocol
 from jouleline.errors import UserError
-from jouleline.protocol import complete_protocol
 
 SHAPE = {"hidden": 768, "heads": 12, "intermediate": 3072, "seq_len": 128, "micro_batch": 32}
 GRID = {"rows": [{"layers": n, **SHAPE, "precision": "bf16", "gpus_per_node": n} for n in (1, 2)]}

@@ -6,8 +6,8 @@ import sys
 from types import SimpleNamespace
 
 import pytest
-from jouleline import slurm_compat
-from jouleline.slurm_compat import Watch, leftovers, mark_of, normalise
+from jouleline.slurm import patch as slurm_compat
+from jouleline.slurm.patch import Watch, leftovers, mark_of, normalise
 from snakemake_interface_common.exceptions import WorkflowError
 
 LOGGER = logging.getLogger("test")

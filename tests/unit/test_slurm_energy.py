@@ -2,8 +2,8 @@ import time
 from pathlib import Path
 
 import pytest
-from jouleline import slurm_energy
 from jouleline.files import read_json, write_json
+from jouleline.slurm import energy as slurm_energy
 
 STARTED = "2026-01-02T03:04:05+00:00"
 STARTED_S = 1767323045

@@ -4,9 +4,9 @@ import subprocess
 import sys
 
 import pytest
+from jouleline.campaign.grid import complete_row
+from jouleline.campaign.strategy import data_parallel, lora_modules, problems, require
 from jouleline.errors import UserError
-from jouleline.grid import complete_row
-from jouleline.strategy import data_parallel, lora_modules, problems, require
 
 ROW = complete_row(
     {"layers": 4, "hidden": 64, "heads": 8, "intermediate": 128, "seq_len": 32, "micro_batch": 4}
@@ -74,8 +74,6 @@ def test_adapters_have_one_name_in_every_family():
 
 
 def test_the_checks_need_nothing_heavy():
-    code = (
-        "import sys, jouleline.strategy; print([m for m in ('torch', 'numpy', 'yaml') if m in sys.modules])"
-    )
+    code = "import sys, jouleline.campaign.strategy; print([m for m in ('torch', 'numpy', 'yaml') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

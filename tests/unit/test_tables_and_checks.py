@@ -4,10 +4,12 @@ import copy
 import json
 
 import pytest
-from jouleline import checks, grid, tables
+from jouleline.campaign import grid
+from jouleline.campaign.protocol import complete_protocol
 from jouleline.errors import UserError
 from jouleline.files import write_json
-from jouleline.protocol import complete_protocol
+from jouleline.reduce import checks
+from jouleline.reduce import runs as tables
 from jouleline.schemas import read_table, to_arrow, write_table
 from jouleline.schemas.checks import CHECKS
 from jouleline.schemas.energy import REGIONS

@@ -5,8 +5,8 @@ from datetime import datetime
 from pathlib import Path
 
 import pytest
-from jouleline import timings
 from jouleline.files import read_json, write_json
+from jouleline.reduce import timings
 from jouleline.schemas import to_arrow
 from jouleline.schemas.timings import PHASES, TIMINGS
 

@@ -3,9 +3,9 @@
 import copy
 
 import pytest
-from jouleline import grid
+from jouleline.campaign import grid
+from jouleline.campaign.protocol import complete_protocol
 from jouleline.files import read_json, write_json
-from jouleline.protocol import complete_protocol
 
 from tests.workflow.checkout import Checkout
 

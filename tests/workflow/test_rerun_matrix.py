@@ -198,7 +198,9 @@ def test_a_new_column_at_its_frozen_default_reruns_nothing(checkout):
 
 
 def test_a_new_protocol_key_at_its_frozen_default_measures_nothing(checkout):
-    checkout.edit("workflow/jouleline/protocol.py", "] = {\n", '] = {\n    "dim_lights": (0, "", "New"),\n')
+    checkout.edit(
+        "workflow/jouleline/campaign/protocol.py", "] = {\n", '] = {\n    "dim_lights": (0, "", "New"),\n'
+    )
     assert measured(checkout.planned()) == 0
 
 

@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
-from jouleline import slurm_energy
+from jouleline.slurm import energy as slurm_energy
 
 from tests.slurm import packages, settings
 from tests.slurm.cluster import Cluster

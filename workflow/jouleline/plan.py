@@ -15,12 +15,13 @@ from typing import Any
 
 import numpy as np
 
-from jouleline import architecture, tables
+from jouleline import architecture
+from jouleline.campaign.protocol import complete_protocol
 from jouleline.errors import UserError
 from jouleline.files import read_json
-from jouleline.model.configurations import predict_table
+from jouleline.model.fit.configurations import predict_table
 from jouleline.model.machine import Machines
-from jouleline.protocol import complete_protocol
+from jouleline.reduce import runs as tables
 
 J_PER_KWH = 3.6e6
 # A job's time beside its window (start-up, idle baselines, warm-up), where no finished run tells it.

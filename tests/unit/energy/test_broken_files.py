@@ -9,8 +9,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from jouleline.energy.cli_energy import main
-from jouleline.measure.markers import END, START, MarkerFile, encode_name
+from jouleline.commands.energy import main
+from jouleline.measure.raw.markers import END, START, MarkerFile, encode_name
 from jouleline.schemas.samples import SAMPLES
 from made_up import fast_lane, slow_lane
 
@@ -106,7 +106,7 @@ def test_without_its_events_a_measurement_is_not_valid(folder, capsys):
 def test_a_reader_that_has_seen_enough_ends_it_quietly(folder, form):
     reader, writer = os.pipe()
     os.close(reader)
-    command = [sys.executable, "-m", "jouleline.cli", "energy", str(folder), *form]
+    command = [sys.executable, "-m", "jouleline.commands.main", "energy", str(folder), *form]
     with os.fdopen(writer, "wb") as out:
         done = subprocess.run(command, stdout=out, stderr=subprocess.PIPE, text=True)
     assert (done.returncode, done.stderr) == (0, "")

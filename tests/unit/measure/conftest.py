@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from jouleline.measure.corpus import prepare
+from jouleline.measure.train.corpus import prepare
 
 
 @pytest.fixture(scope="session")

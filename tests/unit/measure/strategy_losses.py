@@ -18,15 +18,15 @@ from pathlib import Path
 
 import torch
 import torch.distributed as dist
-from jouleline.config import PROTOCOL_DEFAULTS
-from jouleline.grid import complete_row
-from jouleline.measure.data import read_dataset
-from jouleline.measure.launcher import Ranks
-from jouleline.measure.modeling import Recipe
-from jouleline.measure.parallel import Layout, join
-from jouleline.measure.rendezvous import Meeting, meet
-from jouleline.measure.trainer import Trainer
-from jouleline.strategy import device_count, require
+from jouleline.campaign.config import PROTOCOL_DEFAULTS
+from jouleline.campaign.grid import complete_row
+from jouleline.campaign.strategy import device_count, require
+from jouleline.measure.node.ranks import Ranks
+from jouleline.measure.node.rendezvous import Meeting, meet
+from jouleline.measure.train.data import read_dataset
+from jouleline.measure.train.modeling import Recipe
+from jouleline.measure.train.parallel import Layout, join
+from jouleline.measure.train.trainer import Trainer
 
 ROW = {
     "layers": 2,

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from jouleline.measure.calibrate import holds_for
-from jouleline.protocol import complete_protocol
+from jouleline.campaign.protocol import complete_protocol
+from jouleline.measure.calibrate.node import holds_for
 from jouleline.schemas import read_table
 from jouleline.schemas.calibration import CALIBRATION, QUANTITIES
 

@@ -5,8 +5,8 @@ import time
 import numpy as np
 import pytest
 from jouleline.energy.node_power import _power
-from jouleline.measure.calibrate_device import half_saturation
-from jouleline.measure.calibrate_timing import blocks, from_times, keep_busy, repeat
+from jouleline.measure.calibrate.device import half_saturation
+from jouleline.measure.calibrate.timing import blocks, from_times, keep_busy, repeat
 
 SIZES = [2.0 * side**3 for side in (32, 64, 128, 256, 512, 1024)]
 

@@ -9,12 +9,12 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
-from jouleline import strategy
+from jouleline.campaign import strategy
+from jouleline.campaign.grid import complete_row
 from jouleline.errors import UserError
-from jouleline.grid import complete_row
-from jouleline.measure import corpus
-from jouleline.measure.corpus import prepare, read_docstrings, read_facts
-from jouleline.measure.data import IGNORED, Batches, read_dataset
+from jouleline.measure.train import corpus
+from jouleline.measure.train.corpus import prepare, read_docstrings, read_facts
+from jouleline.measure.train.data import IGNORED, Batches, read_dataset
 from tokenizers import Tokenizer
 
 ROW = complete_row(

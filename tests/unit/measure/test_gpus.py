@@ -15,7 +15,7 @@ import torch.cuda.nccl
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from fake_nvml.driver import GPU_LOST, FakeNode, build
-from jouleline.measure.gpus import full_uuid, identify
+from jouleline.measure.node.gpus import full_uuid, identify
 
 
 @pytest.fixture(scope="module")

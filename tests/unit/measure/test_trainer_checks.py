@@ -6,11 +6,11 @@ import pytest
 import torch
 import torch.distributed as dist
 from deepspeed.runtime.utils import get_weight_norm
-from jouleline.grid import complete_row
-from jouleline.measure.data import Batches, read_dataset
-from jouleline.measure.failures import RunFailure
-from jouleline.measure.parallel import Layout, _check_strategy, _norm
-from jouleline.measure.trainer import Trainer, _StepClock
+from jouleline.campaign.grid import complete_row
+from jouleline.measure.node.failures import RunFailure
+from jouleline.measure.train.data import Batches, read_dataset
+from jouleline.measure.train.parallel import Layout, _check_strategy, _norm
+from jouleline.measure.train.trainer import Trainer, _StepClock
 
 ROW = complete_row(
     {

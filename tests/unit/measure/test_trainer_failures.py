@@ -5,9 +5,9 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from jouleline.errors import UserError
-from jouleline.measure.failures import RunFailure, describe_failure, is_out_of_memory, oom_kills
-from jouleline.measure.outcome import Outcome
-from jouleline.measure.run_record import covers_window
+from jouleline.measure.node.failures import RunFailure, describe_failure, is_out_of_memory, oom_kills
+from jouleline.measure.node.outcome import Outcome
+from jouleline.measure.train.record import covers_window
 from jouleline.schemas.samples import MARKERS, SAMPLES
 
 

@@ -7,8 +7,8 @@ import sys
 import time
 from pathlib import Path
 
-from jouleline.measure.environment import interface_to
-from jouleline.measure.launcher import Ranks
+from jouleline.measure.node.environment import interface_to
+from jouleline.measure.node.ranks import Ranks
 
 
 def run(tmp_path, count, body) -> Ranks:
@@ -51,7 +51,7 @@ def test_ranks_that_hang_are_ended_and_did_not_die_by_themselves(tmp_path):
 
 def test_a_rank_dies_with_its_agent(tmp_path):
     code = (
-        "import sys, time; from pathlib import Path; from jouleline.measure.launcher import Ranks\n"
+        "import sys, time; from pathlib import Path; from jouleline.measure.node.ranks import Ranks\n"
         f"ranks = Ranks(Path({str(tmp_path)!r})); ranks.start(1, lambda *_: time.sleep(60) or 0)\n"
         "print(ranks.pids[0], flush=True); time.sleep(60)"
     )

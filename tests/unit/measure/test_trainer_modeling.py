@@ -5,10 +5,10 @@ import sys
 
 import pytest
 import torch
+from jouleline.campaign.grid import complete_row
+from jouleline.campaign.strategy import FAMILIES, TASKS
 from jouleline.errors import UserError
-from jouleline.grid import complete_row
-from jouleline.measure.modeling import Recipe, build
-from jouleline.strategy import FAMILIES, TASKS
+from jouleline.measure.train.modeling import Recipe, build
 
 ROW = complete_row(
     {
@@ -114,7 +114,7 @@ def test_a_rank_imports_nothing_that_it_does_not_need(training_environment):
         "torch._inductor.lowering",
         "pyarrow.dataset",
     )
-    code = f"import sys, jouleline.measure.rank; print([name for name in {needless} if name in sys.modules])"
+    code = f"import sys, jouleline.measure.train.rank; print([name for name in {needless} if name in sys.modules])"
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, env=training_environment
     )

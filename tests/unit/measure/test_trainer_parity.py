@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from jouleline.strategy import FAMILIES, TASKS
+from jouleline.campaign.strategy import FAMILIES, TASKS
 
 STAGES = (0, 1, 2, 3)
 SGD = {"optimizer": "sgd", "learning_rate": 0.1}

@@ -3,10 +3,10 @@
 import math
 
 import pytest
-from jouleline.config import PROTOCOL_DEFAULTS
+from jouleline.campaign.config import PROTOCOL_DEFAULTS
+from jouleline.campaign.protocol import complete_protocol
 from jouleline.errors import UserError
-from jouleline.measure import protocol as rules
-from jouleline.protocol import complete_protocol
+from jouleline.measure.train import rules
 
 PROTOCOL = {
     **PROTOCOL_DEFAULTS,

@@ -1,9 +1,9 @@
 """Tables drawn from the roofline law with known constants: the truth that fits are judged by."""
 
 import numpy as np
-from jouleline.model import roofline
 from jouleline.model.features import Data
-from jouleline.model.table import Columns, complete
+from jouleline.model.roofline import law as roofline
+from jouleline.model.table.runs import Columns, complete
 
 DEVICE = "NVIDIA A100-SXM4-80GB"
 

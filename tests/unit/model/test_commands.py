@@ -5,13 +5,13 @@ import json
 import numpy as np
 import pytest
 import synthetic
-from jouleline import cli
 from jouleline.architecture import proxies
+from jouleline.commands import main as cli
 from jouleline.errors import UserError
-from jouleline.model.configurations import predict_table
-from jouleline.model.mappings import BUILT_IN, convert
-from jouleline.model.table import read_columns, read_runs, write_runs
-from jouleline.model.table_files import write_columns
+from jouleline.model.fit.configurations import predict_table
+from jouleline.model.table.files import write_columns
+from jouleline.model.table.mappings import BUILT_IN, convert
+from jouleline.model.table.runs import read_columns, read_runs, write_runs
 
 
 @pytest.fixture(scope="module")

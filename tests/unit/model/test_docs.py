@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from jouleline.model.gates import GATES
-from jouleline.model.registry import MODELS
-from jouleline.model.splits import SPLITS
+from jouleline.model.fit.registry import MODELS
+from jouleline.model.judge.gates import GATES
+from jouleline.model.judge.splits import SPLITS
 
 TEXT = (Path(__file__).parents[3] / "docs" / "model.md").read_text(encoding="utf-8")
 

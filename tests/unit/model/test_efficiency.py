@@ -3,15 +3,15 @@
 import numpy as np
 import pytest
 import synthetic
-from jouleline.model import efficiency
 from jouleline.model.base import Context
-from jouleline.model.count_law import CountLaw
 from jouleline.model.features import Data
-from jouleline.model.fitting import fit_split, load
-from jouleline.model.paper import Paper
-from jouleline.model.predict import predict_split
-from jouleline.model.splits import split_runs
-from jouleline.model.table import family_names
+from jouleline.model.fit.fitting import fit_split, load
+from jouleline.model.fit.predict import predict_split
+from jouleline.model.judge.splits import split_runs
+from jouleline.model.laws import efficiency
+from jouleline.model.laws.count_law import CountLaw
+from jouleline.model.laws.paper import Paper
+from jouleline.model.table.runs import family_names
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from jouleline.model import gaussian
+from jouleline.model.laws import gaussian
 from scipy.optimize import approx_fprime
 
 

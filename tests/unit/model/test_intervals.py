@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 import synthetic
-from jouleline.model import intervals
 from jouleline.model.features import Data
-from jouleline.model.fitting import fit_split
-from jouleline.model.predict import predict_split
-from jouleline.model.splits import split_runs
+from jouleline.model.fit import intervals
+from jouleline.model.fit.fitting import fit_split
+from jouleline.model.fit.predict import predict_split
+from jouleline.model.judge.splits import split_runs
 from scipy import stats
 
 # Peak in FLOP/s, bandwidth in B/s, power limit in W of their data sheets (fp16).

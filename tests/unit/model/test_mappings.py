@@ -4,9 +4,9 @@ import json
 
 import numpy as np
 import pytest
-from jouleline import cli
+from jouleline.commands import main as cli
 from jouleline.errors import UserError
-from jouleline.model.mappings import BUILT_IN, convert, require_mapping
+from jouleline.model.table.mappings import BUILT_IN, convert, require_mapping
 
 
 def foreign():
@@ -92,7 +92,7 @@ def test_import_writes_what_its_name_says(tmp_path, capsys):
     )
     columns = {name: name for name in (*names.split(","), "precision", "steps", "time_s")}
     (tmp_path / "mapping.json").write_text(json.dumps({"columns": columns | {"energy_j": "joule"}}))
-    from jouleline.model.table import digest, read_runs
+    from jouleline.model.table.runs import digest, read_runs
 
     for name in ("runs.csv", "runs.parquet"):
         words = ["import", str(tmp_path / "foreign.csv"), "--mapping", str(tmp_path / "mapping.json")]

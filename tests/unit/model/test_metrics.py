@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import synthetic
 from jouleline.errors import UserError
-from jouleline.model import gates, intervals, metrics
+from jouleline.model.fit import intervals
+from jouleline.model.judge import gates, metrics
 from scipy import stats
 
 

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import synthetic
 from jouleline.errors import UserError
-from jouleline.model.fitting import fit_split
-from jouleline.model.predict import predict_split, to_arrow
-from jouleline.model.registry import MODELS, make
-from jouleline.model.splits import split_runs
+from jouleline.model.fit.fitting import fit_split
+from jouleline.model.fit.predict import predict_split, to_arrow
+from jouleline.model.fit.registry import MODELS, make
+from jouleline.model.judge.splits import split_runs
 
 OPTIONS = {"starts": 4, "bootstrap": 0, "profile": False, "inner_parts": 2}
 
@@ -71,7 +71,7 @@ def test_predictions_fill_the_schema_or_say_why(columns, model):
 
 
 def test_models_are_paired_with_the_papers_law_on_the_same_predictions():
-    from jouleline.model.validate import validate
+    from jouleline.model.judge.validate import validate
 
     columns = synthetic.table(36, seed=3, strategies=synthetic.SINGLE)
     split = split_runs(columns, "H0", {"seeds": 4})
@@ -105,9 +105,9 @@ def test_a_split_without_folds_gives_a_fit_that_says_why():
 
 
 def test_gradient_boosting_as_arrays_equals_scikit_learn(columns):
-    from jouleline.model import boosting, tabular
     from jouleline.model.base import Context
     from jouleline.model.features import Data
+    from jouleline.model.laws import boosting, tabular
     from sklearn.ensemble import GradientBoostingRegressor
 
     data = Data.of(columns)
@@ -124,7 +124,7 @@ def test_hybrid_is_no_worse_inside_and_returns_to_the_law_outside(columns):
     """With a wiggle that the law does not have, the process takes it up; far away nothing of it is left."""
     from jouleline.model.base import Context
     from jouleline.model.features import Data
-    from jouleline.model.hybrid import Hybrid
+    from jouleline.model.laws.hybrid import Hybrid
 
     wiggled = {**columns, "energy_j": columns["energy_j"] * np.where(columns["hidden"] >= 384, 1.15, 1.0)}
     data = Data.of(wiggled)
@@ -142,7 +142,7 @@ def test_hybrid_is_no_worse_inside_and_returns_to_the_law_outside(columns):
 @pytest.mark.parametrize("model", MODELS)
 def test_a_handful_of_runs_gives_a_reason_and_no_crash(model):
     """The first row of a campaign alone, as the smoke target has it: everything is written, nothing is claimed."""
-    from jouleline.model.validate import validate
+    from jouleline.model.judge.validate import validate
 
     columns = synthetic.table(2, source="estimate", device="Example CPU")
     for name in ("all", "H0"):

@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 import synthetic
-from jouleline.model import efficiency, linear, paper
 from jouleline.model.base import Context
 from jouleline.model.features import Data
-from jouleline.model.paper import Paper
+from jouleline.model.laws import efficiency, linear, paper
+from jouleline.model.laws.paper import Paper
 
 STRATEGIES = ((1, 1, 0), (2, 1, 3), (4, 1, 3), (2, 2, 0), (4, 4, 0))
 OPTIONS = {"starts": 4}

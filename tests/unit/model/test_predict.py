@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import synthetic
 from jouleline.errors import UserError
-from jouleline.model.fitting import fit_split
-from jouleline.model.predict import predict_split
-from jouleline.model.splits import split_runs
+from jouleline.model.fit.fitting import fit_split
+from jouleline.model.fit.predict import predict_split
+from jouleline.model.judge.splits import split_runs
 
 
 @pytest.fixture(scope="module")

@@ -3,13 +3,13 @@
 import numpy as np
 import pytest
 import synthetic
-from jouleline.model import roofline
 from jouleline.model.base import Context
 from jouleline.model.features import Data
-from jouleline.model.fitting import fit_split
-from jouleline.model.predict import predict_split
-from jouleline.model.roofline_fit import Roofline
-from jouleline.model.splits import split_runs
+from jouleline.model.fit.fitting import fit_split
+from jouleline.model.fit.predict import predict_split
+from jouleline.model.judge.splits import split_runs
+from jouleline.model.roofline import law as roofline
+from jouleline.model.roofline.fit import Roofline
 
 
 def recovered(draws: int, rows: int) -> dict[str, list[bool]]:

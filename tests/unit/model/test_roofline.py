@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 import synthetic
-from jouleline.model import roofline
 from jouleline.model.base import Context
 from jouleline.model.features import Data
 from jouleline.model.machine import Machines
-from jouleline.model.roofline_fit import Problem, Roofline
-from jouleline.model.structure import Options
+from jouleline.model.roofline import law as roofline
+from jouleline.model.roofline.fit import Problem, Roofline
+from jouleline.model.roofline.structure import Options
 
 
 def make_problem(columns, weights=None, **options):
@@ -58,7 +58,7 @@ def test_energy_ratio_is_static_share_over_efficiency_plus_the_rest():
         strategies=((4, 1, 1),),
         truth={**synthetic.TRUTH, "link_energy_j_per_byte": -700.0, "memory_energy_j_per_byte": -700.0},
     )
-    from jouleline.model.efficiency import modelled, on_one_device
+    from jouleline.model.laws.efficiency import modelled, on_one_device
 
     data = Data.of(columns)
     values = {

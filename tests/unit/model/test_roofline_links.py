@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 import synthetic
-from jouleline.model import roofline
 from jouleline.model.base import Context
 from jouleline.model.features import Data
 from jouleline.model.machine import Machines
-from jouleline.model.roofline_fit import Problem, Roofline
-from jouleline.model.structure import Options, build
+from jouleline.model.roofline import law as roofline
+from jouleline.model.roofline.fit import Problem, Roofline
+from jouleline.model.roofline.structure import Options, build
 from test_roofline import assert_jacobian_is_that_of_differences
 
 ACHIEVED = {1: (8e10, 3e-5), 2: (4e9, 2e-4), 4: (3e9, 3e-4)}

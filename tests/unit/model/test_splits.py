@@ -5,8 +5,8 @@ import pytest
 import synthetic
 from jouleline.errors import UserError
 from jouleline.model.features import Data
-from jouleline.model.splits import SPLITS, measure_first, split_runs
-from jouleline.model.table import take
+from jouleline.model.judge.splits import SPLITS, measure_first, split_runs
+from jouleline.model.table.runs import take
 
 
 def joined(*tables):
@@ -24,7 +24,7 @@ def mixed():
     second["precision"] = np.where(np.arange(20) % 2, "bf16", "fp16").astype(object)
     second["lora_rank"] = np.where(np.arange(20) % 3, 0, 8)
     columns = joined(first, second)
-    from jouleline.model.table import family_names
+    from jouleline.model.table.runs import family_names
 
     return {**columns, "family": np.array(family_names(columns), dtype=object)}
 

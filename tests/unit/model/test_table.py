@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import synthetic
 from jouleline.errors import UserError
-from jouleline.model import table
-from jouleline.model import table_checks as checks
+from jouleline.model.table import checks
+from jouleline.model.table import runs as table
 from jouleline.schemas.runs import ASKED_BOUNDS, MEASURED_BOUNDS, RUNS
 
 

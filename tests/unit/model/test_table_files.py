@@ -7,7 +7,8 @@ import pyarrow as pa
 import pytest
 import synthetic
 from jouleline.errors import UserError
-from jouleline.model import table, table_files
+from jouleline.model.table import files as table_files
+from jouleline.model.table import runs as table
 from pyarrow import parquet
 
 HEADER = "device_count,tensor_parallel,zero_stage,layers,hidden,heads,intermediate,seq_len,micro_batch,precision,steps"
@@ -33,7 +34,7 @@ def as_parquet(tmp_path, columns):
 def test_csv_and_parquet_read_alike(tmp_path):
     columns = synthetic.table(10)
     table.write_runs(columns, tmp_path / "runs.parquet")
-    from jouleline.model.configurations import write_columns
+    from jouleline.model.fit.configurations import write_columns
 
     write_columns(
         {name: v for name, v in columns.items() if v.dtype.kind != "O" or v[0] is not None},

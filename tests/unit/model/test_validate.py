@@ -5,12 +5,12 @@ import csv
 import numpy as np
 import pytest
 import synthetic
-from jouleline.model import card, gates
-from jouleline.model.configurations import predict_file, write_columns
-from jouleline.model.fitting import fit_split
-from jouleline.model.predict import predict_split, to_arrow
-from jouleline.model.splits import split_runs
-from jouleline.model.validate import validate
+from jouleline.model.fit.configurations import predict_file, write_columns
+from jouleline.model.fit.fitting import fit_split
+from jouleline.model.fit.predict import predict_split, to_arrow
+from jouleline.model.judge import card, gates
+from jouleline.model.judge.splits import split_runs
+from jouleline.model.judge.validate import validate
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,9 @@ import shutil
 from statistics import mean
 
 import pytest
-from jouleline.report import canvas, heldout, labels, scaling, trace
+from jouleline.report import canvas, labels, trace
+from jouleline.report import points as heldout
+from jouleline.report import ratios as scaling
 from jouleline.schemas import write_table
 from jouleline.schemas.samples import MARKERS, SAMPLES
 

@@ -5,7 +5,8 @@ import json
 
 import fabricated_campaign
 import pytest
-from jouleline.report import heldout, inputs, terminal
+from jouleline.report import inputs, terminal
+from jouleline.report import points as heldout
 from jouleline.report.sections import headline
 from jouleline.report.sections import heldout as section
 from jouleline.schemas import read_table, write_table

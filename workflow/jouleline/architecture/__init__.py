@@ -1,4 +1,8 @@
-"""What a row of the grid asks of the machine: parameters, FLOP, bytes, messages."""
+"""What a row of the grid asks of the machine: parameters, FLOP, bytes, messages.
+
+Pure arithmetic on the row's columns, in arrays: no torch but in `counter`, which the tests compare with.
+It must not know a device, a measurement or a fit.
+"""
 
 from jouleline.architecture.proxies import UNITS, proxies
 

@@ -14,7 +14,7 @@ from jouleline.energy.load import Measurement, Node, Series, load_run
 from jouleline.energy.state import add_state, event_reasons, idle_power
 from jouleline.energy.verdict import INVALID, VALID, decide
 from jouleline.energy.windows import NODE_RANK, windows_of
-from jouleline.measure.events import utc
+from jouleline.measure.raw.events import utc
 from jouleline.schemas.energy import REGIONS
 
 

@@ -12,8 +12,8 @@ import pyarrow.parquet as pq
 
 from jouleline.errors import UserError
 from jouleline.files import read_json
-from jouleline.measure.collect import read_meta, read_node
-from jouleline.measure.markers import DEVICE, END, START, STEP
+from jouleline.measure.raw.markers import DEVICE, END, START, STEP
+from jouleline.measure.raw.merge import read_meta, read_node
 from jouleline.schemas.samples import SAMPLES
 
 

@@ -6,7 +6,7 @@ from functools import cached_property
 import numpy as np
 
 from jouleline.architecture import proxies
-from jouleline.model.table import Columns, take
+from jouleline.model.table.runs import Columns, take
 
 AXES = ("layers", "hidden", "intermediate", "seq_len", "micro_batch")
 """The axes along which a prediction can leave the sampled range, beside the device count and the compute."""

@@ -12,11 +12,11 @@ from functools import partial
 from pathlib import Path
 from statistics import median
 
-from jouleline import config
+from jouleline.campaign import config
+from jouleline.campaign.grid import dataset_name
 from jouleline.files import read_json
-from jouleline.grid import dataset_name
-from jouleline.measure.device_lock import VARIABLE
-from jouleline.measure.launcher import die_with_parent
+from jouleline.measure.node.device_lock import VARIABLE
+from jouleline.measure.node.ranks import die_with_parent
 
 POLL_S, SAY_S, SAVE_S = 1.0, 20.0, 120.0
 # How long a run that is stopped hard may take to end, and what that, the verdicts and the packing at the end take.

@@ -8,7 +8,7 @@ from typing import Any
 
 from jouleline.errors import UserError
 from jouleline.files import read_json
-from jouleline.model.gates import stratum
+from jouleline.model.judge.gates import stratum
 from jouleline.report.labels import model_rank
 from jouleline.schemas import read_table
 from jouleline.schemas.checks import CHECKS

@@ -2,6 +2,7 @@
 
 A table is a tuple of `Column`s. Each room has its own module (`runs`, `energy`, `checks`, `calibration`, `model`);
 this one holds what they share. pyarrow is imported inside functions: the Snakefile reads names from here.
+This room must not compute a value of any column.
 """
 
 from collections.abc import Iterable, Mapping

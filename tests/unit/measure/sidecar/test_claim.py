@@ -10,13 +10,13 @@ import time
 import pytest
 from fake_nvml.session import Session
 from jouleline.errors import UserError
-from jouleline.measure.claim import NAME, claim_folder, require_free
+from jouleline.measure.sidecar.claim import NAME, claim_folder, require_free
 from test_faults_process import refusal
 
 
 def wrapped(out, node: str, *command: str) -> subprocess.Popen:
     """`jouleline measure` as one task of a job, on a node that sees the others' files."""
-    program = [sys.executable, "-m", "jouleline.measure.cli_measure", "--out", str(out), "--idle-s", "0.3"]
+    program = [sys.executable, "-m", "jouleline.commands.measure", "--out", str(out), "--idle-s", "0.3"]
     environment = os.environ | {"SLURM_JOB_ID": "99", "SLURMD_NODENAME": node}
     return subprocess.Popen(
         [*program, "--meter", "estimate", "--", *command], env=environment, stderr=subprocess.PIPE, text=True

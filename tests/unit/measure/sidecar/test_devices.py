@@ -2,7 +2,7 @@
 
 import pytest
 from jouleline.errors import UserError
-from jouleline.measure.devices import Gpu, choose
+from jouleline.measure.meters.devices import Gpu, choose
 
 A, B, C = "GPU-aaaa1111-0000-0000-0000-000000000001", "GPU-aaaa2222-0000-0000-0000-000000000002", "GPU-cccc"
 # The driver's order is not that of the bus.

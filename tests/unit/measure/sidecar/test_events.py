@@ -6,7 +6,7 @@ import sys
 import threading
 import time
 
-from jouleline.measure.events import EventLog, read_events
+from jouleline.measure.raw.events import EventLog, read_events
 
 
 def test_who_adds_an_event_does_not_wait_for_the_disk(tmp_path):
@@ -30,7 +30,7 @@ def test_who_adds_an_event_does_not_wait_for_the_disk(tmp_path):
 def test_a_disk_that_takes_a_part_of_a_line_gets_the_rest_later(tmp_path):
     program = (
         "import resource, signal, sys, pathlib\n"
-        "from jouleline.measure.events import EventLog\n"
+        "from jouleline.measure.raw.events import EventLog\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
         "log = EventLog(pathlib.Path(sys.argv[1]))\n"
         "for number in range(4): log.add('event', number=number)\n"

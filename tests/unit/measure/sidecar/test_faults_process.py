@@ -11,7 +11,7 @@ import time
 import pytest
 from fake_nvml.driver import DELAY, FOREVER, GPU_LOST, HANG, constant, square
 from fake_nvml.session import Session, codes
-from jouleline.measure.markers import DEVICE, STEP
+from jouleline.measure.raw.markers import DEVICE, STEP
 
 
 def load(node, gpu=0, period_s=0.27):

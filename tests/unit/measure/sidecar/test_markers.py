@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from jouleline.energy.load import load_measurement
 from jouleline.files import write_json
-from jouleline.measure import markers
-from jouleline.measure.marker_reader import read_file, read_markers
-from jouleline.measure.markers import BODY, CHECK, END, RECORD_BYTES, START, MarkerFile, encode_name
+from jouleline.measure.raw import markers
+from jouleline.measure.raw.marker_reader import read_file, read_markers
+from jouleline.measure.raw.markers import BODY, CHECK, END, RECORD_BYTES, START, MarkerFile, encode_name
 
 
 @pytest.fixture

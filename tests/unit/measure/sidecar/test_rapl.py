@@ -15,9 +15,9 @@ from fake_nvml.session import Session
 from jouleline.energy.integrate import regions
 from jouleline.energy.load import load_measurement
 from jouleline.errors import UserError
-from jouleline.measure.events import read_events
 from jouleline.measure.meters.base import Options
 from jouleline.measure.meters.rapl import MOST_W, RaplMeter, Zone
+from jouleline.measure.raw.events import read_events
 
 RANGE_UJ = 262_143_328_850
 
@@ -89,7 +89,7 @@ def test_a_machine_without_zones_says_so(tmp_path):
     command = [
         sys.executable,
         "-m",
-        "jouleline.measure.cli_measure",
+        "jouleline.commands.measure",
         "--out",
         str(tmp_path / "out"),
         "--meter",
@@ -127,7 +127,7 @@ def test_auto_passes_over_zones_that_cannot_be_read(powercap, tmp_path):
 
 def wrapped(out: Path, *arguments: str) -> subprocess.CompletedProcess:
     """`jouleline measure` on a machine without NVML."""
-    command = [sys.executable, "-m", "jouleline.measure.cli_measure", "--out", str(out), "--idle-s", "0.3"]
+    command = [sys.executable, "-m", "jouleline.commands.measure", "--out", str(out), "--idle-s", "0.3"]
     environment = os.environ | {"LD_LIBRARY_PATH": ""}
     return subprocess.run([*command, *arguments], capture_output=True, text=True, env=environment)
 

@@ -8,11 +8,11 @@ import pytest
 from jouleline.energy.integrate import regions
 from jouleline.energy.load import load_measurement
 from jouleline.files import write_json
-from jouleline.measure import segments
-from jouleline.measure.events import EventLog, read_events
-from jouleline.measure.markers import END, START, MarkerFile, encode_name
 from jouleline.measure.meters.base import FAST, SLOW, LaneSpec
-from jouleline.measure.segments import SegmentWriter, compact, read_samples
+from jouleline.measure.raw import samples as segments
+from jouleline.measure.raw.events import EventLog, read_events
+from jouleline.measure.raw.markers import END, START, MarkerFile, encode_name
+from jouleline.measure.raw.samples import SegmentWriter, compact, read_samples
 
 FAST_LANE = LaneSpec("nvml", FAST, 0.02, ("status", "energy_mj", "power_mw"), {})
 SLOW_LANE = LaneSpec("state", SLOW, 1.0, ("temperature_c",), {})
@@ -86,7 +86,7 @@ def test_a_disk_that_stays_full_thins_the_samples(tmp_path, monkeypatch):
     assert kinds.count("disk_failed") == 1 and "samples_thinned" in kinds
     # The events are of now, the samples of the first seconds of the clock.
     events = [event | {"t_us": 0} for event in read_events(tmp_path)]
-    monkeypatch.setattr("jouleline.measure.collect.read_events", lambda _: events)
+    monkeypatch.setattr("jouleline.measure.raw.merge.read_events", lambda _: events)
     row = next(r for r in regions(load_measurement(tmp_path)) if r["device_uuid"] == "GPU-0")
     assert "samples_thinned" in row["reasons"] and row["verdict"] == "degraded"
     assert row["energy_j"] == pytest.approx(POWER_W * 18, rel=0.01)

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from jouleline.energy.integrate import regions, runs_regions
 from jouleline.energy.load import load_measurement, load_run
-from jouleline.measure.collect import merge_nodes
+from jouleline.measure.raw.merge import merge_nodes
 from jouleline.schemas import read_table
 from jouleline.schemas.energy import REGIONS
 
@@ -29,7 +29,15 @@ with region("run"):
 
 
 def start_sidecar(folder: Path, *arguments: str) -> subprocess.Popen:
-    command = [sys.executable, "-m", "jouleline.measure.sidecar", "--out", str(folder), "--meter", "estimate"]
+    command = [
+        sys.executable,
+        "-m",
+        "jouleline.measure.sidecar",
+        "--out",
+        str(folder),
+        "--meter",
+        "estimate",
+    ]
     process = subprocess.Popen(
         [*command, "--root-pid", str(os.getpid()), *arguments], stderr=subprocess.PIPE, text=True
     )

@@ -12,7 +12,7 @@ import pytest
 from fake_nvml.driver import FREEZE_LOSE, FakeNode, constant, ramp, sine, square
 from fake_nvml.session import Session, codes
 from jouleline.energy.load import load_measurement
-from jouleline.measure.marker_reader import read_file
+from jouleline.measure.raw.marker_reader import read_file
 
 pytestmark = pytest.mark.long
 AT_ONCE = 10

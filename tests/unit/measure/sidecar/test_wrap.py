@@ -10,10 +10,10 @@ import sys
 import time
 
 import pytest
-from jouleline.energy.cli_energy import main as energy_main
-from jouleline.measure import wrap
-from jouleline.measure.cli_measure import main as measure_main
-from jouleline.measure.events import read_events
+from jouleline.commands.energy import main as energy_main
+from jouleline.commands.measure import main as measure_main
+from jouleline.measure.raw.events import read_events
+from jouleline.measure.sidecar import wrap
 
 BUSY = "import time\nend = time.monotonic() + 0.8\nwhile time.monotonic() < end: pass\n"
 
@@ -22,7 +22,7 @@ def measure(out, *command: str, options: tuple[str, ...] = (), **extra) -> subpr
     base = [
         sys.executable,
         "-m",
-        "jouleline.measure.cli_measure",
+        "jouleline.commands.measure",
         "--out",
         str(out),
         "--idle-s",
@@ -59,7 +59,7 @@ def test_the_command_and_its_regions_have_an_energy(wrapped, capsys):
 
 
 def test_a_signal_reaches_the_command(tmp_path):
-    command = [sys.executable, "-m", "jouleline.measure.cli_measure", "--out", str(tmp_path / "out")]
+    command = [sys.executable, "-m", "jouleline.commands.measure", "--out", str(tmp_path / "out")]
     options = ["--meter", "estimate", "--idle-s", "0", "--", "sleep", "30"]
     process = subprocess.Popen([*command, *options], stderr=subprocess.DEVNULL)
     until = time.monotonic() + 20
@@ -104,7 +104,7 @@ def test_bad_input_is_one_line(tmp_path):
         base = [
             sys.executable,
             "-m",
-            "jouleline.measure.cli_measure",
+            "jouleline.commands.measure",
             "--out",
             str(tmp_path),
             "--idle-s",
@@ -146,7 +146,7 @@ def test_a_start_that_failed_leaves_the_folder_free(tmp_path):
 
 
 def test_a_folder_whose_name_looks_like_an_option(tmp_path):
-    command = [sys.executable, "-m", "jouleline.measure.cli_measure", "--out=-o3", "--meter", "estimate"]
+    command = [sys.executable, "-m", "jouleline.commands.measure", "--out=-o3", "--meter", "estimate"]
     done = subprocess.run([*command, "--idle-s", "0", "--", "true"], cwd=tmp_path, capture_output=True)
     assert done.returncode == 0 and (tmp_path / "-o3" / "samples.parquet").exists()
 
@@ -195,7 +195,7 @@ print("interrupts:", len(seen), flush=True)
 
 
 def test_ctrl_c_in_a_terminal_reaches_the_command_once(tmp_path):
-    command = [sys.executable, "-m", "jouleline.measure.cli_measure", "--out", str(tmp_path / "out")]
+    command = [sys.executable, "-m", "jouleline.commands.measure", "--out", str(tmp_path / "out")]
     command += ["--meter", "estimate", "--idle-s", "0", "--", sys.executable, "-c", CTRL_C]
     pid, terminal = pty.fork()
     if pid == 0:

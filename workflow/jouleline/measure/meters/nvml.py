@@ -15,8 +15,8 @@ from typing import Any
 import pynvml
 
 from jouleline.errors import UserError
-from jouleline.measure.devices import Chosen, choose
 from jouleline.measure.meters.base import FAST, NO_METER, SLOW, LaneSpec, Options
+from jouleline.measure.meters.devices import Chosen, choose
 from jouleline.measure.meters.nvml_probe import attempt, list_gpus, open_nvml, within
 from jouleline.measure.meters.nvml_read import FastReader, SlowReader
 from jouleline.measure.meters.rapl import RaplMeter

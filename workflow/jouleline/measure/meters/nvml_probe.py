@@ -8,8 +8,8 @@ from typing import Any
 import pynvml
 
 from jouleline.errors import UserError
-from jouleline.measure.devices import Gpu
 from jouleline.measure.meters.base import NO_METER
+from jouleline.measure.meters.devices import Gpu
 
 INIT_LIMIT_S = 10.0
 # A GPU without persistence mode that nobody uses is initialised at its first handle, which takes 1 to 3 s.

@@ -2,9 +2,9 @@
 
 from jouleline.report.canvas import INK, MUTED, SERIES, Figure, finish, panel
 from jouleline.report.figures.axes import log_ticks
-from jouleline.report.heldout import span
 from jouleline.report.inputs import Row
 from jouleline.report.numbers import known, quantity
+from jouleline.report.points import span
 
 Curves = dict[str, list[tuple[float, float]]]
 

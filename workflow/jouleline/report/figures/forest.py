@@ -7,9 +7,9 @@ from typing import Any
 from jouleline.report import labels
 from jouleline.report.canvas import ACCENT, FONT_SIZE, INK, MUTED, SURFACE, WARN, Figure, finish, panel
 from jouleline.report.figures.axes import percent_log_ticks
-from jouleline.report.heldout import span
 from jouleline.report.inputs import series_of
 from jouleline.report.numbers import known, percent
+from jouleline.report.points import span
 
 Result = Mapping[str, Any]
 _LABEL_WIDTH = 20

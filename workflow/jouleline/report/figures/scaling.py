@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 
 from jouleline.report.canvas import INK, MUTED, SURFACE, Figure, finish, panel
 from jouleline.report.numbers import number
-from jouleline.report.scaling import ScalingPoint
+from jouleline.report.ratios import ScalingPoint
 
 
 def against_devices(

@@ -7,8 +7,8 @@ from typing import Any
 from jouleline.report import labels
 from jouleline.report.canvas import GRID, HEIGHT, INK, MUTED, SURFACE, Figure, finish, panel
 from jouleline.report.figures.axes import log_ticks, percent_ticks
-from jouleline.report.heldout import UNITS, Point
 from jouleline.report.numbers import quantity, signed_percent, text
+from jouleline.report.points import UNITS, Point
 
 _BAND = 1.2  # the grey band of a predicted-against-measured panel: a factor of 1.2 either way
 

@@ -1,6 +1,7 @@
 """Efficiency eta(N), power ratio rho(N) and energy per token against the number of devices."""
 
-from jouleline.report import labels, scaling
+from jouleline.report import labels
+from jouleline.report import ratios as scaling
 from jouleline.report.blocks import Group, Panels, Section, Table, Text, columns
 from jouleline.report.figures.scaling import against_devices
 from jouleline.report.inputs import Inputs

@@ -1,7 +1,8 @@
 """Predicted against measured, and every score of every model on every hold-out."""
 
-from jouleline.model.gates import MIN_SHARE
-from jouleline.report import heldout, labels
+from jouleline.model.judge.gates import MIN_SHARE
+from jouleline.report import labels
+from jouleline.report import points as heldout
 from jouleline.report.blocks import Cell, Column, Group, Panels, Section, Table, Text, columns
 from jouleline.report.canvas import Figure
 from jouleline.report.figures.validation import predicted_measured

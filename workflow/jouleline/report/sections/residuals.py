@@ -1,6 +1,7 @@
 """Residuals of the headline model against every axis of the grid that has more than one value."""
 
-from jouleline.report import heldout, labels
+from jouleline.report import labels
+from jouleline.report import points as heldout
 from jouleline.report.blocks import Panels, Section, Text
 from jouleline.report.figures.validation import residuals, value
 from jouleline.report.inputs import Inputs

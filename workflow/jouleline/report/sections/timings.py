@@ -1,6 +1,6 @@
 """Where the time of a measured job went: how much of it was measured, and what the rest was spent on."""
 
-from jouleline import timings
+from jouleline.reduce import timings
 from jouleline.report.blocks import Panels, Section, Table, columns
 from jouleline.report.figures.timings import mean_job, name
 from jouleline.report.inputs import Inputs

@@ -1,0 +1,227 @@
+"""Read a campaign: merge its file under the user's own keys, check it against the schema, fill the defaults."""
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache, cached_property
+from pathlib import Path
+from typing import Any
+
+from jouleline.campaign import grid
+from jouleline.campaign.protocol import PROTOCOL_DEFAULTS, complete_protocol, protocol_problems
+from jouleline.errors import UserError
+from jouleline.files import canonical_json
+
+SCHEMA_FILE = Path(__file__).resolve().parents[2] / "schemas" / "config.schema.json"
+
+DEFAULT_CAMPAIGN = "demo"
+DEFAULTS: dict[str, Any] = {
+    "results": "results",
+    "data": None,
+    "partial": False,
+    "order_seed": 0,
+    "node": {"gpus": None, "gres": None, "exclusive": True},
+    "protocol": {},
+    "dataset": {"seed": 0},
+    "analysis": {
+        "models": ["roofline", "paper", "constant", "flops", "device_seconds"],
+        "splits": ["H0", "H1"],
+        "headline": "roofline",
+        "model_options": {},
+        "split_options": {},
+        "gates": {},
+        "shards": 4,
+    },
+    "report": {"title": "", "traces": 4},
+    "predict": {"rows": None},
+    "plan": {
+        "price_per_kwh": None,
+        "currency": "EUR",
+        "grid_gco2_per_kwh": None,
+        "pue": 1.0,
+        "device": None,
+        "max_gpu_hours": None,
+        "max_kwh": None,
+    },
+}
+
+
+@dataclass(frozen=True)
+class Campaign:
+    """A checked campaign: every key is there, every row is good."""
+
+    settings: dict[str, Any]
+    root: Path
+
+    @property
+    def name(self) -> str:
+        return self.settings["campaign"]
+
+    @property
+    def results(self) -> str:
+        return f"{self.settings['results'].rstrip('/')}/{self.name}"
+
+    @property
+    def protocol_key(self) -> str:
+        """Canonical JSON of the protocol without the keys at their frozen default."""
+        given = {k: v for k, v in self.settings["protocol"].items() if v != PROTOCOL_DEFAULTS[k]}
+        # 3 and 3.0 are one number, and must be one text.
+        return canonical_json(
+            {k: float(v) if isinstance(PROTOCOL_DEFAULTS[k], float) else v for k, v in given.items()}
+        )
+
+    @property
+    def protocol(self) -> dict[str, Any]:
+        return complete_protocol(self.settings["protocol"])
+
+    @property
+    def shown(self) -> dict[str, Any]:
+        """What a reader of the results needs to know: how was measured and what was made of it."""
+        kept = {key: self.settings[key] for key in ("campaign", "dataset", "analysis")}
+        return {**kept, "protocol": self.protocol}
+
+    @cached_property
+    def runs(self) -> list[grid.Run]:
+        node = self.settings["node"]
+        return grid.expand(
+            self.settings["grid"], _device_here(self.protocol["device"]), node["gpus"], self.root
+        )
+
+
+def _device_here(device: str) -> str:
+    """What `auto` stands for on this machine, without asking a driver."""
+    present = any(Path(path).exists() for path in ("/dev/nvidiactl", "/dev/nvidia0"))
+    return device if device != "auto" else "cuda" if present else "cpu"
+
+
+def load(config: Mapping[str, Any], root: Path) -> Campaign:
+    """The campaign that a merged Snakemake config asks for.
+
+    The file ``config/campaigns/<campaign>.yaml`` under `root` is read first, then the keys of `config` are laid
+    over it. Raises UserError that lists every problem of schema, protocol and analysis, one line each.
+    """
+    if "campaign" not in config and "grid" in config:
+        raise UserError(
+            "the configuration has a grid but no name; add `campaign: NAME`, results go to its folder"
+        )
+    name = config.get("campaign", DEFAULT_CAMPAIGN)
+    if not isinstance(name, str) or not re.fullmatch(_schema()["properties"]["campaign"]["pattern"], name):
+        raise UserError(f"campaign {name!r} is no name; take letters, digits, _ . and -, such as demo")
+    path = root / "config" / "campaigns" / f"{name}.yaml"
+    given = {**config, "campaign": name}
+    if path.is_file():
+        given = merge(read_yaml(path), given)
+    elif "grid" not in given:
+        known = ", ".join(sorted(p.stem for p in path.parent.glob("*.yaml"))) or "none"
+        raise UserError(
+            f"campaign {name!r} has no file {path.relative_to(root)} and no grid is given; known are {known}"
+        )
+    given = _from_text(given, _schema())
+    if "protocol" in given and isinstance(given["protocol"], Mapping):
+        given["protocol"] = {key: _protocol_value(key, value) for key, value in given["protocol"].items()}
+    problems = schema_problems(given)
+    if isinstance(given.get("protocol", {}), Mapping):
+        problems += protocol_problems(given.get("protocol", {}))
+    settings = merge(DEFAULTS, given)
+    if not problems:
+        problems += _choose_headline(settings["analysis"], given.get("analysis", {}))
+    if problems:
+        raise UserError(
+            "\n  ".join([f"{len(problems)} problem(s) in the configuration of campaign {name!r}:", *problems])
+        )
+    return Campaign(settings, root)
+
+
+def _choose_headline(analysis: dict[str, Any], given: Mapping[str, Any]) -> list[str]:
+    """See that the headline is of a model that is fitted: the first where none was named."""
+    if analysis["headline"] in analysis["models"]:
+        return []
+    if "headline" in given:
+        return [
+            f"analysis.headline: {given['headline']} is not fitted; choose from {', '.join(analysis['models'])}"
+        ]
+    analysis["headline"] = analysis["models"][0]
+    return []
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """Read a YAML mapping; raises UserError that names file and line."""
+    import yaml
+
+    try:
+        value = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise UserError(f"missing file {path}; correct the path") from error
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} is not UTF-8 (byte {error.start}); save it as UTF-8") from error
+    except yaml.YAMLError as error:
+        where = f" line {error.problem_mark.line + 1}" if getattr(error, "problem_mark", None) else ""
+        raise UserError(
+            f"{path}{where} is not YAML: {getattr(error, 'problem', error)}; correct it"
+        ) from error
+    if not isinstance(value, dict):
+        raise UserError(f"{path} holds no mapping of keys; see config/README.md")
+    return value
+
+
+def merge(low: Mapping[str, Any], high: Mapping[str, Any]) -> dict[str, Any]:
+    """Lay `high` over `low`; mappings are merged, anything else is replaced. `grid` is replaced whole."""
+    merged = dict(low)
+    for key, value in high.items():
+        both = isinstance(value, Mapping) and isinstance(low.get(key), Mapping) and key != "grid"
+        merged[key] = merge(low[key], value) if both else value
+    return merged
+
+
+@cache
+def _schema() -> dict[str, Any]:
+    return json.loads(SCHEMA_FILE.read_text(encoding="utf-8"))
+
+
+def _from_text(value: Any, schema: Mapping[str, Any]) -> Any:
+    """Numbers and truth values that came as text: `--config 'plan={max_kwh: 2}'` hands all nested values so."""
+    if isinstance(value, Mapping):
+        parts = schema.get("properties", {})
+        return {key: _from_text(part, parts.get(key, {})) for key, part in value.items()}
+    kinds = schema.get("type", [])
+    wanted = {kinds} if isinstance(kinds, str) else set(kinds)
+    if isinstance(value, str) and "string" not in wanted and wanted & {"number", "integer", "boolean"}:
+        return _read_scalar(value)
+    return value
+
+
+def _protocol_value(key: str, value: Any) -> Any:
+    default = PROTOCOL_DEFAULTS.get(key, "")
+    return _read_scalar(value) if isinstance(value, str) and not isinstance(default, str) else value
+
+
+def _read_scalar(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError:
+        return text
+
+
+def schema_problems(config: Mapping[str, Any]) -> list[str]:
+    """What is wrong with a config by the JSON schema: where, what, remedy; empty where nothing is."""
+    from jsonschema import Draft202012Validator
+
+    errors = sorted(
+        Draft202012Validator(_schema()).iter_errors(dict(config)), key=lambda e: list(map(str, e.path))
+    )
+    return [_schema_problem(error) for error in errors]
+
+
+def _schema_problem(error) -> str:
+    where = re.sub(r"\.(\d+)", r"[\1]", ".".join(map(str, error.path))) or "top level"
+    if error.validator == "additionalProperties":
+        known = ", ".join(sorted(error.schema["properties"]))
+        unknown = ", ".join(sorted(map(str, set(error.instance) - set(error.schema["properties"]))))
+        return f"{where}: unknown key {unknown}; known are {known}"
+    if error.validator == "type":
+        kinds = error.validator_value
+        return f"{where}: must be {kinds if isinstance(kinds, str) else ' or '.join(kinds)}, not {error.instance!r}"
+    if error.validator == "enum":
+        return f"{where}: {error.instance!r} is not known; choose from {', '.join(error.validator_value)}"
+    return f"{where}: {error.message}; see config/README.md"

@@ -1,0 +1,350 @@
+"""Expand a campaign's grid into runs: blocks of axes and explicit rows become rows with ids made of content.
+
+Standard library only: this runs every time Snakemake parses the workflow.
+"""
+
+import ast
+import csv
+import hashlib
+import itertools
+import math
+import operator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from jouleline.campaign.strategy import problems as strategy_problems
+from jouleline.errors import UserError
+from jouleline.files import canonical_json, write_json
+from jouleline.schemas.row import BY_NAME, LABEL_COLUMNS, ROW_COLUMNS, SUGAR_COLUMNS
+
+_KNOWN = frozenset(BY_NAME) | frozenset(LABEL_COLUMNS) | frozenset(SUGAR_COLUMNS)
+_DEFAULTS = {c.name: None if c.required else c.default for c in ROW_COLUMNS}
+MOST_RUNS = 200_000
+"""More is a slip of the pen: no cluster measures them, and Snakemake would plan for an hour."""
+
+_REQUIRED = frozenset(c.name for c in ROW_COLUMNS if c.required)
+
+
+@dataclass(frozen=True)
+class Run:
+    """One measurement to be made: a row, its replicate, and the labels that only the analysis reads."""
+
+    run_id: str
+    row_id: str
+    row: dict[str, Any]
+    key: str
+    labels: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the canonical row: run.json must carry the same."""
+        return hashlib.sha256(self.key.encode()).hexdigest()
+
+
+def complete_row(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Fill the frozen defaults: the full flat row, every column of ROW_COLUMNS."""
+    return {name: row.get(name, default) for name, default in _DEFAULTS.items()}
+
+
+def row_key(row: Mapping[str, Any]) -> str:
+    """Canonical JSON of a row without the columns at their frozen default: equal rows give equal keys."""
+    return canonical_json(
+        {n: row[n] for n, default in _DEFAULTS.items() if n in _REQUIRED or row[n] != default}
+    )
+
+
+def row_id(row: Mapping[str, Any]) -> str:
+    """A readable slug and a short hash of the row's content, without its replicate."""
+    content = row_key({**row, "replicate": 1})
+    digest = hashlib.sha256(content.encode()).hexdigest()[:8]
+    strategy = f"z{row['zero_stage']}-tp{row['tensor_parallel']}-N{row['nodes']}x{row['gpus_per_node']}"
+    shape = f"L{row['layers']}-d{row['hidden']}-h{row['heads']}-f{row['intermediate']}"
+    return f"{row['model_type']}-{shape}-s{row['seq_len']}-b{row['micro_batch']}-{row['precision']}-{strategy}-{digest}"
+
+
+def make_run(row: Mapping[str, Any], labels: Mapping[str, str] | None = None) -> Run:
+    """The run of a complete row."""
+    identity = row_id(row)
+    return Run(f"{identity}-r{row['replicate']}", identity, dict(row), row_key(row), dict(labels or {}))
+
+
+def expand(grid: Mapping[str, Any], device: str, gpus_per_node: int | None, root: Path = Path()) -> list[Run]:
+    """Expand a grid into runs, in the order written; the same row given twice is one run with the labels of both.
+
+    `device` is auto, cpu or cuda; `gpus_per_node` is what a node has (None: not known, not checked); `root` is
+    where a relative `table` path starts. Raises one UserError that lists every bad row, one line each, with
+    where it stands, what is wrong and the remedy.
+    """
+    runs: dict[str, Run] = {}
+    problems: list[str] = []
+    for origin, raw in _raw_rows(grid, root, problems):
+        row, labels, replicates, found = _read_row(raw)
+        found = found or strategy_problems(row, device) + _node_problems(row, gpus_per_node)
+        problems += [f"{origin} ({_short(raw)}): {text}" for text in found]
+        if found:
+            continue
+        if len(runs) + len(replicates) > MOST_RUNS:
+            raise UserError(_too_many(origin))
+        for replicate in replicates:
+            run = make_run({**row, "replicate": replicate}, labels)
+            known = runs.setdefault(run.run_id, run).labels
+            wrong = [key for key in labels if known.get(key, labels[key]) != labels[key]]
+            problems += [
+                f"{origin} ({_short(raw)}): {key} is {labels[key]!r} here and {known[key]!r} before; give the row one"
+                for key in wrong
+            ]
+            known |= {key: value for key, value in labels.items() if key not in wrong}
+    if problems:
+        count = f"{len(problems)} problem{'s' if len(problems) > 1 else ''} in the grid"
+        raise UserError(
+            "\n  ".join([f"{count}:", *problems]) if len(problems) > 1 else f"in the grid: {problems[0]}"
+        )
+    if not runs:
+        raise UserError("the grid has no rows; give `grid.blocks`, `grid.rows` or `grid.table` at least one")
+    return list(runs.values())
+
+
+def _too_many(origin: str) -> str:
+    return f"{origin} makes the grid larger than {MOST_RUNS} runs; take values out of the axes or lower replicates"
+
+
+def _raw_rows(
+    grid: Mapping[str, Any], root: Path, problems: list[str]
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    defaults = grid.get("defaults", {})
+    for number, block in enumerate(grid.get("blocks", [])):
+        name = f"grid.blocks[{number}]" + (f" '{block['name']}'" if "name" in block else "")
+        for row in _block_rows(block, defaults, name, problems):
+            yield name, row
+    for number, row in enumerate(grid.get("rows", [])):
+        yield f"grid.rows[{number}]", {**defaults, **row}
+    if grid.get("table"):
+        path = root / grid["table"]
+        for line, row in _table_rows(path):
+            yield f"{path.name} line {line}", {**defaults, **row}
+
+
+def _block_rows(
+    block: Mapping[str, Any], defaults: Mapping[str, Any], name: str, problems: list[str]
+) -> Iterator[dict[str, Any]]:
+    axes: Mapping[str, list[Any]] = block.get("axes", {})
+    labels = {key: block[key] for key in (*LABEL_COLUMNS, "replicates") if key in block}
+    if math.prod(map(len, axes.values())) * len(block.get("cases", [{}])) > MOST_RUNS:
+        raise UserError(_too_many(name))
+    for rule in block.get("exclude", []):
+        unknown = sorted(str(key) for key in rule if key not in _KNOWN)
+        if unknown or not rule:
+            what = f"unknown column '{unknown[0]}'" if unknown else "an empty rule leaves out everything"
+            problems.append(f"{name}.exclude: {what}; known are {', '.join(sorted(_KNOWN))}")
+            return
+    for values in itertools.product(*axes.values()):
+        for case in block.get("cases", [{}]):
+            row = {**defaults, **labels, **block.get("set", {}), **dict(zip(axes, values)), **case}
+            try:
+                for column, expression in block.get("derived", {}).items():
+                    row[column] = evaluate(str(expression), row)
+            except UserError as error:
+                problems.append(f"{name}.derived.{column} ({_short(row)}): {error}")
+                return
+            if not any(all(row.get(k) == v for k, v in rule.items()) for rule in block.get("exclude", [])):
+                yield row
+
+
+def _table_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    try:
+        with open(path, newline="", encoding="utf-8-sig") as handle:  # Excel begins a file with a mark
+            reader = csv.DictReader(handle)
+            for row in reader:
+                yield (
+                    reader.line_num,
+                    {k: _from_text(k, v) for k, v in row.items() if k and v not in ("", None)},
+                )
+    except FileNotFoundError as error:
+        raise UserError(f"missing file {path} (grid.table); correct the path or remove the key") from error
+    except OSError as error:
+        raise UserError(f"cannot read {path} (grid.table): {error.strerror}; give a CSV file") from error
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} (grid.table) is not UTF-8; save it as CSV in UTF-8") from error
+
+
+def _from_text(column: str, text: str) -> Any:
+    kind = BY_NAME[column].type if column in BY_NAME else str
+    if column in SUGAR_COLUMNS:
+        kind = int
+    try:
+        if kind is bool:
+            return {"true": True, "false": False, "1": True, "0": False}[text.strip().lower()]
+        return kind(text.strip())
+    except (ValueError, KeyError):
+        return text
+
+
+def _read_row(raw: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, str], Sequence[int], list[str]]:
+    """Complete row, labels, replicate numbers and problems of a row as written."""
+    found = [
+        f"unknown column '{key}'; known are {', '.join(sorted(_KNOWN))}" for key in raw if key not in _KNOWN
+    ]
+    row = complete_row(raw)
+    for column in ROW_COLUMNS:
+        if column.name not in raw and column.name not in _REQUIRED:
+            continue  # a default is good
+        value = row[column.name]
+        if column.type is float and isinstance(value, int | str) and not isinstance(value, bool):
+            value = row[column.name] = _number(value)
+        if column.name == "micro_batch" and value is None and "global_batch" in raw:
+            continue
+        found += _column_problems(column, value)
+    replicates = raw.get("replicates", None)
+    if replicates is not None and (not isinstance(replicates, int) or replicates < 1):
+        found.append(f"replicates must be a whole number from 1, not {replicates!r}")
+        replicates = None
+    if not found and "global_batch" in raw:
+        found += _split_global_batch(row, raw)
+    labels = {key: str(raw[key]) for key in LABEL_COLUMNS if key in raw}
+    numbers = [row["replicate"]] if replicates is None else range(1, replicates + 1)
+    return row, labels, numbers, found
+
+
+def _column_problems(column, value: Any) -> list[str]:
+    if value is None:
+        if column.required:
+            return [f"{column.name} is missing; give it in the row, the block or grid.defaults"]
+        return (
+            []
+            if column.default is None
+            else [f"{column.name} may not be null; leave it out for {column.default!r}"]
+        )
+    if not isinstance(value, column.type) or (isinstance(value, bool) and column.type is not bool):
+        return [f"{column.name} must be {_type_name(column.type)}, not {value!r}"]
+    if column.choices is not None and value not in column.choices:
+        return [f"{column.name} {value!r} is not known; choose from {', '.join(map(str, column.choices))}"]
+    if column.minimum is not None and value < column.minimum:
+        return [f"{column.name} must be at least {column.minimum}, not {value!r}"]
+    return []
+
+
+def _split_global_batch(row: dict[str, Any], raw: Mapping[str, Any]) -> list[str]:
+    """Turn `global_batch` into `micro_batch`; a problem where it cannot be divided."""
+    total = raw["global_batch"]
+    if not isinstance(total, int) or isinstance(total, bool) or total < 1:
+        return [f"global_batch must be a whole number from 1, not {total!r}"]
+    if raw.get("micro_batch") is not None:
+        return ["global_batch and micro_batch are both given; leave one out"]
+    devices = row["nodes"] * row["gpus_per_node"]
+    parts = max(1, devices // row["tensor_parallel"]) * row["grad_accum"]
+    if total % parts:
+        return [
+            f"global_batch {total} is not divisible by data_parallel x grad_accum = {parts}; "
+            f"choose {total // parts * parts or parts} or {(total // parts + 1) * parts}"
+        ]
+    row["micro_batch"] = total // parts
+    return []
+
+
+def _node_problems(row: Mapping[str, Any], gpus_per_node: int | None) -> list[str]:
+    if gpus_per_node is not None and row["gpus_per_node"] > gpus_per_node:
+        return [
+            f"gpus_per_node {row['gpus_per_node']} is more than the {gpus_per_node} a node has (node.gpus); "
+            "use more nodes, or correct node.gpus"
+        ]
+    return []
+
+
+def _number(value: Any) -> Any:
+    # YAML reads 5e-5 as text.
+    try:
+        return float(value)
+    except ValueError:
+        return value
+
+
+def _type_name(kind: type) -> str:
+    return {int: "a whole number", float: "a number", str: "text", bool: "true or false"}[kind]
+
+
+def _short(row: Mapping[str, Any]) -> str:
+    names = (
+        "layers",
+        "hidden",
+        "heads",
+        "intermediate",
+        "seq_len",
+        "micro_batch",
+        "global_batch",
+        "tensor_parallel",
+    )
+    return " ".join(f"{name}={row[name]}" for name in names if name in row)
+
+
+_OPERATORS = {
+    ast.Add: operator.add,
+    ast.Sub: operator.sub,
+    ast.Mult: operator.mul,
+    ast.FloorDiv: operator.floordiv,
+    ast.Mod: operator.mod,
+}
+_FUNCTIONS = {"max": max, "min": min}
+
+
+def evaluate(expression: str, row: Mapping[str, Any]) -> int:
+    """Value of a derived column, such as ``4 * hidden`` or ``max(1, hidden // 64)``.
+
+    Whole numbers, row columns, + - * // %, max and min; anything else raises UserError.
+    """
+
+    def value(node: ast.AST) -> int:
+        match node:
+            case ast.Constant(value=int() as number) if not isinstance(number, bool):
+                return number
+            case ast.Name(id=name) if isinstance(row.get(name), int):
+                return row[name]
+            case ast.Name(id=name):
+                raise UserError(f"'{name}' has no value in '{expression}'; set it before it is used")
+            case ast.BinOp(left=left, op=op, right=right) if type(op) in _OPERATORS:
+                return _OPERATORS[type(op)](value(left), value(right))
+            case ast.Call(func=ast.Name(id=name), args=args, keywords=[]) if name in _FUNCTIONS:
+                return _FUNCTIONS[name](*map(value, args))
+        raise UserError(f"cannot read '{expression}'; use whole numbers, columns, + - * // % max min")
+
+    try:
+        return value(ast.parse(expression, mode="eval").body)
+    except (SyntaxError, TypeError, ZeroDivisionError) as error:
+        raise UserError(f"cannot work out '{expression}' ({error}); correct it") from error
+
+
+def order_priority(run_id: str, seed: int) -> int:
+    """A number in 2^24..2^31 by which runs are measured, highest first: every row once, then every row again, each
+    block in a random order by `seed` that rows added later do not move. What is done at any time is balanced.
+    """
+    digest = hashlib.sha256(f"{seed}:{run_id}".encode()).digest()
+    block = min(int(run_id.rpartition("-r")[2]), 127)
+    return (128 - block << 24) + int.from_bytes(digest[:3], "big")
+
+
+def dataset_name(row: Mapping[str, Any]) -> str:
+    """Name of the prepared data set of a row: what it is, its vocabulary, and whose tokenizer a checkpoint brings."""
+    name = f"{row['dataset'].replace('/', '-')}-v{row['vocab_size']}"
+    if row["checkpoint"] is None:
+        return name
+    return f"{name}-{hashlib.sha256(row['checkpoint'].encode()).hexdigest()[:8]}"
+
+
+def shard_of(run_id: str, shards: int) -> int:
+    """The job, of `shards`, that integrates a run: by the hash in its id, so that new rows move no old one."""
+    return int(run_id.rsplit("-", 2)[1], 16) % shards
+
+
+def write(runs: Iterable[Run], campaign: str, path: str | Path) -> None:
+    """Write the expanded grid as JSON, by run id: what was asked for, against which every run is checked."""
+    runs = sorted(runs, key=lambda run: run.run_id)
+    rows = [{"run_id": r.run_id, "row_id": r.row_id, "digest": r.digest, "row": r.row} for r in runs]
+    write_json(path, {"schema": 1, "campaign": campaign, "runs": rows})
+
+
+def write_labels(runs: Iterable[Run], path: str | Path) -> None:
+    """Write the labels of the runs that have any: {run_id: {split, label}}."""
+    write_json(
+        path, {run.run_id: run.labels for run in sorted(runs, key=lambda run: run.run_id) if run.labels}
+    )

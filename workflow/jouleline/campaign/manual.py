@@ -1,0 +1,69 @@
+"""The tables of config/README.md, generated from the definitions that check a campaign.
+
+``python -m jouleline.campaign.manual`` writes them into the file; a test fails when they are out of date.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from jouleline.campaign.config import DEFAULTS, SCHEMA_FILE
+from jouleline.campaign.protocol import PROTOCOL
+from jouleline.files import write_text
+from jouleline.schemas.row import ROW_COLUMNS
+
+MANUAL = Path(__file__).resolve().parents[3] / "config" / "README.md"
+_BEGIN, _END = "<!-- generated: {} -->\n", "<!-- end: {} -->"
+
+
+def filled(text: str) -> str:
+    """The manual's text with every generated table made anew."""
+    for name, lines in {"keys": _keys(), "protocol": _protocol(), "columns": _columns()}.items():
+        begin, end = _BEGIN.format(name), _END.format(name)
+        head, rest = text.split(begin)
+        text = head + begin + "\n".join(lines) + "\n" + end + rest.split(end, 1)[1]
+    return text
+
+
+def _keys() -> list[str]:
+    schema = json.loads(SCHEMA_FILE.read_text(encoding="utf-8"))
+    lines = ["| key | type | default | meaning |", "|---|---|---|---|"]
+    _walk(schema, DEFAULTS, "", lines)
+    return lines
+
+
+def _walk(schema: dict[str, Any], defaults: Any, prefix: str, lines: list[str]) -> None:
+    for name, part in schema.get("properties", {}).items():
+        known = isinstance(defaults, dict) and name in defaults
+        default = defaults[name] if known else None
+        nested = part.get("properties") or part.get("items", {}).get("properties")
+        kind = part.get("type", "")
+        kind = " or ".join(kind) if isinstance(kind, list) else kind
+        shown = f"`{json.dumps(default, ensure_ascii=False)}`" if known and not nested else ""
+        lines.append(f"| `{prefix}{name}` | {kind} | {shown} | {part.get('description', '')} |")
+        if nested:
+            inner = part if "properties" in part else part["items"]
+            mark = "." if "properties" in part else "[]."
+            _walk(inner, default, f"{prefix}{name}{mark}", lines)
+
+
+def _protocol() -> list[str]:
+    lines = ["| key of `protocol` | default | unit | meaning |", "|---|---|---|---|"]
+    for name, (default, unit, meaning) in PROTOCOL.items():
+        lines.append(f"| `{name}` | `{json.dumps(default)}` | {unit} | {meaning} |")
+    return lines
+
+
+def _columns() -> list[str]:
+    lines = ["| column | type | default | meaning |", "|---|---|---|---|"]
+    for column in ROW_COLUMNS:
+        default = "required" if column.required else f"`{json.dumps(column.default)}`"
+        choices = f" ({', '.join(map(str, column.choices))})" if column.choices else ""
+        lines.append(
+            f"| `{column.name}` | {column.type.__name__} | {default} | {column.description}{choices} |"
+        )
+    return lines
+
+
+if __name__ == "__main__":
+    write_text(MANUAL, filled(MANUAL.read_text(encoding="utf-8")))

@@ -1,0 +1,28 @@
+"""The command `jouleline import`."""
+
+import argparse
+
+from jouleline.files import read_json
+
+
+def main(argv: list[str]) -> int:
+    """Turn a foreign table into a runs table by a mapping of its columns, and check every value."""
+    from jouleline.model.table.mappings import BUILT_IN
+
+    parser = argparse.ArgumentParser(prog="jouleline import", description=__doc__)
+    parser.add_argument("table", help="foreign table, .csv or .parquet")
+    parser.add_argument(
+        "--mapping", required=True, help=f"JSON file, or one of {', '.join(BUILT_IN)}; see docs/model.md"
+    )
+    parser.add_argument("--out", required=True, help="runs table to write, .parquet or .csv")
+    args = parser.parse_args(argv)
+    from jouleline.model.table.checks import note_power
+    from jouleline.model.table.mappings import convert
+    from jouleline.model.table.runs import complete, read_columns, write_runs
+
+    mapping = BUILT_IN.get(args.mapping) or read_json(args.mapping)
+    columns = complete(convert(read_columns(args.table), mapping, args.table), args.table)
+    write_runs(columns, args.out)
+    note_power(columns, args.table)
+    print(f"{len(columns['run_id'])} runs of {len(set(columns['family']))} families; {args.out}")
+    return 0

@@ -1,0 +1,37 @@
+"""The idle node, before anything runs on it."""
+
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from jouleline.measure.node.environment import choose_device, describe
+from jouleline.measure.node.ranks import Sidecar
+
+# A counter that ticks ten times a second sees ten ticks.
+SHORTEST_S = 1.0
+
+
+def watch_idle(protocol: Mapping[str, Any], folder: str | Path) -> dict[str, Any]:
+    """Let the sidecar watch the idle node for idle_s seconds; returns the content of idle.json but for the devices.
+
+    The measurement directory is left in `folder`. Raises UserError where there is no such meter.
+    """
+    begin = time.monotonic()
+    facts = describe(choose_device(protocol["device"]))
+    idle_s = max(protocol["idle_s"], SHORTEST_S)
+    sidecar = Sidecar(Path(folder), dict(protocol) | {"idle_s": idle_s})
+    try:
+        meter = sidecar.wait_ready(protocol["startup_timeout_s"] + idle_s)["meter"]
+    finally:
+        sidecar.terminate()
+    return {
+        "schema": 1,
+        "host": facts["host"],
+        "meter": meter,
+        "method": "estimate: declared idle watts"
+        if meter == "estimate"
+        else f"{meter} over the idle stretch",
+        "idle_s": idle_s,
+        "duration_s": round(time.monotonic() - begin, 1),
+    }

@@ -1,0 +1,178 @@
+"""Calibration of a node: what a device can do and what it draws, with a sidecar beside it, before any training."""
+
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from jouleline.errors import UserError
+from jouleline.files import canonical_json, read_json, write_json
+from jouleline.measure.calibrate import rank as calibrate_rank
+from jouleline.measure.meters import rapl
+from jouleline.measure.node import gpus
+from jouleline.measure.node.environment import choose_device, describe
+from jouleline.measure.node.ranks import Sidecar
+from jouleline.schemas.calibration import QUANTITIES
+
+MOST_CPU_RANKS = 8
+# What of a protocol can change a calibration.
+_OF_PROTOCOL = (
+    *("device", "meter", "period_ms", "threads_per_device"),
+    *("idle_s", "estimate_w_per_core", "estimate_idle_w"),
+)
+# Idle before the ranks start, as a part of the time budget.
+_IDLE_SHARE, _LONGEST_IDLE_S, _SHORTEST_IDLE_S = 0.05, 5.0, 0.5
+
+
+def calibrate(protocol: Mapping[str, Any], budget_s: float, folder: str | Path) -> dict[str, Any]:
+    """Measure this node within about `budget_s` seconds; returns the content of calibration.json but for the powers.
+
+    `protocol` is complete. Values are in the units of schemas.calibration.QUANTITIES; what cannot be had is
+    None. The measurement directory of the power states is left in `folder`/meter, with the ranks' regions.
+    Raises UserError where a process of it fails, with its last line.
+    """
+    begin, folder = time.monotonic(), Path(folder)
+    device = choose_device(protocol["device"])
+    os.environ.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")  # one numbering for sidecar and ranks
+    idle_s = min(max(_IDLE_SHARE * budget_s, _SHORTEST_IDLE_S, protocol["idle_s"]), _LONGEST_IDLE_S)
+    sidecar = Sidecar(folder / "meter", dict(protocol) | {"idle_s": idle_s})
+    try:
+        ready = sidecar.wait_ready(protocol["startup_timeout_s"])
+        job = {
+            **{"folder": str(folder), "device": device, "ranks": _ranks(device, protocol, ready)},
+            **{"threads": protocol["threads_per_device"], "timeout_s": protocol["startup_timeout_s"]},
+            **{"end_s": begin + budget_s, "parent": os.getpid()},
+        }
+        _run_ranks(job)
+    finally:
+        sidecar.terminate()
+    found = read_json(folder / "entries.json")
+    return {
+        "schema": 1,
+        **_identity(device, found["device"], job),
+        "measured_utc": datetime.now(UTC).isoformat(timespec="seconds"),
+        "host": socket.gethostname(),
+        "meter": ready["meter"],
+        "duration_s": round(time.monotonic() - begin, 1),
+        "quantities": found["entries"],
+    }
+
+
+def holds_for(protocol: Mapping[str, Any], budget_s: float) -> dict[str, Any] | None:
+    """What a calibration of this node holds for, found without measuring: its devices, software and the way it is
+    measured. None where the devices cannot be told: NVML does not answer, or a part of a GPU (MIG) is all there is.
+    """
+    device = choose_device(protocol["device"])
+    facts = describe(device)
+    if device == "cpu":
+        devices: list[Any] = [facts["cpu"]] * _cpu_ranks(protocol)
+    else:
+        try:
+            found = gpus.job_gpus()
+        except UserError:
+            return None
+        if not found or any(gpu.mig for gpu in found):
+            return None
+        devices = sorted(([gpu.name, gpu.facts] for gpu in found), key=canonical_json)
+    software = {key: facts[key] for key in ("os", "kernel", "python", "driver", "packages")}
+    return {
+        **{"devices": devices, "software": software, "budget_s": budget_s},
+        # Where it becomes readable, an estimated power must not outlive it.
+        "host_counter": rapl.readable(),
+        "protocol": {key: protocol[key] for key in _OF_PROTOCOL},
+    }
+
+
+def with_entries(calibration: Mapping[str, Any], more: list[dict[str, Any]]) -> dict[str, Any]:
+    """The calibration with more entries (powers, links between nodes), in the order of QUANTITIES."""
+    order = list(QUANTITIES)
+    quantities = [*calibration["quantities"], *more]
+    return {**calibration, "quantities": sorted(quantities, key=lambda item: order.index(item["quantity"]))}
+
+
+def with_links(calibration: Mapping[str, Any], links: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+    """The calibration with the links between nodes (each what `LinkAgent` writes), by the number of nodes.
+
+    Links between nodes with other devices stay without values: nothing is known of this device's then.
+    """
+    entries = []
+    for one in sorted(links, key=lambda link: link["nodes"]):
+        strange = one["device"] != calibration["device"]
+        method = f"measured between nodes with {one['device']}"
+        unknown = {"value": None, "u_rel": None, "n": None, "method": method} if strange else {}
+        entries += [entry | unknown for entry in one["quantities"]]
+    return with_entries(calibration, entries)
+
+
+def _ranks(device: str, protocol: Mapping[str, Any], ready: Mapping[str, Any]) -> int:
+    """Devices of this node: the job's GPUs, or as many ranks as the CPUs of this process have room for."""
+    if device == "cuda":
+        ours = [one for one in ready["devices"] if one.get("kind") == "gpu" and one.get("role") == "job"]
+        return max(len(ours), 1)
+    return _cpu_ranks(protocol)
+
+
+def _cpu_ranks(protocol: Mapping[str, Any]) -> int:
+    room = len(os.sched_getaffinity(0)) // protocol["threads_per_device"]
+    return min(max(room, 1), MOST_CPU_RANKS)
+
+
+def _run_ranks(job: dict[str, Any]) -> None:
+    folder = Path(job["folder"])
+    write_json(folder / "job.json", job)
+    environment = os.environ | {
+        "JOULELINE_MARKERS": str(folder / "meter" / "markers"),
+        "OMP_NUM_THREADS": str(job["threads"]),
+        "TORCH_CPP_LOG_LEVEL": "ERROR",
+    }
+    command = [sys.executable, "-m", calibrate_rank.__name__, str(folder / "job.json")]
+    processes = []
+    try:
+        for rank in range(job["ranks"]):
+            with open(folder / f"rank-{rank}.log", "wb") as log:
+                processes.append(
+                    subprocess.Popen([*command, str(rank)], env=environment, stdout=log, stderr=log)
+                )
+        _wait_for_all(processes, folder)
+    finally:
+        for process in processes:
+            process.kill()
+            process.wait()
+
+
+def _wait_for_all(processes: list[subprocess.Popen], folder: Path) -> None:
+    """Until all have ended well; raises UserError with the last line of the first that has not."""
+    while True:
+        codes = [process.poll() for process in processes]
+        for rank, code in enumerate(codes):
+            if code:
+                lines = (folder / f"rank-{rank}.log").read_text(errors="replace").strip().splitlines()
+                said = lines[-1] if lines else "it said nothing"
+                raise UserError(
+                    f"calibration rank {rank} ended with {code}: {said}; see the device's state", 1
+                )
+        if all(code == 0 for code in codes):
+            return
+        time.sleep(calibrate_rank.POLL_S)
+
+
+def _identity(device: str, name: str | None, job: Mapping[str, Any]) -> dict[str, Any]:
+    """Device type and software stack, to be read by people and by the model."""
+    facts = describe(device, {"device": name})
+    software = {
+        **{key: facts[key] for key in ("os", "kernel", "python", "driver")},
+        **{package: facts["packages"][package] for package in ("torch", "numpy")},
+        **{"devices": job["ranks"], "threads_per_device": job["threads"] if device == "cpu" else None},
+    }
+    return {"device": facts["device"], "device_kind": device, "software": software}
+
+
+def table_rows(calibration: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The rows of the calibration table from the content of calibration.json."""
+    shared = {key: calibration[key] for key in ("device", "device_kind")}
+    return [shared | item for item in calibration["quantities"]]

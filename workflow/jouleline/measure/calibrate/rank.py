@@ -1,0 +1,102 @@
+"""One rank of the calibration: a process of its own, so that the device is bare before it and bare after it.
+
+    python -m jouleline.measure.calibrate.rank JOB.json RANK
+
+Rank 0 measures its device while the others sleep; then all measure their links together. Rank 0 writes the
+entries to FOLDER/entries.json.
+"""
+
+import json
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from jouleline.files import write_json
+from jouleline.measure.node.ranks import die_with_parent
+
+POLL_S = 0.05
+# Parts of the time that is left once all ranks are ready: one timing (some 45), one power state (4 or 5).
+_SLOT_SHARE, _LOAD_SHARE = 0.012, 0.06
+_LONGEST_SLOT_S, _LONGEST_LOAD_S, _SHORTEST_LOAD_S = 1.0, 5.0, 0.5
+
+
+def main(job_file: str, rank: str) -> None:
+    """Be rank `rank` of the job: a JSON object with folder, device, ranks, threads, parent (pid), timeout_s and end_s,
+    the time on CLOCK_MONOTONIC (s) by which all of it should be done."""
+    import torch
+
+    from jouleline.measure.calibrate import links as calibrate_links
+    from jouleline.measure.calibrate.device import Bench
+
+    job, number = json.loads(Path(job_file).read_text()), int(rank)
+    die_with_parent(job["parent"])
+    device = _take_device(job, number)
+    folder = Path(job["folder"])
+    (folder / f"ready-{number}").touch()
+    _wait_for([folder / f"ready-{other}" for other in range(job["ranks"])], job["timeout_s"])
+    left_s = max(job["end_s"] - time.monotonic(), 0.0)
+    slot_s = min(_SLOT_SHARE * left_s, _LONGEST_SLOT_S)
+    load_s = min(max(_LOAD_SHARE * left_s, _SHORTEST_LOAD_S), _LONGEST_LOAD_S)
+    entries: list[dict[str, Any]] = []
+    if number == 0:
+        bench = Bench(device, slot_s)
+        bench.loads(load_s)
+        entries += bench.measure()
+        (folder / "measured").touch()
+    else:
+        _wait_for([folder / "measured"], job["timeout_s"])
+    if job["ranks"] > 1:
+        _join(job, number, device)
+        entries += calibrate_links.measure(device, slot_s)
+        calibrate_links.wait_together(device, load_s)
+        torch.distributed.destroy_process_group()
+    else:
+        entries += calibrate_links.without_links()
+    if number == 0:
+        write_json(folder / "entries.json", {"device": _device_name(device), "entries": entries})
+
+
+def _take_device(job: dict[str, Any], number: int):
+    import torch
+
+    if job["device"] == "cpu":
+        torch.set_num_threads(job["threads"])
+        return torch.device("cpu")
+    from jouleline.measure.node import gpus
+
+    gpus.require_cuda_torch()
+    device = gpus.take(number)
+    torch.zeros(1, device=device)  # the context is made here, not inside a measurement
+    gpus.identify(number)
+    return device
+
+
+def _device_name(device) -> str | None:
+    import torch
+
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else None
+
+
+def _join(job: dict[str, Any], number: int, device) -> None:
+    import torch.distributed as dist
+
+    from jouleline.measure.node.process_group import enter
+
+    store = dist.FileStore(str(Path(job["folder"]) / "store"), job["ranks"])
+    enter(store, number, job["ranks"], device, job["timeout_s"])
+
+
+def _wait_for(files: list[Path], timeout_s: float) -> None:
+    """Sleep until all `files` are there: a wait in a collective would load the devices that are measured."""
+    until = time.monotonic() + timeout_s
+    while not all(file.exists() for file in files):
+        if time.monotonic() > until:
+            raise TimeoutError(f"the other ranks were not there within {timeout_s:g} s")
+        time.sleep(POLL_S)
+
+
+if __name__ == "__main__":
+    os.environ["RANK"] = sys.argv[2]  # names the file of markers
+    main(*sys.argv[1:])

@@ -1,0 +1,129 @@
+"""What a run was made on: host, processor, operating system, package versions, Slurm, temperatures."""
+
+import contextlib
+import fcntl
+import os
+import platform
+import socket
+import struct
+import time
+from collections.abc import Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from jouleline.errors import UserError
+from jouleline.measure.node import gpus
+
+SIOCGIFADDR = 0x8915
+# Which job and step it was, and where; the other forty SLURM_* variables tell of the site, not of the run.
+SLURM_NAMES = (
+    "SLURM_CLUSTER_NAME",
+    "SLURM_JOB_ID",
+    "SLURM_STEP_ID",
+    "SLURM_JOB_PARTITION",
+    "SLURM_NODELIST",
+    "SLURM_NNODES",
+    "SLURM_NTASKS",
+)
+PACKAGES = ("torch", "transformers", "deepspeed", "peft", "tokenizers", "numpy", "pyarrow")
+
+
+def describe(device: str, found: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """The environment of this node. `found` is what a rank learnt of its device: device, cuda, numerics."""
+    found = found or {}
+    cpu = cpu_name()
+    return {
+        "host": socket.gethostname(),
+        "os": _operating_system(),
+        "kernel": platform.release(),
+        "python": platform.python_version(),
+        "packages": {name: _version(name) for name in PACKAGES},
+        "cpu": cpu,
+        "cpu_count": len(os.sched_getaffinity(0)),
+        "device": found.get("device") if device == "cuda" else cpu,
+        "device_kind": device,
+        "driver": gpus.driver_version() if device == "cuda" else None,
+        "cuda": found.get("cuda"),
+        "numerics": found.get("numerics"),
+        "slurm": {name: os.environ[name] for name in SLURM_NAMES if name in os.environ},
+    }
+
+
+def cpu_name() -> str:
+    """Model name of the processor, as the kernel gives it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith(("model name", "Model"))]
+    return names[0] if names else platform.machine()
+
+
+def _operating_system() -> str:
+    try:
+        return platform.freedesktop_os_release()["PRETTY_NAME"]
+    except (OSError, KeyError):
+        return platform.system()
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def choose_device(wanted: str) -> str:
+    """cpu or cuda for auto, cpu, cuda. No driver is asked: a process that will fork must not wake CUDA."""
+    hidden = os.environ.get("CUDA_VISIBLE_DEVICES", "all") in ("", "-1", "NoDevFiles")
+    present = not hidden and any(Path(path).exists() for path in ("/dev/nvidiactl", "/dev/nvidia0"))
+    if wanted == "cuda" and not present:
+        raise UserError(
+            "protocol.device is cuda and this node shows no GPU; use device: auto or ask for a GPU"
+        )
+    return wanted if wanted != "auto" else "cuda" if present else "cpu"
+
+
+def interface_to(address: str) -> str | None:
+    """Name of the network interface through which this host reaches `address`; None where that is not known."""
+    try:
+        family, kind, _, _, target = socket.getaddrinfo(address, 9, socket.AF_INET, socket.SOCK_DGRAM)[0]
+        with socket.socket(family, kind) as probe:
+            probe.connect(target)  # of a datagram socket: nothing is sent
+            own = probe.getsockname()[0]
+            for _, name in socket.if_nameindex():
+                request = struct.pack("256s", name.encode()[:15])
+                with contextlib.suppress(OSError):
+                    found = fcntl.ioctl(probe, SIOCGIFADDR, request)
+                    if socket.inet_ntoa(found[20:24]) == own:
+                        return name
+    except OSError:
+        pass
+    return None
+
+
+def temperature_c(device: str) -> float | None:
+    """The job's hottest device in °C: NVML's GPU sensor, or the kernel's thermal zones; None: no sensor."""
+    if device == "cuda":
+        return gpus.temperature_c()
+    values = []
+    for path in Path("/sys/class/thermal").glob("thermal_zone*/temp"):
+        try:
+            values.append(int(path.read_text()) / 1000)
+        except (OSError, ValueError):
+            continue
+    return max(values, default=None)
+
+
+def cool_down(protocol: Mapping[str, Any], device: str) -> dict[str, Any]:
+    """Wait until the device is below start_temperature_c, for at most cooldown_max_s; says what was reached."""
+    limit, begin = protocol["start_temperature_c"], time.monotonic()
+    now = temperature_c(device)
+    while limit is not None and now is not None and now > limit:
+        if time.monotonic() - begin >= protocol["cooldown_max_s"]:
+            break
+        time.sleep(0.5)
+        now = temperature_c(device)
+    cool = None if limit is None or now is None else now <= limit
+    return {"temperature_c": now, "waited_s": round(time.monotonic() - begin, 1), "below_limit": cool}

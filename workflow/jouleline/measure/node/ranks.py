@@ -1,0 +1,181 @@
+"""The processes of one node: ranks forked from the agent, and the sidecar beside them.
+
+Ranks are forks of an agent that has imported torch, transformers and deepspeed once, so a node pays the imports
+once and not once per rank. The agent itself never computes: no CUDA context and no OpenMP threads exist at the
+fork. Every child dies with the agent (PR_SET_PDEATHSIG), even when that is killed outright.
+"""
+
+import ctypes
+import gc
+import os
+import signal
+import subprocess
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import TextIO
+
+from jouleline.errors import UserError
+from jouleline.files import read_json
+from jouleline.measure.sidecar import process
+
+PR_SET_PDEATHSIG = 1
+POLL_S = 0.05
+_GRACE_S = 1.0
+_SIDECAR_END_S = 60.0
+
+RankBody = Callable[[int, TextIO], int]
+
+
+def result_file(folder: Path, local_rank: int) -> Path:
+    """Where a rank says what it did or why it failed."""
+    return folder / f"rank-{local_rank}.json"
+
+
+def prepared_file(folder: Path, local_rank: int) -> Path:
+    """There when a rank has its data and model on the CPU and waits for the device."""
+    return folder / f"prepared-{local_rank}"
+
+
+def go_file(folder: Path) -> Path:
+    """There when the ranks of a node may take their devices: {"tick_s": the meter's longest tick or null}."""
+    return folder / "go.json"
+
+
+class Ranks:
+    """The ranks of this node by local number.
+
+    `exit_codes` holds what ended (an exit code, or minus a signal), `died` those that ended by themselves.
+    """
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        self.pids: dict[int, int] = {}
+        self.exit_codes: dict[int, int] = {}
+        self.died: set[int] = set()
+
+    def start(self, count: int, body: RankBody) -> None:
+        """Fork `count` ranks; each calls body(local_rank, progress) and exits with what it returns. Their output
+        goes to rank-<local>.log in the folder; `progress` is the agent's own stderr."""
+        sys.stdout.flush()
+        sys.stderr.flush()
+        # A collection in a rank would touch, and so copy, every page of objects that it shares with the agent.
+        gc.collect()
+        gc.freeze()
+        agent = os.getpid()
+        for local in range(count):
+            pid = os.fork()
+            if pid == 0:
+                _be_a_rank(agent, self.log(local), body, local)
+            self.pids[local] = pid
+
+    def log(self, local: int) -> Path:
+        return self.folder / f"rank-{local}.log"
+
+    def poll(self) -> bool:
+        """Collect what has ended; True while a rank runs."""
+        for local, pid in self.pids.items():
+            if local not in self.exit_codes:
+                done, status = os.waitpid(pid, os.WNOHANG)
+                if done:
+                    self.exit_codes[local] = os.waitstatus_to_exitcode(status)
+                    self.died.add(local)
+        return len(self.exit_codes) < len(self.pids)
+
+    @property
+    def failed(self) -> bool:
+        return any(self.exit_codes.values())
+
+    def end(self) -> None:
+        """Let ranks that are failing say why, then end those that are left."""
+        deadline = time.monotonic() + _GRACE_S
+        while self.poll() and time.monotonic() < deadline:
+            time.sleep(POLL_S)
+        self.kill()
+
+    def kill(self) -> None:
+        """SIGKILL to what is left. A rank has nothing to save: its marks are in the kernel already."""
+        for local, pid in self.pids.items():
+            if local not in self.exit_codes:
+                os.kill(pid, signal.SIGKILL)
+                self.exit_codes[local] = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
+def _be_a_rank(agent: int, log: Path, body: RankBody, local: int) -> None:
+    """Never returns: the agent's own way out (its finally blocks, atexit) is not the rank's."""
+    code = 1
+    try:
+        die_with_parent(agent)
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
+            signal.signal(number, signal.SIG_DFL)
+        progress = os.fdopen(os.dup(2), "w", buffering=1)
+        output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
+        os.dup2(output, 1)
+        os.dup2(output, 2)
+        code = body(local, progress)
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+
+
+def die_with_parent(parent: int) -> None:
+    """Ask the kernel for SIGKILL when the parent ends; ends here when it has ended already."""
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        os._exit(1)
+
+
+class Sidecar:
+    """The sidecar process of this node, writing to `folder`."""
+
+    def __init__(self, folder: Path, protocol: dict, scratch: str | None = None):
+        self.folder = folder
+        watts = f'{{"w_per_core":{protocol["estimate_w_per_core"]},"idle_w":{protocol["estimate_idle_w"]}}}'
+        command = [sys.executable, "-m", process.__name__, "--out", str(folder)]
+        command += ["--meter", protocol["meter"], "--period-ms", str(protocol["period_ms"]), "--gpus", "auto"]
+        command += ["--root-pid", str(os.getpid()), "--idle-s", str(protocol["idle_s"]), "--estimate", watts]
+        command += ["--scratch", scratch] if scratch else []
+        folder.mkdir(parents=True, exist_ok=True)
+        with open(folder / "sidecar.log", "wb") as log:
+            self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+
+    def wait_ready(self, timeout_s: float) -> dict:
+        """What ready.json says, once it is there; raises UserError with the sidecar's own line where it ends."""
+        deadline = time.monotonic() + timeout_s
+        while not (self.folder / "ready.json").exists():
+            if self.process.poll() is not None:
+                log = (self.folder / "sidecar.log").read_text(errors="replace").strip().splitlines()
+                said = log[-1].removeprefix("error: ") if log else "it said nothing"
+                raise UserError(f"the sidecar ended with {self.process.returncode}: {said}", 1)
+            if time.monotonic() > deadline:
+                raise UserError(f"the sidecar was not ready within {timeout_s:g} s; see {self.folder}", 1)
+            time.sleep(POLL_S)
+        return read_json(self.folder / "ready.json")
+
+    @property
+    def died(self) -> bool:
+        return self.process.poll() is not None
+
+    def stop(self) -> int:
+        """End the measurement (the idle baseline after it included) and return the sidecar's exit code."""
+        if not self.died:
+            (self.folder / "stop").touch()
+        return self._wait(_SIDECAR_END_S)
+
+    def terminate(self) -> int:
+        """End the measurement at once, keeping what was sampled."""
+        if not self.died:
+            self.process.terminate()
+        return self._wait(_SIDECAR_END_S)
+
+    def _wait(self, timeout_s: float) -> int:
+        try:
+            return self.process.wait(timeout_s)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            return self.process.wait()

@@ -1,0 +1,154 @@
+"""Process group, layout and DeepSpeed engine of a row's strategy.
+
+ZeRO stage 3 is fully sharded data parallelism; tensor parallelism is DeepSpeed's AutoTP. Ranks of one
+tensor-parallel group are neighbours, so rank // tensor_parallel is the data-parallel replica.
+"""
+
+import logging
+import math
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import deepspeed
+import torch
+import torch.distributed as dist
+from deepspeed.runtime.fp16 import unfused_optimizer
+
+from jouleline.campaign.strategy import device_count
+from jouleline.measure.node.process_group import enter
+from jouleline.measure.train.modeling import Recipe
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where a rank stands: global rank, ranks in all, tensor-parallel degree."""
+
+    rank: int
+    world_size: int
+    tensor_parallel: int
+
+    @property
+    def replica(self) -> int:
+        return self.rank // self.tensor_parallel
+
+    @property
+    def replicas(self) -> int:
+        return self.world_size // self.tensor_parallel
+
+
+def join(
+    rank: int, world_size: int, local_rank: int, store: dist.Store, device: torch.device, timeout_s: float
+):
+    """Enter the process group over `store`. DeepSpeed uses the same group."""
+    _quiet()
+    os.environ.update(RANK=str(rank), WORLD_SIZE=str(world_size), LOCAL_RANK=str(local_rank))
+    # DeepSpeed compiles operators at first use where it finds a compiler, on a CPU even a shared-memory
+    # all-reduce: tens of seconds in every job, and numbers that depend on the compiler. None is used here, so
+    # none is offered (a private name of deepspeed 0.19, which is pinned).
+    deepspeed.ops.__compatible_ops__ = _NoOperators()
+    _import_muon()
+    backend = enter(store, rank, world_size, device, timeout_s)
+    deepspeed.init_distributed(dist_backend=backend, auto_mpi_discovery=False)
+    if device.type == "cuda":
+        # DeepSpeed asks NVML by the numbers in CUDA_VISIBLE_DEVICES, and fails where these are UUIDs. CUDA itself
+        # knows what is free.
+        deepspeed.accelerator.get_accelerator().available_memory = lambda _=None: torch.cuda.mem_get_info()[0]
+
+
+class _NoOperators(dict):
+    """Says of every operator that it cannot be compiled here."""
+
+    def __missing__(self, name: str) -> bool:
+        return False
+
+
+def _import_muon() -> None:
+    """ZeRO asks whether the optimizer is Muon. Its module hands its kernels to torch's compiler when imported,
+    which takes two seconds and is for nothing: they are never called."""
+    compile_function = torch.compile
+    torch.compile = lambda function=None, **_: function or (lambda inner: inner)
+    try:
+        import deepspeed.runtime.zero.muon.muon_optimizer  # noqa: F401
+    finally:
+        torch.compile = compile_function
+
+
+def _quiet() -> None:
+    """DeepSpeed prints its whole configuration on every rank; warnings and errors are kept."""
+    for name in ("DeepSpeed", "deepspeed"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+
+
+def settings(row: Mapping[str, Any], recipe: Recipe) -> dict[str, Any]:
+    """DeepSpeed's configuration of a row."""
+    optimizer: dict[str, Any] = {"lr": row["learning_rate"], "weight_decay": recipe.weight_decay}
+    if row["optimizer"] == "adamw":
+        optimizer["torch_adam"] = True  # torch's own: DeepSpeed's would be compiled at first use
+    config: dict[str, Any] = {
+        # Only the micro-batch: DeepSpeed's train_batch_size counts tensor-parallel ranks as replicas.
+        "train_micro_batch_size_per_gpu": row["micro_batch"],
+        "gradient_accumulation_steps": row["grad_accum"],
+        "gradient_clipping": recipe.clip,
+        "optimizer": {"type": {"adamw": "AdamW", "sgd": "SGD"}[row["optimizer"]], "params": optimizer},
+        "zero_optimization": {"stage": row["zero_stage"]},
+        "zero_allow_untested_optimizer": True,
+        "steps_per_print": 1 << 40,
+        # It would wait for the device before and after every micro-step, so that no step is prepared beside another.
+        "timers": {"throughput": {"enabled": False}},
+    }
+    if row["precision"] == "bf16":
+        # Its range is that of fp32: looking for overflow in every gradient, as fp16 must, finds nothing.
+        config["bf16"] = {"enabled": True, "check_grad_overflow": False}
+    if row["precision"] == "fp16":
+        config["fp16"] = {"enabled": True}
+    if row["tensor_parallel"] > 1:
+        config["tensor_parallel"] = {"autotp_size": row["tensor_parallel"]}
+    return config
+
+
+def start_engine(model: torch.nn.Module, row: Mapping[str, Any], recipe: Recipe) -> Any:
+    """The DeepSpeed engine of `model`; raises RuntimeError where the strategy is not the one asked for."""
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    whole = sum(parameter.numel() for parameter in model.parameters())
+    engine, *_ = deepspeed.initialize(model=model, model_parameters=trained, config=settings(row, recipe))
+    _check_strategy(engine, row, whole)
+    if engine.dp_world_size == 1 and row["zero_stage"] == 0:
+        # DeepSpeed would copy all gradients into buckets and reduce them over a group of one: up to a tenth of a
+        # small step, and no plain loop does it.
+        engine.enable_backward_allreduce = False
+    if dist.get_world_size() == 1 and row["zero_stage"] == 0:
+        # Likewise it would reduce the norm of the gradients over a group of one, which it takes tensor by tensor.
+        engine.clip_fp32_gradients = lambda: torch.nn.utils.clip_grad_norm_(trained, recipe.clip)
+        unfused_optimizer.get_weight_norm = _norm
+    checker = getattr(engine.optimizer, "overflow_checker", None)
+    if row["precision"] == "bf16" and checker is not None:
+        # ZeRO 0's way to say check_grad_overflow: false. The norm that is taken next shows the same.
+        checker.check = lambda *_, **__: False
+    return engine
+
+
+def _norm(gradients: list[torch.Tensor], mpu: None = None) -> float:
+    """The norm of all gradients in fp32; -1, as DeepSpeed has it, where it is not finite."""
+    norms = torch._foreach_norm(gradients, 2, dtype=torch.float32)
+    norm = torch.linalg.vector_norm(torch.stack(norms)).item()
+    return norm if math.isfinite(norm) else -1
+
+
+def _check_strategy(engine: Any, row: Mapping[str, Any], whole: int) -> None:
+    """What DeepSpeed made of the configuration against what the row asked for."""
+    shards = row["tensor_parallel"]
+    held = sum(getattr(parameter, "ds_numel", parameter.numel()) for parameter in engine.module.parameters())
+    facts = {
+        "world size": (dist.get_world_size(), device_count(row)),
+        "ZeRO stage": (engine.zero_optimization_stage(), row["zero_stage"]),
+        "data-parallel size": (engine.dp_world_size, device_count(row) // shards),
+        "tensor-parallel size": (max(engine.autotp_size(), 1), shards),
+        "sharded model": (held < whole, shards > 1),
+        "micro-batch": (engine.train_micro_batch_size_per_gpu(), row["micro_batch"]),
+        "gradient accumulation": (engine.gradient_accumulation_steps(), row["grad_accum"]),
+    }
+    for name, (found, wanted) in facts.items():
+        if found != wanted:
+            raise RuntimeError(f"DeepSpeed runs with {name} {found}, the row asks for {wanted}")

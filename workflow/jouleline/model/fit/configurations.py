@@ -1,0 +1,135 @@
+"""Rows that a user is considering: what they would take, emit and cost by a fitted model."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from jouleline.errors import UserError
+from jouleline.model.features import Data
+from jouleline.model.fit.predict import Table, predict_rows
+from jouleline.model.machine import Machines
+from jouleline.model.table.checks import as_numbers, refuse
+from jouleline.model.table.files import Columns, read_columns, write_columns
+from jouleline.model.table.runs import complete
+
+J_PER_KWH = 3.6e6
+
+PLAN = {"price_per_kwh": None, "currency": "EUR", "grid_gco2_per_kwh": None, "pue": 1.0}
+"""Price and carbon intensity of electricity; the power usage effectiveness multiplies cost and CO2 only."""
+
+
+def predict_table(
+    fit: Mapping[str, Any], raw: Columns, where: str, plan: Mapping[str, Any] | None = None
+) -> Table:
+    """The given columns and, beside them, time, energy, power, intervals, cost and CO2 of every row.
+
+    `fit`: a fit.json of the split `all` (model.json); `raw`: columns of configurations. Each row says how long it is by
+    `steps`, `samples` or `tokens`; without any it is one step. Raises UserError for a model without a fit or without a
+    prediction before the run, a row that no run can have, or a device that neither the model nor a calibration nor a
+    data sheet knows.
+    """
+    fold, plan = _shipped(fit), _checked(PLAN | dict(plan or {}))
+    columns = complete(_with_defaults(raw, fold, where), where, require_energy=False)
+    rows = Data.of(columns)
+    _set_length(rows, where)
+    machines = Machines(fit.get("calibration"))
+    unknown = set(columns["device"].tolist()) - set(fold["domain"]["categories"]["device"])
+    strangers = sorted(device for device in unknown if not machines.known(device))
+    if strangers:
+        raise UserError(
+            f"{where}: device {strangers[0]} is not in the model's data and has no calibration or data sheet; "
+            f"measure on it, or use one of {', '.join(fold['domain']['categories']['device'])}"
+        )
+    table = next((part for part in predict_rows(fit, fold, rows) if not part["post_run"][0]), None)
+    if table is None:
+        raise UserError(
+            f"the model {fit['model']} needs what is measured in the run, so it predicts none; "
+            "give another (--models or --ship of `jouleline fit`)"
+        )
+    return raw | _outcome(rows, table, plan)
+
+
+def _checked(plan: Mapping[str, Any]) -> Mapping[str, Any]:
+    for name, low in (("price_per_kwh", 0), ("grid_gco2_per_kwh", 0), ("pue", 1)):
+        if plan[name] is not None and not low <= plan[name] < np.inf:
+            raise UserError(f"{name} is {plan[name]}; give a number of at least {low}")
+    return plan
+
+
+_PARTS = {"identified", "reason", "state", "parameters", "diagnostics", "domain", "intervals"}
+
+
+def _shipped(fit: Mapping[str, Any]) -> Mapping[str, Any]:
+    is_fit = isinstance(fit, Mapping) and {"model", "split", "folds", "options"} <= set(fit)
+    if not is_fit or fit["split"] != "all" or not fit["folds"] or not set(fit["folds"][0]) >= _PARTS:
+        raise UserError(
+            "this is no shipped model: give the fit of the split `all` (model.json of `jouleline fit`)"
+        )
+    fold = fit["folds"][0]
+    if not fold["identified"]:
+        raise UserError(f"the model is not identified ({fold['reason']}); fit it on more runs")
+    return fold
+
+
+def _with_defaults(raw: Columns, fold: Mapping[str, Any], where: str) -> Columns:
+    """Columns that a grid's row leaves out: the model's device, one device, no sharding, fp32."""
+    count = len(next(iter(raw.values()), ()))
+    devices = fold["domain"]["categories"]["device"]
+    defaults = {"tensor_parallel": 1, "zero_stage": 0, "precision": "fp32"}
+    if len(devices) == 1:
+        defaults["device"] = devices[0]
+    filled = {name: np.full(count, value, dtype=object) for name, value in defaults.items()} | raw
+    if "device_count" not in raw:
+        nodes, per_node = (
+            np.nan_to_num(as_numbers(raw[name], f"{where}: {name}"), nan=1.0) if name in raw else 1.0
+            for name in ("nodes", "gpus_per_node")
+        )
+        filled["device_count"] = np.full(count, nodes * per_node)
+    return filled
+
+
+def _set_length(rows: Data, where: str) -> None:
+    """The steps of each row: given, or from its samples or tokens, or one; samples and tokens follow from them.
+
+    What a row gives besides must be the same work, up to a last batch that is not full.
+    """
+    columns = rows.columns
+    steps = columns["steps"].astype(float)
+    for name in ("samples", "tokens"):
+        implied = columns[name] / rows.proxies[f"{name}_per_step"]
+        other = np.abs(implied - steps) >= np.maximum(1, 1e-9 * steps)
+        remedy = "its row says another length too; give only one of steps, samples and tokens"
+        refuse(columns, where, name, other, remedy)
+        steps = np.where(np.isnan(steps), np.maximum(implied, 1), steps)
+    columns["steps"] = np.where(np.isnan(steps), 1.0, steps)
+    for name in ("samples", "tokens"):
+        columns[name] = rows.proxies[f"{name}_per_step"] * columns["steps"]
+
+
+def _outcome(rows: Data, table: Table, plan: Mapping[str, Any]) -> Table:
+    time, energy = table["predicted_time_s"].astype(float), table["predicted_energy_j"].astype(float)
+    kwh = energy / J_PER_KWH * plan["pue"]
+    outcome = {"steps": rows.columns["steps"], "predicted_time_s": time, "predicted_energy_j": energy}
+    outcome["predicted_power_w"] = energy / time
+    outcome["predicted_energy_per_token_j"] = energy / (rows.tokens * rows.steps)
+    for target, unit in (("energy", "j"), ("time", "s")):
+        for end in ("lo80", "hi80", "lo95", "hi95"):
+            outcome[f"{target}_{end}_{unit}"] = table[f"{target}_{end}_{unit}"]
+    if plan["price_per_kwh"] is not None:
+        outcome[f"cost_{plan['currency'].lower()}"] = kwh * plan["price_per_kwh"]
+    if plan["grid_gco2_per_kwh"] is not None:
+        outcome["co2_g"] = kwh * plan["grid_gco2_per_kwh"]
+    return outcome | {
+        name: table[name] for name in ("extrapolates", "extrapolation_axes", "identified", "reason")
+    }
+
+
+def predict_file(
+    fit: Mapping[str, Any], rows: str | Path, out: str | Path, plan: Mapping[str, Any] | None = None
+) -> Table:
+    """Predict a Parquet or CSV file of configurations into another; returns the table written."""
+    table = predict_table(fit, read_columns(rows), str(rows), plan)
+    write_columns(table, out)
+    return table

@@ -1,0 +1,5 @@
+"""Hold-outs and their scores: splits, metrics, gates, the model's card.
+
+It decides which rows a fit may see.
+It must not change a prediction.
+"""

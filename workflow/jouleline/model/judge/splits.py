@@ -1,0 +1,273 @@
+"""Hold-outs: which rows train and which are predicted, never with a family on both sides.
+
+H0 grouped 70/30, many seeds; H1 leave one architecture out; H2 the extremes of each axis out; H3 small to large and
+large to small compute; H4 leave a parallel strategy out; H5 leave a device count out; H6 leave a device type out
+(zero-shot, and with 3 and 5 of its runs, drawn or planned); H7 leave a precision or variant out; H8 leave a tenth of
+the shapes out, for external tables; holdout: the rows that the campaign labels so; all: every row trains and is
+predicted in sample, for the model that is shipped.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+from jouleline.errors import UserError
+from jouleline.model.features import AXES, Data
+from jouleline.model.table.runs import SHAPE, Columns, one_source, take, unusable, usable
+
+Fold = tuple[str, np.ndarray, np.ndarray]
+"""(name, training mask [R], test mask [R])."""
+
+MIN_TRAIN_FAMILIES = 3
+
+
+def split_runs(
+    columns: Columns,
+    name: str,
+    options: dict[str, Any],
+    labels: Mapping[str, Mapping[str, str]] | None = None,
+) -> dict[str, Any]:
+    """The split as split.json: folds of run ids, excluded runs with reasons, or the reason why it has no folds.
+
+    `labels` {run_id: {"split": "train" | "holdout"}} are the campaign's own, for the split `holdout`. Raises
+    UserError for a split that does not exist, an unknown option, or a holdout label that leaves a family on both
+    sides.
+    """
+    if name not in SPLITS:
+        raise UserError(f"there is no split {name}; use one of {', '.join(SPLITS)}")
+    unknown = set(options) - _OPTIONS
+    if unknown:
+        raise UserError(
+            f"split {name} has no option {sorted(unknown)[0]}; options are {', '.join(sorted(_OPTIONS))}"
+        )
+    level, make, absent = SPLITS[name]
+    kept = take(columns, usable(columns))
+    document = {"split": name, "level": level, "folds": [], "excluded": unusable(columns), "reason": None}
+    if not len(kept["run_id"]):
+        return document | {"reason": "no usable rows"}
+    one_source(kept)
+    data = Data.of(kept)
+    for fold, train, test in make(data, {**options, "labels": labels or {}}):
+        families = len(set(data.families[train].tolist()))
+        enough = families >= MIN_TRAIN_FAMILIES or name == "all" or options.get("within_family")
+        if not test.any() or not enough:
+            continue
+        ids = kept["run_id"].astype(str)
+        document["folds"].append({"fold": fold, "train": ids[train].tolist(), "test": ids[test].tolist()})
+    if not document["folds"]:
+        document["reason"] = f"not identified: {absent}"
+    return document
+
+
+_OPTIONS = {"seeds", "test_share", "seed", "parts", "within_family", "draws"}
+
+
+def _by_family(data: Data, test: np.ndarray) -> np.ndarray:
+    """Training rows: those whose family has no row in `test`."""
+    return ~np.isin(data.families, data.families[test])
+
+
+def grouped(data: Data, options: dict[str, Any]) -> Iterator[Fold]:
+    """H0: 30 % of the families out, drawn `seeds` times."""
+    families = np.unique(data.families)
+    out = max(1, round(len(families) * float(options.get("test_share", 0.3))))
+    if len(families) < MIN_TRAIN_FAMILIES + 1:
+        return
+    for seed in range(int(options.get("seeds", 20))):
+        drawn = np.random.default_rng([int(options.get("seed", 0)), seed]).permutation(families)[:out]
+        test = np.isin(data.families, drawn)
+        yield f"seed-{seed:02d}", ~test, test
+
+
+def architectures(data: Data) -> np.ndarray:
+    """A readable name of each row's architecture, object [R]."""
+    shape = zip(*(data.columns[name].tolist() for name in SHAPE), strict=True)
+    return np.array([f"L{a}-d{b}-h{c}-f{d}" for a, b, c, d in shape], dtype=object)
+
+
+def leave_one_architecture_out(data: Data, options: dict[str, Any]) -> Iterator[Fold]:
+    """H1."""
+    yield from _leave_one_out(data, architectures(data))
+
+
+def _leave_one_out(data: Data, labels: np.ndarray) -> Iterator[Fold]:
+    names = sorted(set(labels.tolist()), key=str)
+    if len(names) < 2:
+        return
+    for name in names:
+        test = labels == name
+        yield str(name), _by_family(data, test), test
+
+
+def extremes(data: Data, options: dict[str, Any]) -> Iterator[Fold]:
+    """H2: the top and the bottom value of each axis out."""
+    for axis in AXES:
+        values = data.columns[axis]
+        levels = np.unique(values)
+        if len(levels) < 3:  # with two values, nothing is left to learn the axis from
+            continue
+        for side, level in (("lowest", levels[0]), ("highest", levels[-1])):
+            test = values == level
+            yield f"{axis}-{side}-{level}", _by_family(data, test), test
+
+
+def across_sizes(data: Data, options: dict[str, Any]) -> Iterator[Fold]:
+    """H3: the three lower quartiles of compute (per device and step) predict the top one, and the reverse."""
+    codes, compute = np.unique(data.families), data.flop
+    per_family = np.array([np.median(compute[data.families == code]) for code in codes])
+    low, high = np.quantile(per_family, [0.25, 0.75])
+    for name, out in (("small-to-large", per_family > high), ("large-to-small", per_family < low)):
+        test = np.isin(data.families, codes[out])
+        yield name, ~test, test
+
+
+def _cross(data: Data, options: dict[str, Any], labels: np.ndarray, names: Iterable) -> Iterator[Fold]:
+    """A label out and families out: part of the families is predicted under the label, the rest trains without it."""
+    families = np.unique(data.families)
+    parts = min(int(options.get("parts", 5)), len(families))
+    shuffled = np.random.default_rng(int(options.get("seed", 0))).permutation(families)
+    for name in names:
+        for number in range(parts):
+            held = np.isin(data.families, shuffled[number::parts])
+            yield f"{name}-part-{number}", ~held & (labels != name), held & (labels == name)
+
+
+def leave_strategy_out(data: Data, options: dict[str, Any]) -> Iterator[Fold]:
+    """H4: single-device rows always train."""
+    names = sorted(set(data.strategy.tolist()) - {"single"})
+    yield from _cross(data, options, data.strategy, names)
+
+
+def leave_count_out(data: Data, options: dict[str, Any]) -> Iterator[Fold]:
+    """H5: each device count out, while two other counts are left to learn scaling from.
+
+    With the option `within_family` the largest count alone is out and the smaller counts of the same workloads train:
+    the question of a table with one workload, which a split by family cannot ask.
+    """
+    counts = data.devices.astype(int)
+    names = sorted(set(counts.tolist()))
+    if len(names) >= 3 and options.get("within_family"):
+        yield f"{names[-1]}-within-family", counts < names[-1], counts == names[-1]
+    elif len(names) >= 3:
+        yield from _cross(data, options, counts, names[1:])
+
+
+def leave_device_out(data: Data, options: dict[str, Any]) -> Iterator[Fold]:
+    """H6: a device type out, with none, 3 and 5 of its runs given back (from families that are then not predicted).
+
+    They are of different configurations: `draws` times drawn at random, for one draw is luck, and once planned, as one
+    would who has the device (see `measure_first`).
+    """
+    devices = data.columns["device"].astype(str)
+    names = sorted(set(devices.tolist()))
+    if len(names) < 2:
+        return
+    rng = np.random.default_rng(int(options.get("seed", 0)))
+    for name in names:
+        test = devices == name
+        yield f"{name}-zero-shot", ~test, test
+        distinct, _ = _configurations(data, test)
+        for shots in (3, 5):
+            given = {"-planned": measure_first(data, test, shots)}
+            for draw in range(1, int(options.get("draws", 5)) + 1):
+                given["" if draw == 1 else f"-draw-{draw}"] = rng.permutation(distinct)[:shots]
+            for how, runs in sorted(given.items()):
+                few = ~test
+                few[runs] = True
+                rest = test & ~np.isin(data.families, data.families[runs])
+                yield f"{name}-{shots}-runs{how}", few, rest
+
+
+def measure_first(data: Data, rows: np.ndarray, count: int) -> np.ndarray:
+    """Which of some rows (mask) to measure first on a device that nothing is known of: indices of `count` of them.
+
+    Greedy D-optimal design for a law that is linear in the logs of work, traffic, work per launch, depth and number of
+    devices: the next configuration is the one of which the ones before say least. No measurement is looked at.
+    """
+    candidates, features = _configurations(data, rows)
+    spread = features.std(axis=0)
+    features = (features - features.mean(axis=0))[:, spread > 1e-9] / spread[spread > 1e-9]
+    features = np.hstack([np.ones((len(features), 1)), features])
+    information = _WEAK * np.eye(features.shape[1])
+    chosen: list[int] = []
+    for _ in range(min(count, len(candidates))):
+        unknown = np.einsum("ij,jk,ik->i", features, np.linalg.inv(information), features)
+        unknown[chosen] = -1
+        chosen.append(int(np.argmax(np.round(unknown, 9))))  # of equals the first, on every machine
+        information += np.outer(features[chosen[-1]], features[chosen[-1]])
+    return candidates[chosen]
+
+
+_WEAK = 1e-2
+"""What is known of each coefficient beforehand, in configurations measured: next to nothing."""
+
+
+def _configurations(data: Data, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(the first row of each configuration that the law tells apart, their features [configurations, 5])."""
+    index = np.flatnonzero(rows)
+    amounts = (data.flop, data.byte, data.launch_flop, data.columns["layers"].astype(float), data.devices)
+    features = np.log(np.column_stack([amount[index] for amount in amounts]))
+    distinct, first = np.unique(np.round(features, 9), axis=0, return_index=True)
+    return index[first], distinct
+
+
+def leave_variant_out(data: Data, options: dict[str, Any]) -> Iterator[Fold]:
+    """H7: a precision out, and a fine-tuning variant (LoRA, frozen layers, checkpointing) out."""
+    for labels in (data.columns["precision"], data.variant):
+        yield from _leave_one_out(data, labels)
+
+
+def leave_shapes_out(data: Data, options: dict[str, Any]) -> Iterator[Fold]:
+    """H8: the architectures in ten parts, each predicted from the other nine."""
+    labels = architectures(data)
+    names = np.array(sorted(set(labels.tolist())), dtype=object)
+    parts = min(int(options.get("parts", 10)), len(names))
+    if parts < 2:
+        return
+    shuffled = np.random.default_rng(int(options.get("seed", 0))).permutation(names)
+    for number in range(parts):
+        test = np.isin(labels.astype(str), shuffled[number::parts].astype(str))
+        yield f"shapes-{number}", _by_family(data, test), test
+
+
+def labelled(data: Data, options: dict[str, Any]) -> Iterator[Fold]:
+    """holdout: the rows that the campaign labels `holdout`, predicted from the others."""
+    labels = options["labels"]
+    test = np.array([labels.get(run_id, {}).get("split") == "holdout" for run_id in data.columns["run_id"]])
+    both = np.intersect1d(data.families[test], data.families[~test])
+    if len(both):
+        name = data.columns["family"][data.families == both[0]][0]
+        raise UserError(
+            f"the holdout label leaves the family {name} on both sides; give all its rows the same label"
+        )
+    yield "holdout", ~test, test
+
+
+def everything(data: Data, options: dict[str, Any]) -> Iterator[Fold]:
+    """all: in sample."""
+    rows = np.ones(len(data), dtype=bool)
+    yield "all", rows, rows
+
+
+SPLITS: dict[str, tuple[str, Callable[[Data, dict], Iterator[Fold]], str]] = {
+    "H0": ("family", grouped, "fewer than four families (workload and device)"),
+    "H1": (
+        "architecture",
+        leave_one_architecture_out,
+        "fewer than two architectures or too few families beside them",
+    ),
+    "H2": ("axis value", extremes, "no axis has three values with enough families between them"),
+    "H3": ("compute quartile", across_sizes, "too few families to divide by compute"),
+    "H4": (
+        "strategy and family",
+        leave_strategy_out,
+        "only one strategy, or too few families without the one left out",
+    ),
+    "H5": ("device count and family", leave_count_out, "fewer than three device counts"),
+    "H6": ("device", leave_device_out, "only one device type"),
+    "H7": ("precision or variant", leave_variant_out, "only one precision and one variant"),
+    "H8": ("architecture, ten parts", leave_shapes_out, "fewer than two architectures"),
+    "holdout": ("label", labelled, "no row is labelled holdout"),
+    "all": ("in sample", everything, "no usable rows"),
+}
