@@ -13,7 +13,7 @@ import pytest
 
 HERE = Path(__file__).resolve().parent
 DOCUMENT = HERE.parent / "docs" / "fault-matrix.md"
-FOLDERS = ("unit/measure/sidecar", "unit/energy")
+FOLDERS = ("unit/measure", "unit/energy")
 
 
 class _Collector:

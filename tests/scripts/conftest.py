@@ -3,13 +3,9 @@
 import os
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
 from jouleline.measure.train.corpus import prepare
 
 

@@ -13,8 +13,8 @@ import pytest
 from jouleline.model.machine import Machines
 from jouleline.schemas import read_table
 from jouleline.schemas.calibration import CALIBRATION
+from paths import SCRIPTS
 
-SCRIPTS = Path(__file__).parents[2] / "scripts"
 PROTOCOL = {"estimate_w_per_core": 20.0, "meter": "estimate", "device": "cpu"}
 LINKS = {
     f"link_{name}_{kind}"

@@ -3,14 +3,13 @@
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 from fake_nvml.driver import DELAY, FakeNode, build, constant
 from fake_nvml.load import CONTEXT_W, HIGH_W, IDLE_W, WAIT_W
 from jouleline.hardware import findings as hardware
+from paths import TESTS
 
-TESTS = Path(__file__).resolve().parents[1]
 TICK_S, REFRESH_S, GAIN, SLOW_CALL_S = 0.1, 0.08, 0.97, 0.004
 SCRIPT = TESTS.parent / "scripts" / "check_hardware.py"
 

@@ -3,18 +3,14 @@
 import json
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
+import synthetic
+from jouleline.model.table.runs import write_runs
+from jouleline.schemas.model import PREDICTIONS
+from paths import ROOT
 from pyarrow import parquet
-
-ROOT = Path(__file__).parents[2]
-sys.path.insert(0, str(ROOT / "tests" / "unit" / "model"))
-
-import synthetic  # noqa: E402
-from jouleline.model.table.runs import write_runs  # noqa: E402
-from jouleline.schemas.model import PREDICTIONS  # noqa: E402
 
 MODELS = ("roofline", "paper", "constant")
 

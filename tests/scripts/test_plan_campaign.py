@@ -4,18 +4,17 @@ import csv
 import json
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 from jouleline.campaign import grid
 from jouleline.campaign.config import DEFAULTS
 from jouleline.files import write_json
 from jouleline.model.table.runs import write_runs
+from paths import ROOT
 
-ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "tests" / "unit" / "model"))
 
-import synthetic  # noqa: E402
+import synthetic
 
 ROW = {"layers": 4, "hidden": 256, "heads": 4, "intermediate": 1024, "seq_len": 128, "micro_batch": 16}
 ROW |= {"precision": "bf16"}  # as the model was trained

@@ -6,11 +6,11 @@ import sys
 from pathlib import Path
 
 import pytest
+from paths import ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
 sys.path.append(str(ROOT / "tests" / "unit" / "report"))
 
-import fabricated_campaign  # noqa: E402
+import fabricated_campaign
 
 
 def command(arguments: dict, out: Path, *more: str) -> list[str]:

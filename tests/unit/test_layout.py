@@ -6,8 +6,8 @@ import sys
 from pathlib import Path
 
 import pytest
+from paths import ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
 LIBRARY = ROOT / "workflow" / "jouleline"
 SCRIPTS = sorted((ROOT / "scripts").glob("*.py"))
 MODULES = sorted(LIBRARY.rglob("*.py"))

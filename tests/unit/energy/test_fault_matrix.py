@@ -2,11 +2,9 @@
 
 import subprocess
 import sys
-from pathlib import Path
 
 from jouleline.energy.verdict import REASONS, decide
-
-ROOT = Path(__file__).resolve().parents[3]
+from paths import ROOT
 
 
 def test_the_page_is_up_to_date():

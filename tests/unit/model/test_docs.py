@@ -1,12 +1,11 @@
 """The manual names what there is."""
 
-from pathlib import Path
-
 from jouleline.model.fit.registry import MODELS
 from jouleline.model.judge.gates import GATES
 from jouleline.model.judge.splits import SPLITS
+from paths import ROOT
 
-TEXT = (Path(__file__).parents[3] / "docs" / "model.md").read_text(encoding="utf-8")
+TEXT = (ROOT / "docs" / "model.md").read_text(encoding="utf-8")
 
 
 def test_every_gate_model_and_split_is_in_the_manual():

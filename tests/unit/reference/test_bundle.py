@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from jouleline.errors import UserError
 from jouleline.reference import bundle
+from paths import ROOT
 
-ROOT = Path(__file__).resolve().parents[3]
 PROJECT = """
 [build-system]
 requires = ["setuptools"]

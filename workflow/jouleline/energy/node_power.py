@@ -7,7 +7,7 @@ from jouleline.energy.device_regions import DeviceView
 from jouleline.energy.integrate import regions
 from jouleline.energy.load import load_measurement
 from jouleline.energy.state import idle_power
-from jouleline.measure.calibrate.timing import entry
+from jouleline.schemas.calibration import entry
 
 # Region of each power. Bare idle is what the sidecar saw before any rank started.
 _STATES = {

@@ -1,5 +1,7 @@
 """The calibration of a node: every quantity that is measured of a device before anything is trained on it."""
 
+from typing import Any
+
 from jouleline.schemas import Column, Table
 
 # name: (unit, meaning). `size` is FLOP per launch for matmul_flops, ranks for links, byte for memory.
@@ -44,3 +46,10 @@ CALIBRATION = Table(
         Column("method", "string", "", "How it was measured; 'estimate' where a power is declared"),
     ),
 )
+
+
+def entry(quantity: str, value: float | None, method: str, **more: Any) -> dict[str, Any]:
+    """One row of the calibration table without the device; what is in neither the arguments nor `more` is None."""
+    unit = QUANTITIES[quantity][0]
+    blank = {"precision": None, "size": None, "nodes": None, "u_rel": None, "n": None}
+    return {"quantity": quantity, "value": value, "unit": unit, "method": method} | blank | more

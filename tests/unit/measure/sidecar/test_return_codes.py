@@ -4,14 +4,14 @@ import json
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
+from paths import TESTS
 
 
 @pytest.fixture(scope="module")
 def outcome(libraries, tmp_path_factory) -> dict:
-    worker = Path(__file__).with_name("every_code.py")
+    worker = TESTS / "helpers" / "every_code.py"
     environment = {k: v for k, v in os.environ.items() if k != "CUDA_VISIBLE_DEVICES"}
     environment |= {"LD_LIBRARY_PATH": str(libraries), "WORK": str(tmp_path_factory.mktemp("codes"))}
     done = subprocess.run([sys.executable, str(worker)], env=environment, capture_output=True, text=True)

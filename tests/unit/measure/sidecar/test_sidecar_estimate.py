@@ -15,6 +15,7 @@ from jouleline.energy.load import load_measurement, load_run
 from jouleline.measure.raw.merge import merge_nodes
 from jouleline.schemas import read_table
 from jouleline.schemas.energy import REGIONS
+from paths import SCRIPTS
 
 LOAD = """
 import time
@@ -116,7 +117,7 @@ def test_an_unreadable_run_does_not_sink_the_others(measured, tmp_path):
     assert all(row["verdict"] == "invalid" and row["energy_j"] is None for row in rows[:2])
     assert total(rows, "window")["verdict"] == "valid"
     # The rule's script gives the same as one table.
-    script = Path(__file__).resolve().parents[4] / "scripts" / "integrate_energy.py"
+    script = SCRIPTS / "integrate_energy.py"
     given = [str(tmp_path / run_id / "run.json") for run_id in ("torn", "absent", "good")]
     command = [sys.executable, str(script), "--runs", *given, "--out", str(tmp_path / "energy.parquet")]
     done = subprocess.run(command, capture_output=True, text=True)

@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from jouleline.measure.calibrate.timing import entry, from_times, keep_busy, repeat
+from jouleline.measure.calibrate.timing import from_times, keep_busy, repeat
 from jouleline.measure.raw.markers import region
+from jouleline.schemas.calibration import entry
 
 _TYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 _SMALLEST = {"cpu": 32, "cuda": 128}

@@ -7,8 +7,9 @@ import numpy as np
 import torch
 import torch.distributed as dist
 
-from jouleline.measure.calibrate.timing import blocks, entry, from_times
+from jouleline.measure.calibrate.timing import blocks, from_times
 from jouleline.measure.raw.markers import region
+from jouleline.schemas.calibration import entry
 
 KINDS = ("all_reduce", "all_gather", "reduce_scatter")
 _SMALL_BYTE = 1 << 10

@@ -6,18 +6,11 @@ from typing import Any
 
 import numpy as np
 
-from jouleline.schemas.calibration import QUANTITIES
+from jouleline.schemas.calibration import entry
 
 LEAST_BLOCKS, MOST_BLOCKS = 3, 100
 # sd of a normal distribution in units of its median absolute deviation.
 _MAD_TO_SD = 1.4826
-
-
-def entry(quantity: str, value: float | None, method: str, **more: Any) -> dict[str, Any]:
-    """One row of the calibration table without the device; what is in neither the arguments nor `more` is None."""
-    unit = QUANTITIES[quantity][0]
-    blank = {"precision": None, "size": None, "nodes": None, "u_rel": None, "n": None}
-    return {"quantity": quantity, "value": value, "unit": unit, "method": method} | blank | more
 
 
 def from_times(quantity: str, amount: float, times_s: np.ndarray, method: str, **more: Any) -> dict[str, Any]:

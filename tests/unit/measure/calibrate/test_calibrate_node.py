@@ -13,8 +13,8 @@ from jouleline.campaign.protocol import complete_protocol
 from jouleline.measure.calibrate.node import holds_for
 from jouleline.schemas import read_table
 from jouleline.schemas.calibration import CALIBRATION, QUANTITIES
+from paths import SCRIPTS
 
-SCRIPTS = Path(__file__).parents[3] / "scripts"
 WATTS = {"estimate_w_per_core": 20.0, "estimate_idle_w": 3.0, "meter": "estimate", "device": "cpu"}
 
 

@@ -3,12 +3,10 @@
 import json
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 from fake_nvml.driver import constant
-
-SCRIPTS = Path(__file__).parents[4] / "scripts"
+from paths import SCRIPTS
 
 
 def run(script: str, node, *options: str) -> None:

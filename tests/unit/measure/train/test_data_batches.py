@@ -3,7 +3,6 @@
 import json
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -15,6 +14,7 @@ from jouleline.errors import UserError
 from jouleline.measure.train import corpus
 from jouleline.measure.train.corpus import prepare, read_docstrings, read_facts
 from jouleline.measure.train.data import IGNORED, Batches, read_dataset
+from paths import SCRIPTS
 from tokenizers import Tokenizer
 
 ROW = complete_row(
@@ -24,7 +24,7 @@ ROW = complete_row(
     }
 )
 CPU = torch.device("cpu")
-SCRIPT = Path(__file__).parents[3] / "scripts" / "prepare_dataset.py"
+SCRIPT = SCRIPTS / "prepare_dataset.py"
 
 
 @pytest.fixture(scope="module")

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 from jouleline.architecture import proxies
 from jouleline.campaign import grid
+from paths import TESTS
 
-WORKER = Path(__file__).with_name("communication_worker.py")
+WORKER = TESTS.joinpath("helpers", "communication_worker.py")
 SMALL = {"layers": 2, "hidden": 64, "heads": 4, "intermediate": 128, "seq_len": 32, "micro_batch": 4}
 SMALL |= {"vocab_size": 1000, "num_labels": 2, "max_positions": 64}
 SPLIT = SMALL | {"hidden": 512, "intermediate": 512}  # matrices above ZeRO-3's persistence threshold

@@ -2,15 +2,14 @@
 
 import json
 import math
-from pathlib import Path
 
 import pytest
 from jouleline.campaign import config, manual
 from jouleline.errors import UserError
 from jouleline.model.fit import fitting, registry
 from jouleline.model.judge import gates, splits
+from paths import ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
 ROW = {"layers": 2, "hidden": 128, "heads": 4, "intermediate": 512, "seq_len": 64, "micro_batch": 8}
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from jouleline.campaign.strategy import FAMILIES, TASKS
+from paths import TESTS
 
 STAGES = (0, 1, 2, 3)
 SGD = {"optimizer": "sgd", "learning_rate": 0.1}
@@ -80,7 +81,7 @@ COMPARED = [name for name, case in CASES.items() if "reference" in case]
 def train(cases: dict, dataset: Path, folder: Path, environment: dict) -> dict:
     """Run strategy_losses.py on some cases."""
     (folder / "cases.json").write_text(json.dumps(cases))
-    program = [sys.executable, str(Path(__file__).with_name("strategy_losses.py")), str(dataset)]
+    program = [sys.executable, str(TESTS / "helpers" / "strategy_losses.py"), str(dataset)]
     command = [*program, str(folder / "cases.json"), str(folder / "out.json")]
     subprocess.run(command, check=True, env=environment, stdin=subprocess.DEVNULL)
     return json.loads((folder / "out.json").read_text())

@@ -11,9 +11,6 @@ from types import SimpleNamespace
 import pytest
 import torch
 import torch.cuda.nccl
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-
 from fake_nvml.driver import GPU_LOST, FakeNode, build
 from jouleline.measure.node.gpus import full_uuid, identify
 

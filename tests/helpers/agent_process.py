@@ -8,7 +8,9 @@ import sys
 import time
 from pathlib import Path
 
-SCRIPT = Path(__file__).parents[2] / "scripts" / "measure_run.py"
+from paths import SCRIPTS
+
+SCRIPT = SCRIPTS / "measure_run.py"
 ROW = {
     **{"layers": 2, "hidden": 32, "heads": 4, "intermediate": 64, "seq_len": 16, "micro_batch": 4},
     **{"vocab_size": 512, "max_positions": 32, "gpus_per_node": 2, "zero_stage": 1},

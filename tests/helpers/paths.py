@@ -1,0 +1,7 @@
+"""Where things are, for all tests."""
+
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+TESTS = ROOT / "tests"
+SCRIPTS = ROOT / "scripts"
