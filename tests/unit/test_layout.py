@@ -140,7 +140,7 @@ def test_parsing_the_snakefile_loads_nothing_heavy():
         "import sys; sys.path.insert(0, 'workflow')\n"
         "from pathlib import Path\n"
         "from jouleline.campaign import config\n"
-        "from jouleline import provenance, slurm\n"
+        "from jouleline import provenance\n"
         "from jouleline.slurm import patch\n"
         "config.load({'campaign': 'demo'}, Path('.')).runs\n"
         "heavy = {'torch', 'transformers', 'deepspeed', 'scipy', 'pandas', 'numpy', 'pyarrow', 'pynvml'}\n"

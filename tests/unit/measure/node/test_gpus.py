@@ -27,7 +27,7 @@ def node(tmp_path, libraries):
 
 def run(node: FakeNode, code: str, **environment: str) -> subprocess.CompletedProcess:
     """A process of its own: the loader must find the fake library when it starts."""
-    code = f"import json, os, sys\nfrom jouleline.measure import environment, gpus\n{code}"
+    code = f"import json, os, sys\nfrom jouleline.measure.node import environment, gpus\n{code}"
     return subprocess.run(
         [sys.executable, "-c", code], env=node.environment(**environment), capture_output=True, text=True
     )
@@ -119,7 +119,7 @@ asked = []
 for name in ("is_available", "device_count", "current_device", "get_device_capability", "_lazy_init"):
     setattr(torch.cuda, name, lambda *_, name=name, **__: asked.append(name) or 0)
 gpus.take_gpus({"gpus_per_node": 1, "precision": "bf16"})
-import jouleline.measure.rank
+import jouleline.measure.train.rank
 print(environment.describe("cuda")["driver"], gpus.temperature_c(), asked)
 """
     done = run(node, code, DS_ACCELERATOR="cuda", HF_HUB_OFFLINE="1")
