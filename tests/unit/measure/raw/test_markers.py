@@ -89,7 +89,7 @@ def test_a_mark_that_could_not_be_written_is_missed_on_reading(folder):
 
 FULL = """
 import os, resource, signal, sys
-from jouleline.measure.markers import RECORD_BYTES, START, MarkerFile
+from jouleline.measure.raw.markers import RECORD_BYTES, START, MarkerFile
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 file = MarkerFile(sys.argv[1], 3)
 def write(number):
