@@ -163,7 +163,7 @@ def test_a_killed_trainer_fails_its_row_and_no_other(checkout):
 def test_a_killed_sidecar_makes_the_row_be_measured_again(checkout):
     started = Started(checkout)
     run = started.wait_until_training(after=0)
-    os.kill(started.children("jouleline.measure.sidecar")[0], signal.SIGKILL)
+    os.kill(started.children("measure/sidecar")[0], signal.SIGKILL)
     assert started.process.wait(200) != 0
     record = json.loads((run / "run.failed.json").read_text())
     assert record["status"] == "failed" and record["reason"] == "sidecar_died"

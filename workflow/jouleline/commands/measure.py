@@ -4,6 +4,7 @@ import argparse
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 from jouleline.errors import UserError
 from jouleline.measure.sidecar.options import not_negative
@@ -30,16 +31,15 @@ def parser() -> argparse.ArgumentParser:
     return made
 
 
-def sidecar_arguments(options: argparse.Namespace) -> list[str]:
-    """What the sidecar is told, each option as one word: a value may begin with a dash. Raises UserError."""
+def sidecar_options(options: argparse.Namespace) -> dict[str, Any]:
+    """What the sidecar is told. Raises UserError for a value that is out of range."""
     if not options.out:
         raise UserError("--out is empty; name a folder")
     for name in ("watts_per_core", "idle_watts", "idle_s"):
         not_negative("--" + name.replace("_", "-"), getattr(options, name))
     watts = {"w_per_core": options.watts_per_core, "idle_w": options.idle_watts}
     given = {"meter": options.meter, "period-ms": options.period_ms, "gpus": options.gpus}
-    given |= {"idle-s": options.idle_s, "estimate": json.dumps(watts), "scratch": options.scratch}
-    return [f"--{name}={value}" for name, value in given.items() if value is not None]
+    return given | {"idle-s": options.idle_s, "estimate": json.dumps(watts), "scratch": options.scratch}
 
 
 def main(argv: list[str]) -> int:
@@ -51,7 +51,7 @@ def main(argv: list[str]) -> int:
             raise UserError(
                 "no command to measure; write it after --, as in: jouleline measure --out DIR -- CMD"
             )
-        return measure_command(command, Path(options.out), sidecar_arguments(options), options.idle_s)
+        return measure_command(command, Path(options.out), sidecar_options(options))
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code

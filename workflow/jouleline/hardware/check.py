@@ -37,7 +37,7 @@ from jouleline.measure.meters.nvml_read import (
     FieldBuffer,
     SlowReader,
 )
-from jouleline.measure.sidecar.wrap import start_sidecar, stop_sidecar
+from jouleline.measure.sidecar.client import Sidecar
 from jouleline.schemas import write_table
 
 LOAD_COMMAND = (sys.executable, "-m", load.__name__)
@@ -263,21 +263,13 @@ class Check:
             yield
             return
         folder = self.out / "sidecar"
-        arguments = [
-            "--meter",
-            "nvml",
-            "--gpus",
-            self.gpu.uuid,
-            "--idle-s",
-            "0",
-            "--period-ms",
-            str(period_ms),
-        ]
-        process = start_sidecar(folder, arguments)
+        options = {"meter": "nvml", "gpus": self.gpu.uuid, "idle-s": 0, "period-ms": period_ms}
+        sidecar = Sidecar(folder, options)
+        sidecar.wait_ready()
         try:
             yield
         finally:
-            stop_sidecar(folder, process)
+            sidecar.stop()
             shutil.rmtree(folder, ignore_errors=True)
 
 

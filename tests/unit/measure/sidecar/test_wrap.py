@@ -13,7 +13,7 @@ import pytest
 from jouleline.commands.energy import main as energy_main
 from jouleline.commands.measure import main as measure_main
 from jouleline.measure.raw.events import read_events
-from jouleline.measure.sidecar import wrap
+from jouleline.measure.sidecar.client import Sidecar
 
 BUSY = "import time\nend = time.monotonic() + 0.8\nwhile time.monotonic() < end: pass\n"
 
@@ -161,12 +161,8 @@ def test_scratch_is_the_sidecars(tmp_path):
 
 def test_a_long_idle_baseline_has_its_time(tmp_path, monkeypatch):
     """The limits are for what the sidecar does besides: here none of it, the baseline alone is longer."""
-    for name, function, limit_s in (
-        ("READY_LIMIT_S", wrap.start_sidecar, 8.0),
-        ("STOP_LIMIT_S", wrap.stop_sidecar, 5.0),
-    ):
-        monkeypatch.setattr(wrap, name, limit_s)
-        monkeypatch.setattr(function, "__defaults__", (limit_s,))
+    monkeypatch.setattr(Sidecar.wait_ready, "__defaults__", (8.0,))
+    monkeypatch.setattr(Sidecar.stop, "__defaults__", (5.0,))
     begin = time.monotonic()
     assert measure_main(["--out", str(tmp_path), "--meter", "estimate", "--idle-s", "9", "--", "true"]) == 0
     assert time.monotonic() - begin > 17

@@ -16,7 +16,7 @@ from jouleline.measure.calibrate import rank as calibrate_rank
 from jouleline.measure.meters import rapl
 from jouleline.measure.node import gpus
 from jouleline.measure.node.environment import choose_device, describe
-from jouleline.measure.node.ranks import Sidecar
+from jouleline.measure.sidecar.client import Sidecar, options_of
 from jouleline.schemas.calibration import QUANTITIES
 
 MOST_CPU_RANKS = 8
@@ -40,7 +40,8 @@ def calibrate(protocol: Mapping[str, Any], budget_s: float, folder: str | Path) 
     device = choose_device(protocol["device"])
     os.environ.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")  # one numbering for sidecar and ranks
     idle_s = min(max(_IDLE_SHARE * budget_s, _SHORTEST_IDLE_S, protocol["idle_s"]), _LONGEST_IDLE_S)
-    sidecar = Sidecar(folder / "meter", dict(protocol) | {"idle_s": idle_s})
+    meter = folder / "meter"
+    sidecar = Sidecar(meter, options_of({**protocol, "idle_s": idle_s}), meter / "sidecar.log")
     try:
         ready = sidecar.wait_ready(protocol["startup_timeout_s"])
         job = {

@@ -1,4 +1,4 @@
-"""The processes of one node: ranks forked from the agent, and the sidecar beside them.
+"""The ranks of one node, forked from the agent.
 
 Ranks are forks of an agent that has imported torch, transformers and deepspeed once, so a node pays the imports
 once and not once per rank. The agent itself never computes: no CUDA context and no OpenMP threads exist at the
@@ -9,7 +9,6 @@ import ctypes
 import gc
 import os
 import signal
-import subprocess
 import sys
 import time
 import traceback
@@ -17,14 +16,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TextIO
 
-from jouleline.errors import UserError
-from jouleline.files import read_json
-from jouleline.measure.sidecar import process
-
 PR_SET_PDEATHSIG = 1
 POLL_S = 0.05
 _GRACE_S = 1.0
-_SIDECAR_END_S = 60.0
 
 RankBody = Callable[[int, TextIO], int]
 
@@ -128,54 +122,3 @@ def die_with_parent(parent: int) -> None:
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:
         os._exit(1)
-
-
-class Sidecar:
-    """The sidecar process of this node, writing to `folder`."""
-
-    def __init__(self, folder: Path, protocol: dict, scratch: str | None = None):
-        self.folder = folder
-        watts = f'{{"w_per_core":{protocol["estimate_w_per_core"]},"idle_w":{protocol["estimate_idle_w"]}}}'
-        command = [sys.executable, "-m", process.__name__, "--out", str(folder)]
-        command += ["--meter", protocol["meter"], "--period-ms", str(protocol["period_ms"]), "--gpus", "auto"]
-        command += ["--root-pid", str(os.getpid()), "--idle-s", str(protocol["idle_s"]), "--estimate", watts]
-        command += ["--scratch", scratch] if scratch else []
-        folder.mkdir(parents=True, exist_ok=True)
-        with open(folder / "sidecar.log", "wb") as log:
-            self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
-
-    def wait_ready(self, timeout_s: float) -> dict:
-        """What ready.json says, once it is there; raises UserError with the sidecar's own line where it ends."""
-        deadline = time.monotonic() + timeout_s
-        while not (self.folder / "ready.json").exists():
-            if self.process.poll() is not None:
-                log = (self.folder / "sidecar.log").read_text(errors="replace").strip().splitlines()
-                said = log[-1].removeprefix("error: ") if log else "it said nothing"
-                raise UserError(f"the sidecar ended with {self.process.returncode}: {said}", 1)
-            if time.monotonic() > deadline:
-                raise UserError(f"the sidecar was not ready within {timeout_s:g} s; see {self.folder}", 1)
-            time.sleep(POLL_S)
-        return read_json(self.folder / "ready.json")
-
-    @property
-    def died(self) -> bool:
-        return self.process.poll() is not None
-
-    def stop(self) -> int:
-        """End the measurement (the idle baseline after it included) and return the sidecar's exit code."""
-        if not self.died:
-            (self.folder / "stop").touch()
-        return self._wait(_SIDECAR_END_S)
-
-    def terminate(self) -> int:
-        """End the measurement at once, keeping what was sampled."""
-        if not self.died:
-            self.process.terminate()
-        return self._wait(_SIDECAR_END_S)
-
-    def _wait(self, timeout_s: float) -> int:
-        try:
-            return self.process.wait(timeout_s)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            return self.process.wait()

@@ -21,6 +21,7 @@ import tempfile
 import time
 from importlib import metadata
 from pathlib import Path
+from typing import NoReturn
 
 from jouleline.errors import UserError
 from jouleline.files import write_json
@@ -297,9 +298,9 @@ def main(argv: list[str] | None = None) -> int:
         return 2
 
 
-if __name__ == "__main__":
+def main_and_exit() -> NoReturn:
+    """`main`, and the end of the process: a thread that hangs in a driver call must not keep it."""
     code = main()
     sys.stdout.flush()
     sys.stderr.flush()
-    # A thread that hangs in a driver call must not keep the process.
     os._exit(code)

@@ -1,77 +1,24 @@
 """Wrap mode: run any command beside a sidecar and give back its exit code."""
 
-import contextlib
 import os
 import shutil
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from jouleline.errors import UserError
-from jouleline.files import read_json
 from jouleline.measure.meters.choice import passed_over_line
 from jouleline.measure.raw.markers import END, ENVIRONMENT, START, MarkerFile, encode_name
-from jouleline.measure.sidecar import process as sidecar
 from jouleline.measure.sidecar.claim import require_free
+from jouleline.measure.sidecar.client import Sidecar
 
 # Marks by the wrapper hold for the whole node.
 NODE_RANK = -1
-READY_LIMIT_S = 60.0
-# Two days of eight GPUs are compacted within it; if not, the segments stay, which are as good.
-STOP_LIMIT_S = 120.0
 NOT_FOUND = 127
-
-
-def start_sidecar(out: Path, arguments: Sequence[str], limit_s: float = READY_LIMIT_S) -> subprocess.Popen:
-    """Start a sidecar for `out` and wait until it is ready.
-
-    Raises UserError when it cannot start (its own line and exit code) or is not ready in time.
-    """
-    command = [sys.executable, "-m", sidecar.__name__, f"--out={out}", *arguments]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
-    try:
-        return _wait_ready(out, process, limit_s)
-    except BaseException:
-        process.terminate()
-        raise
-
-
-def _wait_ready(out: Path, process: subprocess.Popen, limit_s: float) -> subprocess.Popen:
-    until = time.monotonic() + limit_s
-    while not _is_ready(out, process.pid):
-        if process.poll() is not None:
-            said = process.stderr.read().strip().removeprefix("error: ") or f"exit code {process.returncode}"
-            raise UserError(said, process.returncode if process.returncode > 0 else 2)
-        if time.monotonic() > until:
-            process.kill()
-            raise UserError(f"the sidecar was not ready in {limit_s:g} s; see {out / 'events.jsonl'}")
-        time.sleep(0.02)
-    return process
-
-
-def _is_ready(out: Path, pid: int) -> bool:
-    # The pid tells this sidecar's file from one that an earlier measurement left.
-    with contextlib.suppress(OSError):
-        return f'"pid": {pid},' in (out / "ready.json").read_text()
-    return False
-
-
-def stop_sidecar(out: Path, process: subprocess.Popen, limit_s: float = STOP_LIMIT_S) -> int:
-    """Ask the sidecar to end and wait for it; returns its exit code (negative: killed)."""
-    with contextlib.suppress(OSError):
-        (out / "stop").touch()
-    try:
-        return process.wait(limit_s)
-    except subprocess.TimeoutExpired:
-        process.terminate()
-    try:
-        return process.wait(5)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        return process.wait()
 
 
 # What a measurement or a run leaves; any of it would be written over, or read as one with the new.
@@ -89,40 +36,32 @@ def require_unused(out: Path) -> None:
         raise UserError(f"{out} already holds a measurement ({left}); choose another --out, or delete it")
 
 
-def measure_command(
-    command: Sequence[str], out: Path, sidecar_arguments: Sequence[str], idle_s: float = 0.0
-) -> int:
-    """Run `command` measured; returns its exit code (128 + n when signal n ended it, 127 when it is not
-    found). `idle_s` is what the sidecar was told: so much longer it takes to be ready, and to end.
+def measure_command(command: Sequence[str], out: Path, options: Mapping[str, Any]) -> int:
+    """Run `command` measured by a sidecar with these `options` (see `Sidecar`).
 
-    The whole command is the region `command`; its own marks go to the same folder. Raises UserError, before anything
-    is written, where `out` already holds a measurement.
+    Returns the command's exit code: 128 + n when signal n ended it, 127 when it is not found. The whole command is
+    the region `command`; its own marks go to the same folder. Raises UserError, before anything is written, where `out`
+    already holds a measurement.
     """
     require_unused(out)
     if shutil.which(command[0]) is None:
         return _not_found(command[0], "no such program, or not one that may be run")
-    sidecar = start_sidecar(out, [*sidecar_arguments, "--root-pid", str(os.getpid())], READY_LIMIT_S + idle_s)
+    sidecar = Sidecar(out, options)
+    ready = sidecar.wait_ready()
     try:
-        _pass_on(out)
+        if ready["passed_over"]:
+            print(passed_over_line(ready["meter"], ready["passed_over"]), file=sys.stderr, flush=True)
         marks = MarkerFile(str(out / "markers"), NODE_RANK)
         environment = os.environ | {ENVIRONMENT: str((out / "markers").resolve())}
         marks.write(START, time.monotonic_ns(), 1, 0, encode_name("command"))
         code = _run(command, environment)
         marks.write(END, time.monotonic_ns(), 1, 0, encode_name("command"))
     finally:
-        ended = stop_sidecar(out, sidecar, STOP_LIMIT_S + idle_s)
+        ended = sidecar.stop()
     if ended != 0:
-        said = [line for line in sidecar.stderr.read().splitlines() if not line.startswith("note: ")]
-        why = f" ({said[-1].strip()})" if said else ""
+        why = f" ({sidecar.last_line()})" if sidecar.last_line() else ""
         print(f"warning: the sidecar ended with {ended}{why}; see {out / 'events.jsonl'}", file=sys.stderr)
     return code
-
-
-def _pass_on(out: Path) -> None:
-    """Say what the sidecar has to say of its meter."""
-    ready = read_json(out / "ready.json")
-    if ready["passed_over"]:
-        print(passed_over_line(ready["meter"], ready["passed_over"]), file=sys.stderr, flush=True)
 
 
 def _not_found(name: str, why: str | None) -> int:

@@ -22,8 +22,9 @@ from jouleline.measure.node.agent import NodeAgent
 from jouleline.measure.node.environment import choose_device, cool_down, describe
 from jouleline.measure.node.failures import oom_kills
 from jouleline.measure.node.outcome import Outcome
-from jouleline.measure.node.ranks import Sidecar, go_file, prepared_file
+from jouleline.measure.node.ranks import go_file, prepared_file
 from jouleline.measure.raw.markers import ENVIRONMENT
+from jouleline.measure.sidecar.client import Sidecar, options_of
 from jouleline.measure.train.corpus import read_facts
 from jouleline.measure.train.record import Order, merge, record
 from jouleline.measure.train.rules import LONGEST_TICK_S
@@ -129,7 +130,8 @@ class RunAgent(NodeAgent):
         scratch = os.environ.get("SLURM_TMPDIR")
         if scratch:
             scratch = str(Path(scratch) / f"jouleline-{self.order.run_id}-{self.place.node}")
-        self.sidecar = Sidecar(self.folder, self.order.protocol, scratch)
+        options = options_of(self.order.protocol, scratch)
+        self.sidecar = Sidecar(self.folder, options, self.folder / "sidecar.log")
         return self.sidecar.wait_ready(self.timeout_s)
 
     def _end_sidecar(self, outcome: Outcome) -> None:
