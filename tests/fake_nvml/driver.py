@@ -42,7 +42,11 @@ class FaultRule(ctypes.Structure):
 
 
 class Gpu(ctypes.Structure):
-    """One GPU; assign its attributes before or while a process uses the library."""
+    """One GPU; assign its attributes before or while a process uses the library.
+
+    `init_s` is what its first handle takes, one GPU after the other, while no living process has one (a node without
+    persistence mode). `denied` says that the handle is not given: NO_PERMISSION, as from a cgroup.
+    """
 
     _fields_ = [("uuid", ctypes.c_char * 96), ("name", ctypes.c_char * 96), ("bus_id", ctypes.c_char * 32)]
     _fields_ += [
@@ -59,8 +63,10 @@ class Gpu(ctypes.Structure):
         for n in (
             "no_counter", "module_only", "capability_major", "capability_minor", "throttle_field", "mig_slices",
             "n_segments", "n_events", "n_pids", "persistence", "ecc", "average_power_usage",
+            "denied", "compute_mode", "starter", "pad",
         )
     ]  # fmt: skip
+    _fields_ += [("init_s", _d)]
     _fields_ += [("pids", _i * 8), ("segments", Segment * 64), ("events", CounterEvent * 16)]
 
     def waves(self, *segments: Segment) -> None:
@@ -79,7 +85,8 @@ class State(ctypes.Structure):
     _fields_ = [("size", ctypes.c_uint64), ("epoch_ns", ctypes.c_int64), ("wall_step_s", _d)]
     _fields_ += [("wall_step_at_s", _d), ("disk_full_from_s", _d), ("disk_full_to_s", _d)]
     _fields_ += [("disk_full_under", ctypes.c_char * 256)]
-    _fields_ += [(n, _i) for n in ("n_gpus", "n_faults", "driver_missing", "pad")]
+    _fields_ += [(n, _i) for n in ("n_gpus", "n_faults", "driver_missing", "cuda_version")]
+    _fields_ += [("driver", ctypes.c_char * 32)]
     _fields_ += [("gpus", Gpu * 16), ("faults", FaultRule * 64)]
     _fields_ += [("function_names", (ctypes.c_char * 64) * 64), ("calls", (ctypes.c_uint64 * 17) * 64)]
 
@@ -149,6 +156,7 @@ class FakeNode:
         self.state.size = ctypes.sizeof(State)
         self.state.epoch_ns = time.monotonic_ns() - 2_000_000_000
         self.state.n_gpus = gpus
+        self.state.driver, self.state.cuda_version = b"580.00.fake", 13000
         self.gpus = [self._gpu(index) for index in range(gpus)]
 
     def _gpu(self, index: int) -> Gpu:

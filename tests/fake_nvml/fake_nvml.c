@@ -1,12 +1,14 @@
 /* A libnvidia-ml.so.1 for tests: the calls that pynvml makes, on GPUs whose true energy is known.
  * Layouts follow nvml.h (NVML 12/13). FAKE_NVML_STATE names the state file. */
 #include "physics.h"
+#include <pthread.h>
+#include <signal.h>
 #include <stdio.h>
 #include <string.h>
 #include <time.h>
 #include <unistd.h>
 
-enum { OK = 0, UNINITIALIZED = 1, INVALID_ARGUMENT = 2, NOT_SUPPORTED = 3, NOT_FOUND = 6, INSUFFICIENT_SIZE = 7,
+enum { OK = 0, UNINITIALIZED = 1, INVALID_ARGUMENT = 2, NOT_SUPPORTED = 3, NO_PERMISSION = 4, NOT_FOUND = 6, INSUFFICIENT_SIZE = 7,
        DRIVER_NOT_LOADED = 9 };
 enum { FI_ENERGY = 83, FI_AVERAGE = 185, FI_INSTANT = 186 };
 
@@ -98,14 +100,28 @@ static int text(const char *value, char *out, unsigned size) {
     strcpy(out, value);
     return OK;
 }
-int nvmlSystemGetDriverVersion(char *out, unsigned size) { BEGIN(-1) return text("580.00.fake", out, size); }
+int nvmlSystemGetDriverVersion(char *out, unsigned size) { BEGIN(-1) return text(s->driver, out, size); }
 int nvmlSystemGetNVMLVersion(char *out, unsigned size) { BEGIN(-1) return text("13.580.00", out, size); }
-int nvmlSystemGetCudaDriverVersion_v2(int *out) { BEGIN(-1) *out = 13000; return OK; }
+int nvmlSystemGetCudaDriverVersion(int *out) { BEGIN(-1) *out = s->cuda_version; return OK; }
+int nvmlSystemGetCudaDriverVersion_v2(int *out) { return nvmlSystemGetCudaDriverVersion(out); }
 int nvmlDeviceGetCount_v2(unsigned *out) { BEGIN(-1) *out = s->n_gpus; return OK; }
 
+/* A GPU that no process holds is started by the first handle, one at a time, and stays so while that process lives. */
+static pthread_mutex_t starting = PTHREAD_MUTEX_INITIALIZER;
+static void start_gpu(gpu_state *g) {
+    if (g->init_s <= 0) return;
+    pthread_mutex_lock(&starting);
+    if (!g->starter || kill(g->starter, 0)) {
+        wait_s(g->init_s);
+        g->starter = getpid();
+    }
+    pthread_mutex_unlock(&starting);
+}
 int nvmlDeviceGetHandleByIndex_v2(unsigned i, handle_t *out) {
     BEGIN((int)i < MAX_GPUS ? (int)i : -1)
     if ((int)i >= s->n_gpus) return INVALID_ARGUMENT;
+    if (s->gpus[i].denied) return NO_PERMISSION;
+    start_gpu(&s->gpus[i]);
     *out = i + 1;
     return OK;
 }
@@ -143,7 +159,7 @@ int nvmlDeviceGetCudaComputeCapability(handle_t h, int *major, int *minor) {
 }
 int nvmlDeviceGetArchitecture(handle_t h, unsigned *out) { BEGIN_DEVICE *out = 9; return OK; }
 int nvmlDeviceGetPersistenceMode(handle_t h, unsigned *out) { BEGIN_DEVICE *out = g->persistence; return OK; }
-int nvmlDeviceGetComputeMode(handle_t h, unsigned *out) { BEGIN_DEVICE *out = 0; return OK; }
+int nvmlDeviceGetComputeMode(handle_t h, unsigned *out) { BEGIN_DEVICE *out = g->compute_mode; return OK; }
 int nvmlDeviceGetEccMode(handle_t h, unsigned *current, unsigned *pending) {
     BEGIN_DEVICE
     *current = *pending = g->ecc;

@@ -21,6 +21,7 @@ typedef struct { double from_s, to_s, value_j; int32_t kind, pad; } counter_even
 /* function "*" is every call on a device; field 0 is the call itself, else that field of GetFieldValues. */
 typedef struct { char function[64]; double from_s, to_s, seconds; int32_t gpu, field, kind, code; } fault_rule;
 
+/* init_s: how long the first handle of a GPU takes while no process has one. denied: its handle is not given. */
 typedef struct {
     char uuid[96], name[96], bus_id[32];
     double tick_s, tick_phase_s, counter_start_j, counter_gain, counter_window_s;
@@ -29,6 +30,8 @@ typedef struct {
     double throttle_from_s, throttle_to_s;
     int32_t no_counter, module_only, capability_major, capability_minor, throttle_field, mig_slices;
     int32_t n_segments, n_events, n_pids, persistence, ecc, average_power_usage;
+    int32_t denied, compute_mode, starter, pad;
+    double init_s;
     int32_t pids[MAX_PIDS];
     segment segments[MAX_SEGMENTS];
     counter_event events[MAX_EVENTS];
@@ -40,7 +43,8 @@ typedef struct {
     double wall_step_s, wall_step_at_s;
     double disk_full_from_s, disk_full_to_s;
     char disk_full_under[256];
-    int32_t n_gpus, n_faults, driver_missing, pad;
+    int32_t n_gpus, n_faults, driver_missing, cuda_version;
+    char driver[32];
     gpu_state gpus[MAX_GPUS];
     fault_rule faults[MAX_FAULTS];
     char function_names[MAX_FUNCTIONS][64];

@@ -79,3 +79,45 @@ def test_closed_forms_agree_with_a_fine_sum(readings):
     assert node.true_energy_j(1, 1.0, 1.3) == pytest.approx(220 * 0.3)
     assert node.true_energy_j(2, 0.5, 1.2) == pytest.approx(300 * 0.7)
     assert node.true_energy_j(3, 0.0, 2.5) == pytest.approx(300 * 2.5)
+
+
+OPEN = """
+import json, sys, threading, time, pynvml
+pynvml.nvmlInit()
+took = {}
+def first(index):
+    begin = time.monotonic()
+    try:
+        pynvml.nvmlDeviceGetHandleByIndex(index)
+        took[index] = time.monotonic() - begin
+    except pynvml.NVMLError as error:
+        took[index] = -error.value
+threads = [threading.Thread(target=first, args=(index,)) for index in range(3)]
+for one in threads: one.start()
+for one in threads: one.join()
+print(json.dumps([took[0], took[1], took[2], pynvml.nvmlSystemGetCudaDriverVersion()]), flush=True)
+sys.stdin.read()
+"""
+
+
+def test_gpus_start_one_after_the_other_and_stay_started(libraries, tmp_path):
+    """Without persistence mode; a denied one does not answer; the driver knows a version of CUDA."""
+    node = FakeNode(tmp_path, libraries, 3)
+    node.state.cuda_version = 12040
+    node.gpus[0].init_s = node.gpus[1].init_s = 0.4
+    node.gpus[2].denied = 1
+
+    def opened():
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+        process = subprocess.Popen([sys.executable, "-c", OPEN], env=node.environment(), text=True, **pipes)
+        return process, json.loads(process.stdout.readline())
+
+    holder, seen = opened()
+    assert min(seen[:2]) >= 0.4 and max(seen[:2]) >= 0.8 and seen[2:] == [-4, 12040]
+    second, seen = opened()
+    assert max(seen[:2]) < 0.4
+    for process in (holder, second):
+        process.communicate()
+    third, seen = opened()
+    third.communicate()
+    assert max(seen[:2]) >= 0.8
