@@ -9,53 +9,9 @@ import os
 import time
 
 from jouleline.measure.meters.base import FAST, LaneSpec, Options
+from jouleline.measure.raw.proc import cpu_time_ns, descendants, processes
 
 DISCOVER_S = 0.2
-TICK_NS = 1_000_000_000 // os.sysconf("SC_CLK_TCK")
-
-
-def cpu_time_ns(pid: int) -> int | None:
-    """CPU time of a process with all its threads, from its kernel clock (Linux: ~pid << 3 | CPUCLOCK_SCHED).
-
-    It counts in ns, where /proc/<pid>/stat counts in 10 ms. None when the process is gone.
-    """
-    try:
-        return time.clock_gettime_ns((~pid << 3) | 2)
-    except OSError:
-        return None
-
-
-def processes() -> dict[int, tuple[int, int]]:
-    """(parent, CPU time in ns of the ended children it has waited for) of every process, by its id."""
-    table = {}
-    for entry in os.listdir("/proc"):
-        if not entry.isdigit():
-            continue
-        try:
-            with open(f"/proc/{entry}/stat", "rb") as handle:
-                stat = handle.read()
-        except OSError:
-            continue
-        # The command in parentheses may itself hold blanks and parentheses.
-        fields = stat[stat.rindex(b")") + 2 :].split()
-        table[int(entry)] = int(fields[1]), (int(fields[13]) + int(fields[14])) * TICK_NS
-    return table
-
-
-def descendants(
-    root_pid: int, leave_out: set[int] = frozenset(), table: dict[int, tuple[int, int]] | None = None
-) -> list[int]:
-    """Process ids below `root_pid` (itself not counted), parents first; the trees of `leave_out` are left out."""
-    children: dict[int, list[int]] = {}
-    for pid, (parent, _) in (processes() if table is None else table).items():
-        children.setdefault(parent, []).append(pid)
-    found, stack = {}, [root_pid]
-    while stack:
-        for child in children.get(stack.pop(), ()):
-            if child not in leave_out and child not in found:
-                found[child] = None
-                stack.append(child)
-    return list(found)
 
 
 class EstimateMeter:
@@ -106,7 +62,7 @@ class EstimateMeter:
             self.own_ns.setdefault(pid, 0)
         for pid in (self.options.root_pid, *self.own_ns):
             if pid in table:
-                self.parents[pid], self.waited_ns[pid] = table[pid]
+                self.parents[pid], self.waited_ns[pid] = table[pid].parent, table[pid].waited_ns
 
     def _ended(self, pid: int) -> None:
         """Keep what is known of a process that is gone. If its parent waits for it, its time shows there too, and then

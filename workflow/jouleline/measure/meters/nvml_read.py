@@ -8,7 +8,7 @@ from typing import Any
 
 import pynvml
 
-from jouleline.measure.meters.estimate import descendants
+from jouleline.measure.raw.proc import descendants
 
 ENERGY, AVERAGE, INSTANT = 83, 185, 186
 SCOPE_GPU, SCOPE_MODULE, SCOPE_MEMORY = 0, 1, 2

@@ -10,6 +10,8 @@ import threading
 import time
 from pathlib import Path
 
+from jouleline.measure.raw.proc import alive, look
+
 POLL_S = 1.0
 
 
@@ -18,10 +20,11 @@ def stop_with_snakemake() -> int | None:
     ancestor = _snakemake_above(os.getpid())
     if ancestor is None:
         return None
-    born = _stat(ancestor)[1]
+    born = look(ancestor)
 
     def watch() -> None:
-        while _stat(ancestor)[1] == born:
+        # An id is given again: a process that began later is another one.
+        while born and alive(ancestor) and (now := look(ancestor)) and now.start_ns == born.start_ns:
             time.sleep(POLL_S)
         os.kill(os.getpid(), signal.SIGTERM)
 
@@ -31,7 +34,8 @@ def stop_with_snakemake() -> int | None:
 
 def _snakemake_above(pid: int) -> int | None:
     while pid > 1:
-        pid = _stat(pid)[0]
+        process = look(pid)
+        pid = process.parent if process else 0
         try:
             command = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
         except OSError:
@@ -40,13 +44,3 @@ def _snakemake_above(pid: int) -> int | None:
         if any(Path(os.fsdecode(word)).name == "snakemake" for word in command[:3]):
             return pid
     return None
-
-
-def _stat(pid: int) -> tuple[int, int]:
-    """(parent, start time in ticks) of a process; (0, 0) where it is gone or a zombie."""
-    try:
-        text = Path(f"/proc/{pid}/stat").read_text()
-    except OSError:
-        return 0, 0
-    fields = text.rpartition(")")[2].split()
-    return (0, 0) if fields[0] in "ZX" else (int(fields[1]), int(fields[19]))

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from jouleline.errors import UserError
+from jouleline.measure.raw.proc import alive
 
 OTHER_SIDECAR = 4
 NAME = "claim.json"
@@ -18,16 +19,6 @@ NAME = "claim.json"
 def node_name() -> str:
     """The name of this node: Slurm's, where there are several on one host, else the host's."""
     return os.environ.get("SLURMD_NODENAME") or socket.gethostname()
-
-
-def alive(pid: int) -> bool:
-    """Whether the process is there (a zombie is not)."""
-    try:
-        with open(f"/proc/{pid}/stat", "rb") as handle:
-            stat = handle.read()
-    except OSError:
-        return False
-    return stat[stat.rindex(b")") + 2 : stat.rindex(b")") + 3] not in (b"Z", b"X")
 
 
 def claim_node(folder: Path) -> socket.socket:

@@ -28,7 +28,8 @@ from jouleline.files import write_json
 from jouleline.measure.meters.base import Options
 from jouleline.measure.meters.choice import open_meter, passed_over_line
 from jouleline.measure.raw.events import EventLog, utc
-from jouleline.measure.sidecar.claim import alive, claim_folder, claim_node, node_name
+from jouleline.measure.raw.proc import alive
+from jouleline.measure.sidecar.claim import claim_folder, claim_node, node_name
 from jouleline.measure.sidecar.lanes import Lanes
 from jouleline.measure.sidecar.options import parse
 from jouleline.provenance import code_digest

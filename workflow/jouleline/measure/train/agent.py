@@ -24,6 +24,7 @@ from jouleline.measure.node.failures import oom_kills
 from jouleline.measure.node.outcome import Outcome
 from jouleline.measure.node.ranks import go_file, prepared_file
 from jouleline.measure.raw.markers import ENVIRONMENT
+from jouleline.measure.raw.proc import age_s
 from jouleline.measure.sidecar.client import Sidecar, options_of
 from jouleline.measure.train.corpus import read_facts
 from jouleline.measure.train.record import Order, merge, record
@@ -43,7 +44,7 @@ class RunAgent(NodeAgent):
     def work(self) -> Outcome:
         """Train beside the sidecar. Raises UserError."""
         order = self.order
-        self.times_s["python"] = round(_age_s(), 3)
+        self.times_s["python"] = round(age_s(), 3)
         self.device = choose_device(order.protocol["device"])
         require(order.row, self.device)
         read_facts(order.dataset, order.row)
@@ -143,12 +144,6 @@ class RunAgent(NodeAgent):
         self.state["sidecar_exit"] = stop()
         if died or self.state["sidecar_exit"] != 0:
             self.state["sidecar_died"] = True
-
-
-def _age_s() -> float:
-    """Seconds since this process began, by the kernel's ticks: the interpreter and the imports before the agent."""
-    began_ticks = int(Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19])
-    return time.clock_gettime(time.CLOCK_BOOTTIME) - began_ticks / os.sysconf("SC_CLK_TCK")
 
 
 def _tick_s(ready: Mapping[str, Any]) -> float | None:

@@ -1,0 +1,81 @@
+"""What the kernel says of a process: the one reader of /proc/PID/stat (proc(5)).
+
+It lies here because the estimate's energy is made of these numbers.
+"""
+
+import os
+import time
+from collections.abc import Collection, Mapping
+from typing import NamedTuple
+
+TICK_NS = 1_000_000_000 // os.sysconf("SC_CLK_TCK")
+
+
+class Process(NamedTuple):
+    """A process: its parent, the CPU time (ns, in ticks of 10 ms) of the ended children it has waited for, when it
+    began (ns since the machine started, without jumps of the clock), and whether it is a zombie: ended itself, and not
+    waited for."""
+
+    parent: int
+    waited_ns: int
+    start_ns: int
+    ended: bool
+
+
+def look(pid: int | str) -> Process | None:
+    """The process `pid` ("self" too); None where there is none."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as handle:
+            stat = handle.read()
+    except OSError:
+        return None
+    # The command in parentheses may itself hold blanks and parentheses.
+    fields = stat[stat.rindex(b")") + 2 :].split()
+    waited = int(fields[13]) + int(fields[14])
+    return Process(int(fields[1]), waited * TICK_NS, int(fields[19]) * TICK_NS, fields[0] in (b"Z", b"X"))
+
+
+def alive(pid: int | str) -> bool:
+    """Whether the process is there and has not ended."""
+    process = look(pid)
+    return process is not None and not process.ended
+
+
+def age_s(pid: int | str = "self") -> float | None:
+    """Seconds since the process began; None where there is none."""
+    process = look(pid)
+    return None if process is None else time.clock_gettime(time.CLOCK_BOOTTIME) - process.start_ns * 1e-9
+
+
+def cpu_time_ns(pid: int) -> int | None:
+    """CPU time of a process with all its threads, from its kernel clock (Linux: ~pid << 3 | CPUCLOCK_SCHED).
+
+    It counts in ns, where /proc/PID/stat counts in 10 ms. None when the process is gone.
+    """
+    try:
+        return time.clock_gettime_ns((~pid << 3) | 2)
+    except OSError:
+        return None
+
+
+def processes() -> dict[int, Process]:
+    """Every process of this machine (or container) by its id."""
+    found = ((int(entry), look(entry)) for entry in os.listdir("/proc") if entry.isdigit())
+    return {pid: process for pid, process in found if process is not None}
+
+
+def descendants(
+    root_pid: int, leave_out: Collection[int] = (), table: Mapping[int, Process] | None = None
+) -> list[int]:
+    """Ids of the processes below `root_pid` (itself not counted), parents first; the trees of `leave_out` are left
+    out."""
+    children: dict[int, list[int]] = {}
+    for pid, process in (processes() if table is None else table).items():
+        children.setdefault(process.parent, []).append(pid)
+    found, stack = {}, [root_pid]
+    while stack:
+        for child in children.get(stack.pop(), ()):
+            if child not in leave_out and child not in found:
+                found[child] = None
+                stack.append(child)
+    return list(found)
