@@ -1,6 +1,7 @@
 """Rows of any form (a dict, a list of dicts, a mapping of columns, a DataFrame) as equally long columns."""
 
 from collections.abc import Sequence
+from copy import copy
 from types import SimpleNamespace
 from typing import Any
 
@@ -14,16 +15,18 @@ NUMBERS = (
     *("max_positions", "num_labels", "frozen_layers", "lora_rank", "gradient_checkpointing", "zero_stage"),
     *("tensor_parallel", "nodes"),
 )
+# Null where the family or the other columns say it.
+OPTIONAL = ("kv_heads", "head_dim", "tied", "sliding_window", "image_size", "patch_size")
 TEXTS = {
     "model_type": None,
-    "task": ("classification", "qa", "mlm"),
+    "task": ("classification", "qa", "mlm", "clm"),
     "precision": ("fp32", "bf16", "fp16"),
     "attention": ("sdpa", "eager"),
     "optimizer": ("adamw", "sgd"),
     "lora_targets": None,
 }
 _DEFAULTS = {column.name: column.default for column in RUNS.columns}
-_DEFAULTS |= {"zero_stage": 0, "tensor_parallel": 1, "precision": "fp32"}
+_DEFAULTS |= {"zero_stage": 0, "tensor_parallel": 1, "precision": "fp32"} | dict.fromkeys(OPTIONAL, np.nan)
 
 
 def read_columns(rows: Any) -> tuple[SimpleNamespace, bool]:
@@ -35,7 +38,11 @@ def read_columns(rows: Any) -> tuple[SimpleNamespace, bool]:
     """
     if isinstance(rows, Sequence):
         rows = {name: [row.get(name) for row in rows] for name in {key for row in rows for key in row}}
-    given = {name: rows[name] for name in (*NUMBERS, *TEXTS, "device_count", "gpus_per_node") if name in rows}
+    given = {
+        name: rows[name]
+        for name in (*NUMBERS, *OPTIONAL, *TEXTS, "device_count", "gpus_per_node")
+        if name in rows
+    }
     many = [name for name, value in given.items() if value is not None and not np.isscalar(value)]
     lengths = {len(given[name]) for name in many}
     if len(lengths) > 1:
@@ -43,7 +50,9 @@ def read_columns(rows: Any) -> tuple[SimpleNamespace, bool]:
             f"columns of different lengths {sorted(lengths)}; give every column one value per row"
         )
     length = lengths.pop() if many else 1
-    columns = {name: _number(name, given.get(name), _DEFAULTS[name], length) for name in NUMBERS}
+    columns = {
+        name: _number(name, given.get(name), _DEFAULTS[name], length) for name in (*NUMBERS, *OPTIONAL)
+    }
     columns |= {name: Texts(name, given.get(name), length) for name in TEXTS}
     # Tables have device_count; rows of a grid say it by nodes and gpus_per_node.
     by_nodes = columns["nodes"] * _number("gpus_per_node", given.get("gpus_per_node"), 1, length)
@@ -77,6 +86,12 @@ class Texts:
     def lookup(self, function) -> np.ndarray:
         """`function` of each distinct text, one entry (or row) per row of the column."""
         return np.array([function(value) for value in self.values])[self.codes]
+
+    def take(self, rows: np.ndarray) -> "Texts":
+        """The same column of some rows only, by index."""
+        part = copy(self)
+        part.codes = self.codes[rows]
+        return part
 
 
 def _number(name: str, value: Any, default: Any, length: int) -> np.ndarray:

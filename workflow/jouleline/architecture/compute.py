@@ -1,102 +1,162 @@
 """FLOP of one training step (1 MAC = 2 FLOP): matrix products only, as torch's FlopCounterMode counts them.
 
 A matrix that is trained costs its forward product three times (forward, input gradient, weight gradient), a
-frozen one twice, and one below the lowest trained tensor once. The textbook multiples miss one thing: the
-input of the lowest trained layer needs no gradient, so its query, key and value products cost one time less.
+frozen one twice, and one below the lowest trained tensor once. The textbook multiples miss one thing: what lies
+before the lowest trained tensor needs no gradient.
 """
 
 from types import SimpleNamespace
 
 import numpy as np
 
-from jouleline.architecture.parameters import embedding_width, widths
+from jouleline.architecture.families import QKV
+from jouleline.architecture.parameters import Matrix, embedding_width, widths
 
-# Matrix products of one layer's forward pass: query, key, value, scores, context, output, up, down.
-FORWARD_LAUNCHES = 8
+_ATTENTION = (*QKV, "attention_output")
 
 
 def forward_flop(c: SimpleNamespace) -> SimpleNamespace:
-    """Forward FLOP of one sequence by part: layer (one), scores (one of a layer's two attention products),
-    embedding (projection where e != d), head_in (first matrix of the head), head_out (last).
+    """Forward FLOP of one sequence by part: matrices (of one layer, by matrix), scores (one of a layer's two
+    attention products, all S x S), embedding (projection of width e or of patches), head_in (first matrix of the
+    head), head_out (last).
 
-    layer: S (8 d^2 + 4 d ff) + 4 S^2 d; head: classification 2d^2 + 2dc, QA 4Sd, MLM S (2de + 2eV).
+    A matrix costs 2 S d_in d_out, a product of the attention 2 S^2 h a. Head: classification 2d^2 + 2dc, of an image
+    2dc, QA 4Sd, MLM S (2de + 2eV), CLM 2SeV.
     """
     d, s, e = c.hidden, c.seq_len, embedding_width(c)
-    classification, mlm = c.task == "classification", c.task == "mlm"
+    head_in = {"classification": 2 * d * d, "mlm": 2 * s * d * e}.get(c.task, 0.0 * d)
+    vocabulary = 2 * s * e * c.vocab_size
+    head_out = {"classification": 2 * d * c.num_labels, "qa": 4 * s * d, "mlm": vocabulary, "clm": vocabulary}
+    patches = c.family.patches
     return SimpleNamespace(
-        layer=s * (8 * d * d + 4 * d * c.intermediate) + 4 * s * s * d,
-        scores=2 * s * s * d,
-        embedding=np.where(e != d, 2 * s * e * d, 0),
-        head_in=np.select([classification, mlm], [2 * d * d, 2 * s * d * e], 0.0),
-        head_out=np.select(
-            [classification, mlm], [2 * d * c.num_labels, 2 * s * e * c.vocab_size], 4 * s * d
-        ),
+        matrices={matrix: 2 * s * (d_in * d_out) for matrix, (d_in, d_out) in widths(c).items()},
+        scores=2 * s * s * c.query_width,
+        embedding=2 * (s - 1) * d * 3 * c.patch_size**2 if patches else np.where(e != d, 2 * s * e * d, 0),
+        head_in=0.0 * d if patches else head_in,
+        head_out=head_out[c.task],
     )
 
 
 def step_flop(c: SimpleNamespace) -> SimpleNamespace:
-    """FLOP of one sequence, forward and backward: encoder (all layers), rest (embedding projection, head).
+    """FLOP of one sequence, forward and backward: layers (all), of them products (matrices of the attention) and
+    attention (its scores and context, over all S x S pairs); embedding, head.
 
     nominal and nominal_rest are the same by the textbook multiples: trained layers and head 3, frozen bottom
     layers 1; under LoRA frozen matrices 2, attention scores 3, adapters 3. With checkpointing 1 more for
     every layer that is trained.
     """
     f = forward_flop(c)
-    lora = c.lora_rank > 0
-    adapted_inner, adapted_first = _adapted_layers(c, f)
-    inner = np.where(lora, adapted_inner, 3 * f.layer)
-    first = np.where(lora, adapted_first, 3 * f.layer - 6 * c.seq_len * c.hidden**2)
-    recomputed = (c.gradient_checkpointing > 0) * c.open_layers * (f.layer + _adapter_flop(c))
-    # Where something lies frozen below it, the lowest trained layer has an input without gradient.
-    lowest = np.where(c.is_full, 0, np.minimum(c.open_layers, 1))
-    frozen = c.frozen_layers * f.layer
+    parts = _parts(c, f)
+    layer = sum(part.forward for part in parts)
+    inner = sum(part.inner for part in parts)
+    adapted = sum(_adapter_flop(c).values())
+    recomputed = (c.gradient_checkpointing > 0) * c.open_layers * (layer + adapted)
+    spared = (c.gradient_checkpointing > 0) * c.open_layers * _spared(c, f)
+    layers = sum(_over_layers(c, part) for part in parts) - spared
+    # Without an input gradient: the lowest tensor of all, which is the projection of the patches.
+    embedding = np.where(c.is_full, 2 if c.family.patches else 3, 1) * f.embedding
     return SimpleNamespace(
-        encoder=frozen + (c.open_layers - lowest) * inner + lowest * first + recomputed,
-        rest=np.where(c.is_full, 3, 1) * f.embedding + _head(c, f),
-        nominal=frozen + c.open_layers * inner + recomputed,
+        layers=layers,
+        products=sum(_over_layers(c, part) for part in parts if part.name in _ATTENTION),
+        attention=sum(_over_layers(c, part) for part in parts if part.name == "scores"),
+        embedding=embedding,
+        head=_head(c, f),
+        nominal=c.frozen_layers * layer + c.open_layers * inner + recomputed,
         nominal_rest=3 * (f.embedding + f.head_in + f.head_out),
     )
 
 
 def launches(c: SimpleNamespace) -> np.ndarray:
     """Matrix products started for one micro-batch, forward and backward (by the nominal multiples)."""
+    matrices = len(c.family.matrices)
+    forward = matrices + 2  # with scores and context
     adapted = sum(c.adapters.values())
-    trained = np.where(c.lora_rank > 0, 6 * 2 + 2 * 3 + 6 * adapted, 3 * FORWARD_LAUNCHES)
-    recomputed = (c.gradient_checkpointing > 0) * (FORWARD_LAUNCHES + 2 * adapted)
-    head = 3 * np.where(c.task == "qa", 1, 2)
-    return c.frozen_layers * FORWARD_LAUNCHES + c.open_layers * (trained + recomputed) + head
+    trained = np.where(c.lora_rank > 0, matrices * 2 + 2 * 3 + 6 * adapted, 3 * forward)
+    recomputed = (c.gradient_checkpointing > 0) * (forward + 2 * adapted - c.family.stops_early)
+    head = 3 * (2 if c.task in ("classification", "mlm") and not c.family.patches else 1)
+    return c.frozen_layers * forward + c.open_layers * (trained + recomputed) + head
 
 
-def _adapter_flop(c: SimpleNamespace) -> np.ndarray:
-    """Forward FLOP of one layer's LoRA adapters: sum of 2 S r (d_in + d_out)."""
-    return sum(
-        2 * c.seq_len * c.lora_rank * c.adapters[name] * sum(shape) for name, shape in widths(c).items()
-    )
+def _over_layers(c: SimpleNamespace, part: SimpleNamespace) -> np.ndarray:
+    """FLOP of a part in all layers: frozen ones forward, the lowest trained one and the others apart."""
+    # Where something lies frozen below it, the lowest trained layer has an input without gradient.
+    lowest = np.where(c.is_full, 0, np.minimum(c.open_layers, 1))
+    recomputed = (c.gradient_checkpointing > 0) * (part.forward + part.adapters)
+    trained = (c.open_layers - lowest) * part.inner + lowest * part.lowest
+    return c.frozen_layers * part.forward + trained + c.open_layers * recomputed
 
 
-def _adapted_layers(c: SimpleNamespace, f: SimpleNamespace) -> tuple[np.ndarray, np.ndarray]:
-    """FLOP of a LoRA layer whose input needs a gradient, and of the lowest one, whose input needs none.
+def _parts(c: SimpleNamespace, f: SimpleNamespace) -> list[SimpleNamespace]:
+    """One layer in parts: name, forward FLOP (without adapters), adapters (theirs), and forward and backward FLOP of a
+    layer whose input needs a gradient (inner), and of the lowest trained one, whose input needs none (lowest)."""
+    lora, a = c.lora_rank > 0, c.adapters
+    reached = _reached(c)
+    adapted = _adapter_flop(c)
+    parts = []
+    for matrix, (d_in, d_out) in widths(c).items():
+        forward, r = f.matrices[matrix], reached[matrix]
+        # A norm that is trained before query, key and value needs their input gradient.
+        trained = 2 if matrix[0] in QKV and not c.family.pre_norm else 3
+        lowest = 2 * c.seq_len * c.lora_rank * a[matrix] * (d_in * (2 + r) + 3 * d_out)
+        parts.append(
+            SimpleNamespace(
+                name=matrix[0],
+                forward=forward,
+                adapters=adapted[matrix],
+                inner=np.where(lora, 2 * forward + 3 * adapted[matrix], 3 * forward),
+                lowest=np.where(lora, forward * (1 + r) + lowest, trained * forward),
+            )
+        )
+    query, key, value = (next(a[matrix] for matrix in a if part in matrix) for part in QKV)
+    scores = f.scores * (1 + query + key) + f.scores * (1 + np.maximum(query, key) + value)
+    inner = 3 * 2 * f.scores
+    lowest = np.where(lora, scores, inner)
+    attention = SimpleNamespace(name="scores", forward=2 * f.scores, adapters=0, inner=inner, lowest=lowest)
+    return [*parts, attention]
 
-    In the lowest layer the gradient starts at the first adapter: what lies before it only runs forward.
+
+def _reached(c: SimpleNamespace) -> dict[Matrix, np.ndarray]:
+    """1 for each matrix of the lowest LoRA layer whose input needs a gradient: an adapter lies before it.
+
+    In that layer the gradient starts at the first adapter: what lies before it only runs forward.
     """
-    inner = 2 * (f.layer - 2 * f.scores) + 3 * 2 * f.scores + 3 * _adapter_flop(c)
     a = c.adapters
-    in_scores = np.maximum(a["query"], a["key"])
-    # 1 where a matrix's input needs a gradient: an adapter lies before it.
-    reached = dict.fromkeys(("query", "key", "value"), 0.0)
-    reached["attention_output"] = np.maximum(in_scores, a["value"])
-    reached["up"] = np.maximum(reached["attention_output"], a["attention_output"])
-    reached["down"] = np.maximum(reached["up"], a["up"])
-    lowest = f.scores * (1 + a["query"] + a["key"]) + f.scores * (1 + in_scores + a["value"])
-    for name, (d_in, d_out) in widths(c).items():
-        lowest = lowest + 2 * c.seq_len * d_in * d_out * (1 + reached[name])
-        lowest = lowest + 2 * c.seq_len * c.lora_rank * a[name] * (d_in * (2 + reached[name]) + 3 * d_out)
-    return inner, lowest
+    zero = 0.0 * c.lora_rank
+    highest = {"qkv": zero, "output": zero, "up": zero}
+    for matrix, carried in a.items():
+        place = {**dict.fromkeys(QKV, "qkv"), "attention_output": "output"}.get(matrix[0], "up")
+        if matrix[0] != "down":
+            highest[place] = np.maximum(highest[place], carried)
+    output = highest["qkv"]
+    # Beside the attention, not after it, the feed-forward block sees the layer's input alone.
+    up = zero if c.family.parallel else np.maximum(output, highest["output"])
+    inputs = {**dict.fromkeys(QKV, zero), "attention_output": output, "gate": up, "up": up}
+    inputs["down"] = np.maximum(up, highest["up"])
+    return {matrix: inputs[matrix[0]] for matrix in a}
+
+
+def _adapter_flop(c: SimpleNamespace) -> dict[Matrix, np.ndarray]:
+    """Forward FLOP of one layer's LoRA adapters: 2 S r (d_in + d_out) each."""
+    return {
+        matrix: 2 * c.seq_len * c.lora_rank * c.adapters[matrix] * sum(ends)
+        for matrix, ends in widths(c).items()
+    }
+
+
+def _spared(c: SimpleNamespace, f: SimpleNamespace) -> np.ndarray | float:
+    """FLOP that recomputing one layer leaves out: its last product, where nothing behind it needs the output."""
+    if not c.family.stops_early:
+        return 0.0
+    down = next(matrix for matrix in f.matrices if matrix[0] == "down")
+    last = 2 * c.seq_len * c.lora_rank * c.hidden  # the second matrix of an adapter
+    return np.where(c.adapters[down] > 0, last, f.matrices[down])
 
 
 def _head(c: SimpleNamespace, f: SimpleNamespace) -> np.ndarray:
-    """FLOP of the head: 3x, but no input gradient above a wholly frozen encoder, and no weight gradient of
-    an MLM decoder whose matrix is that of frozen embeddings."""
-    below = c.open_layers > 0
-    tied_frozen = (c.task == "mlm") & ~c.is_full
-    return f.head_in * (2 + below) + f.head_out * (2 + (below | (f.head_in > 0)) - tied_frozen)
+    """FLOP of the head: 3x, but no input gradient above a wholly frozen encoder, and no weight gradient of a matrix
+    that is frozen: a decoder's under LoRA, or one that is shared with frozen embeddings."""
+    lora = c.lora_rank > 0
+    # The norm behind the last layer is trained unless adapters are all that is.
+    below = (c.open_layers > 0) | (c.family.pre_norm & ~lora)
+    frozen = {"mlm": ~c.is_full, "clm": lora | ((c.tied > 0) & ~c.is_full)}.get(c.task, False)
+    return f.head_in * (2 + below) + f.head_out * (2 + (below | (f.head_in > 0)) - frozen)

@@ -1,6 +1,6 @@
 """FLOP counted by running a model on torch's meta device: shapes only, no memory, no arithmetic.
 
-For model families without a closed formula, and the reference that the formulas are tested against.
+For model families that are not described, and the reference that the proxies are tested against.
 """
 
 from typing import Any
@@ -11,6 +11,7 @@ TASKS = {
     "classification": "AutoModelForSequenceClassification",
     "qa": "AutoModelForQuestionAnswering",
     "mlm": "AutoModelForMaskedLM",
+    "clm": "AutoModelForCausalLM",
 }
 
 
@@ -42,20 +43,12 @@ def flops_from_counter(config: Any, task: str, seq_len: int, micro_batch: int = 
 def count_step(model: Any, task: str, seq_len: int, micro_batch: int) -> dict[str, float]:
     """FLOP and parameters of one training step of `model`, which lies on the meta device, as
     flops_from_counter."""
-    import torch
     from torch.utils.flop_counter import FlopCounterMode
 
-    def whole(*shape: int) -> torch.Tensor:
-        return torch.zeros(*shape, dtype=torch.long, device="meta")
-
-    inputs = {"input_ids": whole(micro_batch, seq_len)}
-    if task == "qa":
-        inputs |= {"start_positions": whole(micro_batch), "end_positions": whole(micro_batch)}
-    else:
-        inputs["labels"] = whole(micro_batch) if task == "classification" else inputs["input_ids"]
     model.train()
+    given = inputs(model, task, seq_len, micro_batch)
     with FlopCounterMode(display=False) as forward:
-        loss = model(**inputs).loss
+        loss = model(**given).loss
     with FlopCounterMode(display=False) as backward:
         loss.backward()
     parameters = list(model.parameters())
@@ -65,3 +58,23 @@ def count_step(model: Any, task: str, seq_len: int, micro_batch: int) -> dict[st
         "parameters": float(sum(p.numel() for p in parameters)),
         "trainable_parameters": float(sum(p.numel() for p in parameters if p.requires_grad)),
     }
+
+
+def inputs(model: Any, task: str, seq_len: int, micro_batch: int) -> dict[str, Any]:
+    """What `model` reads in one step, on the meta device: tokens and labels of the task, or an image and its class."""
+    import torch
+
+    def whole(*shape: int) -> torch.Tensor:
+        return torch.zeros(*shape, dtype=torch.long, device="meta")
+
+    if model.main_input_name == "pixel_values":
+        size, channels = model.config.image_size, model.config.num_channels
+        image = torch.zeros(micro_batch, channels, size, size, dtype=model.dtype, device="meta")
+        return {"pixel_values": image, "labels": whole(micro_batch)}
+    tokens = {"input_ids": whole(micro_batch, seq_len)}
+    if task == "qa":
+        return tokens | {"start_positions": whole(micro_batch), "end_positions": whole(micro_batch)}
+    if task == "clm":
+        # Without a mask transformers asks of the positions whether documents are packed, which a shape cannot say.
+        tokens |= {"attention_mask": torch.ones(micro_batch, seq_len, dtype=torch.long, device="meta")}
+    return tokens | {"labels": whole(micro_batch) if task == "classification" else tokens["input_ids"]}

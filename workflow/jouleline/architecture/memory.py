@@ -73,7 +73,7 @@ def _ends(c: SimpleNamespace) -> np.ndarray:
     question answering is two columns wide: neither is counted."""
     embedding = (_EMBEDDING[0] + _EMBEDDING[1] * c.is_full) * embedding_width(c)
     head = sum(_HEAD_D) * c.hidden + sum(_HEAD_VOCABULARY) * c.vocab_size
-    return embedding + (c.task == "mlm") * head
+    return embedding + (c.task in ("mlm", "clm")) * head
 
 
 def _weights(c: SimpleNamespace, p: SimpleNamespace) -> np.ndarray:
@@ -83,5 +83,5 @@ def _weights(c: SimpleNamespace, p: SimpleNamespace) -> np.ndarray:
     matrices = p.device - sum(tensor.elements * tensor.copies for tensor in embedding_tensors(c))
     open_share = c.open_layers / c.layers
     runs = 1 + open_share * (1 + (c.gradient_checkpointing > 0))
-    decoder = (c.task == "mlm") * (2 + 4 * c.is_full) * c.vocab_size * embedding_width(c)
+    decoder = (c.task in ("mlm", "clm")) * (2 + 4 * c.is_full) * c.vocab_size * embedding_width(c)
     return matrices * runs + decoder

@@ -1,8 +1,9 @@
-"""Parameter tensors of an encoder with a head, as transformers builds it and DeepSpeed splits it.
+"""Parameter tensors of a model with its head, as transformers builds it and DeepSpeed splits it.
 
-Symbols, here and in the modules beside: L layers, d hidden, ff intermediate, V vocabulary, P positions, T
-token types, e embedding width, c labels, r LoRA rank, t tensor-parallel degree. Everything is an array with
-one entry per row.
+Symbols, here and in the modules beside: L layers, d hidden, h heads, k heads of keys and values, a head dimension, ff
+intermediate, V vocabulary, P positions, T token types, e embedding width, c labels, r LoRA rank, t tensor-parallel
+degree. Rows come in groups of one family and one task (`c.family`, `c.task`); everything else is an array with one
+entry per row.
 """
 
 from collections.abc import Iterator
@@ -11,40 +12,26 @@ from types import SimpleNamespace
 
 import numpy as np
 
+from jouleline.architecture.families import QKV
 from jouleline.errors import UserError
 
 # ZeRO-3 keeps tensors of at most this many elements whole on every device (DeepSpeed's
 # stage3_param_persistence_threshold).
 PERSISTENT_ELEMENTS = 100_000
 
-
-@dataclass(frozen=True)
-class Family:
-    """What sets a model family apart from BERT: token types, embedding width, positions never reached."""
-
-    token_types: int
-    embedding_size: int | None = None  # None: as wide as the encoder
-    extra_positions: int = 0
-
-
-FAMILIES = {
-    "bert": Family(token_types=2),
-    "roberta": Family(token_types=1, extra_positions=2),  # positions count from the padding id + 1
-    "distilbert": Family(token_types=0),
-    "electra": Family(token_types=2, embedding_size=128),
-}
-
-
-_SQUARE = ("query", "key", "value", "attention_output")
-MATRICES = (*_SQUARE, "up", "down")
-# Matrices of a layer by the ends of their module names, as peft matches them: BERT's, then DistilBERT's own.
-_MODULES = {name: (name,) for name in _SQUARE[:3]} | {
+# Names of `lora_targets` and the parts they stand for: short ones, then the ends of module names as peft matches
+# them, BERT's and DistilBERT's.
+_TARGETS = {"q": ("query",), "k": ("key",), "v": ("value",), "o": ("attention_output",)}
+_TARGETS |= {name: (name,) for name in (*QKV, "gate", "up", "down")}
+_TARGETS |= {
     "attention.output.dense": ("attention_output",),
     "intermediate.dense": ("up",),
     "output.dense": ("attention_output", "down"),  # the end of two names
     **{"q_lin": ("query",), "k_lin": ("key",), "v_lin": ("value",)},
     **{"out_lin": ("attention_output",), "lin1": ("up",), "lin2": ("down",)},
 }
+
+Matrix = tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -57,86 +44,116 @@ class Tensor:
     split: bool = False
 
 
-def family(model_type: str) -> Family:
-    """The Family of a model type; raises UserError for one that has no formula."""
-    if model_type not in FAMILIES:
-        raise UserError(
-            f"model_type {model_type!r} has no closed formula (there are {', '.join(FAMILIES)}); "
-            "count it with jouleline.architecture.counter.flops_from_counter"
-        )
-    return FAMILIES[model_type]
-
-
-def adapters(c: SimpleNamespace) -> dict[str, np.ndarray]:
-    """For each of MATRICES, 1.0 where it carries a LoRA adapter."""
+def adapters(c: SimpleNamespace) -> dict[Matrix, np.ndarray]:
+    """For each matrix of a layer, 1.0 where it carries a LoRA adapter: one adapter on a matrix that fuses parts."""
+    matrices = c.family.matrices
 
     def carried(targets: str) -> list[float]:
         names = [name.strip() for name in targets.split(",") if name.strip()]
-        unknown = [name for name in names if name not in _MODULES]
+        unknown = [name for name in names if name not in _TARGETS]
         if unknown:
-            raise UserError(f"lora_targets names {unknown[0]!r}; choose from {', '.join(_MODULES)}")
-        return [float(any(matrix in _MODULES[name] for name in names)) for matrix in MATRICES]
+            raise UserError(f"lora_targets names {unknown[0]!r}; choose from {', '.join(_TARGETS)}")
+        parts = {part for name in names for part in _TARGETS[name]}
+        return [float(not parts.isdisjoint(matrix)) for matrix in matrices]
 
-    return dict(zip(MATRICES, c.lora_targets.lookup(carried).T * (c.lora_rank > 0)))
+    return dict(zip(matrices, c.lora_targets.lookup(carried).T * (c.lora_rank > 0)))
 
 
-def widths(c: SimpleNamespace) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """(d_in, d_out) of each of MATRICES."""
-    d, ff = c.hidden, c.intermediate
-    return dict.fromkeys(_SQUARE, (d, d)) | {"up": (d, ff), "down": (ff, d)}
+def widths(c: SimpleNamespace) -> dict[Matrix, tuple[np.ndarray, np.ndarray]]:
+    """(d_in, d_out) of each matrix of a layer."""
+    d, ff, inner = c.hidden, c.intermediate, c.query_width
+    ends = {"query": (d, inner), "key": (d, c.key_width), "value": (d, c.key_width)}
+    ends |= {"attention_output": (inner, d), "gate": (d, ff), "up": (d, ff), "down": (ff, d)}
+    return {
+        matrix: (ends[matrix[0]][0], sum(ends[part][1] for part in matrix)) for matrix in c.family.matrices
+    }
+
+
+def by_columns(matrix: Matrix) -> bool:
+    """Whether tensor parallelism splits a matrix by its outputs; else by its inputs, and sums the products."""
+    return matrix[0] not in ("attention_output", "down")
 
 
 def embedding_width(c: SimpleNamespace) -> np.ndarray:
     """e: the hidden width, or the family's own where embeddings are projected."""
-    own = c.model_type.lookup(lambda name: family(name).embedding_size or np.nan)
-    return np.where(np.isnan(own), c.hidden, own)
+    return c.hidden if c.family.embedding_size is None else 0 * c.hidden + c.family.embedding_size
 
 
 def tensors(c: SimpleNamespace) -> Iterator[Tensor]:
-    """Every parameter tensor. With frozen layers or LoRA the embeddings are frozen too, the head never is;
-    adapters sit on the layers that are not frozen. Tensor parallelism splits the matrices of the layers,
-    with the biases of those that are split by columns."""
+    """Every parameter tensor. With frozen layers or LoRA the embeddings are frozen too. The head is trained, but for
+    a decoder's under LoRA. Adapters sit on the layers that are not frozen. Tensor parallelism splits the matrices of
+    the layers, with the biases of those that are split by columns."""
     yield from embedding_tensors(c)
-    open_layers = c.layers - c.frozen_layers
+    family, open_layers = c.family, c.layers - c.frozen_layers
     trained = np.where(c.lora_rank > 0, 0, open_layers)
-    for name, (d_in, d_out) in widths(c).items():
-        by_columns = name not in ("attention_output", "down")
+    for matrix, (d_in, d_out) in widths(c).items():
         yield Tensor(d_in * d_out, c.layers, trained, split=True)
-        yield Tensor(d_out, c.layers, trained, split=by_columns)
-        count = c.adapters[name] * open_layers
+        if matrix[0] in family.bias:
+            yield Tensor(d_out, c.layers, trained, split=by_columns(matrix))
+        count = c.adapters[matrix] * open_layers
         yield Tensor(c.lora_rank * d_in, count, count)
         yield Tensor(c.lora_rank * d_out, count, count)
-    yield Tensor(c.hidden, 4 * c.layers, 4 * trained)  # two layer norms
+    per_norm = {"layer": 2, "rms": 1}[family.norm]
+    yield Tensor(c.hidden, per_norm * family.norms * c.layers, per_norm * family.norms * trained)
+    if family.qk_norm:
+        yield Tensor(c.head_dim, 2 * c.layers, 2 * trained)
+    if family.pre_norm:  # one more norm, after the last layer
+        yield Tensor(c.hidden, per_norm, per_norm * (c.lora_rank == 0))
     yield from _head_tensors(c)
 
 
 def embedding_tensors(c: SimpleNamespace) -> Iterator[Tensor]:
-    """Tables of words, positions and token types, their normalisation, and the projection where e != d."""
-    e, full = embedding_width(c), c.is_full
-    types = c.model_type.lookup(lambda name: family(name).token_types)
-    extra = c.model_type.lookup(lambda name: family(name).extra_positions)
-    projected = 1.0 * (e != c.hidden)
-    yield Tensor(c.vocab_size * e, 1, full)
-    yield Tensor((c.max_positions + extra) * e, 1, full)
-    yield Tensor(types * e, 1.0 * (types > 0), full * (types > 0))
-    yield Tensor(e, 2, 2 * full)
-    yield Tensor(e * c.hidden, projected, projected * full)
-    yield Tensor(c.hidden, projected, projected * full)
+    """Tables of words (of an image: the projection of patches and the class token), positions and token types, their
+    normalisation, and the projection where e != d."""
+    e, full, family = embedding_width(c), c.is_full, c.family
+    if family.patches:
+        yield Tensor(3 * c.patch_size**2 * c.hidden, 1, full)
+        yield Tensor(c.hidden, 2, 2 * full)  # the projection's bias, the class token
+        yield Tensor(c.seq_len * e, 1, full)
+    else:
+        yield Tensor(c.vocab_size * e, 1, full, split=c.split_vocabulary)
+        if family.positions is not None:
+            yield Tensor((c.max_positions + family.positions) * e, 1, full)
+    if family.token_types:
+        yield Tensor(family.token_types * e, 1, full)
+    if family.embedding_norm:
+        yield Tensor(e, 2, 2 * full)
+    if family.embedding_size is not None:
+        projected = 1.0 * (e != c.hidden)
+        yield Tensor(e * c.hidden, projected, projected * full)
+        yield Tensor(c.hidden, projected, projected * full)
 
 
 def _head_tensors(c: SimpleNamespace) -> Iterator[Tensor]:
-    """Classification d^2+d + c(d+1); QA 2(d+1); MLM de+e + 2e + V (the decoder's matrix is the
-    embeddings')."""
+    """Classification d^2+d + c(d+1), of an image c(d+1); QA 2(d+1); MLM de+e + 2e + V (the decoder's matrix is the
+    embeddings'); CLM V e where it is not tied."""
     d, e = c.hidden, embedding_width(c)
-    heads = {
-        "classification": (d * d, d, c.num_labels * d, c.num_labels),
+    if c.task == "clm":
+        untied = 1.0 - c.tied
+        yield Tensor(c.vocab_size * e, untied, untied * (c.lora_rank == 0), split=c.family.split_head)
+        return
+    classifier = (c.num_labels * d, c.num_labels)
+    sizes = {
+        "classification": classifier if c.family.patches else (d * d, d, *classifier),
         "qa": (2 * d, 2 + 0 * d),
         "mlm": (d * e, e, e, e, c.vocab_size),
     }
-    for task, sizes in heads.items():
-        here = 1.0 * (c.task == task)
-        for elements in sizes:
-            yield Tensor(elements, here, here)
+    for elements in sizes[c.task]:
+        yield Tensor(elements, 1.0, 1.0)
+
+
+def shares(c: SimpleNamespace) -> SimpleNamespace:
+    """What tensor parallelism leaves the busiest device: attention, rest (of the layers), head; each 1 without it.
+
+    Attention is split by whole heads of keys and values, so where t does not divide them the first device has more.
+    """
+    t = c.tensor_parallel
+    kv = c.kv_heads if c.family.own_kv else t
+    return SimpleNamespace(
+        attention=np.where(kv % t == 0, 1 / t, np.ceil(kv / t) / kv),
+        rest=1 / t,
+        head=1 / t if c.family.split_head else 1.0,
+    )
 
 
 def count(c: SimpleNamespace) -> SimpleNamespace:
@@ -144,7 +161,7 @@ def count(c: SimpleNamespace) -> SimpleNamespace:
     device_trainable); of that what ZeRO-3 keeps whole (kept), in how many tensors (kept_tensors)."""
     sums = SimpleNamespace(total=0, trainable=0, device=0, device_trainable=0, kept=0, kept_tensors=0)
     for tensor in tensors(c):
-        held = tensor.elements / c.tensor_parallel if tensor.split else tensor.elements
+        held = np.where(tensor.split, tensor.elements / c.tensor_parallel, tensor.elements)
         kept = tensor.copies * (held <= PERSISTENT_ELEMENTS)
         sums.total = sums.total + tensor.copies * tensor.elements
         sums.trainable = sums.trainable + tensor.trained * tensor.elements

@@ -4,8 +4,13 @@ from types import SimpleNamespace
 
 import numpy as np
 
+from jouleline.architecture.parameters import by_columns, embedding_width
+
 # ZeRO-3 fetches weights ahead in portions of this many elements (stage3_prefetch_bucket_size).
 PREFETCH_ELEMENTS = 50_000_000
+# It keeps weights from forward to backward while no more than this many elements are used in between and live
+# (stage3_max_reuse_distance, stage3_max_live_parameters).
+REUSE_ELEMENTS = 1_000_000_000
 
 
 def element_byte(c: SimpleNamespace) -> np.ndarray:
@@ -21,14 +26,14 @@ def data_parallel_traffic(c: SimpleNamespace, p: SimpleNamespace) -> SimpleNames
     ZeRO-0   2 r b P_train                       one all-reduce of the accumulated gradients
     ZeRO-1   3 r b P_train                       the same, then an all-gather of the updated weights
     ZeRO-2   (2 a + 1) r b P_train               an all-reduce in every micro-batch, then the all-gather
-    ZeRO-3   r b (a P_train + a P_split + P_kept)
-    where a ZeRO-3 micro-batch reduce-scatters the gradients and gathers the split weights P_split once (they
-    stay from forward to backward while 2 P < 1e9), and P_kept, tensors of at most 1e5 elements, are gathered
-    one by one after the step. One more call of a few bytes agrees on the gradient norm. Only the ZeRO-3
-    traffic of the micro-batches overlaps with computing; the rest is blocking.
+    ZeRO-3   r b (a P_train + a g P_split + P_kept)
+    where a ZeRO-3 micro-batch reduce-scatters the gradients and gathers the split weights P_split g times (see
+    `gathers`), and P_kept, tensors of at most 1e5 elements, are gathered one by one after the step. One more call of
+    a few bytes agrees on the gradient norm. Only the ZeRO-3 traffic of the micro-batches overlaps with computing; the
+    rest is blocking.
     """
     b, n, a, stage = element_byte(c), c.data_parallel, c.grad_accum, c.zero_stage
-    split = p.device - p.kept
+    split = (p.device - p.kept) * gathers(c, p)
     sharded = stage == 3
     elements = np.select(
         [stage == 0, stage == 1, stage == 2],
@@ -45,16 +50,54 @@ def data_parallel_traffic(c: SimpleNamespace, p: SimpleNamespace) -> SimpleNames
     )
 
 
+def gathers(c: SimpleNamespace, p: SimpleNamespace) -> np.ndarray:
+    """How often a ZeRO-3 micro-batch gathers the split weights: once while they stay from forward to backward.
+
+    Of a larger model they are released and gathered again, but for embeddings that no head shares, and for what is
+    still there when the backward pass begins. Fitted to gathers that were counted with R = 0.25 P to 2 P; at most 0.16
+    off.
+    """
+    looked_up = 0 if c.family.patches else c.vocab_size * embedding_width(c) / p.device
+    once = looked_up * (1 - c.tied * (c.task in ("mlm", "clm")))
+    return 1 + np.maximum(0, 1 - once - 0.75 * REUSE_ELEMENTS / p.device)
+
+
 def tensor_parallel_traffic(c: SimpleNamespace) -> tuple[np.ndarray, np.ndarray]:
     """(bytes sent, collectives) of one device and step for tensor parallelism, r_t = (t-1)/t: all-reduces of
-    B x S x d, 2 r_t b B S d bytes each.
+    B x S x d, 2 r_t b B S d bytes each, and what a split head adds.
 
-    Two per layer forward, after attention and feed-forward; four backward, since DeepSpeed reduces the input
-    gradients of query, key, value and feed-forward apart. A frozen layer has the forward ones only, the
-    lowest trained layer above frozen ones one backward, a checkpointed layer two more. None overlaps.
+    Two per layer forward, after attention and feed-forward. Backward one per matrix that is split by columns, since
+    DeepSpeed reduces their input gradients apart. A frozen layer has the forward ones only. In the lowest trained
+    layer above frozen ones, query, key and value need none, unless a trained norm stands before them. A checkpointed
+    layer has one more, or two where the recomputation does not stop before the second. None overlaps.
     """
-    t, full = c.tensor_parallel, c.is_full
-    backward = np.where(full, 4 * c.layers, np.maximum(4 * c.open_layers - 3, 0))
-    recomputed = 2 * c.open_layers * (c.gradient_checkpointing > 0)
-    calls = np.where(t > 1, c.grad_accum * (2 * c.layers + backward + recomputed), 0)
-    return calls * 2 * (t - 1) / t * element_byte(c) * c.micro_batch * c.seq_len * c.hidden, calls
+    t, f = c.tensor_parallel, c.family
+    columns = [matrix for matrix in f.matrices if by_columns(matrix)]
+    into_attention = 0 if f.pre_norm else sum(matrix[0] != "up" for matrix in columns)
+    above_frozen = np.maximum(len(columns) * c.open_layers - into_attention, 0)
+    backward = np.where(c.is_full, len(columns) * c.layers, above_frozen)
+    recomputed = (2 - f.stops_early) * c.open_layers * (c.gradient_checkpointing > 0)
+    b, rows = element_byte(c), c.micro_batch * c.seq_len
+    ends, small_calls, small_byte = _split_head_traffic(c, b)
+    # Every device adds its part to the gradients of the norms that all heads share.
+    norms = 2 * c.open_layers * f.qk_norm
+    whole = np.where(t > 1, c.grad_accum * (2 * c.layers + backward + recomputed + ends), 0)
+    small = np.where(t > 1, c.grad_accum * (small_calls + norms), 0)
+    sent = whole * 2 * (t - 1) / t * b * c.micro_batch * c.seq_len * c.hidden
+    other = c.grad_accum * (t - 1) / t * (rows * small_byte + 2 * norms * b * c.head_dim)
+    return sent + np.where(t > 1, other, 0), whole + small
+
+
+def _split_head_traffic(c: SimpleNamespace, b: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """What a split head adds to one micro-batch: all-reduces of B x S x d, other calls, their ring bytes per token
+    and (t-1)/t.
+
+    Tied, the embeddings are split too and reduced forward, and the loss is reduced in three pieces of fp32 (its
+    maximum, its label and its sum) of all positions but the last. Untied, the logits are gathered. The head's input
+    gradient is reduced in both.
+    """
+    if not c.family.split_head:
+        return 0, 0, 0.0
+    pieces = 3 * 2 * 4 * (c.seq_len - 1) / c.seq_len
+    tied = c.tied > 0
+    return 1 + tied, np.where(tied, 3, 1), np.where(tied, pieces, b * c.vocab_size)

@@ -1,0 +1,142 @@
+"""What each model family is made of: one row per family, from which every proxy follows.
+
+A layer is a list of matrices between norms; a family says which there are, how they are fused, what has a bias, and
+what stands before and after the layers. No module beside this one knows a family's name. Facts are those of
+transformers 5.23; the tests build its models and count.
+"""
+
+from dataclasses import dataclass
+
+from jouleline.errors import UserError
+
+PARTS = ("query", "key", "value", "attention_output", "gate", "up", "down")
+"""The matrices that a layer can have, in the order in which they run."""
+QKV = PARTS[:3]
+ENCODER_TASKS = ("classification", "qa", "mlm")
+
+
+@dataclass(frozen=True)
+class Family:
+    """The parts of a model. The defaults are those of BERT.
+
+    fused: parts that are one matrix. own_kv, own_head_dim: whether kv_heads and head_dim may differ from heads and
+    hidden / heads. positions: rows of the learned table beyond max_positions; None: rotary. dropout: whether dropout
+    is active in training. windows: share of the layers that see a sliding window. split_head: whether tensor
+    parallelism splits the head, and with it tied embeddings. modules: the end of each matrix' module name, in the
+    order of `matrices`.
+    """
+
+    tasks: tuple[str, ...] = ENCODER_TASKS
+    modules: tuple[str, ...] = (
+        *QKV,
+        *("attention.output.dense", "intermediate.dense", "output.dense"),
+    )
+    gated: bool = False
+    fused: tuple[tuple[str, ...], ...] = ()
+    bias: tuple[str, ...] = PARTS
+    own_kv: bool = False
+    own_head_dim: bool = False
+    qk_norm: bool = False
+    norm: str = "layer"
+    norms: int = 2
+    pre_norm: bool = False
+    norm_after: bool = True
+    parallel: bool = False
+    dropout: bool = True
+    activation: str = "gelu"
+    positions: int | None = 0
+    token_types: int = 0
+    embedding_size: int | None = None
+    embedding_norm: bool = True
+    patches: bool = False
+    tied: bool = True
+    split_head: bool = False
+    windows: float = 0.0
+    attentions: tuple[str, ...] = ("sdpa", "eager")
+
+    @property
+    def matrices(self) -> tuple[tuple[str, ...], ...]:
+        """The matrices of a layer, each as the parts that it fuses; most are of one part."""
+        parts = [part for part in PARTS if part != "gate" or self.gated]
+        whole = {part: group for group in self.fused for part in group}
+        return tuple(dict.fromkeys(whole.get(part, (part,)) for part in parts))
+
+    @property
+    def causal(self) -> bool:
+        """Whether a token sees only what stands before it."""
+        return self.tasks == ("clm",)
+
+    @property
+    def stops_early(self) -> bool:
+        """Whether nothing behind the last matrix needs its output, so that recomputing a layer leaves it out."""
+        return not (self.norm_after or self.dropout)
+
+
+def _decoder(**facts) -> Family:
+    """A decoder: norms before attention and feed-forward and after the last layer, no dropout, rotary positions."""
+    usual = {"tasks": ("clm",), "pre_norm": True, "norm_after": False, "dropout": False, "positions": None}
+    return Family(**usual | {"embedding_norm": False} | facts)
+
+
+def _gated(**facts) -> Family:
+    """A decoder as Llama is: gated feed-forward, RMS norms, fewer heads for keys and values, no bias."""
+    names = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+    usual = {"gated": True, "norm": "rms", "bias": (), "own_kv": True, "activation": "silu", "modules": names}
+    return _decoder(**usual | {"own_head_dim": True, "tied": False, "split_head": True} | facts)
+
+
+_GEMMA = {"norms": 4, "norm_after": True, "tied": True, "activation": "gelu_new"}
+
+FAMILIES = {
+    "bert": Family(token_types=2),
+    # Positions count from the padding id + 1.
+    "roberta": Family(token_types=1, positions=2),
+    "distilbert": Family(modules=("q_lin", "k_lin", "v_lin", "out_lin", "lin1", "lin2")),
+    "electra": Family(token_types=2, embedding_size=128),
+    "gpt2": _decoder(
+        modules=("attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj"),
+        **{"fused": (QKV,), "positions": 0, "dropout": True, "activation": "gelu_new"},
+    ),
+    "opt": _decoder(
+        modules=("q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2"),
+        **{"positions": 2, "dropout": True, "activation": "relu"},
+    ),
+    "gpt_neox": _decoder(
+        modules=("query_key_value", "attention.dense", "dense_h_to_4h", "dense_4h_to_h"),
+        **{"fused": (QKV,), "parallel": True, "tied": False, "split_head": True},
+    ),
+    "llama": _gated(),
+    "mistral": _gated(windows=1.0),
+    "qwen2": _gated(bias=QKV, own_head_dim=False),
+    "qwen3": _gated(qk_norm=True),
+    "phi3": _gated(
+        modules=("qkv_proj", "o_proj", "gate_up_proj", "down_proj"),
+        **{"fused": (QKV, ("gate", "up")), "own_head_dim": False, "split_head": False, "windows": 1.0},
+    ),
+    # Scores are capped, which no fused kernel of PyTorch does.
+    "gemma2": _gated(split_head=False, windows=1 / 2, attentions=("eager",), **_GEMMA),
+    "gemma3": _gated(qk_norm=True, windows=5 / 6, **_GEMMA),
+    "vit": Family(
+        tasks=("classification",),
+        modules=("q_proj", "k_proj", "v_proj", "o_proj", "fc1", "fc2"),
+        **{"pre_norm": True, "norm_after": False, "dropout": False, "embedding_norm": False, "patches": True},
+    ),
+}
+
+EXPERTS = ("mixtral", "deepseek_v2", "deepseek_v3", "gpt_oss", "dbrx", "jamba", "arctic", "llama4")
+"""Mixtures of experts whose names do not say so."""
+
+
+def family(model_type: str) -> Family:
+    """The Family of a model type; raises UserError, one line, for one that is not described."""
+    if model_type in FAMILIES:
+        return FAMILIES[model_type]
+    if "moe" in model_type or model_type in EXPERTS:
+        raise UserError(
+            f"model_type {model_type!r} is a mixture of experts, whose work depends on what it reads; "
+            f"choose a dense family: {', '.join(FAMILIES)}"
+        )
+    raise UserError(
+        f"model_type {model_type!r} has no description (there are {', '.join(FAMILIES)}); add it to FAMILIES in "
+        "jouleline.architecture.families, or count it with jouleline.architecture.counter.flops_from_counter"
+    )
