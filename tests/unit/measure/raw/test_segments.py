@@ -1,5 +1,7 @@
 """Segments on a disk that cannot take them."""
 
+import subprocess
+import sys
 import time
 
 import numpy as np
@@ -12,7 +14,9 @@ from jouleline.measure.meters.base import FAST, SLOW, LaneSpec
 from jouleline.measure.raw import samples as segments
 from jouleline.measure.raw.events import EventLog, read_events
 from jouleline.measure.raw.markers import END, START, MarkerFile, encode_name
-from jouleline.measure.raw.samples import SegmentWriter, compact, read_samples
+from jouleline.measure.raw.samples import compact, read_samples
+from jouleline.measure.sidecar import writer as writing
+from jouleline.measure.sidecar.writer import SegmentWriter
 
 FAST_LANE = LaneSpec("nvml", FAST, 0.02, ("status", "energy_mj", "power_mw"), {})
 SLOW_LANE = LaneSpec("state", SLOW, 1.0, ("temperature_c",), {})
@@ -68,7 +72,7 @@ def test_rows_become_a_table_without_loss(tmp_path):
     "disk full until memory is short", "`samples_thinned`; every second fast reading is dropped"
 )
 def test_a_disk_that_stays_full_thins_the_samples(tmp_path, monkeypatch):
-    monkeypatch.setattr(segments, "PENDING_ROWS", 500)
+    monkeypatch.setattr(writing, "PENDING_ROWS", 500)
     batches = [batch(at, at + 4) for at in range(0, 24, 4)]
     writer = SegmentWriter(tmp_path, lambda: batches.pop(0), EventLog(tmp_path))
     writer.folder.rmdir()
@@ -135,7 +139,7 @@ def test_thinning_leaves_every_device_half_of_its_fast_readings(devices):
 
 @pytest.mark.fault("samples folder that may no longer be written", "`disk_failed`; samples wait in memory")
 def test_a_folder_that_refuses_the_writer_does_not_end_it(tmp_path, monkeypatch):
-    monkeypatch.setattr(segments, "FLUSH_S", 0.05)
+    monkeypatch.setattr(writing, "FLUSH_S", 0.05)
     writer = SegmentWriter(tmp_path, lambda: batch(0, 4), EventLog(tmp_path))
     # Where even the superuser has no permission to make a file.
     writer.folder.rmdir()
@@ -163,3 +167,36 @@ def test_a_writer_that_fails_in_any_way_goes_on(tmp_path):
     writer.flush()
     assert [event["kind"] for event in read_events(tmp_path)] == ["flush_failed"]
     assert read_samples(tmp_path).num_rows == 204
+
+
+COMPACT = """
+import os, sys
+from pathlib import Path
+from jouleline.measure.sidecar.process import LIGHT_ARROW, peak_rss_mib
+os.environ.update(LIGHT_ARROW)
+from jouleline.measure.meters.base import FAST, LaneSpec
+from jouleline.measure.raw.events import EventLog
+from jouleline.measure.raw.samples import compact
+from jouleline.measure.sidecar.writer import SegmentWriter
+
+spec = LaneSpec("nvml", FAST, 0.02, ("status", "energy_mj", "power_mw"), {})
+def rows(part):
+    for number in range(200 * part, 200 * part + 200):
+        for gpu in range(8):
+            t_ns = number * 20_000_000 + gpu * 30_000
+            yield gpu, t_ns, t_ns + 25_000, t_ns - 60_000, (0, number * 6000 + gpu, 300_000 + number % 977)
+writer = SegmentWriter(Path(sys.argv[1]), lambda: [(spec, list(rows(writer.number)))], EventLog(Path(sys.argv[1])))
+for _ in range(120):
+    writer.flush()
+calls = compact(Path(sys.argv[1]), Path(sys.argv[1]))
+print(calls["rows"], peak_rss_mib())
+"""
+
+
+def test_compacting_eight_minutes_of_eight_gpus_stays_small(tmp_path):
+    """In a process of its own, as the sidecar: at most 100 MiB."""
+    done = subprocess.run(
+        [sys.executable, "-c", COMPACT, tmp_path], capture_output=True, text=True, check=True
+    )
+    rows, peak_mib = done.stdout.split()
+    assert int(rows) == 120 * 1600 and float(peak_mib) < 100

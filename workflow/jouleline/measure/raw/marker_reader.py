@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
+from jouleline.measure.raw.arrow import array, strings
 from jouleline.measure.raw.markers import (
     BODY,
     DEVICE,
@@ -47,18 +48,6 @@ def read_file(path: Path) -> tuple[np.ndarray, int]:
     return records[good], int(count - good.sum()) + bool(len(data) % RECORD_BYTES)
 
 
-def column(values, kind: pa.DataType) -> pa.Array:
-    """Integers or strings to an Arrow array, from buffers: pa.array would import pandas to look at them."""
-    if kind == pa.string():
-        encoded = [value.encode() for value in values]
-        ends = np.cumsum([0, *map(len, encoded)], dtype=np.int32)
-        return pa.Array.from_buffers(
-            kind, len(encoded), [None, pa.py_buffer(ends), pa.py_buffer(b"".join(encoded))]
-        )
-    data = np.ascontiguousarray(values, kind.to_pandas_dtype())
-    return pa.Array.from_buffers(kind, len(data), [None, pa.py_buffer(data)])
-
-
 def read_markers(folder: Path, node: int = 0) -> tuple[pa.Table, int]:
     """The marks of every rank-*.bin in `folder` as the markers table, and how many records were broken or
     lost."""
@@ -78,5 +67,9 @@ def read_markers(folder: Path, node: int = 0) -> tuple[pa.Table, int]:
             own = np.isin(records["kind"], (START, END)) | ((name == "parent") & (records["kind"] == STEP))
             columns[name] = columns[name].astype(np.int64) + (number << 32) * (own & (columns[name] > 0))
         columns |= {"node": np.full(len(records), node, np.int32), "name": names}
-        tables.append(pa.table([column(columns[f.name], f.type) for f in schema], schema=schema))
+        arrays = [
+            strings(columns[item.name]) if item.type == pa.string() else array(columns[item.name], item.type)
+            for item in schema
+        ]
+        tables.append(pa.Table.from_arrays(arrays, schema=schema))
     return (pa.concat_tables(tables) if tables else schema.empty_table()), broken

@@ -10,8 +10,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from jouleline.files import atomic_path
+from jouleline.measure.raw.arrow import array
 from jouleline.measure.raw.events import read_events
-from jouleline.measure.raw.marker_reader import column, read_markers
+from jouleline.measure.raw.marker_reader import read_markers
 from jouleline.measure.raw.samples import read_samples, sort, write_compact
 
 
@@ -43,7 +44,7 @@ def read_node(folder: str | Path, node: int = 0) -> tuple[pa.Table, pa.Table, di
     folder = Path(folder)
     samples, events = node_samples(folder)
     position = samples.schema.get_field_index("node")
-    numbers = column(np.full(samples.num_rows, node), pa.int32())
+    numbers = array(np.full(samples.num_rows, node), pa.int32())
     samples = samples.set_column(position, samples.schema.field("node"), numbers)
     markers, broken = read_markers(folder / "markers", node)
     if broken:

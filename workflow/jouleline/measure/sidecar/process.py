@@ -42,6 +42,14 @@ PR_SET_PDEATHSIG = 1
 # The main thread and the writer must not hold the interpreter when a reading is due.
 SWITCH_INTERVAL_S = 0.0005
 
+# numpy and pyarrow read these when they are imported. Arrow's own pools keep what they have freed (16 MB more), and
+# their threads, one for each core of the node, have nothing to do here.
+LIGHT_ARROW = {
+    "ARROW_DEFAULT_MEMORY_POOL": "system",
+    "OMP_NUM_THREADS": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+}
+
 
 def clear(folder: Path) -> None:
     """Remove what an earlier measurement left in `folder`: two must never be read as one."""
@@ -94,7 +102,9 @@ class Sidecar:
 
     def _measure(self) -> int:
         # pyarrow is needed only by the writer: the meter is opened first, so that its errors come fast.
-        from jouleline.measure.raw.samples import SegmentWriter, compact
+        os.environ.update(LIGHT_ARROW)
+        from jouleline.measure.raw.samples import compact
+        from jouleline.measure.sidecar.writer import SegmentWriter
 
         self.lanes = Lanes(self.meter.lanes(), self.events)
         self.writer = SegmentWriter(self.scratch, self.lanes.take, self.events)
