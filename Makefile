@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 LOCKS := workflow/envs/requirements.in workflow/envs/base.lock workflow/envs/torch-$(TORCH).lock
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: setup setup-bundle bundle run reference reference-data rebuild test test-long lint format clean
+.PHONY: setup setup-bundle bundle run reference reference-data rebuild test test-fast test-long lint format clean
 
 setup: $(VENV)/.ready-$(TORCH)
 
@@ -73,8 +73,16 @@ rebuild: setup
 	@$(BIN)/snakemake --profile profiles/local --config campaign=$(CAMPAIGN) data=$(DATA)
 	@$(BIN)/python scripts/show_headline.py --campaign $(CAMPAIGN)
 
+# Tests run on several workers; those of real time come after the others, without heavy neighbours.
+WORKERS ?= 4
+PYTEST = $(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup -m
+
 test: setup
-	@$(BIN)/python -m pytest -m "not long"
+	@status=0; $(PYTEST) "not long and not clock" || status=$$?; $(PYTEST) "clock and not long" || status=$$?; exit $$status
+
+# What one runs after each change: no agents, no ranks, no Snakemake.
+test-fast: setup
+	@$(PYTEST) "not long and not clock and not slow"
 
 test-long: setup
 	@$(BIN)/python -m pytest -m long

@@ -16,7 +16,8 @@ COLUMNS = 5
 BOX_W, BOX_H, GAP_X, GAP_Y, MARGIN = 124, 30, 16, 34, 16
 STYLE = (
     "text{font:13px sans-serif;fill:#1a1a1a}"
-    "rect{fill:#eef3f8;stroke:#4a6785}.measure rect{fill:#fdf1e3;stroke:#b5792c}.model rect{fill:#eaf5ea;stroke:#4c8a4c}"
+    "rect{fill:#eef3f8;stroke:#4a6785}.measure rect{fill:#fdf1e3;stroke:#b5792c}"
+    ".model rect{fill:#eaf5ea;stroke:#4c8a4c}"
     "path{fill:none;stroke:#8a99a8;stroke-width:1}svg{background:#fff}"
 )
 
@@ -39,7 +40,9 @@ def read(library: Path = LIBRARY) -> tuple[dict[str, str], dict[str, set[str]]]:
         # A folder's __init__ is read first and speaks for it.
         says.setdefault(room, (ast.get_docstring(tree) or "").split("\n")[0])
         arrows.setdefault(room, set()).update(map(room_of, _imports(tree)))
-    return says, {room: {one for one in rooms if one in says and one != room} for room, rooms in arrows.items()}
+    return says, {
+        room: {one for one in rooms if one in says and one != room} for room, rooms in arrows.items()
+    }
 
 
 def _imports(tree: ast.Module) -> Iterable[str]:
@@ -78,7 +81,9 @@ def reduced(arrows: Mapping[str, set[str]]) -> dict[str, set[str]]:
 def svg(says: Mapping[str, str], arrows: Mapping[str, set[str]]) -> str:
     """The picture: whoever imports stands above what it imports."""
     floor = floors(arrows)
-    rows = [sorted(room for room in floor if floor[room] == number) for number in range(max(floor.values()) + 1)]
+    rows = [
+        sorted(room for room in floor if floor[room] == number) for number in range(max(floor.values()) + 1)
+    ]
     width = COLUMNS * (BOX_W + GAP_X) - GAP_X + 2 * MARGIN
     height = len(rows) * (BOX_H + GAP_Y) - GAP_Y + 2 * MARGIN
     place = {}

@@ -1,6 +1,8 @@
-"""For all tests: how they were started must not reach the programs that they start."""
+"""For all tests: how they share the machine, and what they share with each other."""
 
+import fcntl
 import signal
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -9,14 +11,67 @@ from fake_nvml.driver import FakeNode, build
 # A shell gives its background jobs a SIGINT that is ignored, and so would snakemake be deaf to it.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
+TESTS = Path(__file__).resolve().parent
+# Tests of real time: they run after the others, without heavy neighbours.
+CLOCK = ("unit/measure/sidecar", "unit/measure/meters")
+# Tests that start agents, ranks or Snakemake: `make test-fast` leaves them out.
+SLOW = ("workflow", "scripts", "cuda")
 
-# The fake libraries, built once per session by gcc.
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    """Mark the tests of a folder, and keep the tests of one file on one worker: they share what they build.
+
+    The tests that borrow the Slurm cluster are one group, since there is one cluster.
+    """
+    for item in items:
+        folder = item.path.parent.relative_to(TESTS).as_posix()
+        if folder.startswith(CLOCK):
+            item.add_marker("clock")
+        if folder.startswith(SLOW):
+            item.add_marker("slow")
+        if not item.get_closest_marker("xdist_group"):
+            group = "slurm" if "slurm_session" in item.fixturenames else str(item.path)
+            item.add_marker(pytest.mark.xdist_group(group))
+
+
 @pytest.fixture(scope="session")
-def libraries(tmp_path_factory) -> Path:
-    return build(tmp_path_factory.mktemp("libraries"))
+def once(tmp_path_factory, worker_id) -> Callable[[str, Callable[[Path], None]], Path]:
+    """`once(name, make)`: the folder that `make(folder)` fills, made by the first of all workers that asks for it."""
+    base = tmp_path_factory.getbasetemp()
+    shared = base if worker_id == "master" else base.parent
+
+    def get(name: str, make: Callable[[Path], None]) -> Path:
+        folder, done = shared / name, shared / f"{name}.done"
+        with open(shared / f"{name}.lock", "w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not done.exists():
+                folder.mkdir()
+                make(folder)
+                done.touch()
+        return folder
+
+    return get
+
+
+@pytest.fixture(scope="session")
+def libraries(once) -> Path:
+    """The fake libraries, built by gcc."""
+    return once("libraries", build)
 
 
 @pytest.fixture
 def node(tmp_path, libraries):
     """Makes a node with so many fake GPUs."""
     return lambda gpus=1: FakeNode(tmp_path / "node", libraries, gpus)
+
+
+@pytest.fixture(scope="session")
+def small_dataset(once) -> Path:
+    """A prepared dataset with a vocabulary of 512."""
+    from jouleline.measure.train.corpus import prepare
+
+    def make(folder: Path) -> None:
+        prepare("docstrings", 512, 0, folder / "dataset.parquet", folder / "tokenizer.json")
+
+    return once("dataset", make) / "dataset.parquet"

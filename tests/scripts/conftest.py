@@ -1,19 +1,15 @@
-"""A small prepared dataset, made once; two networks with a cable between them."""
+"""Two networks with a cable between them."""
 
 import os
 import shutil
 import subprocess
-from pathlib import Path
 
 import pytest
-from jouleline.measure.train.corpus import prepare
 
 
 @pytest.fixture(scope="session")
-def dataset(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("dataset")
-    prepare("docstrings", 512, 0, folder / "dataset.parquet", folder / "tokenizer.json")
-    return folder / "dataset.parquet"
+def dataset(small_dataset):
+    return small_dataset
 
 
 @pytest.fixture

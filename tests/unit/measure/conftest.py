@@ -1,18 +1,10 @@
-"""A small prepared dataset, made once."""
+"""What programs that train need."""
 
 import os
 import sys
 from pathlib import Path
 
 import pytest
-from jouleline.measure.train.corpus import prepare
-
-
-@pytest.fixture(scope="session")
-def small_dataset(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("dataset")
-    prepare("docstrings", 512, 0, folder / "dataset.parquet", folder / "tokenizer.json")
-    return folder / "dataset.parquet"
 
 
 @pytest.fixture(scope="session")

@@ -5,19 +5,13 @@ import os
 import subprocess
 import sys
 import time
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
 import torch.cuda.nccl
-from fake_nvml.driver import GPU_LOST, FakeNode, build
+from fake_nvml.driver import GPU_LOST, FakeNode
 from jouleline.measure.node.gpus import full_uuid, identify
-
-
-@pytest.fixture(scope="module")
-def libraries(tmp_path_factory) -> Path:
-    return build(tmp_path_factory.mktemp("libraries"))
 
 
 @pytest.fixture
