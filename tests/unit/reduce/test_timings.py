@@ -63,9 +63,9 @@ def test_what_no_clock_saw_is_null():
 
 def test_every_clock_that_a_run_keeps_has_its_phase():
     """A clock that is added to the agent or the rank must find its phase, or it would count as the rest."""
-    root = Path(timings.__file__).parent / "measure"
+    root = Path(timings.__file__).parents[1] / "measure"
     known = {part for parts in timings._STARTUP.values() for part in parts}
-    for name in ("node_agent", "run_agent", "rank", "trainer"):
+    for name in ("node/agent", "train/agent", "train/rank", "train/trainer"):
         text = (root / f"{name}.py").read_text()
         found = set(re.findall(r'(?:times_s|startup_s)\["(\w+)"\]|[._](?:timed|startup)\("(\w+)"\)', text))
         assert found and {a or b for a, b in found} <= known, name

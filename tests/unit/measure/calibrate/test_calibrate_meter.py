@@ -49,8 +49,8 @@ def test_calibration_takes_its_powers_from_the_counter(powered, tmp_path):
 
 HOLDS = """
 import json
-from jouleline.measure import calibrate
-from jouleline.protocol import complete_protocol
+from jouleline.measure.calibrate import node as calibrate
+from jouleline.campaign.protocol import complete_protocol
 calibrate.choose_device = lambda _: "cuda"
 print(json.dumps(calibrate.holds_for(complete_protocol({}), 60.0)))
 """
