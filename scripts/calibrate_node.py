@@ -16,7 +16,8 @@ from jouleline.provenance import code_digest, digest_of
 def measure(protocol: Mapping[str, Any], budget_s: float) -> dict[str, Any]:
     """The calibration of this node, powers included. Raises UserError."""
     from jouleline.energy.node_power import calibration_powers
-    from jouleline.measure.calibrate.node import calibrate, with_entries
+    from jouleline.measure.calibrate.document import with_entries
+    from jouleline.measure.calibrate.node import calibrate
     from jouleline.measure.node.device_lock import DeviceLock
 
     with DeviceLock(), TemporaryDirectory(prefix="jouleline-calibration-") as folder:

@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 
 from jouleline.files import read_json, run_script, write_json
-from jouleline.measure.calibrate.node import table_rows, with_links
+from jouleline.measure.calibrate.document import table_rows, with_links
 from jouleline.schemas import write_table
 from jouleline.schemas.calibration import CALIBRATION
 

@@ -50,11 +50,11 @@ def _run(arguments: argparse.Namespace) -> int:
         os.environ.setdefault("HF_HUB_OFFLINE", "1")
     from jouleline.measure.node.orphan import stop_with_snakemake
     from jouleline.measure.train.agent import RunAgent
-    from jouleline.measure.train.record import Order
+    from jouleline.measure.train.record import RunRequest
 
     stop_with_snakemake()
 
-    order = Order(
+    request = RunRequest(
         run_id=arguments.run_id,
         row=row,
         row_key=row_key(row),
@@ -64,7 +64,7 @@ def _run(arguments: argparse.Namespace) -> int:
         out_dir=arguments.out_dir,
         place=here,
     )
-    return RunAgent(order).run()
+    return RunAgent(request).run()
 
 
 def _object(text: str, name: str) -> dict:

@@ -21,6 +21,7 @@ import torch.distributed as dist
 from jouleline.campaign.config import PROTOCOL_DEFAULTS
 from jouleline.campaign.grid import complete_row
 from jouleline.campaign.strategy import device_count, require
+from jouleline.measure.node.files import rank_log
 from jouleline.measure.node.ranks import Ranks
 from jouleline.measure.node.rendezvous import Meeting, meet
 from jouleline.measure.train.data import read_dataset
@@ -60,7 +61,9 @@ def run_case(dataset: Path, case: dict) -> dict:
     ranks.end()
     try:
         if ranks.failed:
-            return {"error": "\n".join(ranks.log(rank).read_text()[-1500:] for rank in ranks.pids)}
+            return {
+                "error": "\n".join(rank_log(ranks.folder, rank).read_text()[-1500:] for rank in ranks.pids)
+            }
         return json.loads((folder / "result.json").read_text())
     finally:
         shutil.rmtree(folder)

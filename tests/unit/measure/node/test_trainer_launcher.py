@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 from jouleline.measure.node.environment import interface_to
+from jouleline.measure.node.files import rank_log
 from jouleline.measure.node.ranks import Ranks
 
 
@@ -33,8 +34,8 @@ def test_exit_codes_signals_and_output_are_kept_by_rank(tmp_path, capsys):
         ranks = run(tmp_path, 4, body)
     assert ranks.exit_codes == {0: 0, 1: 1, 2: -9, 3: 7} and ranks.failed
     assert ranks.died == {0, 1, 2, 3}
-    assert "rank 0 speaks" in ranks.log(0).read_text()
-    assert "ValueError: rank one fails" in ranks.log(1).read_text()
+    assert "rank 0 speaks" in rank_log(tmp_path, 0).read_text()
+    assert "ValueError: rank one fails" in rank_log(tmp_path, 1).read_text()
 
 
 def test_ranks_that_hang_are_ended_and_did_not_die_by_themselves(tmp_path):

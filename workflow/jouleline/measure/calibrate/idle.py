@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from jouleline.measure.node.environment import choose_device, describe
+from jouleline.measure.node.files import sidecar_log
 from jouleline.measure.sidecar.client import Sidecar, options_of
 
 # A counter that ticks ten times a second sees ten ticks.
@@ -20,7 +21,7 @@ def watch_idle(protocol: Mapping[str, Any], folder: str | Path) -> dict[str, Any
     begin = time.monotonic()
     facts = describe(choose_device(protocol["device"]))
     idle_s = max(protocol["idle_s"], SHORTEST_S)
-    sidecar = Sidecar(Path(folder), options_of({**protocol, "idle_s": idle_s}), Path(folder) / "sidecar.log")
+    sidecar = Sidecar(Path(folder), options_of({**protocol, "idle_s": idle_s}), sidecar_log(Path(folder)))
     try:
         meter = sidecar.wait_ready(protocol["startup_timeout_s"])["meter"]
     finally:

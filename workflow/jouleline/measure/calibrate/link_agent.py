@@ -3,10 +3,9 @@
 Node 0 leaves what was measured in one file; `collect_calibration` takes it into the calibration.
 """
 
-import os
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,6 @@ from jouleline.files import write_json
 from jouleline.measure.node import gpus
 from jouleline.measure.node.agent import NodeAgent
 from jouleline.measure.node.environment import choose_device
-from jouleline.measure.node.failures import oom_kills
 from jouleline.measure.node.outcome import Outcome
 from jouleline.measure.node.place import Place
 
@@ -33,32 +31,30 @@ class LinkAgent(NodeAgent):
         self.protocol, self.budget_s, self.out = protocol, budget_s, out
         self.begin = time.monotonic()
 
-    def work(self) -> Outcome:
-        """Measure with the ranks of all nodes. Raises UserError."""
+    def steps(self) -> Sequence[Callable[[], None]]:
+        """Measure with the ranks of all nodes."""
+        return self._check_input, self._measure
+
+    def _check_input(self) -> None:
         self.device = choose_device(self.protocol["device"])
         self.clear()
         if self.device == "cuda":
             gpus.take_gpus({"gpus_per_node": self.place.per_node, "precision": "fp32"})
+
+    def _measure(self) -> None:
         from jouleline.measure.calibrate.link_rank import LinkJob, run_link_rank
 
         if self.device == "cuda":
             gpus.require_cuda_torch()
         meeting = self.meet()
-        failed = self.take_device()
-        if failed:
-            return failed
+        self.take_device()
         threads, slot_s = (
             self.protocol["threads_per_device"],
             min(_SLOT_SHARE * self.budget_s, _LONGEST_SLOT_S),
         )
         job = LinkJob(self.place, meeting, self.folder, self.device, threads, slot_s, self.timeout_s)
-        self.kills = oom_kills()
-        self.ranks.start(self.place.per_node, partial(run_link_rank, job))
-        if meeting.listen_fd is not None:
-            os.close(meeting.listen_fd)
-        outcome = self.until(self.ended, "done", self.timeout_s + self.budget_s) or self.of_ranks()
-        self.lock.release()
-        return outcome
+        self.start_ranks(partial(run_link_rank, job), meeting)
+        self.until(self.ended, "done", self.timeout_s + self.budget_s)
 
     def conclude(self, outcome: Outcome, states: list[dict[str, Any]]) -> int:
         """Write what rank 0 has measured, and on which devices of which hosts."""

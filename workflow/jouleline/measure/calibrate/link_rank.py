@@ -11,9 +11,9 @@ from jouleline.measure.calibrate import links
 from jouleline.measure.node import gpus
 from jouleline.measure.node.environment import cpu_name
 from jouleline.measure.node.failures import run_and_tell
+from jouleline.measure.node.files import result_file
 from jouleline.measure.node.place import Place
 from jouleline.measure.node.process_group import enter, store_at
-from jouleline.measure.node.ranks import result_file
 from jouleline.measure.node.rendezvous import Meeting
 
 

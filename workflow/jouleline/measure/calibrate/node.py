@@ -5,7 +5,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -13,11 +13,12 @@ from typing import Any
 from jouleline.errors import UserError
 from jouleline.files import canonical_json, read_json, write_json
 from jouleline.measure.calibrate import rank as calibrate_rank
+from jouleline.measure.calibrate.document import identity
 from jouleline.measure.meters import rapl
-from jouleline.measure.node import gpus
+from jouleline.measure.node import files, gpus
 from jouleline.measure.node.environment import choose_device, describe
+from jouleline.measure.raw.markers import ENVIRONMENT
 from jouleline.measure.sidecar.client import Sidecar, options_of
-from jouleline.schemas.calibration import QUANTITIES
 
 MOST_CPU_RANKS = 8
 # What of a protocol can change a calibration.
@@ -40,8 +41,8 @@ def calibrate(protocol: Mapping[str, Any], budget_s: float, folder: str | Path) 
     device = choose_device(protocol["device"])
     os.environ.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")  # one numbering for sidecar and ranks
     idle_s = min(max(_IDLE_SHARE * budget_s, _SHORTEST_IDLE_S, protocol["idle_s"]), _LONGEST_IDLE_S)
-    meter = folder / "meter"
-    sidecar = Sidecar(meter, options_of({**protocol, "idle_s": idle_s}), meter / "sidecar.log")
+    meter = files.meter_folder(folder)
+    sidecar = Sidecar(meter, options_of({**protocol, "idle_s": idle_s}), files.sidecar_log(meter))
     try:
         ready = sidecar.wait_ready(protocol["startup_timeout_s"])
         job = {
@@ -52,10 +53,10 @@ def calibrate(protocol: Mapping[str, Any], budget_s: float, folder: str | Path) 
         _run_ranks(job)
     finally:
         sidecar.terminate()
-    found = read_json(folder / "entries.json")
+    found = read_json(files.entries_file(folder))
     return {
         "schema": 1,
-        **_identity(device, found["device"], job),
+        **identity(device, found["device"], job),
         "measured_utc": datetime.now(UTC).isoformat(timespec="seconds"),
         "host": socket.gethostname(),
         "meter": ready["meter"],
@@ -89,27 +90,6 @@ def holds_for(protocol: Mapping[str, Any], budget_s: float) -> dict[str, Any] | 
     }
 
 
-def with_entries(calibration: Mapping[str, Any], more: list[dict[str, Any]]) -> dict[str, Any]:
-    """The calibration with more entries (powers, links between nodes), in the order of QUANTITIES."""
-    order = list(QUANTITIES)
-    quantities = [*calibration["quantities"], *more]
-    return {**calibration, "quantities": sorted(quantities, key=lambda item: order.index(item["quantity"]))}
-
-
-def with_links(calibration: Mapping[str, Any], links: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
-    """The calibration with the links between nodes (each what `LinkAgent` writes), by the number of nodes.
-
-    Links between nodes with other devices stay without values: nothing is known of this device's then.
-    """
-    entries = []
-    for one in sorted(links, key=lambda link: link["nodes"]):
-        strange = one["device"] != calibration["device"]
-        method = f"measured between nodes with {one['device']}"
-        unknown = {"value": None, "u_rel": None, "n": None, "method": method} if strange else {}
-        entries += [entry | unknown for entry in one["quantities"]]
-    return with_entries(calibration, entries)
-
-
 def _ranks(device: str, protocol: Mapping[str, Any], ready: Mapping[str, Any]) -> int:
     """Devices of this node: the job's GPUs, or as many ranks as the CPUs of this process have room for."""
     if device == "cuda":
@@ -125,17 +105,17 @@ def _cpu_ranks(protocol: Mapping[str, Any]) -> int:
 
 def _run_ranks(job: dict[str, Any]) -> None:
     folder = Path(job["folder"])
-    write_json(folder / "job.json", job)
+    write_json(files.job_file(folder), job)
     environment = os.environ | {
-        "JOULELINE_MARKERS": str(folder / "meter" / "markers"),
+        ENVIRONMENT: str(files.markers_folder(files.meter_folder(folder))),
         "OMP_NUM_THREADS": str(job["threads"]),
         "TORCH_CPP_LOG_LEVEL": "ERROR",
     }
-    command = [sys.executable, "-m", calibrate_rank.__name__, str(folder / "job.json")]
+    command = [sys.executable, "-m", calibrate_rank.__name__, str(files.job_file(folder))]
     processes = []
     try:
         for rank in range(job["ranks"]):
-            with open(folder / f"rank-{rank}.log", "wb") as log:
+            with open(files.rank_log(folder, rank), "wb") as log:
                 processes.append(
                     subprocess.Popen([*command, str(rank)], env=environment, stdout=log, stderr=log)
                 )
@@ -152,28 +132,10 @@ def _wait_for_all(processes: list[subprocess.Popen], folder: Path) -> None:
         codes = [process.poll() for process in processes]
         for rank, code in enumerate(codes):
             if code:
-                lines = (folder / f"rank-{rank}.log").read_text(errors="replace").strip().splitlines()
-                said = lines[-1] if lines else "it said nothing"
+                said = "".join(files.last_lines(files.rank_log(folder, rank))) or "it said nothing"
                 raise UserError(
                     f"calibration rank {rank} ended with {code}: {said}; see the device's state", 1
                 )
         if all(code == 0 for code in codes):
             return
         time.sleep(calibrate_rank.POLL_S)
-
-
-def _identity(device: str, name: str | None, job: Mapping[str, Any]) -> dict[str, Any]:
-    """Device type and software stack, to be read by people and by the model."""
-    facts = describe(device, {"device": name})
-    software = {
-        **{key: facts[key] for key in ("os", "kernel", "python", "driver")},
-        **{package: facts["packages"][package] for package in ("torch", "numpy")},
-        **{"devices": job["ranks"], "threads_per_device": job["threads"] if device == "cpu" else None},
-    }
-    return {"device": facts["device"], "device_kind": device, "software": software}
-
-
-def table_rows(calibration: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The rows of the calibration table from the content of calibration.json."""
-    shared = {key: calibration[key] for key in ("device", "device_kind")}
-    return [shared | item for item in calibration["quantities"]]

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from jouleline.files import write_json
+from jouleline.measure.node import files
 from jouleline.measure.node.ranks import die_with_parent
 
 POLL_S = 0.05
@@ -34,8 +35,8 @@ def main(job_file: str, rank: str) -> None:
     die_with_parent(job["parent"])
     device = _take_device(job, number)
     folder = Path(job["folder"])
-    (folder / f"ready-{number}").touch()
-    _wait_for([folder / f"ready-{other}" for other in range(job["ranks"])], job["timeout_s"])
+    files.ready_file(folder, number).touch()
+    _wait_for([files.ready_file(folder, other) for other in range(job["ranks"])], job["timeout_s"])
     left_s = max(job["end_s"] - time.monotonic(), 0.0)
     slot_s = min(_SLOT_SHARE * left_s, _LONGEST_SLOT_S)
     load_s = min(max(_LOAD_SHARE * left_s, _SHORTEST_LOAD_S), _LONGEST_LOAD_S)
@@ -44,9 +45,9 @@ def main(job_file: str, rank: str) -> None:
         bench = Bench(device, slot_s)
         bench.loads(load_s)
         entries += bench.measure()
-        (folder / "measured").touch()
+        files.measured_file(folder).touch()
     else:
-        _wait_for([folder / "measured"], job["timeout_s"])
+        _wait_for([files.measured_file(folder)], job["timeout_s"])
     if job["ranks"] > 1:
         _join(job, number, device)
         entries += calibrate_links.measure(device, slot_s)
@@ -55,7 +56,7 @@ def main(job_file: str, rank: str) -> None:
     else:
         entries += calibrate_links.without_links()
     if number == 0:
-        write_json(folder / "entries.json", {"device": _device_name(device), "entries": entries})
+        write_json(files.entries_file(folder), {"device": _device_name(device), "entries": entries})
 
 
 def _take_device(job: dict[str, Any], number: int):
@@ -84,14 +85,14 @@ def _join(job: dict[str, Any], number: int, device) -> None:
 
     from jouleline.measure.node.process_group import enter
 
-    store = dist.FileStore(str(Path(job["folder"]) / "store"), job["ranks"])
+    store = dist.FileStore(str(files.store_file(Path(job["folder"]))), job["ranks"])
     enter(store, number, job["ranks"], device, job["timeout_s"])
 
 
-def _wait_for(files: list[Path], timeout_s: float) -> None:
-    """Sleep until all `files` are there: a wait in a collective would load the devices that are measured."""
+def _wait_for(paths: list[Path], timeout_s: float) -> None:
+    """Sleep until all `paths` are there: a wait in a collective would load the devices that are measured."""
     until = time.monotonic() + timeout_s
-    while not all(file.exists() for file in files):
+    while not all(path.exists() for path in paths):
         if time.monotonic() > until:
             raise TimeoutError(f"the other ranks were not there within {timeout_s:g} s")
         time.sleep(POLL_S)

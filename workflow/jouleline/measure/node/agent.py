@@ -7,18 +7,21 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from enum import Enum
 from pathlib import Path
 from typing import Any
 
 from jouleline.errors import UserError
 from jouleline.files import read_json, write_json
+from jouleline.measure.node import files
 from jouleline.measure.node.device_lock import DeviceLock
 from jouleline.measure.node.environment import interface_to
+from jouleline.measure.node.failures import oom_kills
 from jouleline.measure.node.outcome import Outcome, of_ranks
 from jouleline.measure.node.place import Place
-from jouleline.measure.node.ranks import POLL_S, Ranks
+from jouleline.measure.node.ranks import POLL_S, RankBody, Ranks
 from jouleline.measure.node.rendezvous import Meeting, meet
 
 _PEERS_S = 120.0
@@ -36,34 +39,51 @@ class Stopped(BaseException):
         self.number = number
 
 
+class Ended(Exception):
+    """The job came to an end before this node's ranks had done their work; `outcome` says how."""
+
+    def __init__(self, outcome: Outcome):
+        super().__init__(outcome.detail)
+        self.outcome = outcome
+
+
+class Phase(Enum):
+    """How far an agent has come with those of the other nodes: where they would look for its last words."""
+
+    ALONE = "has not come to the meeting"
+    MEETING = "waits there"
+    TOGETHER = "has met all others"
+
+
 class NodeAgent:
     """One node's part of one job. `name` says what it is, `raw` is the folder that the nodes share, `timeout_s` is how
     long any of them may take to start.
 
-    A kind of job says what is done (`work`), how node 0 ends it (`conclude`), and what is kept of one that came to
-    no end (`keep`).
+    A kind of job says what is done (`steps`), how node 0 ends it (`conclude`), and what is kept (`close`, `keep`).
     """
 
     def __init__(self, name: str, raw: Path, place: Place, timeout_s: float):
         self.name, self.raw, self.place, self.timeout_s = name, raw, place, timeout_s
-        self.folder = raw / f"node-{place.node}"
+        self.folder = files.node_folder(raw, place.node)
         self.ranks = Ranks(self.folder)
         self.lock = DeviceLock()
         self.kills = 0
         self.next_look = 0.0
-        # Whether the meeting of the agents is over; None: this one has not come to it.
-        self.met: bool | None = None
+        self.phase = Phase.ALONE
         self.device = "cpu"
         self.times_s: dict[str, float] = {}
         self.state: dict[str, Any] = {"node": place.node, "host": socket.gethostname()}
 
-    def work(self) -> Outcome:
-        """This node's part, to its end."""
+    def steps(self) -> Sequence[Callable[[], None]]:
+        """This node's part, step by step. Each may raise UserError, or Ended where the job is over."""
         raise NotImplementedError
 
     def conclude(self, outcome: Outcome, states: list[dict[str, Any]]) -> int:
         """On node 0, when all nodes have said how their part ended (`states`, node 0 first): the exit code."""
         raise NotImplementedError
+
+    def close(self, outcome: Outcome) -> None:
+        """End what measures beside the ranks, which have ended."""
 
     def keep(self, outcome: Outcome) -> None:
         """Save what there is when a signal has come or the agent itself has failed."""
@@ -78,24 +98,14 @@ class NodeAgent:
         """
         previous = {number: signal.signal(number, _stop) for number in _SIGNALS}
         try:
-            return self._finish(self.work())
+            outcome = self._work()
+            self.close(outcome)
+            self.lock.release()
+            return self._finish(outcome)
         except Stopped as stop:
-            for number in _SIGNALS:  # what is left is saving; a second signal must not cut it short
-                signal.signal(number, signal.SIG_IGN)
-            self.ranks.kill()
-            outcome = Outcome("failed", "stopped", f"{stop} came before the run was done")
-            self.keep(outcome)
-            self._publish(outcome)
-            print(f"error: {self.name} was stopped by {stop}", file=sys.stderr)
-            if not self.met:
-                self._meet_to_refuse(str(outcome.detail), _LAST_WORDS_S)
-            return 128 + stop.number
+            return self._end_stopped(stop)
         except Exception as error:
-            why = " ".join(str(error).split()) or type(error).__name__
-            self.ranks.kill()
-            with suppress(UserError, OSError):  # the error itself matters more
-                self.keep(Outcome("failed", "agent_failed", why))
-            self._tell_peers(why)
+            self._end_broken(" ".join(str(error).split()) or type(error).__name__)
             raise
         finally:
             self.ranks.kill()
@@ -103,6 +113,35 @@ class NodeAgent:
             self.lock.release()
             for number, handler in previous.items():
                 signal.signal(number, handler)
+
+    def _work(self) -> Outcome:
+        try:
+            for step in self.steps():
+                step()
+        except Ended as ended:
+            return ended.outcome
+        return self.of_ranks()
+
+    def _end_stopped(self, stop: Stopped) -> int:
+        for number in _SIGNALS:  # what is left is saving; a second signal must not cut it short
+            signal.signal(number, signal.SIG_IGN)
+        self.ranks.kill()
+        outcome = Outcome("failed", "stopped", f"{stop} came before the run was done")
+        self.keep(outcome)
+        self._publish(outcome)
+        print(f"error: {self.name} was stopped by {stop}", file=sys.stderr)
+        if self.phase is not Phase.TOGETHER:
+            self._meet_to_refuse(str(outcome.detail), _LAST_WORDS_S)
+        return 128 + stop.number
+
+    def _end_broken(self, why: str) -> None:
+        self.ranks.kill()
+        with suppress(UserError, OSError):  # the error itself matters more
+            self.keep(Outcome("failed", "agent_failed", why))
+        if self.phase is Phase.TOGETHER and self.place.nodes > 1:
+            self._publish(Outcome("failed", "node_failed", why))
+        elif self.phase is Phase.ALONE:
+            self._meet_to_refuse(why, _PEERS_S)
 
     @contextmanager
     def timed(self, name: str) -> Iterator[None]:
@@ -115,8 +154,8 @@ class NodeAgent:
         """Remove what an earlier attempt left; every node its own part. Raises UserError."""
         node = self.place.node
         shutil.rmtree(self.folder, ignore_errors=True)
-        (self.raw / f"hello-{node}.json").unlink(missing_ok=True)
-        self._state_file(node).unlink(missing_ok=True)
+        files.hello_file(self.raw, node).unlink(missing_ok=True)
+        files.state_file(self.raw, node).unlink(missing_ok=True)
         try:
             self.folder.mkdir(parents=True)
         except OSError as error:
@@ -127,10 +166,10 @@ class NodeAgent:
     def meet(self) -> Meeting:
         """Wait for the agents of all nodes. Raises UserError where one does not come or cannot start."""
         place = self.place
-        self.met = False
+        self.phase = Phase.MEETING
         with self.timed("meeting"):
             meeting = meet(self.raw, place.node, place.nodes, place.address, self.timeout_s)
-        self.met = True
+        self.phase = Phase.TOGETHER
         if meeting.peer and self.device == "cpu":
             # gloo would take the interface of the host's own name, which is often the loopback.
             interface = interface_to(meeting.peer)
@@ -138,12 +177,18 @@ class NodeAgent:
                 os.environ.setdefault("GLOO_SOCKET_IFNAME", interface)
         return meeting
 
-    def take_device(self) -> Outcome | None:
-        """Wait for the device lock where there is one; what ended the job meanwhile, or None."""
-        if not self.lock.exists:
-            return None
-        with self.timed("device_wait"):
-            return self.until(self.lock.take)
+    def start_ranks(self, body: RankBody, meeting: Meeting) -> None:
+        """Fork this node's ranks, who meet at `meeting`."""
+        self.kills = oom_kills()
+        self.ranks.start(self.place.per_node, body)
+        if meeting.listen_fd is not None:
+            os.close(meeting.listen_fd)
+
+    def take_device(self) -> None:
+        """Wait for the device lock where there is one."""
+        if self.lock.exists:
+            with self.timed("device_wait"):
+                self.until(self.lock.take)
 
     def of_ranks(self) -> Outcome:
         """How this node's ranks have ended."""
@@ -153,8 +198,8 @@ class NodeAgent:
         """Print why the job failed, with the last lines of this node's failed ranks; returns the exit code."""
         for local, code in sorted(self.ranks.exit_codes.items()):
             if code:
-                tail = self.ranks.log(local).read_text(errors="replace").splitlines()[-_TAIL_LINES:]
-                print(f"--- end of {self.ranks.log(local)}", *tail, sep="\n", file=sys.stderr)
+                log = files.rank_log(self.folder, local)
+                print(f"--- end of {log}", *files.last_lines(log, _TAIL_LINES), sep="\n", file=sys.stderr)
         print(
             f"error: {self.name} failed ({outcome.reason}): {outcome.detail}; {kept} {self.raw}",
             file=sys.stderr,
@@ -165,11 +210,10 @@ class NodeAgent:
         """Whether no rank runs any more."""
         return not self.ranks.poll()
 
-    def until(
-        self, done: Callable[[], bool], state: str | None = None, limit_s: float | None = None
-    ) -> Outcome | None:
-        """Wait for `done`; None once it is so, else what ended the job: a rank, another node, or, where the ranks come
-        into a `state` that has a limit (`timeout_s` unless given), the time. No rank is left then."""
+    def until(self, done: Callable[[], bool], state: str | None = None, limit_s: float | None = None) -> None:
+        """Wait for `done`. Raises Ended, with no rank left, where a rank or another node ends the job before, or where
+        the ranks do not come into `state` within `limit_s` (default: `timeout_s`); without a state there is no limit.
+        """
         limit_s = limit_s or self.timeout_s
         deadline = time.monotonic() + limit_s
         while not done():
@@ -177,23 +221,15 @@ class NodeAgent:
             self.ranks.poll()
             if self.ranks.failed:
                 self.ranks.end()
-                return self.of_ranks()
+                raise Ended(self.of_ranks())
             if state and time.monotonic() > deadline:
                 self.ranks.kill()
                 detail = f"the ranks were not {state} within {limit_s:g} s"
-                return Outcome("failed", "startup_timeout", detail)
+                raise Ended(Outcome("failed", "startup_timeout", detail))
             failed = self._failed_peer()
             if failed:
                 self.ranks.end()
-                return failed
-        return None
-
-    def _tell_peers(self, failure: str) -> None:
-        """Say that this node cannot go on, where the others would look for it: they would wait for it."""
-        if self.met and self.place.nodes > 1:
-            self._publish(Outcome("failed", "node_failed", failure))
-        elif self.met is None:
-            self._meet_to_refuse(failure, _PEERS_S)
+                raise Ended(failed)
 
     def _meet_to_refuse(self, failure: str, most_s: float) -> None:
         """Come to the meeting of the agents, again where this one was in it already, to say that there is no run."""
@@ -215,13 +251,11 @@ class NodeAgent:
                 return Outcome(state["status"], state["reason"], f"node {node}: {state['detail']}")
         return None
 
-    def _state_file(self, node: int) -> Path:
-        return self.raw / f"state-{node}.json"
-
     def _peers(self) -> dict[int, dict[str, Any]]:
         """What the other nodes have published, by node."""
         others = [node for node in range(self.place.nodes) if node != self.place.node]
-        return {node: read_json(self._state_file(node)) for node in others if self._state_file(node).exists()}
+        paths = {node: files.state_file(self.raw, node) for node in others}
+        return {node: read_json(path) for node, path in paths.items() if path.exists()}
 
     def _publish(self, outcome: Outcome) -> None:
         """Say how this node's part ended, for node 0 and for peers that still run."""
@@ -232,7 +266,7 @@ class NodeAgent:
             "exit_codes": [self.ranks.exit_codes.get(local) for local in sorted(self.ranks.pids)],
             "ranks": outcome.ranks,
         }
-        write_json(self._state_file(self.place.node), self.state)
+        write_json(files.state_file(self.raw, self.place.node), self.state)
 
     def _finish(self, outcome: Outcome) -> int:
         self._publish(outcome)

@@ -28,7 +28,7 @@ def stop_with_snakemake() -> int | None:
             time.sleep(POLL_S)
         os.kill(os.getpid(), signal.SIGTERM)
 
-    threading.Thread(target=watch, name="lineage", daemon=True).start()
+    threading.Thread(target=watch, name="orphan-watch", daemon=True).start()
     return ancestor
 
 

@@ -7,7 +7,8 @@ from typing import Any
 
 from jouleline.files import read_json
 from jouleline.measure.node.failures import PEER_LOST, oom_kills
-from jouleline.measure.node.ranks import Ranks, result_file
+from jouleline.measure.node.files import result_file
+from jouleline.measure.node.ranks import Ranks
 
 
 @dataclass(frozen=True)

@@ -16,26 +16,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TextIO
 
+from jouleline.measure.node.files import rank_log
+
 PR_SET_PDEATHSIG = 1
 POLL_S = 0.05
 _GRACE_S = 1.0
 
 RankBody = Callable[[int, TextIO], int]
-
-
-def result_file(folder: Path, local_rank: int) -> Path:
-    """Where a rank says what it did or why it failed."""
-    return folder / f"rank-{local_rank}.json"
-
-
-def prepared_file(folder: Path, local_rank: int) -> Path:
-    """There when a rank has its data and model on the CPU and waits for the device."""
-    return folder / f"prepared-{local_rank}"
-
-
-def go_file(folder: Path) -> Path:
-    """There when the ranks of a node may take their devices: {"tick_s": the meter's longest tick or null}."""
-    return folder / "go.json"
 
 
 class Ranks:
@@ -62,11 +49,8 @@ class Ranks:
         for local in range(count):
             pid = os.fork()
             if pid == 0:
-                _be_a_rank(agent, self.log(local), body, local)
+                _be_a_rank(agent, rank_log(self.folder, local), body, local)
             self.pids[local] = pid
-
-    def log(self, local: int) -> Path:
-        return self.folder / f"rank-{local}.log"
 
     def poll(self) -> bool:
         """Collect what has ended; True while a rank runs."""

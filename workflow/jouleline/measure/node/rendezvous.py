@@ -17,6 +17,7 @@ from typing import Any
 
 from jouleline.errors import UserError
 from jouleline.files import read_json, write_json
+from jouleline.measure.node.files import hello_file, meeting_file
 
 POLL_S = 0.1
 # How long node 0 waits, once one has failed, for those that are still to come and would wait for it.
@@ -60,10 +61,6 @@ def _own_address(nodes: int) -> str:
     return socket.gethostname() if nodes > 1 else "127.0.0.1"
 
 
-def _hello(raw: Path, node: int) -> Path:
-    return raw / f"hello-{node}.json"
-
-
 def _read(path: Path) -> dict:
     try:
         return read_json(path)
@@ -75,14 +72,14 @@ def _gather(raw: Path, nodes: int, call: dict, deadline: float) -> str | None:
     """Answer every hello until all have answered back; the address of node 1."""
     said: dict[str, Any] = {}
     while True:
-        hellos = {node: _read(_hello(raw, node)) for node in range(1, nodes)}
+        hellos = {node: _read(hello_file(raw, node)) for node in range(1, nodes)}
         # Only who has answered is sure to be of this attempt.
         come = {0: call} | {node: one for node, one in hellos.items() if one.get("answer") == call["word"]}
         failures = {str(node): one["failure"] for node, one in come.items() if one["failure"]}
         words = {str(node): one["word"] for node, one in hellos.items() if "word" in one}
         news = {"words": words, "failures": failures, "complete": len(come) == nodes}
         if news != said:
-            write_json(raw / "meeting.json", {**call, **news})
+            write_json(meeting_file(raw), {**call, **news})
             said = news
             if failures:
                 deadline = min(deadline, time.monotonic() + LATECOMERS_S)
@@ -98,13 +95,13 @@ def _gather(raw: Path, nodes: int, call: dict, deadline: float) -> str | None:
 
 def _join(raw: Path, node: int, hello: dict, deadline: float) -> Meeting:
     """Say hello, answer node 0's word, and wait until all have done so."""
-    write_json(_hello(raw, node), hello)
+    write_json(hello_file(raw, node), hello)
     while True:
-        found = _read(raw / "meeting.json")
+        found = _read(meeting_file(raw))
         if found.get("words", {}).get(str(node)) == hello["word"]:
             if hello.get("answer") != found["word"]:  # also where node 0 came again, to say that it must end
                 hello["answer"] = found["word"]
-                write_json(_hello(raw, node), hello)
+                write_json(hello_file(raw, node), hello)
             _refuse(found["failures"])
             if found["complete"]:
                 return Meeting(found["address"], found["port"], peer=found["address"])

@@ -10,7 +10,7 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,61 +20,49 @@ from jouleline.files import write_json
 from jouleline.measure.node import gpus
 from jouleline.measure.node.agent import NodeAgent
 from jouleline.measure.node.environment import choose_device, cool_down, describe
-from jouleline.measure.node.failures import oom_kills
+from jouleline.measure.node.files import (
+    go_file,
+    markers_folder,
+    merged_folder,
+    prepared_file,
+    sidecar_log,
+    training_file,
+)
 from jouleline.measure.node.outcome import Outcome
-from jouleline.measure.node.ranks import go_file, prepared_file
 from jouleline.measure.raw.markers import ENVIRONMENT
 from jouleline.measure.raw.proc import age_s
 from jouleline.measure.sidecar.client import Sidecar, options_of
 from jouleline.measure.train.corpus import read_facts
-from jouleline.measure.train.record import Order, merge, record
+from jouleline.measure.train.record import RunRequest, merge, record
 from jouleline.measure.train.rules import LONGEST_TICK_S
 
 
 class RunAgent(NodeAgent):
     """One node's part of one run; `run` returns the exit code: 0 where the run is ok or out of memory."""
 
-    def __init__(self, order: Order):
-        timeout_s = order.protocol["startup_timeout_s"]
-        super().__init__(f"run {order.run_id}", order.out_dir / "raw", order.place, timeout_s)
-        self.order = order
+    def __init__(self, request: RunRequest):
+        timeout_s = request.protocol["startup_timeout_s"]
+        super().__init__(f"run {request.run_id}", request.out_dir / "raw", request.place, timeout_s)
+        self.request = request
         self.started = time.time()
         self.sidecar: Sidecar | None = None
 
-    def work(self) -> Outcome:
-        """Train beside the sidecar. Raises UserError."""
-        order = self.order
-        self.times_s["python"] = round(age_s(), 3)
-        self.device = choose_device(order.protocol["device"])
-        require(order.row, self.device)
-        read_facts(order.dataset, order.row)
-        self.clear()
-        if self.device == "cuda":
-            gpus.take_gpus(order.row)
-        # DeepSpeed would look for a device by itself, and warn.
-        os.environ.setdefault("DS_ACCELERATOR", self.device)
-        with self.timed("imports"):
-            from jouleline.measure.train.rank import Job, run_rank
-        if self.device == "cuda":
-            gpus.require_cuda_torch()
-        meeting = self.meet()
-        job = Job(
-            order.row, order.protocol, order.dataset, self.folder, self.device, self.place.node, meeting
+    def steps(self) -> Sequence[Callable[[], None]]:
+        """Train beside the sidecar. Before the lock no device is touched: another run may be measured meanwhile."""
+        return (
+            self._check_input,
+            self._import_libraries,
+            self._start_ranks,
+            self._until_prepared,
+            self.take_device,
+            self._cool_down,
+            self._start_sidecar,
+            self._train,
         )
-        os.environ[ENVIRONMENT] = str(self.folder / "markers")
-        self.kills = oom_kills()
-        self.ranks.start(self.place.per_node, partial(run_rank, job))
-        if meeting.listen_fd is not None:
-            os.close(meeting.listen_fd)
-        # Until it has the lock it may run beside another measurement: no device has been touched.
-        outcome = self.until(self._prepared, "prepared") or self.take_device() or self._train()
-        self._end_sidecar(outcome)
-        self.lock.release()
-        return outcome
 
     def conclude(self, outcome: Outcome, states: list[dict[str, Any]]) -> int:
         """Merge the nodes' measurements into the run's files."""
-        out, merged = self.order.out_dir, self.raw / "merged"
+        out, merged = self.request.out_dir, merged_folder(self.raw)
         outcome, measured = merge(self.raw, merged, outcome, states)
         document = self._record(outcome, states, measured, describe(self.device, outcome.found))
         if outcome.status == "failed":
@@ -91,10 +79,10 @@ class RunAgent(NodeAgent):
 
     def keep(self, outcome: Outcome) -> None:
         """The sidecar's samples, and run.failed.json."""
-        self._end_sidecar(outcome)
+        self.close(outcome)
         if self.place.node == 0:
             document = self._record(outcome, [self.state], [], {"host": self.state["host"]})
-            write_json(self.order.out_dir / "run.failed.json", document)
+            write_json(self.request.out_dir / "run.failed.json", document)
 
     def release(self) -> None:
         """End the sidecar."""
@@ -106,36 +94,64 @@ class RunAgent(NodeAgent):
         super().clear()
         if self.place.node == 0:
             for name in ("run.json", "samples.parquet", "markers.parquet"):
-                (self.order.out_dir / name).unlink(missing_ok=True)
+                (self.request.out_dir / name).unlink(missing_ok=True)
 
     def _record(self, outcome: Outcome, states: list, measured: list, environment: dict) -> dict[str, Any]:
-        return record(self.order, outcome, states, measured, environment, self.started, self.times_s)
+        return record(self.request, outcome, states, measured, environment, self.started, self.times_s)
 
-    def _train(self) -> Outcome:
+    def _check_input(self) -> None:
+        request = self.request
+        self.times_s["python"] = round(age_s(), 3)
+        self.device = choose_device(request.protocol["device"])
+        require(request.row, self.device)
+        read_facts(request.dataset, request.row)
+        self.clear()
+        if self.device == "cuda":
+            gpus.take_gpus(request.row)
+
+    def _import_libraries(self) -> None:
+        """Once for all ranks, which are forks."""
+        # DeepSpeed would look for a device by itself, and warn.
+        os.environ.setdefault("DS_ACCELERATOR", self.device)
+        with self.timed("imports"):
+            import jouleline.measure.train.rank  # noqa: F401
+        if self.device == "cuda":
+            gpus.require_cuda_torch()
+
+    def _start_ranks(self) -> None:
+        from jouleline.measure.train.rank import Job, run_rank
+
+        request, meeting = self.request, self.meet()
+        job = Job(
+            request.row, request.protocol, request.dataset, self.folder, self.device, self.place.node, meeting
+        )
+        os.environ[ENVIRONMENT] = str(markers_folder(self.folder))
+        self.start_ranks(partial(run_rank, job), meeting)
+
+    def _until_prepared(self) -> None:
+        """Until every rank has its data and model on the CPU."""
+        files = [prepared_file(self.folder, local) for local in self.ranks.pids]
+        self.until(lambda: all(file.exists() for file in files), "prepared")
+
+    def _cool_down(self) -> None:
         with self.timed("cooldown"):
-            self.state["cooldown"] = cool_down(self.order.protocol, self.device)
-        with self.timed("sidecar"):
-            tick_s = _tick_s(self._start_sidecar())
-        write_json(go_file(self.folder), {"tick_s": tick_s})
+            self.state["cooldown"] = cool_down(self.request.protocol, self.device)
 
-        def begun() -> bool:
-            return (self.folder / "training").exists() or self.ended()
-
-        return self.until(begun, "training") or self.until(self.ended) or self.of_ranks()
-
-    def _prepared(self) -> bool:
-        """Whether every rank has its data and model on the CPU."""
-        return all(prepared_file(self.folder, local).exists() for local in self.ranks.pids)
-
-    def _start_sidecar(self) -> Mapping[str, Any]:
+    def _start_sidecar(self) -> None:
         scratch = os.environ.get("SLURM_TMPDIR")
         if scratch:
-            scratch = str(Path(scratch) / f"jouleline-{self.order.run_id}-{self.place.node}")
-        options = options_of(self.order.protocol, scratch)
-        self.sidecar = Sidecar(self.folder, options, self.folder / "sidecar.log")
-        return self.sidecar.wait_ready(self.timeout_s)
+            scratch = str(Path(scratch) / f"jouleline-{self.request.run_id}-{self.place.node}")
+        options = options_of(self.request.protocol, scratch)
+        with self.timed("sidecar"):
+            self.sidecar = Sidecar(self.folder, options, sidecar_log(self.folder))
+            ready = self.sidecar.wait_ready(self.timeout_s)
+        write_json(go_file(self.folder), {"tick_s": _tick_s(ready)})
 
-    def _end_sidecar(self, outcome: Outcome) -> None:
+    def _train(self) -> None:
+        self.until(lambda: training_file(self.folder).exists() or self.ended(), "training")
+        self.until(self.ended)
+
+    def close(self, outcome: Outcome) -> None:
         """Stop the sidecar: with its idle baseline where the run is good, at once where it is not."""
         if self.sidecar is None:
             return

@@ -13,8 +13,8 @@ from jouleline.campaign.strategy import device_count
 from jouleline.files import read_json
 from jouleline.measure.node import gpus
 from jouleline.measure.node.failures import run_and_tell
+from jouleline.measure.node.files import go_file, prepared_file, result_file, training_file
 from jouleline.measure.node.process_group import store_at
-from jouleline.measure.node.ranks import go_file, prepared_file, result_file
 from jouleline.measure.node.rendezvous import Meeting
 from jouleline.measure.train.data import read_dataset
 from jouleline.measure.train.modeling import Recipe, build
@@ -74,7 +74,7 @@ def _train(job: Job, rank: int, local_rank: int, progress: TextIO, result: dict[
     trainer = Trainer(
         job.row, job.protocol, data, layout, device, tick_s=tick_s, progress=progress, model=model
     )
-    (job.folder / "training").touch()
+    training_file(job.folder).touch()
     training = trainer.run()
     training["startup_s"] = {**startup_s, **trainer.startup_s}
     dist.barrier()

@@ -9,6 +9,7 @@ from typing import Any
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from jouleline.measure.node.files import node_folder
 from jouleline.measure.node.outcome import Outcome
 from jouleline.measure.node.place import Place
 from jouleline.measure.raw.merge import merge_nodes
@@ -17,7 +18,7 @@ _WINDOW_END = 2
 
 
 @dataclass
-class Order:
+class RunRequest:
     """What to measure and where. `row` and `protocol` are complete."""
 
     run_id: str
@@ -37,7 +38,7 @@ def merge(
 
     The outcome is a failure where a sidecar died before the end of the measured window.
     """
-    measured = merge_nodes([raw / f"node-{state['node']}" for state in states], merged)
+    measured = merge_nodes([node_folder(raw, state["node"]) for state in states], merged)
     for state in states:
         if state.get("sidecar_died") and outcome.status == "ok" and not covers_window(merged, state["node"]):
             outcome = outcome.worse("failed", "sidecar_died", f"the sidecar of node {state['node']} died")
@@ -64,7 +65,7 @@ def _utc(seconds: float) -> str:
 
 
 def record(
-    order: Order,
+    request: RunRequest,
     outcome: Outcome,
     states: Sequence[Mapping[str, Any]],
     measured: Sequence[Mapping[str, Any]],
@@ -80,11 +81,11 @@ def record(
         training = {**training, "startup_s": {**times_s, **training["startup_s"]}}
     return {
         "schema": 1,
-        "run_id": order.run_id,
-        "row": order.row,
-        "row_key": order.row_key,
-        "protocol": order.protocol,
-        "code_digest": order.code_digest,
+        "run_id": request.run_id,
+        "row": request.row,
+        "row_key": request.row_key,
+        "protocol": request.protocol,
+        "code_digest": request.code_digest,
         "status": outcome.status,
         "reason": outcome.reason,
         "detail": outcome.detail,
