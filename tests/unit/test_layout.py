@@ -148,3 +148,11 @@ def test_parsing_the_snakefile_loads_nothing_heavy():
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_the_picture_of_the_rooms_is_that_of_the_imports(tmp_path):
+    subprocess.run(
+        [sys.executable, ROOT / "scripts" / "draw_rooms.py", "--out", tmp_path / "rooms.svg"], check=True
+    )
+    new, old = tmp_path / "rooms.svg", ROOT / "docs" / "rooms.svg"
+    assert new.read_text() == old.read_text(), "run python scripts/draw_rooms.py --out docs/rooms.svg"

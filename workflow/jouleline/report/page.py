@@ -23,7 +23,7 @@ from jouleline.report.sections import (
 )
 
 # In the order of the page. A section without anything to say returns None.
-_SECTIONS = (
+SECTIONS = (
     headline,
     heldout,
     residuals,
@@ -73,7 +73,7 @@ def write(inputs: Inputs, path: Path) -> None:
 def build(inputs: Inputs) -> Page:
     """The content of the page, not yet markup."""
     stamp = labels.estimate_notice(inputs.energy_sources)
-    sections = [section for section in (module.build(inputs, stamp) for module in _SECTIONS) if section]
+    sections = [section for section in (module.build(inputs, stamp) for module in SECTIONS) if section]
     return Page(
         title=inputs.settings.get("title") or f"Campaign {inputs.campaign}",
         subtitle=provenance.summary(inputs),

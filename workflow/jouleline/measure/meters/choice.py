@@ -1,10 +1,19 @@
 """Which meter measures: the one that was named, or the best there is."""
 
+from collections.abc import Callable
+
 from jouleline.errors import UserError
 from jouleline.measure.meters.base import NO_METER, Meter, Options
 from jouleline.measure.meters.estimate import EstimateMeter
 from jouleline.measure.meters.nvml import NvmlMeter
 from jouleline.measure.meters.rapl import RaplMeter
+
+# In the order of `auto`.
+METERS: dict[str, Callable[[Options], Meter]] = {
+    "nvml": NvmlMeter,
+    "rapl": RaplMeter,
+    "estimate": EstimateMeter,
+}
 
 
 def open_meter(name: str, options: Options) -> Meter:
@@ -13,13 +22,12 @@ def open_meter(name: str, options: Options) -> Meter:
     The meter's `passed_over` says why it is not an earlier one. Raises UserError with exit code 3 when it is not there;
     the line says what is missing.
     """
-    meters = {"nvml": NvmlMeter, "rapl": RaplMeter, "estimate": EstimateMeter}
     if name == "auto" and options.gpus != "auto":
         name = "nvml"
     passed_over = []
-    for kind in meters if name == "auto" else (name,):
+    for kind in METERS if name == "auto" else (name,):
         try:
-            meter = meters[kind](options)
+            meter = METERS[kind](options)
             meter.passed_over = passed_over
             return meter
         except UserError as error:

@@ -1,5 +1,7 @@
 """The models by name."""
 
+from collections.abc import Callable
+
 from jouleline.errors import UserError
 from jouleline.model.base import Model
 from jouleline.model.laws import baselines
@@ -10,7 +12,7 @@ from jouleline.model.laws.hybrid import Hybrid
 from jouleline.model.laws.paper import Paper
 from jouleline.model.roofline.fit import Roofline
 
-_MAKE = {
+LAWS: dict[str, Callable[[], Model]] = {
     "paper": Paper,
     "roofline": Roofline,
     "hybrid": Hybrid,
@@ -40,11 +42,11 @@ _MAKE = {
     "roofline_paper_proxies": lambda: Roofline(("paper_proxies",)),
 }
 
-MODELS = tuple(_MAKE)
+MODELS = tuple(LAWS)
 
 
 def make(name: str) -> Model:
     """The model of that name; raises UserError for one that does not exist."""
-    if name not in _MAKE:
-        raise UserError(f"there is no model {name}; use one of {', '.join(MODELS)}")
-    return _MAKE[name]()
+    if name not in LAWS:
+        raise UserError(f"there is no model {name}; use one of {', '.join(LAWS)}")
+    return LAWS[name]()
