@@ -12,6 +12,8 @@ _THERMAL = ("throttle_sw_thermal_ns", "throttle_hw_thermal_ns", "throttle_power_
 NEAR_US, NEAR_PROCESSES_US = 2.5e6, 10e6
 # The lane that reads the state; every other lane reads the energy.
 STATE_LANE = "state"
+# A reading of the state is so many calls, timed together.
+STATE_CALLS = 9
 
 
 def add_state(series: Series, row: dict[str, Any]) -> None:
@@ -45,7 +47,8 @@ def add_state(series: Series, row: dict[str, Any]) -> None:
         reasons.add("unchecked_processes")
     if series.info.get("power_scope") == "module":
         reasons.add("module_scope")
-    if any(_longest_call_us(lane, start, end) > v.SLOW_CALL_S * 1e6 for lane in (series.fast, series.slow)):
+    lanes = ((series.fast, 1), (slow, STATE_CALLS))
+    if any(_longest_call_us(lane, start, end) > calls * v.SLOW_CALL_S * 1e6 for lane, calls in lanes):
         reasons.add("slow_calls")
 
 

@@ -73,7 +73,7 @@ def _cuda_order(gpus: Sequence[Gpu], environment: Mapping[str, str], source: str
         return by_bus
     # Where the driver's order is that of the bus, the GPU that is silent has its place in it.
     along_bus = [gpu.index for gpu in by_bus] == [gpu.index for gpu in answered]
-    return by_index[: silent.index] if along_bus else []
+    return [gpu for gpu in by_index if gpu.index < silent.index] if along_bus else []
 
 
 def _silent(gpus: Sequence[Gpu]) -> Gpu | None:
@@ -89,7 +89,11 @@ def _find(name: str, gpus: Sequence[Gpu], order: list[Gpu] | None, source: str) 
                 f"{source}={name}: the GPUs differ, so CUDA's numbers are not the driver's; "
                 "set CUDA_DEVICE_ORDER=PCI_BUS_ID or use UUIDs"
             )
-        if int(name) < len(order):
+        if source == "--gpus":
+            order = {gpu.index: gpu for gpu in gpus}
+        else:
+            order = dict(enumerate(order))
+        if int(name) in order:
             return order[int(name)], None
         if source != "--gpus" and (silent := _silent(gpus)):
             raise UserError(

@@ -23,7 +23,8 @@ from jouleline.measure.meters.rapl import RaplMeter
 
 SLOW_PERIOD_S = 1.0
 HOST_PERIOD_S = 0.2
-READER_LIMIT_S = 0.6
+# Opening takes about 20 calls, and a busy driver may need a tenth of a second for each.
+READER_LIMIT_S = 5.0
 # The fast lane runs a little faster than asked: at exactly 20 ms every tick of a 100 ms counter would be seen
 # at the same place between two readings, and no number of ticks would tell where it is.
 DETUNE = 63 / 64

@@ -1,5 +1,6 @@
 """Opening NVML and asking each GPU what it is and can do, with a limit on how long an answer may take."""
 
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -12,8 +13,12 @@ from jouleline.measure.meters.base import NO_METER
 from jouleline.measure.meters.devices import Gpu
 
 INIT_LIMIT_S = 10.0
-# A GPU without persistence mode that nobody uses is initialised at its first handle, which takes 1 to 3 s.
+# How long a started GPU may take to answer.
 PROBE_LIMIT_S = 3.5
+# Without persistence mode the driver starts a GPU that nobody uses at its first handle: 1 to 3 s each, one after the
+# other. So long all of them may take, and so long after one the next may come.
+START_LIMIT_S, NEXT_LIMIT_S = 60.0, 10.0
+_POLL_S = 0.01
 
 
 def within(limit_s: float, call: Callable[[], Any]) -> tuple[bool, Any]:
@@ -59,35 +64,63 @@ def attempt(function: Callable, *arguments: Any) -> Any:
 
 
 def list_gpus() -> list[Gpu]:
-    """Every GPU that NVML shows. One that does not answer has no handle and the UUID `unanswered:<index>`."""
+    """Every GPU that NVML shows and this process may use, in the driver's order.
+
+    One that does not answer has no handle and the UUID `unanswered:<index>`. One that NVML counts and does not permit
+    (a cgroup) is left out: CUDA does not see it either. GPUs that the driver has to start are waited for, with a note.
+    """
     try:
         answered, count = within(INIT_LIMIT_S, pynvml.nvmlDeviceGetCount)
     except pynvml.NVMLError as error:
         raise UserError(f"no NVML: nvmlDeviceGetCount says '{error}'; reload the driver", NO_METER) from error
     if not answered:
         raise UserError(f"no NVML: nvmlDeviceGetCount did not answer in {INIT_LIMIT_S:g} s", NO_METER)
-    found: dict[int, Gpu] = {}
+    answers: dict[int, Gpu | None] = {}
 
     def probe(index: int) -> None:
-        gpu = _probe(index)
-        if gpu is not None:
-            found[index] = gpu
+        answers[index] = _probe(index)
 
-    threads = [threading.Thread(target=probe, args=(index,), daemon=True) for index in range(count or 0)]
-    for thread in threads:
-        thread.start()
-    deadline = time.monotonic() + PROBE_LIMIT_S
-    for thread in threads:
-        thread.join(max(deadline - time.monotonic(), 0))
-    return [found.get(index) or Gpu(index, f"unanswered:{index}", "unknown", None) for index in range(count)]
+    for index in range(count):
+        threading.Thread(target=probe, args=(index,), daemon=True).start()
+    _wait(answers, count)
+    silent = {index: Gpu(index, f"unanswered:{index}", "unknown", None) for index in range(count)}
+    return [gpu for _, gpu in sorted((silent | dict(answers)).items()) if gpu is not None]
+
+
+def _wait(answers: dict[int, Gpu | None], count: int) -> None:
+    """Until all have answered, or those that are left have had their time."""
+    begin = last = time.monotonic()
+    known, told = 0, False
+    while (seen := len(answers)) < count:
+        now = time.monotonic()
+        if seen > known:
+            known, last = seen, now
+        states = [gpu.facts.get("persistence") for gpu in list(answers.values()) if gpu is not None]
+        starting = not seen or False in states
+        limit_s = START_LIMIT_S if starting else PROBE_LIMIT_S
+        if now - begin > limit_s or (seen and starting and now - last > NEXT_LIMIT_S):
+            return
+        if now - begin > PROBE_LIMIT_S and not told:
+            told = True
+            print(f"note: {_WAITS}", file=sys.stderr, flush=True)
+        time.sleep(_POLL_S)
+
+
+_WAITS = (
+    f"waiting up to {START_LIMIT_S:g} s for the GPUs to start; with persistence mode (nvidia-smi -pm 1) they would be "
+    "ready"
+)
 
 
 def _probe(index: int) -> Gpu | None:
+    """The GPU as it answers; None where this process may not use it."""
     try:
         handle = pynvml.nvmlDeviceGetHandleByIndex(index)
         uuid = pynvml.nvmlDeviceGetUUID(handle)
-    except pynvml.NVMLError:
+    except pynvml.NVMLError_NoPermission:
         return None
+    except pynvml.NVMLError:
+        return Gpu(index, f"unanswered:{index}", "unknown", None)
     pci = attempt(pynvml.nvmlDeviceGetPciInfo, handle)
     limit_mw = attempt(pynvml.nvmlDeviceGetEnforcedPowerLimit, handle)
     capability = attempt(pynvml.nvmlDeviceGetCudaComputeCapability, handle)

@@ -15,12 +15,13 @@ from jouleline.errors import UserError
 from jouleline.files import read_json
 from jouleline.measure.sidecar import __main__ as program
 
-# Both besides the idle baseline, which has its own time.
-READY_LIMIT_S = 60.0
+# Both besides the idle baseline, which has its own time. GPUs without persistence mode may take a minute to start.
+READY_LIMIT_S = 120.0
 # Two days of eight GPUs are compacted within it. If not, the segments stay, which are as good.
 STOP_LIMIT_S = 120.0
 _KILL_S = 5.0
 _POLL_S = 0.02
+_NOTE = "note: "
 
 
 def options_of(protocol: Mapping[str, Any], scratch: str | None = None) -> dict[str, Any]:
@@ -34,7 +35,7 @@ class Sidecar:
     """A sidecar that measures into `folder`, for this process and what it starts.
 
     `options` are those of `sidecar.options` without their dashes; None leaves one out. What the sidecar says goes to
-    the file `log`, or is kept without a name until this process ends.
+    the file `log`. Without one it has no name, and the sidecar's notes are passed on to stderr.
     """
 
     def __init__(self, folder: Path, options: Mapping[str, Any], log: Path | None = None):
@@ -45,6 +46,7 @@ class Sidecar:
         words = [f"--{name}={value}" for name, value in given.items() if value is not None]
         if log:
             log.parent.mkdir(parents=True, exist_ok=True)
+        self.pass_on, self.passed = log is None, 0
         self.log = open(log, "w+b") if log else tempfile.TemporaryFile()  # noqa: SIM115
         # The modules of the current folder and of PYTHONPATH are the user's, and may have the names of ours.
         environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
@@ -73,6 +75,7 @@ class Sidecar:
     def _wait_ready(self, limit_s: float) -> dict[str, Any]:
         until = time.monotonic() + limit_s
         while not self._is_ready():
+            self._pass_on()
             if self.died:
                 code = self.process.returncode
                 said = self.last_line().removeprefix("error: ") or f"the sidecar ended with {code}"
@@ -82,6 +85,7 @@ class Sidecar:
                 events = self.folder / "events.jsonl"
                 raise UserError(f"the sidecar was not ready within {limit_s:g} s; see {events}")
             time.sleep(_POLL_S)
+        self._pass_on()
         return read_json(self.folder / "ready.json")
 
     def _is_ready(self) -> bool:
@@ -90,12 +94,25 @@ class Sidecar:
             return f'"pid": {self.process.pid},' in (self.folder / "ready.json").read_text()
         return False
 
+    def _pass_on(self) -> None:
+        """Print the notes that came since the last call."""
+        lines = self._said() if self.pass_on else []
+        for line in lines[self.passed :]:
+            if line.startswith(_NOTE):
+                print(line, file=sys.stderr, flush=True)
+        self.passed = len(lines)
+
     def last_line(self) -> str:
         """The last line that the sidecar printed, notes left out; empty where there is none."""
+        return next((line for line in reversed(self._said()) if not line.startswith(_NOTE)), "")
+
+    def _said(self) -> list[str]:
+        """The whole lines that the sidecar has printed."""
         # By position: the sidecar writes through the same handle.
-        said = os.pread(self.log.fileno(), 1 << 20, 0).decode(errors="replace").splitlines()
-        lines = [line.strip() for line in said if line.strip() and not line.startswith("note: ")]
-        return lines[-1] if lines else ""
+        text = os.pread(self.log.fileno(), 1 << 20, 0).decode(errors="replace")
+        return [
+            line.strip() for line in text.splitlines(keepends=True) if line.endswith("\n") and line.strip()
+        ]
 
     @property
     def died(self) -> bool:

@@ -5,8 +5,9 @@ import time
 
 from jouleline.measure.meters.base import LaneSpec
 
-# A sweep may take this share of its period; above it the period is doubled.
-COST_SHARE = 0.10
+# A sweep may take this share of its period for each device, and at most the second for all; above it the period is
+# doubled. Eight GPUs at 20 ms may so take 1 ms each, which a busy H100 needs.
+COST_SHARE, MOST_SHARE = 0.10, 0.40
 COST_SWEEPS = 25
 LONGEST_PERIOD_NS = 1_000_000_000
 SETTLE_S = 0.005
@@ -88,7 +89,8 @@ class Lane(threading.Thread):
             return
         usual = sorted(self._costs)[COST_SWEEPS // 2]
         self._costs = []
-        if usual > COST_SHARE * self.period_ns and self.period_ns < LONGEST_PERIOD_NS:
+        share = min(COST_SHARE * len(self.targets), MOST_SHARE)
+        if usual > share * self.period_ns and self.period_ns < LONGEST_PERIOD_NS:
             self.period_ns = min(2 * self.period_ns, LONGEST_PERIOD_NS)
             self.events.add(
                 "period_doubled",

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 from jouleline.errors import UserError
-from jouleline.measure.meters.choice import passed_over_line
 from jouleline.measure.raw.markers import END, ENVIRONMENT, START, MarkerFile, encode_name
 from jouleline.measure.sidecar.claim import require_free
 from jouleline.measure.sidecar.client import Sidecar
@@ -47,10 +46,8 @@ def measure_command(command: Sequence[str], out: Path, options: Mapping[str, Any
     if shutil.which(command[0]) is None:
         return _not_found(command[0], "no such program, or not one that may be run")
     sidecar = Sidecar(out, options)
-    ready = sidecar.wait_ready()
+    sidecar.wait_ready()
     try:
-        if ready["passed_over"]:
-            print(passed_over_line(ready["meter"], ready["passed_over"]), file=sys.stderr, flush=True)
         marks = MarkerFile(str(out / "markers"), NODE_RANK)
         environment = os.environ | {ENVIRONMENT: str((out / "markers").resolve())}
         marks.write(START, time.monotonic_ns(), 1, 0, encode_name("command"))
