@@ -118,11 +118,9 @@ def _expected(measurement: Measurement) -> Expected:
     for node in measurement.nodes:
         if node.meta is None or not node.devices:
             expected.lacking.add("node_missing")
-        known = _index_by_digits(node)
+        known = {uuid for s in node.devices for uuid in (s.info["uuid"], *(s.info.get("mig") or []))}
         gpus = any(s.info["kind"] == "gpu" for s in node.devices)
-        if gpus and (
-            any(_digits(one) not in known for one in node.rank_devices.values()) or _elsewhere(node)
-        ):
+        if gpus and (any(uuid not in known for uuid in node.rank_devices.values()) or _elsewhere(node)):
             expected.lacking.add("wrong_pairing")
         expected.devices += sum(s.info.get("role") == "job" for s in node.devices)
         # A rank whose marks may be lost cannot be said to have made none.
@@ -155,25 +153,13 @@ def _elsewhere(node: Node) -> bool:
         if event.get("kind") == "processes":
             for pid in event["pids"]:
                 seen.setdefault(pid, set()).add(event["device"])
-    index = _index_by_digits(node)
+    index = {
+        uuid: s.info["index"] for s in node.devices for uuid in (s.info["uuid"], *(s.info.get("mig") or []))
+    }
     return any(
-        pid in seen and index.get(_digits(node.rank_devices.get(rank) or "")) not in seen[pid]
+        pid in seen and index.get(node.rank_devices.get(rank)) not in seen[pid]
         for rank, pid in node.rank_pids.items()
     )
-
-
-def _digits(uuid: str) -> str:
-    """A UUID without its prefix. CUDA writes a MIG slice's as GPU-... where no environment variable names the slice."""
-    return uuid.removeprefix("GPU-").removeprefix("MIG-")
-
-
-def _index_by_digits(node: Node) -> dict[str, int]:
-    """The node's devices and their slices: the digits of the UUID, and the device's index."""
-    return {
-        _digits(uuid): series.info["index"]
-        for series in node.devices
-        for uuid in (series.info["uuid"], *(series.info.get("mig") or []))
-    }
 
 
 def _squares(values: list[float]) -> float:

@@ -182,7 +182,15 @@ def _node(
         reported.setdefault(rank, marks["name"][index])
         pids[rank] = int(marks["id"][index])
     ranks = [_regions(int(rank), marks) for rank in np.unique(marks["rank"])]
+    # CUDA writes a MIG slice as GPU-... where no environment variable names it: the digits are what counts.
+    known = {_digits(uuid): uuid for info in infos for uuid in (info["uuid"], *(info.get("mig") or []))}
+    reported = {rank: known.get(_digits(uuid), uuid) for rank, uuid in reported.items()}
     return Node(number, meta, events, _series(infos, samples), ranks, reported, pids)
+
+
+def _digits(uuid: str) -> str:
+    """A UUID without its prefix."""
+    return uuid.removeprefix("GPU-").removeprefix("MIG-")
 
 
 def _series(infos: list[dict[str, Any]], samples: pa.Table) -> list[Series]:

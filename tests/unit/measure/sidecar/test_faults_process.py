@@ -148,7 +148,9 @@ def test_gpu_that_hangs_while_it_is_opened(node, tmp_path):
     assert session.row(rows)["energy_j"] is None and "device_missing" in codes(session.row(rows))
 
 
-@pytest.mark.fault("sampling that costs more than a tenth of its period for each GPU", "`period_doubled`; energy exact")
+@pytest.mark.fault(
+    "sampling that costs more than a tenth of its period for each GPU", "`period_doubled`; energy exact"
+)
 def test_sampling_that_costs_too_much(node, tmp_path):
     n = node(2)
     for gpu in range(2):
