@@ -10,6 +10,7 @@ import numpy as np
 
 from jouleline.errors import UserError
 from jouleline.files import atomic_path
+from jouleline.model.table.csv import read_csv
 from jouleline.schemas.runs import RUNS
 
 Columns = dict[str, np.ndarray]
@@ -29,7 +30,7 @@ def read_columns(path: str | Path) -> Columns:
     if not path.exists():
         raise UserError(f"missing file {path}; run the rule that makes it, or correct the path")
     try:
-        table = _read_csv(path) if path.suffix.lower() == ".csv" else _read_parquet(path)
+        table = read_csv(path, _TEXTS) if path.suffix.lower() == ".csv" else _read_parquet(path)
     except (pa.ArrowException, OSError) as error:
         reason = str(error).splitlines()[0]
         raise UserError(
@@ -41,28 +42,6 @@ def read_columns(path: str | Path) -> Columns:
     if not table.num_rows or not table.num_columns:
         raise UserError(f"{path} has no rows; give at least one run")
     return {name: _to_numpy(table[name], f"{path}: column {name}") for name in table.column_names}
-
-
-def _read_csv(path: Path):
-    import pyarrow as pa
-    from pyarrow import csv
-
-    content = path.read_bytes()
-    try:
-        content.decode()
-    except UnicodeDecodeError as error:
-        line = content.count(b"\n", 0, error.start) + 1
-        raise UserError(
-            f"{path} is not UTF-8 text (byte 0x{content[error.start]:02x} in line {line}); save it as UTF-8"
-        ) from error
-    return csv.read_csv(
-        pa.BufferReader(content),
-        # one block: types are guessed from the first, and what a column is shows only at its end
-        read_options=csv.ReadOptions(block_size=min(len(content) + 1, 2**31 - 1)),
-        convert_options=csv.ConvertOptions(
-            column_types=dict.fromkeys(_TEXTS, pa.string()), strings_can_be_null=True
-        ),
-    )
 
 
 def _read_parquet(path: Path):
