@@ -334,3 +334,29 @@ def test_forward_passes_of_the_ecai_table_cost_no_backward_pass():
     layers = 8 * 4 * (128 * (8 * 256**2 + 4 * 256 * 2048) + 4 * 128**2 * 256)
     head = 8 * 128 * (2 * 256**2 + 2 * 256 * 1000)
     assert flop == pytest.approx(layers + 2 * head, rel=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("words", "files"),
+    [
+        (
+            ["import", "t.csv", "--mapping", "m.json", "--out", "t.csv"],
+            {"t.csv": "a,b\n1,2\n", "m.json": "{}"},
+        ),
+        (
+            ["import", "t.csv", "--mapping", "m.json", "--out", "./m.json"],
+            {"t.csv": "a,b\n1,2\n", "m.json": "{}"},
+        ),
+        (
+            ["predict", "t.csv", "--model", "m.json", "--out", "t.csv"],
+            {"t.csv": "a,b\n1,2\n", "m.json": "{}"},
+        ),
+    ],
+)
+def test_no_command_writes_over_its_own_input(tmp_path, monkeypatch, capsys, words, files):
+    monkeypatch.chdir(tmp_path)
+    for name, text in files.items():
+        (tmp_path / name).write_text(text)
+    assert cli.main(words) == 2
+    assert "which would be lost; name another file" in capsys.readouterr().err
+    assert {name: (tmp_path / name).read_text() for name in files} == files

@@ -17,9 +17,11 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--out", required=True, help="runs table to write, .parquet or .csv")
     args = parser.parse_args(argv)
     from jouleline.model.table.checks import note_power
+    from jouleline.model.table.files import require_apart
     from jouleline.model.table.mappings import convert
     from jouleline.model.table.runs import complete, read_columns, write_runs
 
+    require_apart(args.out, args.table, args.mapping)
     mapping = BUILT_IN.get(args.mapping) or read_json(args.mapping)
     columns = complete(convert(read_columns(args.table), mapping, args.table), args.table)
     write_runs(columns, args.out)

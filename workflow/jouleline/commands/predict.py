@@ -25,8 +25,9 @@ def main(argv: list[str]) -> int:
     )
     args = parser.parse_args(argv)
     from jouleline.model.fit.configurations import J_PER_KWH, predict_table
-    from jouleline.model.table.files import note_unknown, read_columns, write_columns
+    from jouleline.model.table.files import note_unknown, read_columns, require_apart, write_columns
 
+    require_apart(args.out, args.rows, args.model)
     plan = {name: getattr(args, name) for name in ("price_per_kwh", "currency", "grid_gco2_per_kwh", "pue")}
     raw = read_columns(args.rows)
     table = predict_table(read_json(args.model), raw, args.rows, plan)

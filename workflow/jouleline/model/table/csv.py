@@ -1,4 +1,4 @@
-"""CSV files as people and their programs write them: which character parts the fields, and what is wrong in which line."""
+"""CSV files as people write them: which character parts the fields, and which line is wrong."""
 
 import re
 from collections import Counter
@@ -87,7 +87,7 @@ def _has_decimal_commas(lines: list[str], separator: str) -> bool:
 
 
 def _line_with(lines: list[str], separator: str, found: int, expected: int) -> int:
-    """Number of the first line with `found` fields, as Python's reader parts them; a quoted field may have line ends."""
+    """Number of the first line with `found` fields; a quoted field may have line ends."""
     import csv
 
     reader = csv.reader([line + "\n" for line in lines], delimiter=separator)

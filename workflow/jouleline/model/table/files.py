@@ -69,6 +69,13 @@ def _to_numpy(column, what: str) -> np.ndarray:
     return np.fromiter(column.to_pylist(), dtype=object, count=len(column))
 
 
+def require_apart(out: str | Path, *inputs: str | Path) -> None:
+    """Raise UserError where `out` is one of the files that it is made from."""
+    for one in inputs:
+        if Path(out).resolve() == Path(one).resolve():
+            raise UserError(f"--out {out} is the input {one}, which would be lost; name another file")
+
+
 def write_columns(table: Columns, path: str | Path) -> None:
     """Write columns as CSV or Parquet by the name's ending, atomically; NaN becomes null."""
     import pyarrow as pa
