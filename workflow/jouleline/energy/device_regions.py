@@ -197,8 +197,9 @@ def _reasons(view: DeviceView, row: dict[str, Any], truncated: bool) -> set[str]
         return found | {"zero_length"}
     if row["energy_j"] is None:
         return found | _why_unknown(view, row)
+    if view.info["kind"] == "rapl" and row["energy_j"] <= 0 and row["time_s"] > v.COUNTING_S:
+        return found | {"not_counting"}
     uncertain = np.hypot(row["energy_edge_u_j"] or 0.0, row["energy_gap_u_j"] or 0.0)
-    # A zone that never counts (DRAM of some machines) is certain of its nothing.
     share = uncertain / row["energy_j"] if row["energy_j"] > 0 else np.inf if uncertain > 0 else 0.0
     if share > v.EDGE_INVALID:
         found.add("edge_too_uncertain")

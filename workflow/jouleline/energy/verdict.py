@@ -21,6 +21,8 @@ REASONS: dict[str, tuple[str, str]] = {
     "device_missing": (INVALID, "an expected device was not measured at all"),
     "device_lost": (INVALID, "the device stopped answering before the region ended"),
     "edges_unbracketed": (INVALID, "no reading of the energy before the start or after the end"),
+    "not_counting": (INVALID, "the energy counter never moved in the region"),
+    "zone_left_out": ("note", "a memory zone does not count: its energy is in no total"),
     "zero_length": (INVALID, "the region has no length"),
     "edge_uncertain": (DEGRADED, "edges and gaps make the energy uncertain by more than 3 %"),
     "edge_too_uncertain": (INVALID, "edges and gaps make the energy uncertain by more than 10 %"),
@@ -64,6 +66,8 @@ REASONS: dict[str, tuple[str, str]] = {
 EDGE_DEGRADED, EDGE_INVALID = 0.03, 0.10
 COUNTER_DEGRADED, COUNTER_INVALID, COUNTER_WINDOW_S = 0.03, 0.10, 60.0
 FEWEST_TICKS = 3
+# RAPL counts every millisecond: a region that is longer has an energy.
+COUNTING_S = 0.1
 SLOW_CALL_S = 0.1
 THERMAL_DRIFT_C = 15.0
 THROTTLED_SHARE = 0.001

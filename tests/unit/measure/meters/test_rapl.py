@@ -44,12 +44,67 @@ def powercap(tmp_path, monkeypatch) -> Path:
     return root
 
 
+def opened(powercap: Path) -> RaplMeter:
+    """The meter of zones that count while it is opened."""
+    with running(dict.fromkeys(powercap.glob("*/energy_uj"), 10.0)):
+        return RaplMeter(Options(root_pid=1, period_s=0.02, node="n1"))
+
+
 def test_packages_and_memory_count_once(powercap):
-    meter = RaplMeter(Options(root_pid=1, period_s=0.02, node="n1"))
+    meter = opened(powercap)
     labels = [device["name"] for device in meter.devices]
     assert labels == ["package-0 (intel-rapl:0)", "dram (intel-rapl:0:1)", "package-1 (intel-rapl:1)"]
-    (powercap / "intel-rapl:1" / "energy_uj").write_text("5001000\n")
-    assert [meter.read(index)[1] for index in range(3)] == [0, 0, 5000]
+    before_mj = [meter.read(index)[1] for index in range(3)]
+    energy = powercap / "intel-rapl:1" / "energy_uj"
+    energy.write_text(f"{int(energy.read_text()) + 5_000_000}\n")
+    assert [meter.read(index)[1] - before_mj[index] for index in range(3)] == [0, 0, 5000]
+
+
+# Each zone that does not count: the exit code of --meter rapl, and what is said.
+STILL = [
+    (("intel-rapl:0", "intel-rapl:0:1", "intel-rapl:1"), "package-0"),
+    (("intel-rapl:0", "intel-rapl:1"), "package-0"),
+    (("intel-rapl:1",), "package-1"),
+]
+
+
+@pytest.mark.fault("RAPL package that never counts", "exit code 3, `auto` passes over it")
+@pytest.mark.parametrize(("still", "said"), STILL)
+def test_a_package_that_never_counts_is_no_meter(powercap, tmp_path, still, said):
+    counting = {
+        powercap / name / "energy_uj": 20.0
+        for name in ("intel-rapl:0", "intel-rapl:0:1", "intel-rapl:1")
+        if name not in still
+    }
+    with running(counting):
+        named = wrapped(tmp_path / "named", "--meter", "rapl", "--", "true")
+        auto = wrapped(tmp_path / "auto", "--", "true")
+    assert named.returncode == 3 and "stands still" in named.stderr and said in named.stderr
+    assert auto.returncode == 0 and auto.stderr.startswith("note: the meter is estimate")
+
+
+@pytest.mark.fault("RAPL memory that never counts", "`zone_left_out`: the total is that of the packages")
+def test_memory_that_never_counts_is_left_out_and_noted(powercap, tmp_path):
+    counting = {powercap / name / "energy_uj": 20.0 for name in ("intel-rapl:0", "intel-rapl:1")}
+    with running(counting):
+        done = wrapped(tmp_path / "out", "--meter", "rapl", "--", "sleep", "1")
+    assert done.returncode == 0
+    rows = regions(load_measurement(tmp_path / "out"))
+    total = next(row for row in rows if row["device_uuid"] is None)
+    assert (total["verdict"], total["reasons"]) == ("valid", "zone_left_out")
+    assert total["energy_j"] == pytest.approx(40.0 * total["time_s"], rel=0.05)
+
+
+@pytest.mark.fault("RAPL counter that stops after the start", "`not_counting`, no energy")
+def test_a_zone_that_stops_counting_is_invalid(powercap, tmp_path):
+    with running({powercap / name / "energy_uj": 20.0 for name in ("intel-rapl:0:1", "intel-rapl:1")}):
+        with running({powercap / "intel-rapl:0" / "energy_uj": 20.0}, stop_s=1.5):
+            done = wrapped(tmp_path / "out", "--meter", "rapl", "--", "sleep", "3.5")
+        measured = load_measurement(tmp_path / "out")
+    window = measured.nodes[0].ranks[0]
+    window.start_us += 2e6
+    total = next(row for row in regions(measured) if row["device_uuid"] is None)
+    assert done.returncode == 0 and total["reasons"] == "not_counting" and total["energy_j"] is None
 
 
 def test_a_counter_that_wraps_goes_on(powercap):
@@ -133,20 +188,22 @@ def wrapped(out: Path, *arguments: str) -> subprocess.CompletedProcess:
 
 
 @contextlib.contextmanager
-def running(files: dict[Path, float], reset_s: float = math.inf):
-    """Counters that rise by so many watts while the body runs, as the kernel's would, and begin anew at `reset_s`."""
+def running(files: dict[Path, float], reset_s: float = math.inf, stop_s: float = math.inf):
+    """Counters that rise by so many watts while the body runs, as the kernel's would, and begin anew at `reset_s` or
+    stand still from `stop_s` on."""
     ended, begin = threading.Event(), time.monotonic()
 
     def count():
         while not ended.wait(0.002):
             for file, power_w in files.items():
-                since_s = time.monotonic() - begin
+                since_s = min(time.monotonic() - begin, stop_s)
                 since_s -= reset_s if since_s > reset_s else -50.0
                 with open(file, "r+") as handle:
                     handle.write(f"{int(1000 + power_w * since_s * 1e6):<20d}\n")
 
     thread = threading.Thread(target=count)
     thread.start()
+    time.sleep(0.05)  # the first write sets the counters on by 50 s of power
     yield
     ended.set()
     thread.join()
@@ -157,6 +214,7 @@ def test_a_command_is_measured_by_rapl(powercap, tmp_path):
         powercap / "intel-rapl:0" / "energy_uj": 40.0,
         powercap / "intel-rapl:0:1" / "energy_uj": 5.0,
         powercap / "intel-rapl:0:0" / "energy_uj": 30.0,
+        powercap / "intel-rapl:1" / "energy_uj": 15.0,
     }
     with running(files):
         done = wrapped(tmp_path / "out", "--", "sleep", "2")
@@ -164,12 +222,13 @@ def test_a_command_is_measured_by_rapl(powercap, tmp_path):
     rows = regions(load_measurement(tmp_path / "out"))
     row = next(row for row in rows if row["device_uuid"] is None)
     assert (row["verdict"], row["energy_source"]) == ("valid", "rapl")
-    assert row["energy_j"] == pytest.approx(45.0 * row["time_s"], rel=0.03)
+    assert row["energy_j"] == pytest.approx(60.0 * row["time_s"], rel=0.03)
 
 
 @pytest.mark.fault("RAPL counter that is reset", "no energy from then on; the event `counter_reset`")
 def test_a_counter_that_is_reset_is_not_taken_for_one_that_wraps(powercap, tmp_path):
-    with running({powercap / "intel-rapl:0" / "energy_uj": 40.0}, reset_s=2.5):
+    others = {powercap / name / "energy_uj": 5.0 for name in ("intel-rapl:0:1", "intel-rapl:1")}
+    with running(others), running({powercap / "intel-rapl:0" / "energy_uj": 40.0}, reset_s=2.5):
         done = wrapped(tmp_path / "out", "--meter", "rapl", "--", "sleep", "4")
     assert done.returncode == 0
     measured = load_measurement(tmp_path / "out")
@@ -182,7 +241,7 @@ def test_a_counter_that_is_reset_is_not_taken_for_one_that_wraps(powercap, tmp_p
 def test_beside_gpus_it_is_the_hosts_energy(powercap, node, tmp_path):
     fake = node()
     fake.gpus[0].waves(constant(0, 300))
-    with running({powercap / "intel-rapl:0" / "energy_uj": 40.0}):
+    with running({powercap / name / "energy_uj": 20.0 for name in ("intel-rapl:0", "intel-rapl:1")}):
         session = Session(fake, tmp_path / "out")
         with session.region("window"):
             time.sleep(2)

@@ -23,6 +23,8 @@ ROOT = "/sys/class/powercap"
 MOST_W = 2000.0
 # The counter moves every millisecond, and a reading may come late.
 LATE_S = 0.01
+# One that has not moved for so long does not count. Virtual machines show such zones, and some boards such a memory.
+COUNTS_S, COUNTS_POLL_S = 0.5, 0.005
 
 
 def zones(root: Path) -> list[Path]:
@@ -53,10 +55,11 @@ class Zone:
     def __init__(self, path: Path):
         self.path = path
         try:
-            self.label = f"{(path / 'name').read_text().strip()} ({path.name})"
+            name = (path / "name").read_text().strip()
+            self.label, self.memory = f"{name} ({path.name})", name == "dram"
             self.range_uj = int((path / "max_energy_range_uj").read_text())
             self.handle = os.open(path / "energy_uj", os.O_RDONLY)
-            self.last_uj, self.last_s = self._raw(), time.monotonic()
+            self.last_uj, self.last_s = self.raw_uj(), time.monotonic()
         except PermissionError as error:
             remedy = "let an administrator run: chmod a+r " + str(path / "energy_uj")
             raise UserError(f"no permission to read {path / 'energy_uj'}; {remedy}", NO_METER) from error
@@ -64,12 +67,13 @@ class Zone:
             raise UserError(f"no RAPL: a file under {path} cannot be read ({error})", NO_METER) from error
         self.total_uj: int | None = 0
 
-    def _raw(self) -> int:
+    def raw_uj(self) -> int:
+        """The counter as it is. Raises OSError, and ValueError where it is no number."""
         return int(os.pread(self.handle, 32, 0))
 
     def read_mj(self) -> int | None:
         """None from a reset on: what it took with it is not known, nor then is the sum."""
-        raw, now_s = self._raw(), time.monotonic()
+        raw, now_s = self.raw_uj(), time.monotonic()
         if self.total_uj is None:
             return None
         # Modulo the range: right for one wrap between readings, which takes minutes.
@@ -84,11 +88,21 @@ class Zone:
         return round(self.total_uj * 1e-3)
 
 
+def _still(zones: list[Zone]) -> list[Zone]:
+    """The zones whose counters do not move."""
+    left = {zone: zone.last_uj for zone in zones}
+    deadline = time.monotonic() + COUNTS_S
+    while left and time.monotonic() < deadline:
+        time.sleep(COUNTS_POLL_S)
+        left = {zone: first for zone, first in left.items() if zone.raw_uj() == first}
+    return list(left)
+
+
 class RaplMeter:
     """Packages and memory of the node; one device per zone, all of them summed for the job.
 
-    `first_index` and `role` let it stand beside the GPUs as the host's energy. Raises UserError with exit
-    code 3 when there is no zone or no permission.
+    `first_index` and `role` let it stand beside the GPUs as the host's energy. Memory that does not count is left
+    out. Raises UserError with exit code 3 when there is no zone, no permission, or a package that does not count.
     """
 
     name = "rapl"
@@ -99,9 +113,17 @@ class RaplMeter:
         self.first_index = first_index
         root = Path(os.environ.get(ROOT_ENVIRONMENT, ROOT))
         self.zones = [Zone(path) for path in zones(root)]
+        remedy = "(Intel or AMD Linux on bare metal has them); use --meter estimate for a declared estimate"
         if not self.zones:
-            message = f"no RAPL zones under {root} (Intel or AMD Linux on bare metal has them)"
-            raise UserError(f"{message}; use --meter estimate for a declared estimate", NO_METER)
+            raise UserError(f"no RAPL zones under {root} {remedy}", NO_METER)
+        still = _still(self.zones)
+        # Without a package the sum would be too small; memory that is not counted is said to be missing.
+        if packages := [zone.label for zone in still if not zone.memory]:
+            raise UserError(f"no RAPL zones that count: {packages[0]} stands still {remedy}", NO_METER)
+        self.zones = [zone for zone in self.zones if zone not in still]
+        if not self.zones:
+            raise UserError(f"no RAPL zones that count under {root} {remedy}", NO_METER)
+        self.events = [{"kind": "zone_left_out", "device": first_index, "zone": zone.label} for zone in still]
         self.devices = [
             {
                 "index": first_index + number,
@@ -136,8 +158,9 @@ class RaplMeter:
         return [LaneSpec("rapl", FAST, self.options.period_s, columns, self.readers())]
 
     def check(self) -> list[dict]:
-        """An event for every zone that was reset, once."""
+        """An event for every zone that was left out, or reset, once."""
+        left_out, self.events = self.events, []
         found = [device["index"] for device, zone in zip(self.devices, self.zones) if zone.total_uj is None]
         fresh = [index for index in found if index not in self.reset]
         self.reset.update(fresh)
-        return [{"kind": "counter_reset", "device": index} for index in fresh]
+        return left_out + [{"kind": "counter_reset", "device": index} for index in fresh]
