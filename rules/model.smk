@@ -73,9 +73,10 @@ rule validate_holdout:
         runtime=20,
     params:
         gates=canonical_json(ANALYSIS["gates"]),
+        headline=ANALYSIS["headline"],
         code=code_digest("validate_holdout"),
     shell:
-        "python scripts/validate_holdout.py --runs {input.runs} --predictions {input.predictions} --fits {input.fits} --gates {params.gates:q} --out {output.validation} > {log} 2>&1"
+        "python scripts/validate_holdout.py --runs {input.runs} --predictions {input.predictions} --fits {input.fits} --gates {params.gates:q} --headline {params.headline} --out {output.validation} > {log} 2>&1"
 
 
 # Apart from validate_holdout, so that the report of a campaign that misses a gate can still be read.

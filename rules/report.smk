@@ -28,10 +28,9 @@ rule render_report:
         raw=f"{SETTINGS['data'] or RESULTS}/runs",
         # By a function: a title may have braces, which Snakemake takes for wildcards.
         settings=lambda wildcards: canonical_json(SETTINGS["report"]),
-        headline=ANALYSIS["headline"],
         planned=len(ALL_RUNS),
         code=code_digest("render_report"),
         # The template and its style are no modules, so the digest of the code does not see them.
         template=provenance.digest_of(path.read_text() for path in sorted(TEMPLATES.iterdir())),
     shell:
-        "python scripts/render_report.py --campaign {params.campaign} --runs {input.runs} --regions {input.regions} --timings {input.timings} --checks {input.checks} --validation {input.validation} --predictions {input.predictions} --fits {input.fits} --splits {input.splits} --config {input.config} --calibration {input.calibration} --idle {input.idle} --runs-dir {params.raw} --headline {params.headline} --planned {params.planned} --settings {params.settings:q} --out {output.page} > {log} 2>&1"
+        "python scripts/render_report.py --campaign {params.campaign} --runs {input.runs} --regions {input.regions} --timings {input.timings} --checks {input.checks} --validation {input.validation} --predictions {input.predictions} --fits {input.fits} --splits {input.splits} --config {input.config} --calibration {input.calibration} --idle {input.idle} --runs-dir {params.raw} --planned {params.planned} --settings {params.settings:q} --out {output.page} > {log} 2>&1"

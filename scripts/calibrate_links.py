@@ -1,11 +1,11 @@
 """Measure what the links between nodes can do. Under srun the same program is the agent of each node."""
 
 import argparse
-import json
 import os
 from pathlib import Path
 
 from jouleline.campaign.protocol import complete_protocol
+from jouleline.commands.options import json_object
 from jouleline.files import run_script
 from jouleline.measure.node import place
 
@@ -13,7 +13,7 @@ from jouleline.measure.node import place
 def main(argv: list[str] | None = None) -> int:
     """Parse the arguments and be this node's agent; returns the exit code."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--protocol", type=json.loads, required=True, help="protocol as JSON")
+    parser.add_argument("--protocol", required=True, help="protocol as JSON")
     parser.add_argument("--of-nodes", type=int, required=True, help="nodes that the links span")
     parser.add_argument("--devices", type=int, required=True, help="devices of each node")
     parser.add_argument("--out", type=Path, required=True, help="JSON file, in a folder shared by the nodes")
@@ -22,7 +22,7 @@ def main(argv: list[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
 
     def body() -> int:
-        protocol = complete_protocol(arguments.protocol)
+        protocol = complete_protocol(json_object(arguments.protocol, "--protocol"))
         here = place.find(arguments, arguments.of_nodes, arguments.devices, "the link calibration")
         # Before torch is imported.
         os.environ.setdefault("OMP_NUM_THREADS", str(protocol["threads_per_device"]))

@@ -1,7 +1,6 @@
 """Measure what this node's devices can do and what they draw, before the campaign."""
 
 import argparse
-import json
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,6 +8,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from jouleline.campaign.protocol import complete_protocol
+from jouleline.commands.options import json_object
 from jouleline.files import canonical_json, read_json, run_script, write_json
 from jouleline.provenance import code_digest, digest_of
 
@@ -29,7 +29,7 @@ def measure(protocol: Mapping[str, Any], budget_s: float) -> dict[str, Any]:
 def main(argv: list[str] | None = None) -> int:
     """Parse the arguments, calibrate, write the JSON file; returns the exit code."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--protocol", type=json.loads, required=True, help="protocol as JSON")
+    parser.add_argument("--protocol", required=True, help="protocol as JSON")
     parser.add_argument("--out", type=Path, required=True, help="JSON file")
     parser.add_argument(
         "--known", type=Path, help="folder of calibrations by device and software, to take or add to"
@@ -42,7 +42,7 @@ def main(argv: list[str] | None = None) -> int:
         from jouleline.measure.node.orphan import stop_with_snakemake
 
         stop_with_snakemake()
-        protocol = complete_protocol(arguments.protocol)
+        protocol = complete_protocol(json_object(arguments.protocol, "--protocol"))
         budget_s = arguments.budget_s or protocol["calibration_s"]
         holds = holds_for(protocol, budget_s) if arguments.known else None
         if holds is None:

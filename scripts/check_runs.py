@@ -1,10 +1,10 @@
 """Check every run against what was expected of it."""
 
 import argparse
-import json
 from pathlib import Path
 
 from jouleline.campaign.protocol import complete_protocol
+from jouleline.commands.options import json_object
 from jouleline.files import run_script
 from jouleline.reduce import checks
 from jouleline.schemas import read_table, write_table
@@ -17,13 +17,14 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--runs", type=Path, required=True, help="runs table")
     parser.add_argument("--regions", type=Path, required=True, help="regions table")
-    parser.add_argument("--protocol", type=json.loads, required=True, help="protocol as JSON")
+    parser.add_argument("--protocol", required=True, help="protocol as JSON")
     parser.add_argument("--out", type=Path, required=True, help="checks table to write")
     args = parser.parse_args(argv)
 
     def check() -> None:
+        protocol = complete_protocol(json_object(args.protocol, "--protocol"))
         runs, regions = read_table(RUNS, args.runs), read_table(REGIONS, args.regions)
-        found = checks.check_runs(runs, regions, complete_protocol(args.protocol))
+        found = checks.check_runs(runs, regions, protocol)
         write_table(CHECKS, found, args.out)
         for run_id, reason in checks.excluded(found).items():
             print(f"kept out of the fits: {run_id}: {reason}")

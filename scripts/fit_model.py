@@ -1,8 +1,8 @@
 """Fit one model on every fold of one split."""
 
 import argparse
-import json
 
+from jouleline.commands.options import json_object
 from jouleline.files import read_json, run_script, write_json
 
 
@@ -23,10 +23,11 @@ def _run(args: argparse.Namespace) -> None:
     from jouleline.model.fit.fitting import fit_split, named_runs
     from jouleline.model.table.runs import read_runs
 
+    options = json_object(args.options, "--options")
     calibration = read_json(args.calibration) if args.calibration else None
     split = read_json(args.split)
     runs = read_runs(args.runs, only=named_runs(split)) if split["folds"] else {}
-    write_json(args.out, fit_split(runs, split, args.model, calibration, json.loads(args.options)))
+    write_json(args.out, fit_split(runs, split, args.model, calibration, options))
 
 
 if __name__ == "__main__":

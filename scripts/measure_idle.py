@@ -1,18 +1,18 @@
 """Measure what this node draws while nothing runs on it."""
 
 import argparse
-import json
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from jouleline.campaign.protocol import complete_protocol
+from jouleline.commands.options import json_object
 from jouleline.files import run_script, write_json
 
 
 def main(argv: list[str] | None = None) -> int:
     """Parse the arguments, measure, write the JSON file; returns the exit code."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--protocol", type=json.loads, required=True, help="protocol as JSON")
+    parser.add_argument("--protocol", required=True, help="protocol as JSON")
     parser.add_argument("--out", type=Path, required=True, help="idle.json")
     arguments = parser.parse_args(argv)
 
@@ -24,7 +24,7 @@ def main(argv: list[str] | None = None) -> int:
 
         stop_with_snakemake()
         with DeviceLock(), TemporaryDirectory(prefix="jouleline-idle-") as folder:
-            found = watch_idle(complete_protocol(arguments.protocol), folder)
+            found = watch_idle(complete_protocol(json_object(arguments.protocol, "--protocol")), folder)
             found["devices"] = idle_devices(folder)
         write_json(arguments.out, found)
 

@@ -1,11 +1,10 @@
 """Measure one row: fine-tune it beside the sidecar. Under srun the same program is the agent of each node."""
 
 import argparse
-import json
 import os
 from pathlib import Path
 
-from jouleline.errors import UserError
+from jouleline.commands.options import json_object
 from jouleline.files import run_script
 from jouleline.measure.node import place
 
@@ -41,8 +40,8 @@ def _run(arguments: argparse.Namespace) -> int:
     from jouleline.campaign.config import complete_protocol
     from jouleline.campaign.grid import complete_row, row_key
 
-    row = complete_row(_object(arguments.row, "--row"))
-    protocol = complete_protocol(_object(arguments.protocol, "--protocol"))
+    row = complete_row(json_object(arguments.row, "--row"))
+    protocol = complete_protocol(json_object(arguments.protocol, "--protocol"))
     here = place.find(arguments, row["nodes"], row["gpus_per_node"], "the row")
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
@@ -65,16 +64,6 @@ def _run(arguments: argparse.Namespace) -> int:
         place=here,
     )
     return RunAgent(request).run()
-
-
-def _object(text: str, name: str) -> dict:
-    try:
-        value = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise UserError(f"{name} is not JSON ({error}); give one object in quotes") from error
-    if not isinstance(value, dict):
-        raise UserError(f"{name} must be a JSON object, not {text[:40]!r}")
-    return value
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
 """Predict time, energy, cost and CO2 of configurations with a campaign's fitted model."""
 
 import argparse
-import json
 
+from jouleline.commands.options import json_object
 from jouleline.files import read_json, run_script
 
 
@@ -22,7 +22,8 @@ def main(argv: list[str] | None = None) -> int:
 def _run(args: argparse.Namespace) -> None:
     from jouleline.model.fit.configurations import predict_file
 
-    predict_file(read_json(args.model), args.rows, args.out, json.loads(args.plan))
+    plan = json_object(args.plan, "--plan")
+    predict_file(read_json(args.model), args.rows, args.out, plan)
 
 
 if __name__ == "__main__":

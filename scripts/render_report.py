@@ -1,10 +1,9 @@
 """Write the report of a campaign: one HTML file that needs nothing else."""
 
 import argparse
-import json
 from pathlib import Path
 
-from jouleline.errors import UserError
+from jouleline.commands.options import json_object
 from jouleline.files import run_script
 
 _TABLES = ("runs", "regions", "timings", "checks")
@@ -36,7 +35,6 @@ def parser() -> argparse.ArgumentParser:
         "--config", type=Path, help="merged configuration of the campaign (YAML or JSON), to be printed"
     )
     parser.add_argument("--runs-dir", type=Path, required=True, help="folder with one folder per run")
-    parser.add_argument("--headline", default="roofline", help="model that the headline is about")
     parser.add_argument("--planned", type=int, help="number of runs that the grid asks for")
     parser.add_argument("--settings", default="{}", help="JSON: title, traces (number of power traces)")
     parser.add_argument("--out", type=Path, required=True, help="report.html")
@@ -48,14 +46,9 @@ def _render(arguments: argparse.Namespace) -> int:
 
     options = vars(arguments).copy()
     out = options.pop("out")
+    options["settings"] = json_object(options["settings"], "--settings")
     options["tables"] = {name: options.pop(name) for name in _TABLES}
     options["facts"] = {name: options.pop(name) for name in _FACTS}
-    try:
-        options["settings"] = json.loads(options["settings"])
-    except json.JSONDecodeError as error:
-        raise UserError(
-            f'--settings is not JSON ({error}); give an object such as {{"traces": 4}}'
-        ) from error
     page.write(inputs.load(**options), out)
     print(f"wrote {out}")
     return 0

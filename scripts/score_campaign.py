@@ -20,8 +20,10 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _run(arguments: argparse.Namespace) -> None:
-    from jouleline.model.judge.card import gate_table, score_table
+    from jouleline.report.card import score_lines
     from jouleline.report.labels import estimate_notice
+    from jouleline.report.markdown import markdown
+    from jouleline.report.score_tables import gate_table
     from jouleline.schemas import read_table
     from jouleline.schemas.runs import RUNS
 
@@ -40,11 +42,9 @@ def _run(arguments: argparse.Namespace) -> None:
     lines += [
         f"{len(runs)} runs on {', '.join(sorted({run['device'] for run in runs if run['device']}))}; energy:"
     ]
-    lines += [f"{', '.join(sources)}. {_noise(floor)}", "", "## Gates", "", *gate_table(gates), ""]
+    lines += [f"{', '.join(sources)}. {_noise(floor)}", "", "## Gates", "", *markdown(gate_table(gates)), ""]
     lines += [f"Missed: {', '.join(missed) or 'none'}. Without a value: {', '.join(unknown) or 'none'}.", ""]
-    for target in ("energy", "time"):
-        rows = [row for row in scored if row["target"] == target]
-        lines += [f"## {target.capitalize()}", "", *score_table(rows), ""]
+    lines += ["## Scores", "", *score_lines(scored, floor)]
     write_text(arguments.out, "\n".join(lines))
     print(f"{len(gates) - len(missed) - len(unknown)} of {len(gates)} gates passed; wrote {arguments.out}")
 

@@ -44,7 +44,9 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _run(args: argparse.Namespace) -> None:
-    from jouleline.model.judge.card import gate_table, score_table
+    from jouleline.report.card import score_lines
+    from jouleline.report.markdown import markdown
+    from jouleline.report.score_tables import gate_table
 
     if not args.data:
         raise UserError("no folder of public tables; give --data or set JOULELINE_PUBLIC_DATA")
@@ -54,11 +56,10 @@ def _run(args: argparse.Namespace) -> None:
     ecai = _scores(table, "ecai2025", ECAI_MODELS, ECAI_SPLITS, ECAI_OPTIONS)
     lines += ["## ECAI 2025: forward passes on one GPU", "", _ECAI, "", *_bars(ecai, ECAI_BARS), ""]
     lines += [
-        *score_table(_energy_first(ecai["results"])),
-        "",
+        *score_lines(ecai["results"], ecai["noise_floor"]),
         "### Gates",
         "",
-        *gate_table(ecai["gates"]),
+        *markdown(gate_table(ecai["gates"])),
         "",
         *_ranking(table),
         "",
@@ -70,7 +71,7 @@ def _run(args: argparse.Namespace) -> None:
         *("mlperf_llama2_lora", ("count_law", "count_law_phi_one"), {"H5": {"within_family": True}}, {}),
     )
     lines += ["## MLPerf Training: Llama-2-70B LoRA on 8, 64 and 512 H100", "", _MLPERF, ""]
-    lines += [*_bars(mlperf, MLPERF_BARS), "", *score_table(mlperf["results"]), ""]
+    lines += [*_bars(mlperf, MLPERF_BARS), "", *score_lines(mlperf["results"], mlperf["noise_floor"])]
     write_text(args.out, "\n".join(lines))
 
 
@@ -157,10 +158,6 @@ def _few_shot(columns: dict) -> list[str]:
         cells = (device, shots, share, f"{np.mean(errors):.1%}", f"{max(errors):.1%}", plan)
         lines.append(f"| {' | '.join(cells)} |")
     return lines
-
-
-def _energy_first(results: list[dict]) -> list[dict]:
-    return sorted(results, key=lambda row: row["target"])
 
 
 def _bars(validation: dict, bars: tuple) -> list[str]:

@@ -14,7 +14,6 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--validation", type=Path, help="default: RESULTS/CAMPAIGN/validation.json")
     parser.add_argument("--runs", type=Path, help="default: RESULTS/CAMPAIGN/tables/runs.parquet")
     parser.add_argument("--report", type=Path, help="default: RESULTS/CAMPAIGN/report.html")
-    parser.add_argument("--headline", help="model that the headline is about (default: as the campaign says)")
     arguments = parser.parse_args(argv)
     return run_script(lambda: _show(arguments))
 
@@ -31,14 +30,9 @@ def _show(arguments: argparse.Namespace) -> int:
         arguments.campaign,
         read_table(RUNS, arguments.runs or folder / "tables" / "runs.parquet"),
         read_json(arguments.validation or folder / "validation.json"),
-        arguments.headline or _of_campaign(folder / "config.json"),
     )
     print("\n".join(headline(inputs, report)))
     return 0
-
-
-def _of_campaign(config: Path) -> str:
-    return read_json(config)["analysis"]["headline"] if config.exists() else "roofline"
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
 """Divide a campaign's runs into the folds of one split."""
 
 import argparse
-import json
 
+from jouleline.commands.options import json_object
 from jouleline.files import read_json, run_script, write_json
 
 
@@ -26,10 +26,11 @@ def _run(args: argparse.Namespace) -> None:
     from jouleline.schemas import read_table
     from jouleline.schemas.checks import CHECKS
 
+    options = json_object(args.options, "--options")
     failed = excluded(read_table(CHECKS, args.checks)) if args.checks else {}
     labels = read_json(args.labels) if args.labels else {}
     runs = read_runs(args.runs, excluded=failed)
-    write_json(args.out, split_runs(runs, args.split, json.loads(args.options), labels))
+    write_json(args.out, split_runs(runs, args.split, options, labels))
 
 
 if __name__ == "__main__":

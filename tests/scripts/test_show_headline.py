@@ -1,5 +1,6 @@
 """What `make run` ends with: the held-out error, whether energy was estimated, and the report's path."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -50,8 +51,9 @@ def test_a_campaign_that_is_not_there_is_one_line(tmp_path):
     assert result.stderr.startswith("error: missing file") and result.stderr.count("\n") == 1
 
 
-def test_the_headline_is_of_the_model_that_the_campaign_names(tmp_path):
+def test_the_headline_is_of_the_model_that_the_scores_are_about(tmp_path):
     fabricated_campaign.write(tmp_path)
-    (tmp_path / "config.json").write_text('{"analysis": {"headline": "paper"}}')
+    validation = json.loads((tmp_path / "validation.json").read_text())
+    (tmp_path / "validation.json").write_text(json.dumps(validation | {"headline": "paper"}))
     first = next(line for line in show(tmp_path).stdout.splitlines() if line.startswith("  H0"))
     assert first.split()[1] == "paper"

@@ -156,3 +156,11 @@ def test_the_picture_of_the_rooms_is_that_of_the_imports(tmp_path):
     )
     new, old = tmp_path / "rooms.svg", ROOT / "docs" / "rooms.svg"
     assert new.read_text() == old.read_text(), "run python scripts/draw_rooms.py --out docs/rooms.svg"
+
+
+def test_sections_of_the_report_take_nothing_from_each_other():
+    for path in (LIBRARY / "report" / "sections").glob("*.py"):
+        taken = [name for name in imports(path) if name.startswith("jouleline.report.sections")]
+        assert not taken, (
+            f"{path.name} imports {taken}; what sections share belongs to report/scores.py or facts.py"
+        )

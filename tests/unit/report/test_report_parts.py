@@ -5,10 +5,9 @@ import json
 
 import fabricated_campaign
 import pytest
-from jouleline.report import inputs, terminal
-from jouleline.report import points as heldout
-from jouleline.report.sections import headline
-from jouleline.report.sections import heldout as section
+from jouleline.report import inputs, scores, terminal
+from jouleline.report.points import points
+from jouleline.report.sections import heldout
 from jouleline.schemas import read_table, write_table
 from jouleline.schemas.model import PREDICTIONS
 
@@ -47,7 +46,7 @@ def parted(tmp_path_factory):
 
 def tables(loaded):
     """The tables of the section by the first words of their caption."""
-    blocks = section.build(loaded, "").blocks
+    blocks = heldout.build(loaded, "").blocks
     return {block.caption.split(" (")[0]: block for block in blocks if hasattr(block, "caption")}
 
 
@@ -56,12 +55,12 @@ def test_every_part_has_its_own_points_score_and_gate(parted):
     limits = {"H6 zero-shot": 0.2, "H6 5-runs": 0.08, "H6 5-runs-planned": None}
     for part, error in PARTS.items():
         name = f"H6 {part}"
-        points = heldout.points(parted, SERIES, name, "energy")
-        assert points and all(point.error == pytest.approx(error) for point in points)
+        found = points(parted, SERIES, name, "energy")
+        assert found and all(point.error == pytest.approx(error) for point in found)
         assert parted.result(SERIES, name, "energy")["mape"] == error
-        assert headline.gate_limit(parted, name, "energy") == limits[name]
-    assert not heldout.points(parted, SERIES, "H6", "energy")
-    assert headline.split_title("H6 5-runs") == "H6 5-runs, one device type out"
+        assert scores.gate_limit(parted, name, "energy") == limits[name]
+    assert not points(parted, SERIES, "H6", "energy")
+    assert scores.split_title("H6 5-runs") == "H6 5-runs, one device type out"
 
 
 def test_tables_and_terminal_name_the_part(parted, tmp_path):
@@ -82,8 +81,8 @@ def test_scores_and_gates_say_of_how_many_predictions_they_are(estimated):
     (gate,) = found["Gates"].rows
     assert [cell.text for cell in gate[4:6]] == ["–", "24 of 32"]
     assert "less than 90\u202f% of the predictions" in found["Gates"].note
-    scores = found["Held-out scores: energy"]
-    cells = dict(zip([column.header for column in scores.columns], scores.rows[1], strict=True))
+    table = found["Held-out scores: energy"]
+    cells = dict(zip([column.header for column in table.columns], table.rows[1], strict=True))
     assert (cells["Predictions"].text, cells["Intervals"].text) == ("24 of 32", "12")
 
 

@@ -12,6 +12,7 @@ from jouleline.campaign import grid
 from jouleline.campaign.protocol import PROTOCOL_DEFAULTS, complete_protocol, protocol_problems
 from jouleline.errors import UserError
 from jouleline.files import canonical_json
+from jouleline.schemas.model import HEADLINE, headline
 
 SCHEMA_FILE = Path(__file__).resolve().parents[2] / "schemas" / "config.schema.json"
 
@@ -27,7 +28,7 @@ DEFAULTS: dict[str, Any] = {
     "analysis": {
         "models": ["roofline", "paper", "constant", "flops", "device_seconds"],
         "splits": ["H0", "H1"],
-        "headline": "roofline",
+        "headline": HEADLINE,
         "model_options": {},
         "split_options": {},
         "gates": {},
@@ -141,7 +142,7 @@ def _choose_headline(analysis: dict[str, Any], given: Mapping[str, Any]) -> list
         return [
             f"analysis.headline: {given['headline']} is not fitted; choose from {', '.join(analysis['models'])}"
         ]
-    analysis["headline"] = analysis["models"][0]
+    analysis["headline"] = headline(analysis["models"])
     return []
 
 

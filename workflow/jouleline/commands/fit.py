@@ -49,11 +49,11 @@ def main(argv: list[str]) -> int:
 
 
 def _run(args: argparse.Namespace) -> None:
-    from jouleline.model.judge.card import model_card
     from jouleline.model.judge.validate import validate
     from jouleline.model.table.checks import note_power
     from jouleline.model.table.files import note_unknown, read_columns
     from jouleline.model.table.runs import complete, require_variation, take, usable
+    from jouleline.report.card import model_card
 
     raw = read_columns(args.table)
     columns = complete(raw, args.table)
@@ -68,7 +68,7 @@ def _run(args: argparse.Namespace) -> None:
             fit, table = _one(args, columns, split_name, model, calibration)
             fits.append(fit)
             tables.append(table)
-    validation = validate(columns, tables, fits, {})
+    validation = validate(columns, tables, fits, {}, args.ship or args.models[0])
     write_json(args.out / "validation.json", validation)
     shipped = next(
         fit for fit in fits if fit["split"] == "all" and fit["model"] == (args.ship or args.models[0])

@@ -13,7 +13,7 @@ from jouleline.report.labels import model_rank
 from jouleline.schemas import read_table
 from jouleline.schemas.checks import CHECKS
 from jouleline.schemas.energy import REGIONS
-from jouleline.schemas.model import PREDICTIONS
+from jouleline.schemas.model import HEADLINE, PREDICTIONS, headline
 from jouleline.schemas.runs import RUNS
 from jouleline.schemas.timings import TIMINGS
 
@@ -42,12 +42,12 @@ class Inputs:
     splits: list[Row] = field(default_factory=list)
     config: Row | None = None
     settings: Row = field(default_factory=dict)
-    headline: str = "roofline"
+    headline: str = HEADLINE
     planned: int | None = None
     digests: dict[str, str] = field(default_factory=dict)
 
     @classmethod
-    def of_scores(cls, campaign: str, runs: list[Row], validation: Row, headline: str) -> "Inputs":
+    def of_scores(cls, campaign: str, runs: list[Row], validation: Row) -> "Inputs":
         """Runs and scores alone: enough for the headline."""
         nothing: dict = {
             "regions": [],
@@ -58,7 +58,9 @@ class Inputs:
             "records": {},
         }
         machine: dict = {"calibration": {}, "idle": {}, "runs_dir": Path()}
-        return cls(campaign, runs, validation=validation, headline=headline, **nothing, **machine)
+        return cls(
+            campaign, runs, validation=validation, headline=_headline(validation), **nothing, **machine
+        )
 
     @property
     def by_id(self) -> dict[str, Row]:
@@ -132,12 +134,12 @@ def load(
     """Read the inputs of a report.
 
     `tables`: paths of runs, regions, timings and checks; `facts`: paths of validation, calibration and idle. `choices`
-    are `headline` (the model that the report is about, chosen before any score is known), `planned` (how many runs the
-    grid asks for) and `settings` (`title`, `traces`). Raises UserError, naming the file, for one that is missing or
-    torn.
+    are `planned` (how many runs the grid asks for) and `settings` (`title`, `traces`). The model that the report is
+    about is the headline of validation.json. Raises UserError, naming the file, for one that is missing or torn.
     """
     predictions, fits, splits = (sorted(map(Path, paths)) for paths in (predictions, fits, splits))
     files = [*tables.values(), *facts.values(), *predictions, *fits, *splits, *([config] if config else [])]
+    known = {name: read_json(path) for name, path in facts.items()}
     runs = sorted(read_table(RUNS, tables["runs"]), key=lambda run: run["run_id"])
     return Inputs(
         campaign=campaign,
@@ -147,7 +149,8 @@ def load(
         checks=read_table(CHECKS, tables["checks"]),
         predictions=_predictions(predictions, runs),
         fits=[read_json(path) for path in fits],
-        **{name: read_json(path) for name, path in facts.items()},
+        **known,
+        headline=_headline(known["validation"]),
         records=_records(Path(runs_dir)),
         runs_dir=Path(runs_dir),
         splits=[read_json(path) for path in splits],
@@ -155,6 +158,12 @@ def load(
         digests=_digests(map(Path, files)),
         **choices,
     )
+
+
+def _headline(validation: Row) -> str:
+    """The model that the scores are about; a validation of an older version does not name it."""
+    fitted = dict.fromkeys(str(row.get("model")) for row in validation.get("results") or [])
+    return headline(fitted, validation.get("headline")) or HEADLINE
 
 
 def _predictions(paths: Iterable[Path], runs: Iterable[Row]) -> list[Row]:

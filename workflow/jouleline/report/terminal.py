@@ -6,7 +6,7 @@ from pathlib import Path
 from jouleline.report import labels
 from jouleline.report.inputs import Inputs, Row, holdout, series_of
 from jouleline.report.numbers import known, percent, percent_interval
-from jouleline.report.sections.headline import finding, ours, paired, scored
+from jouleline.report.scores import finding, ours, paired, scored
 
 
 def headline(inputs: Inputs, report: Path) -> list[str]:

@@ -2,8 +2,6 @@
 
 from jouleline.schemas import Column, Table
 
-SEVERITIES = ("info", "warning", "error")
-
 CHECKS = Table(
     "checks",
     "One row per run and expectation. A failed check of severity error keeps the run out of every fit.",

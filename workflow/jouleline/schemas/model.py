@@ -1,8 +1,23 @@
 """The predictions table: what each model said of each held-out run, beside what was measured."""
 
+from collections.abc import Iterable
+
 from jouleline.schemas import Column, Table
 
-EFFICIENCY_MODES = ("measured", "modelled", "parametric")
+HEADLINE = "roofline"
+"""The model that a campaign is about where it does not say: its error is the headline, its scores meet the gates."""
+
+
+def headline(fitted: Iterable[str], wanted: str | None = None) -> str | None:
+    """The headline model among the `fitted`, chosen before any score is known: the `wanted` one, else the default
+    where it is fitted, else the first. None where nothing is fitted and nothing is wanted.
+
+    >>> headline(["hybrid", "roofline"]), headline(["hybrid", "paper"]), headline(["hybrid"], "paper")
+    ('roofline', 'hybrid', 'paper')
+    """
+    names = list(fitted)
+    return wanted or (HEADLINE if HEADLINE in names else next(iter(names), None))
+
 
 _C = Column
 

@@ -188,3 +188,18 @@ def test_beside_the_gaussian_process():
 def test_unknown_gate_is_refused():
     with pytest.raises(UserError, match="there is no in_domian"):
         gates.judge([], {"enabled": ["in_domian"]})
+
+
+@pytest.mark.parametrize(
+    ("fitted", "wanted", "options", "judged"),
+    [
+        (("hybrid", "roofline", "paper"), None, {}, "roofline"),
+        (("hybrid", "paper"), None, {}, "hybrid"),
+        (("hybrid", "roofline", "paper"), "hybrid", {}, "hybrid"),
+        (("hybrid", "roofline"), "hybrid", {"model": "roofline"}, "roofline"),
+    ],
+)
+def test_the_gates_judge_the_headline_model(fitted, wanted, options, judged):
+    """The same rule as that of the report and the plan; only a campaign that names another model judges another."""
+    results = [result(model=name, mape=0.05) for name in fitted]
+    assert {gate["model"] for gate in gates.judge(results, options, wanted)} == {judged}

@@ -8,9 +8,12 @@ import synthetic
 from jouleline.model.fit.configurations import predict_file, write_columns
 from jouleline.model.fit.fitting import fit_split
 from jouleline.model.fit.predict import predict_split, to_arrow
-from jouleline.model.judge import card, gates
+from jouleline.model.judge import gates
 from jouleline.model.judge.splits import split_runs
 from jouleline.model.judge.validate import validate
+from jouleline.report.card import score_lines
+from jouleline.report.markdown import markdown
+from jouleline.report.score_tables import gate_table
 
 
 @pytest.fixture(scope="module")
@@ -41,6 +44,14 @@ def energy(document, model):
     return [row for row in document["results"] if (row["model"], row["target"]) == (model, "energy")]
 
 
+def cells(results, document):
+    """The last row of the first table of scores in Markdown, by column."""
+    lines = score_lines(results, document["noise_floor"])
+    table = lines[2 : lines.index("", 2)]
+    split = [[cell.strip() for cell in line.strip("|").split("|")] for line in (table[0], table[-1])]
+    return dict(zip(*split, strict=True))
+
+
 def test_the_gaussian_process_is_paired_on_the_same_predictions(columns):
     """It says nothing of the four runs that are hard, so its mean alone says nothing of the difference."""
     hard = np.arange(24) < 2
@@ -53,21 +64,23 @@ def test_the_gaussian_process_is_paired_on_the_same_predictions(columns):
     assert other["mape_above_gp"] is None
     gate = next(gate for gate in document["gates"] if gate["name"] == "in_domain_beside_gp")
     assert gate["value"] == pytest.approx(0.01) and gate["n"] == 22
-    assert "| 22 of 24 |" in next(line for line in card.gate_table([gate]) if "beside_gp" in line)
-    assert "| 22 of 24 |" in card.score_table([other])[-1]
+    assert "| 22 of 24 |" in next(line for line in markdown(gate_table([gate])) if "beside gp" in line)
+    assert cells([other], document)["Predictions"] == "22 of 24"
 
 
 def test_coverage_is_of_predictions_with_an_interval_and_says_of_how_many(columns):
     table = predictions(columns, "roofline", np.where(np.arange(24) < 12, 0.05, 0.2))
     table["energy_lo95_j"][18:] = table["energy_hi95_j"][18:] = np.nan
-    (row,) = energy(validate(columns, [table], [], {}), "roofline")
+    document = validate(columns, [table], [], {})
+    (row,) = energy(document, "roofline")
     assert row["coverage95"] == pytest.approx(12 / 18) and row["n_intervals"] == 18
-    assert "66.7% (x1.10) of 18 of 24" in card.score_table([row])[-1]
+    shown = cells([row], document)
+    assert (shown["Cover 95"], shown["Width 95"], shown["Intervals"]) == ("67\u202f%", "×1.10", "18")
     table["energy_lo95_j"][:] = table["energy_hi95_j"][:] = np.nan
     document = validate(columns, [table], [], {"enabled": ["coverage_high"]})
     (row,) = energy(document, "roofline")
     assert row["coverage95"] is None and row["width95"] is None and row["n_intervals"] == 0
-    assert card.score_table([row])[-1].endswith("|  |") and document["passed"] is False
+    assert "Cover 95" not in cells([row], document) and document["passed"] is False
 
 
 def test_a_new_device_is_scored_by_what_was_known_of_it_and_never_pooled(columns):
@@ -83,7 +96,7 @@ def test_a_new_device_is_scored_by_what_was_known_of_it_and_never_pooled(columns
     judged = {gate["name"]: gate for gate in document["gates"] if gate["split"] == "H6"}
     assert (judged["unseen_device"]["passed"], judged["unseen_device_5_runs"]["passed"]) == (False, True)
     assert judged["unseen_device_5_runs"]["value"] == pytest.approx(0.05)
-    assert card.score_table(energy(document, "roofline"))[-1].startswith("| H6 zero-shot |")
+    assert cells(energy(document, "roofline"), document)[""].startswith("H6 zero-shot")
 
 
 def test_only_h6_has_parts():

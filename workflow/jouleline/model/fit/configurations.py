@@ -29,6 +29,21 @@ def predict_table(
     `steps`, `samples` or `tokens`; without any it is one step. Raises UserError for a model without a fit or without a
     prediction before the run, a row that no run can have, or a device that neither the model nor a calibration nor a
     data sheet knows.
+
+    >>> from jouleline.model.fit.fitting import fit_split
+    >>> from jouleline.model.judge.splits import split_runs
+    >>> from jouleline.model.table.runs import complete
+    >>> shape = {"layers": 2, "hidden": 64, "heads": 4, "intermediate": 256, "micro_batch": 8, "precision": "fp32"}
+    >>> placed = {"device": "A100", "device_count": 1, "tensor_parallel": 1, "zero_stage": 0}
+    >>> columns = {name: np.full(4, value, dtype=object) for name, value in {**shape, **placed, "steps": 10}.items()}
+    >>> columns |= {"seq_len": np.array([32, 64, 32, 64]), "time_s": np.array([1.0, 2.0, 1.0, 2.0])}
+    >>> columns |= {"energy_j": np.array([256.0, 512.0, 256.0, 512.0]), "energy_source": np.full(4, "nvml_counter")}
+    >>> runs = complete(columns, "an example")
+    >>> fit = fit_split(runs, split_runs(runs, "all", {}), "constant", options={"bootstrap": 0, "profile": False})
+    >>> asked = {name: np.array([value]) for name, value in shape.items()}
+    >>> table = predict_table(fit, asked | {"seq_len": np.array([32]), "tokens": np.array([2560])}, "an example")
+    >>> print(f"{table['steps'][0]:.0f} steps, {table['predicted_energy_j'][0]:.1f} J")
+    10 steps, 256.0 J
     """
     fold, plan = _shipped(fit), _checked(PLAN | dict(plan or {}))
     columns = complete(_with_defaults(raw, fold, where), where, require_energy=False)

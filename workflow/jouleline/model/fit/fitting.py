@@ -81,6 +81,20 @@ def fit_split(
 
     `columns`: a runs table (see `jouleline.model.table.runs`); `calibration`: calibration.json or None. No fold's
     state uses a target of its held-out rows. Raises UserError for mixed sources or an unknown model or option.
+
+    >>> from jouleline.model.judge.splits import split_runs
+    >>> from jouleline.model.table.runs import complete
+    >>> shape = {"layers": 2, "hidden": 64, "heads": 4, "intermediate": 256, "micro_batch": 8, "precision": "fp32"}
+    >>> placed = {"device": "A100", "device_count": 1, "tensor_parallel": 1, "zero_stage": 0}
+    >>> columns = {name: np.full(4, value, dtype=object) for name, value in {**shape, **placed, "steps": 10}.items()}
+    >>> columns |= {"seq_len": np.array([32, 64, 32, 64]), "time_s": np.array([1.0, 2.0, 1.0, 2.0])}
+    >>> columns |= {"energy_j": np.array([256.0, 512.0, 256.0, 512.0]), "energy_source": np.full(4, "nvml_counter")}
+    >>> runs = complete(columns, "an example")
+    >>> fit = fit_split(runs, split_runs(runs, "all", {}), "constant", options={"bootstrap": 0, "profile": False})
+    >>> fold = fit["folds"][0]
+    >>> joule_per_token = np.exp(fold["parameters"]["intercept"]["value"])
+    >>> print(f"{fit['model']}, {fold['n_train']} runs, {joule_per_token:.2f} J per token")
+    constant, 4 runs, 0.10 J per token
     """
     options = check_options(options or {})
     model = registry.make(model_name)

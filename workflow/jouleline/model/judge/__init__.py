@@ -1,4 +1,4 @@
-"""Hold-outs and their scores: splits, metrics, gates, the model's card.
+"""Hold-outs and their scores: splits, metrics, gates.
 
 It decides which rows a fit may see.
 It must not change a prediction.

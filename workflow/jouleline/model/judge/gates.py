@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from jouleline.errors import UserError
+from jouleline.schemas.model import headline
 
 # name: (split, target, stratum, metric, limit, stretch, direction). direction "<=": a value above the limit fails.
 GATES: dict[str, tuple] = {
@@ -34,9 +35,6 @@ no gate is passed by saying nothing of what is hard."""
 _COUNTED = {"mape_above_gp": "n_above_gp", "coverage95": "n_intervals", "width95": "n_intervals"}
 """Metric -> the count of predictions behind it; of the others it is n."""
 
-HEADLINE = ("hybrid", "roofline", "paper")
-"""The model that the gates judge: the first of these that was fitted."""
-
 
 def check_options(options: Mapping[str, Any]) -> None:
     """Refuse a gates block with an unknown key or gate: {enabled: [names] | "all", limits: {name: x}, model: name}."""
@@ -60,15 +58,17 @@ def stratum(split: str, fold: str, device: str | None) -> str | None:
     return part if split == "H6" and str(fold).startswith(f"{device}-") else None
 
 
-def judge(results: list[dict[str, Any]], options: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Every gate with the value that the headline model reached; `passed` is null where there is no value.
+def judge(
+    results: list[dict[str, Any]], options: Mapping[str, Any], wanted: str | None = None
+) -> list[dict[str, Any]]:
+    """Every gate with the value that the headline model reached (`wanted`, see `schemas.model.headline`), or that of
+    `options["model"]` where a campaign judges another; `passed` is null where there is no value.
 
     `n` of `n_predictions` are what the value is of; with less than MIN_SHARE of them there is none. `ceiling` is what
     the noise of the measured means leaves to be reached (see `metrics.choice`); null where that is not known.
     """
     check_options(options)
-    fitted = {result["model"] for result in results}
-    model = options.get("model") or next((name for name in HEADLINE if name in fitted), None)
+    model = options.get("model") or headline(dict.fromkeys(one["model"] for one in results), wanted)
     enabled = options.get("enabled") or []
     judged = []
     for name, (split, target, part, metric, limit, stretch, direction) in GATES.items():

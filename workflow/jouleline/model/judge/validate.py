@@ -11,6 +11,7 @@ from jouleline.errors import UserError
 from jouleline.model.fit.fitting import load
 from jouleline.model.judge import gates, metrics
 from jouleline.model.table.runs import Columns, take
+from jouleline.schemas.model import headline
 
 SCHEMA = 1
 
@@ -20,11 +21,13 @@ def validate(
     tables: Sequence[Mapping[str, np.ndarray]],
     fits: Sequence[Mapping[str, Any]],
     gate_options: Mapping,
+    wanted: str | None = None,
 ) -> dict[str, Any]:
     """The document of the contract: noise floor, results, gates, and whether every enabled gate passed.
 
     `tables`: predictions tables as columns; `fits`: the fit.json of each, for the reasons of splits without folds.
-    An enabled gate without a value fails: nothing was shown.
+    An enabled gate without a value fails: nothing was shown. `wanted` names the headline model (see `headline`), which
+    the gates judge too.
     """
     gates.check_options(gate_options)
     kept = load(columns).columns if columns else {}
@@ -39,9 +42,10 @@ def validate(
     for fit in fits:
         if (fit["model"], fit["split"]) not in seen:
             results += [_empty(fit, target) for target in ("energy", "time")]
-    judged = gates.judge(results, gate_options)
+    judged = gates.judge(results, gate_options, wanted)
     return {
         "schema": SCHEMA,
+        "headline": headline(dict.fromkeys(result["model"] for result in results), wanted),
         "energy_sources": sorted(set(kept["energy_source"].tolist())) if kept else [],
         "noise_floor": floor,
         "results": results,

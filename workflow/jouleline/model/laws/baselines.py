@@ -8,8 +8,6 @@ from jouleline.model.base import Context, Prediction, State, nothing
 from jouleline.model.features import Data
 from jouleline.model.laws import linear
 
-Law = Callable[[Data], linear.Design]
-
 
 def _proportional(log_work: np.ndarray) -> linear.Design:
     """log target = constant + log work."""

@@ -25,19 +25,6 @@ PUBLISHED_STRATEGY = {"single": 0.0, "fsdp": 5.384, "tp": 7.649}
 MODES = ("parametric", "modelled", "measured")
 
 
-def published_log_energy(
-    compute: np.ndarray, memory: np.ndarray, t: np.ndarray, n: np.ndarray, strategy: np.ndarray
-) -> np.ndarray:
-    """The law with the published numbers and the published eta = eta_TP(t) x eta_DP(n), which is 5.2 at t = n = 1. [R]
-
-    `compute`: FLOP of the run; `memory`: B S d L; `strategy`: single, fsdp or tp (KeyError for another).
-    """
-    eta = efficiency.published_tp(t) * efficiency.published_dp(n)
-    shift = np.array([PUBLISHED_STRATEGY[name] for name in strategy])
-    work = PUBLISHED["log C"] * np.log(compute) + PUBLISHED["log M"] * np.log(memory)
-    return PUBLISHED["intercept"] + work + PUBLISHED["log eta"] * np.log(eta) + shift
-
-
 def design(data: Data, eta: np.ndarray | None, steps: np.ndarray | float) -> linear.Design:
     """The law's columns: C over `steps`, M and eta; `eta` None leaves efficiency out."""
     numbers = {

@@ -16,7 +16,7 @@ On CPUs ranks of one node share caches and memory: t_dev is multiplied by (ranks
 
 import numpy as np
 
-# name: (unit, transform). Transforms map an unbounded value v: log -> exp(v), linear -> v, a pair -> logit between.
+# name: (unit, transform). A transform maps an unbounded value x: log -> exp(x), linear -> x, a pair -> logit between.
 SLOTS = {
     "peak_flops": ("FLOP/s", "log"),
     "half_saturation_flop": ("FLOP", "log"),
@@ -118,18 +118,22 @@ def static_share(values: dict[str, np.ndarray], rows: dict[str, np.ndarray]) -> 
     return d_energy["static_power_w"] + d_energy["node_power_w"]
 
 
-def _busy_time(v, f) -> dict[str, np.ndarray]:
+def _busy_time(values, rows) -> dict[str, np.ndarray]:
     """t_dev and t_busy in logs, with the smooth-maximum shares that the derivatives need."""
     p, q = (
-        natural("compute_memory_exponent", v["compute_memory_exponent"]),
-        natural("device_host_exponent", v["device_host_exponent"]),
+        natural("compute_memory_exponent", values["compute_memory_exponent"]),
+        natural("device_host_exponent", values["device_host_exponent"]),
     )
-    compute = f["log_flop"] - v["peak_flops"] + _softplus(v["half_saturation_flop"] - f["log_launch"])
-    memory = f["log_byte"] - v["memory_bandwidth"]
+    compute = (
+        rows["log_flop"]
+        - values["peak_flops"]
+        + _softplus(values["half_saturation_flop"] - rows["log_launch"])
+    )
+    memory = rows["log_byte"] - values["memory_bandwidth"]
     joined = np.logaddexp(p * compute, p * memory) / p
-    device = joined + v["contention"] * f["log_ranks"]
-    host_layers = v["host_layer_s"] + f["log_layers"]
-    host = np.logaddexp(v["host_fixed_s"], host_layers) + f["log_passes"]
+    device = joined + values["contention"] * rows["log_ranks"]
+    host_layers = values["host_layer_s"] + rows["log_layers"]
+    host = np.logaddexp(values["host_fixed_s"], host_layers) + rows["log_passes"]
     busy = np.logaddexp(q * device, q * host) / q
     compute_share, device_share = _expit(p * (compute - memory)), _expit(q * (device - host))
     return {
@@ -137,14 +141,14 @@ def _busy_time(v, f) -> dict[str, np.ndarray]:
         "busy": busy,
         "compute_share": compute_share,
         "device_share": device_share,
-        "fixed_share": _expit(v["host_fixed_s"] - host_layers),
-        "unsaturated": _expit(v["half_saturation_flop"] - f["log_launch"]),
+        "fixed_share": _expit(values["host_fixed_s"] - host_layers),
+        "unsaturated": _expit(values["half_saturation_flop"] - rows["log_launch"]),
         "d_p": (compute_share * compute + (1 - compute_share) * memory - joined)
         / p
-        * _bounded_slope(v, "compute_memory_exponent"),
+        * _bounded_slope(values, "compute_memory_exponent"),
         "d_q": (device_share * device + (1 - device_share) * host - busy)
         / q
-        * _bounded_slope(v, "device_host_exponent"),
+        * _bounded_slope(values, "device_host_exponent"),
     }
 
 
@@ -154,32 +158,32 @@ def _bounded_slope(values, slot: str):
     return (high - low) * share * (1 - share)
 
 
-def _step_time(v, f, b) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+def _step_time(values, rows, shares) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     """t [..., R] in seconds and dt by slot."""
-    device, busy = np.exp(b["device"]), np.exp(b["busy"])
-    latency, per_byte = np.exp(v["collective_latency_s"]), np.exp(-v["link_bandwidth"])
-    blocking = f["calls_tp"] * latency + f["sent_tp"] * per_byte
-    overlap = _expit(v["overlap"])
-    ratio = (f["calls_dp"] * latency + f["sent_dp"] * per_byte) / device
+    device, busy = np.exp(shares["device"]), np.exp(shares["busy"])
+    latency, per_byte = np.exp(values["collective_latency_s"]), np.exp(-values["link_bandwidth"])
+    blocking = rows["calls_tp"] * latency + rows["sent_tp"] * per_byte
+    overlap = _expit(values["overlap"])
+    ratio = (rows["calls_dp"] * latency + rows["sent_dp"] * per_byte) / device
     ahead, behind = (ratio - overlap) / _SOFTNESS, -overlap / _SOFTNESS
     exposed = _SOFTNESS * (_softplus(ahead) - _softplus(behind))
     d_ratio = _expit(ahead)
-    fixed = np.exp(v["fixed_time_s"]) / f["steps"]
+    fixed = np.exp(values["fixed_time_s"]) / rows["steps"]
     time = busy + blocking + device * exposed + fixed
-    d_device = busy * b["device_share"] + device * (exposed - ratio * d_ratio)
-    host = busy * (1 - b["device_share"])
+    d_device = busy * shares["device_share"] + device * (exposed - ratio * d_ratio)
+    host = busy * (1 - shares["device_share"])
     derivatives = {
-        "peak_flops": -d_device * b["compute_share"],
-        "half_saturation_flop": d_device * b["compute_share"] * b["unsaturated"],
-        "memory_bandwidth": -d_device * (1 - b["compute_share"]),
-        "compute_memory_exponent": d_device * b["d_p"],
-        "device_host_exponent": busy * b["d_q"],
-        "host_fixed_s": host * b["fixed_share"],
-        "host_layer_s": host * (1 - b["fixed_share"]),
-        "collective_latency_s": (f["calls_tp"] + d_ratio * f["calls_dp"]) * latency,
-        "link_bandwidth": -(f["sent_tp"] + d_ratio * f["sent_dp"]) * per_byte,
+        "peak_flops": -d_device * shares["compute_share"],
+        "half_saturation_flop": d_device * shares["compute_share"] * shares["unsaturated"],
+        "memory_bandwidth": -d_device * (1 - shares["compute_share"]),
+        "compute_memory_exponent": d_device * shares["d_p"],
+        "device_host_exponent": busy * shares["d_q"],
+        "host_fixed_s": host * shares["fixed_share"],
+        "host_layer_s": host * (1 - shares["fixed_share"]),
+        "collective_latency_s": (rows["calls_tp"] + d_ratio * rows["calls_dp"]) * latency,
+        "link_bandwidth": -(rows["sent_tp"] + d_ratio * rows["sent_dp"]) * per_byte,
         "overlap": device * (_expit(behind) - d_ratio) * overlap * (1 - overlap),
         "fixed_time_s": fixed * np.ones_like(time),
-        "contention": d_device * f["log_ranks"],
+        "contention": d_device * rows["log_ranks"],
     }
     return time, derivatives

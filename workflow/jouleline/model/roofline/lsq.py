@@ -4,6 +4,8 @@ Minimises  sum_i w_i rho(r_i(theta)) + 1/2 sum_j (theta_j / sd_j)^2,  rho the Hu
 (residuals come in units of the threshold). Folds, bootstrap draws and inner calibration folds differ only in w, so
 they are one batch.
 The starts are brought down by a batched Levenberg-Marquardt; scipy's trust-region solver then optimises the best one.
+The batch stays although scipy has a solver: scipy takes one problem at a time, and a call costs it far more than the
+arithmetic of so few parameters. Here all starts of all folds share each evaluation of the law.
 """
 
 from collections.abc import Callable

@@ -1,15 +1,14 @@
 """Efficiency eta(N), power ratio rho(N) and energy per token against the number of devices."""
 
-from jouleline.report import labels
-from jouleline.report import ratios as scaling
+from jouleline.report import labels, ratios
 from jouleline.report.blocks import Group, Panels, Section, Table, Text, columns
 from jouleline.report.figures.scaling import against_devices
 from jouleline.report.inputs import Inputs
 from jouleline.report.numbers import count, number
 
 _CURVES = (
-    ("paper, data parallel, normalised", scaling.paper_data_parallel, "--"),
-    ("paper, tensor parallel, normalised", scaling.paper_tensor_parallel, ":"),
+    ("paper, data parallel, normalised", ratios.paper_data_parallel, "--"),
+    ("paper, tensor parallel, normalised", ratios.paper_tensor_parallel, ":"),
 )
 _MEANING = (
     "η(N) is the useful tokens per second on N devices over N/N0 times those on N0, the smallest device count "
@@ -21,7 +20,7 @@ _MEANING = (
 
 def build(inputs: Inputs, stamp: str) -> Section:
     """Figures and the table of every workload that was run on more than one device count."""
-    points = scaling.scaling(inputs.runs)
+    points = ratios.scaling(inputs.runs)
     if not points:
         text = "No workload was measured on more than one device count, so there is no efficiency to show."
         return Section("efficiency", "Scaling efficiency", [Text(text)])
@@ -37,7 +36,7 @@ def build(inputs: Inputs, stamp: str) -> Section:
     return Section("efficiency", "Scaling efficiency", [Text(_MEANING), panels, _table(points)])
 
 
-def _table(points: list[scaling.ScalingPoint]) -> Table:
+def _table(points: list[ratios.ScalingPoint]) -> Table:
     heads = columns(
         "Strategy", "#N", "#N0", "#η(N)", "#ρ(N)", "#E(N)/E(N0)", "#1/η, the paper's shortcut", "#Runs"
     )
@@ -49,7 +48,7 @@ def _table(points: list[scaling.ScalingPoint]) -> Table:
     return Table(caption, heads, rows, folded=len(points) > 12)
 
 
-def _row(point: scaling.ScalingPoint) -> list[str]:
-    ratios = (point.eta, point.rho, point.energy_ratio, 1 / point.eta)
+def _row(point: ratios.ScalingPoint) -> list[str]:
+    values = (point.eta, point.rho, point.energy_ratio, 1 / point.eta)
     counts = (point.devices, point.reference)
-    return [point.strategy.name, *map(count, counts), *map(number, ratios), count(point.runs)]
+    return [point.strategy.name, *map(count, counts), *map(number, values), count(point.runs)]

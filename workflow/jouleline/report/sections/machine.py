@@ -3,6 +3,7 @@
 import re
 
 from jouleline.report.blocks import Cell, Panels, Section, Table, Text, columns
+from jouleline.report.facts import facts, flatten
 from jouleline.report.figures.calibration import saturation
 from jouleline.report.inputs import Inputs, Row
 from jouleline.report.numbers import count, known, number, percent, quantity, text
@@ -80,24 +81,3 @@ def _protocol(inputs: Inputs) -> Table | None:
         return facts("Measurement protocol", list(protocols.pop()))
     shared = sorted(set.union(*map(set, protocols)))
     return facts(f"Measurement protocol (the runs have {len(protocols)} different ones)", shared)
-
-
-def flatten(value: object, prefix: str = "", exact: bool = True) -> list[tuple[str, str]]:
-    """A nested mapping as sorted ("a.b", text) pairs; lists of scalars on one line.
-
-    `exact` shows a fraction as it was set; otherwise it was measured and gets four digits.
-    """
-    if isinstance(value, dict):
-        items = [(f"{prefix}.{key}" if prefix else str(key), item) for key, item in sorted(value.items())]
-        return [pair for key, item in items for pair in flatten(item, key, exact)]
-    if isinstance(value, list) and any(isinstance(item, dict | list) for item in value):
-        return [pair for n, item in enumerate(value) for pair in flatten(item, f"{prefix}[{n}]", exact)]
-    if isinstance(value, list):
-        return [(prefix, ", ".join(flatten(item, "", exact)[0][1] for item in value) or "none")]
-    return [(prefix, f"{value:.9g}" if exact and isinstance(value, float) else text(value))]
-
-
-def facts(caption: str, pairs: list[tuple[str, str]], folded: bool = False) -> Table | None:
-    """A two-column table of facts; None where there are none."""
-    rows = [[Cell(key), value] for key, value in pairs]
-    return Table(caption, columns("Key", "Value"), rows, folded=folded) if rows else None

@@ -4,10 +4,10 @@ from markupsafe import Markup
 
 from jouleline.report import labels
 from jouleline.report.blocks import Cell, Group, Section, Table, Text, columns
+from jouleline.report.facts import first_fold, fits
 from jouleline.report.inputs import Inputs, Row, holdout, series_of
 from jouleline.report.numbers import DASH, interval, known, number, percent, percent_interval
-from jouleline.report.sections.headline import paired, scored, split_title
-from jouleline.report.sections.parameters import first_fold, fits
+from jouleline.report.scores import paired, scored, split_title
 
 _LAW = Markup(
     "The law of Zoubeirou a Mayaki (arXiv 2606.23546) is <i>E</i> = κ <i>C</i><sup>a<sub>C</sub></sup> "

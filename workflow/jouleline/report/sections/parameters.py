@@ -2,6 +2,7 @@
 
 from jouleline.report import labels
 from jouleline.report.blocks import Cell, Group, Section, Table, Text, columns
+from jouleline.report.facts import first_fold, fits
 from jouleline.report.inputs import Inputs, Row
 from jouleline.report.numbers import DASH, count, known, quantity, text
 
@@ -25,19 +26,6 @@ def build(inputs: Inputs, stamp: str) -> Section:
     tables = [_table(f"Parameters: {name}", ours)] if ours else []
     tables += [_table("Parameters of the other models", others, folded=True)] if others else []
     return Section("parameters", "Coefficients", [Text(_INTRODUCTION), *tables, _diagnostics(chosen)])
-
-
-def fits(inputs: Inputs) -> list[Row]:
-    """One fit per model: the one on all runs where there is one, else the first by split. Our models first."""
-    best: dict[str, Row] = {}
-    for fit in sorted(inputs.fits, key=lambda fit: (fit.get("split") != "all", str(fit.get("split")))):
-        best.setdefault(str(fit.get("model")), fit)
-    return sorted(best.values(), key=lambda fit: labels.model_rank(str(fit.get("model"))))
-
-
-def first_fold(fit: Row) -> Row:
-    """The first fold of a fit; an empty one where it has none."""
-    return next(iter(fit.get("folds") or []), {})
 
 
 def _table(caption: str, chosen: list[Row], folded: bool = False) -> Table:

@@ -4,9 +4,9 @@ import platform
 
 from jouleline.report import labels
 from jouleline.report.blocks import Cell, Section, Table, columns
+from jouleline.report.facts import facts, flatten
 from jouleline.report.inputs import Inputs
 from jouleline.report.numbers import count
-from jouleline.report.sections.machine import facts, flatten
 
 
 def build(inputs: Inputs, stamp: str) -> Section:

@@ -1,11 +1,11 @@
 """Residuals of the headline model against every axis of the grid that has more than one value."""
 
 from jouleline.report import labels
-from jouleline.report import points as heldout
 from jouleline.report.blocks import Panels, Section, Text
 from jouleline.report.figures.validation import residuals, value
 from jouleline.report.inputs import Inputs
-from jouleline.report.sections.headline import ours, split_title
+from jouleline.report.points import points
+from jouleline.report.scores import ours, split_title
 
 _AXES = {
     "layers": "layers L",
@@ -31,22 +31,22 @@ def build(inputs: Inputs, stamp: str) -> Section | None:
     """One panel per axis, for the first hold-out that has predictions of the headline model."""
     series = ours(inputs)
     for split in inputs.split_names:
-        points = heldout.points(inputs, series, split, "energy")
-        if points:
+        found = points(inputs, series, split, "energy")
+        if found:
             break
     else:
         text = "There are no held-out predictions of the headline model, so there are no residuals to show."
         return Section("residuals", "Residuals", [Text(text, "warn")])
-    errors = [point.error for point in points]
+    errors = [point.error for point in found]
     margin = 0.08 * (max(errors) - min(errors)) + 0.01
     limits = min(*errors, 0) - margin, max(*errors, 0) + margin
     shown = [
         (axis, title)
         for axis, title in _AXES.items()
-        if 1 < len({value(p, axis) for p in points}) <= _MOST_VALUES
+        if 1 < len({value(p, axis) for p in found}) <= _MOST_VALUES
     ]
-    figures = [residuals(points, axis, title, limits, stamp) for axis, title in shown]
-    strategies = labels.legend({labels.strategy(point.run) for point in points})
+    figures = [residuals(found, axis, title, limits, stamp) for axis, title in shown]
+    strategies = labels.legend({labels.strategy(point.run) for point in found})
     note = (
         f"Energy, {labels.model(*series)}, {split_title(split)}. Bars are medians. A slope along an axis is physics "
         "that the model lacks; scatter without a slope is noise or an effect that no axis carries."

@@ -1,0 +1,21 @@
+"""Options that several programs take."""
+
+import json
+from typing import Any
+
+from jouleline.errors import UserError
+
+
+def json_object(text: str, option: str) -> dict[str, Any]:
+    """The JSON object that an option was given as. Raises UserError, naming the option, for anything else.
+
+    >>> json_object('{"starts": 8}', "--options")
+    {'starts': 8}
+    """
+    try:
+        value = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise UserError(f"{option} is not JSON ({error}); give one object in quotes") from error
+    if not isinstance(value, dict):
+        raise UserError(f"{option} must be a JSON object, not {text[:40]!r}")
+    return value
