@@ -140,6 +140,7 @@ def test_an_error_keeps_the_run_out_of_the_fit(campaign, name, training, window)
         ("edges_small", {}, {"energy_edge_u_j": 9.0}),
         ("power_above_idle", {}, {"mean_power_w": 3.0}),
         ("warmup_steady", {"warmup_step_times_s": [0.12, 0.12, 0.1, 0.1]}, {}),
+        ("warmup_steady", {"warmup_step_times_s": [0.1]}, {}),  # too short to say
     ],
 )
 def test_a_warning_is_told_and_the_run_is_kept(campaign, name, training, window):

@@ -181,7 +181,8 @@ def _slurm_agrees(run: Row, window: Row, protocol: Row) -> Finding:
 def _warmup_steady(run: Row, window: Row, protocol: Row) -> Finding:
     drift, limit = run["warmup_drift_rel"], protocol["steady_rel"]
     if drift is None:
-        return Finding("warmup_steady", None, "warning", "the warm-up was too short to say", {})
+        message = "the warm-up was too short to say whether the step time was steady"
+        return Finding("warmup_steady", False, "warning", message, {"drift_rel": None})
     message = f"the step time still changed by {drift:.1%} when the warm-up ended; steady is {limit:.1%}"
     return Finding("warmup_steady", drift <= limit, "warning", message, {"drift_rel": drift})
 

@@ -10,6 +10,8 @@ from jouleline.measure.node.outcome import Outcome
 from jouleline.measure.train.record import covers_window
 from jouleline.schemas.samples import MARKERS, SAMPLES
 
+OOM = ("oom", "out_of_memory")
+
 
 def chained() -> Exception:
     try:
@@ -27,6 +29,7 @@ def chained() -> Exception:
         (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."), "oom", "out_of_memory"),
         (RuntimeError("CUBLAS_STATUS_ALLOC_FAILED when calling cublasCreate"), "oom", "out_of_memory"),
         (MemoryError(), "oom", "out_of_memory"),
+        (RuntimeError("NVML_SUCCESS == r INTERNAL ASSERT FAILED at CUDACachingAllocator.cpp"), *OOM),
         (chained(), "oom", "out_of_memory"),
         (RuntimeError("[gloo] Connection closed by peer [127.0.0.1]:1"), "failed", "peer_lost"),
         (

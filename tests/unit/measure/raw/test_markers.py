@@ -191,12 +191,14 @@ class Cuda:
     """As much of torch.cuda as the marks use: a device that is `lag_s` behind the host until it is synchronised."""
 
     def __init__(self, lag_s: float):
-        self.lag_s, self.done_s = lag_s, 0.0
+        self.lag_s, self.done_s, self.broken = lag_s, 0.0, False
 
     def is_initialized(self):
         return True
 
     def synchronize(self):
+        if self.broken:
+            raise RuntimeError("CUDA error: device-side assert triggered")
         time.sleep(max(self.done_s - time.monotonic(), 0))
 
     def launch(self):
@@ -233,3 +235,14 @@ def test_on_a_gpu_edges_wait_for_it_and_steps_are_on_its_own_time(folder, monkey
     assert ranks.end_us[0] - ranks.start_us[0] > 0.115e6
     assert np.diff(ranks.step_us) == pytest.approx([30e3] * 3, abs=1e3)
     assert ranks.steps.tolist() == [4]
+
+
+def test_an_exception_leaves_a_region_without_a_wait_for_the_device(folder, monkeypatch):
+    """The wait would put its own error in the place of the cause, or hang in a collective that never ends."""
+    cuda = Cuda(lag_s=0.0)
+    monkeypatch.setitem(sys.modules, "torch", types.SimpleNamespace(cuda=cuda))
+    with pytest.raises(ValueError, match="the cause"), markers.region("window"):
+        markers.step()
+        cuda.broken = True
+        raise ValueError("the cause")
+    assert regions_of(folder).name == ["window"]

@@ -157,25 +157,27 @@ class region:
         state.open_regions.append(self)
         return self
 
-    def __exit__(self, *exception):
+    def __exit__(self, exception, *_):
         if self.file is None or self.state is not _state:
             return False
         cuda = _cuda()
-        if cuda is not None and self.synchronize:
+        # While an exception passes, a wait could hang, or put its own error in the place of the cause.
+        if cuda is not None and self.synchronize and exception is None:
             cuda.synchronize()
         end_ns = time.monotonic_ns()
         if self.state.pending:
-            self._write_steps()
+            self._write_steps(known=exception is None)
         self.file.write(END, end_ns, self.identity, self.parent, self.name)
         if self in self.state.open_regions:
             self.state.open_regions.remove(self)
         return False
 
-    def _write_steps(self):
-        """Place the steps of this region on the host's clock: start of the region plus the GPU's own time."""
+    def _write_steps(self, known):
+        """Place the steps of this region on the host's clock: start of the region plus the GPU's own time. Without a
+        wait for the device that is not `known`, and they are dropped."""
         mine = [entry for entry in self.state.pending if entry[1] is self]
         self.state.pending = [entry for entry in self.state.pending if entry[1] is not self]
-        for number, _, event in mine:
+        for number, _, event in mine if known else ():
             t_ns = self.start_ns + int(self.origin.elapsed_time(event) * 1e6)
             self.file.write(STEP, t_ns, number, self.identity)
 

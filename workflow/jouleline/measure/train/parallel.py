@@ -114,19 +114,35 @@ def start_engine(model: torch.nn.Module, row: Mapping[str, Any], recipe: Recipe)
     whole = sum(parameter.numel() for parameter in model.parameters())
     engine, *_ = deepspeed.initialize(model=model, model_parameters=trained, config=settings(row, recipe))
     _check_strategy(engine, row, whole)
-    if engine.dp_world_size == 1 and row["zero_stage"] == 0:
+    if row["tensor_parallel"] > 1:
+        # The hook sends rank 0's first batch as pickled CUDA tensors: every rank would open a context on its GPU.
+        # `Trainer.check_data` proves that the ranks of a group train on the same samples.
+        engine.first_dataloader_check.remove()
+    if row["zero_stage"] == 0:
+        _mend_plain_engine(engine, trained, recipe)
+    return engine
+
+
+def _mend_plain_engine(engine: Any, trained: list[torch.nn.Parameter], recipe: Recipe) -> None:
+    """Leave out what DeepSpeed adds to a plain loop where there is no ZeRO."""
+    if engine.dp_world_size == 1:
         # DeepSpeed would copy all gradients into buckets and reduce them over a group of one: up to a tenth of a
         # small step, and no plain loop does it.
         engine.enable_backward_allreduce = False
-    if dist.get_world_size() == 1 and row["zero_stage"] == 0:
+    if dist.get_world_size() == 1:
         # Likewise it would reduce the norm of the gradients over a group of one, which it takes tensor by tensor.
         engine.clip_fp32_gradients = lambda: torch.nn.utils.clip_grad_norm_(trained, recipe.clip)
         unfused_optimizer.get_weight_norm = _norm
-    checker = getattr(engine.optimizer, "overflow_checker", None)
-    if row["precision"] == "bf16" and checker is not None:
-        # ZeRO 0's way to say check_grad_overflow: false. The norm that is taken next shows the same.
-        checker.check = lambda *_, **__: False
-    return engine
+    optimizer = engine.optimizer
+    if isinstance(optimizer, unfused_optimizer.FP16_UnfusedOptimizer):
+        # It would look for overflow in every gradient, and wait for the device at each. The norm that is taken next
+        # shows the same, and a step that overflowed is left out by the same code.
+        optimizer.overflow_checker.check = lambda *_, **__: False
+        # It made a step with zero gradients: Adam would count from two, on weights that have decayed once.
+        optimizer.optimizer.state.clear()
+        for masters, weights in zip(optimizer.fp32_groups, optimizer.fp16_groups, strict=True):
+            for master, weight in zip(masters, weights, strict=True):
+                master.data.copy_(weight.data)
 
 
 def _norm(gradients: list[torch.Tensor], mpu: None = None) -> float:

@@ -1,0 +1,77 @@
+"""What is mended in DeepSpeed's engine: its first step, its search for overflow, its pickled batches."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+import torch
+import torch.distributed as dist
+from deepspeed.accelerator import get_accelerator
+from jouleline.campaign.grid import complete_row
+from jouleline.measure.train.modeling import Recipe, build
+from jouleline.measure.train.parallel import start_engine
+from paths import TESTS
+
+# One rank each: stages 0 and 1 then do the same sums in the same order.
+CASES = {
+    "bf16 zero 0": {"precision": "bf16", "zero_stage": 0, "learning_rate": 3e-3},
+    "bf16 zero 1": {"precision": "bf16", "zero_stage": 1, "learning_rate": 3e-3},
+    "tensor 2": {"gpus_per_node": 2, "tensor_parallel": 2},
+}
+ROW = {
+    **{"layers": 1, "hidden": 32, "heads": 4, "intermediate": 64, "seq_len": 16, "micro_batch": 4},
+    **{"vocab_size": 512, "max_positions": 32},
+}
+
+
+@pytest.fixture(scope="module")
+def trained(small_dataset, training_environment, tmp_path_factory) -> dict:
+    folder = tmp_path_factory.mktemp("engine")
+    (folder / "cases.json").write_text(json.dumps({name: {"row": row} for name, row in CASES.items()}))
+    program = [sys.executable, str(TESTS / "helpers" / "strategy_losses.py"), str(small_dataset)]
+    command = [*program, str(folder / "cases.json"), str(folder / "out.json")]
+    subprocess.run(command, check=True, env=training_environment, stdin=subprocess.DEVNULL)
+    found = json.loads((folder / "out.json").read_text())
+    assert not any("error" in one for one in found.values()), found
+    return found
+
+
+def test_the_first_step_of_bf16_is_adam_s_first_with_and_without_zero(trained):
+    """DeepSpeed's optimizer for 16 bits without ZeRO steps once with zero gradients before training."""
+    pairs = zip(trained["bf16 zero 0"]["losses"], trained["bf16 zero 1"]["losses"], strict=True)
+    assert max(abs(one - other) for one, other in pairs) < 2e-3
+
+
+def test_no_batch_is_pickled_between_the_ranks_of_a_tensor_parallel_group(trained):
+    assert trained["tensor 2"]["pickled"] == 0
+
+
+@pytest.fixture
+def alone(tmp_path, monkeypatch):
+    """A process group of one, on a CPU that DeepSpeed lets train in fp16."""
+    monkeypatch.setattr(type(get_accelerator()), "is_fp16_supported", lambda self: True)
+    dist.init_process_group("gloo", store=dist.FileStore(str(tmp_path / "store"), 1), rank=0, world_size=1)
+    for name, value in {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1"}.items():
+        monkeypatch.setenv(name, value)
+    yield
+    dist.destroy_process_group()
+
+
+def test_a_step_in_fp16_does_not_look_through_every_gradient_for_overflow(alone):
+    row = complete_row(ROW | {"precision": "fp16"})
+    engine = start_engine(build(row, 2, 0, Recipe()), row, Recipe())
+    looked = []
+    engine.optimizer.overflow_checker.has_overflow = lambda *_, **__: looked.append(1) or False
+    inputs = {"input_ids": torch.ones(4, 16, dtype=torch.int64), "labels": torch.zeros(4, dtype=torch.int64)}
+    before = {name: value.detach().clone() for name, value in engine.module.named_parameters()}
+    engine.backward(engine(**inputs).loss)
+    next(engine.module.parameters()).grad[0, 0] = float("inf")
+    engine.step()
+    # The norm alone tells: nothing is learnt from a gradient that overflowed.
+    assert engine.skipped_steps == 1 and looked == []
+    assert all(torch.equal(value, before[name]) for name, value in engine.module.named_parameters())
+    engine.backward(engine(**inputs).loss)
+    engine.step()
+    assert engine.skipped_steps == 1
+    assert not all(torch.equal(value, before[name]) for name, value in engine.module.named_parameters())
