@@ -91,6 +91,8 @@ def _config(row: dict, **changes) -> transformers.PreTrainedConfig:
         values["word_embed_proj_dim"] = row["hidden"]
     if row.get("tied") is not None:
         values["tie_word_embeddings"] = bool(row["tied"])
+    if "sliding_window" in row and row["model_type"] not in ("gpt2", "opt", "gpt_neox"):
+        values["sliding_window"] = row["sliding_window"] or row["max_positions"]
     values |= {"use_cache": False, "attn_implementation": row.get("attention", "sdpa")}
     return kind(**own | values | changes)
 

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from unittest import mock
 
+import decoders
 import torch
 from jouleline.measure.train import modeling
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -21,14 +22,17 @@ _TYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 class Bytes(TorchDispatchMode):
     """Sums the bytes of all kernels that run inside of it; `byte` has them by kernel."""
 
-    def __init__(self):
+    def __init__(self, answer: bool = False):
+        """`answer`: whether a question about the inputs' values is answered by yes. Encoders ask whether there is no
+        padding (there is), decoders whether positions count on (they do: nothing is packed)."""
         super().__init__()
+        self.answer = answer
         self.byte: Counter[str] = Counter()
 
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
         name = function.overloadpacket.__name__
         if name == "_local_scalar_dense" and args[0].is_meta:
-            return False  # is there no padding at all? There is.
+            return self.answer
         out = function(*args, **(kwargs or {}))
         if function.is_view or name in _FREE:
             return out
@@ -47,6 +51,9 @@ def tensors_byte(*values) -> int:
 
 def _fused_attention(query, key, value, attn_mask=None, dropout_p=0.0, is_causal=False, scale=None, **_):
     bias = attn_mask
+    if bias is None and is_causal:  # keys and values of few heads are not repeated
+        flash = torch.ops.aten._scaled_dot_product_flash_attention
+        return flash(query, key, value, dropout_p, True, False, scale=scale)[0]
     if bias is not None:
         shape = (*query.shape[:3], key.shape[2])
         bias = (bias.to(query.dtype) if bias.dtype == torch.bool else bias).expand(shape)
@@ -72,8 +79,10 @@ def count_step(row: dict) -> Counter[str]:
     """Bytes of one optimizer step of a row on one device: grad_accum micro-batches, clipping and the optimizer, with a
     master copy in fp32 where the precision is lower."""
     recipe = modeling.Recipe()
+    causal = row["task"] == "clm"
     with torch.device("meta"):
-        model = modeling.build(row, row["num_labels"], 0, recipe).to(_TYPES[row["precision"]]).train()
+        model = decoders.build(row) if causal else modeling.build(row, row["num_labels"], 0, recipe)
+    model = model.to(_TYPES[row["precision"]]).train()
     weights = [weight for weight in model.parameters() if weight.requires_grad]
     masters = weights if row["precision"] == "fp32" else [weight.detach().float() for weight in weights]
     optimizer = {"adamw": torch.optim.AdamW, "sgd": torch.optim.SGD}[row["optimizer"]](
@@ -84,7 +93,7 @@ def count_step(row: dict) -> Counter[str]:
     optimizer.step()  # makes its state, which is not a part of a step
     for one in (*masters, *weights):
         one.grad = None
-    with Bytes() as counted, _gpu_kernels():
+    with Bytes(answer=causal) as counted, _gpu_kernels():
         for _ in range(row["grad_accum"]):
             model(**_inputs(row)).loss.backward()
         if masters is not weights:
@@ -104,6 +113,9 @@ def _inputs(row: dict) -> dict[str, torch.Tensor]:
         return torch.empty(*shape, dtype=torch.long, device="meta")
 
     shape = row["micro_batch"], row["seq_len"]
+    if row["task"] == "clm":  # packed: no mask
+        tokens = whole(*shape)
+        return {"input_ids": tokens, "labels": tokens}
     inputs = {"input_ids": whole(*shape), "attention_mask": whole(*shape)}
     if row["task"] == "qa":
         return inputs | {"start_positions": whole(shape[0]), "end_positions": whole(shape[0])}

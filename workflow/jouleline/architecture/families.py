@@ -19,11 +19,15 @@ ENCODER_TASKS = ("classification", "qa", "mlm")
 class Family:
     """The parts of a model. The defaults are those of BERT.
 
-    fused: parts that are one matrix. own_kv, own_head_dim: whether kv_heads and head_dim may differ from heads and
-    hidden / heads. positions: rows of the learned table beyond max_positions; None: rotary. dropout: whether dropout
-    is active in training. windows: share of the layers that see a sliding window. split_head: whether tensor
-    parallelism splits the head, and with it tied embeddings. modules: the end of each matrix' module name, in the
-    order of `matrices`.
+    fused: parts that are one matrix; unfusing: elements moved backward per output of a
+    fused query, key and value to join their gradients.
+    own_kv, own_head_dim: whether kv_heads and head_dim may differ from heads and hidden / heads. norm_after: whether a
+    norm stands after each block. dropout: whether dropout is active in training. scaled_queries: queries are scaled
+    before the attention; capped: scores and logits are; softmax_fp32: eager attention's softmax runs in fp32. positions: rows of
+    the learned table beyond max_positions; None: rotary. rotary_share: the share of a head that is rotated, where the
+    code parts heads for it. windows: share of the layers that see a sliding window. split_head: whether tensor
+    parallelism splits the head, and with it tied embeddings. modules: the end of each matrix' module name, in the order
+    of `matrices`.
     """
 
     tasks: tuple[str, ...] = ENCODER_TASKS
@@ -44,7 +48,12 @@ class Family:
     parallel: bool = False
     dropout: bool = True
     activation: str = "gelu"
+    scaled_queries: bool = False
+    capped: bool = False
+    softmax_fp32: bool = False
+    unfusing: float = 0.0
     positions: int | None = 0
+    rotary_share: float | None = None
     token_types: int = 0
     embedding_size: int | None = None
     embedding_norm: bool = True
@@ -60,6 +69,16 @@ class Family:
         parts = [part for part in PARTS if part != "gate" or self.gated]
         whole = {part: group for group in self.fused for part in group}
         return tuple(dict.fromkeys(whole.get(part, (part,)) for part in parts))
+
+    @property
+    def rotary(self) -> bool:
+        """Whether positions are rotations of queries and keys, not a learned table."""
+        return self.positions is None
+
+    @property
+    def norm_kernel(self) -> str:
+        """How the norm is computed: layer, rms, or as Gemma writes it."""
+        return "gemma" if self.norm == "rms" and self.norms == 4 else self.norm
 
     @property
     def causal(self) -> bool:
@@ -81,11 +100,19 @@ def _decoder(**facts) -> Family:
 def _gated(**facts) -> Family:
     """A decoder as Llama is: gated feed-forward, RMS norms, fewer heads for keys and values, no bias."""
     names = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
-    usual = {"gated": True, "norm": "rms", "bias": (), "own_kv": True, "activation": "silu", "modules": names}
+    usual = {
+        "gated": True,
+        "norm": "rms",
+        "bias": (),
+        "own_kv": True,
+        "activation": "silu",
+        "softmax_fp32": True,
+    }
+    usual |= {"modules": names}
     return _decoder(**usual | {"own_head_dim": True, "tied": False, "split_head": True} | facts)
 
 
-_GEMMA = {"norms": 4, "norm_after": True, "tied": True, "activation": "gelu_new"}
+_GEMMA = {"norms": 4, "norm_after": True, "tied": True, "activation": "gelu"}
 
 FAMILIES = {
     "bert": Family(token_types=2),
@@ -95,15 +122,22 @@ FAMILIES = {
     "electra": Family(token_types=2, embedding_size=128),
     "gpt2": _decoder(
         modules=("attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj"),
-        **{"fused": (QKV,), "positions": 0, "dropout": True, "activation": "gelu_new"},
+        **{"fused": (QKV,), "unfusing": 2, "positions": 0, "dropout": True, "activation": "gelu_new"},
     ),
     "opt": _decoder(
         modules=("q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2"),
-        **{"positions": 2, "dropout": True, "activation": "relu"},
+        **{
+            "positions": 2,
+            "dropout": True,
+            "activation": "relu",
+            "scaled_queries": True,
+            "softmax_fp32": True,
+        },
     ),
     "gpt_neox": _decoder(
         modules=("query_key_value", "attention.dense", "dense_h_to_4h", "dense_4h_to_h"),
-        **{"fused": (QKV,), "parallel": True, "tied": False, "split_head": True},
+        **{"fused": (QKV,), "unfusing": 4, "rotary_share": 0.25, "softmax_fp32": True},
+        **{"parallel": True, "tied": False, "split_head": True},
     ),
     "llama": _gated(),
     "mistral": _gated(windows=1.0),
@@ -111,10 +145,11 @@ FAMILIES = {
     "qwen3": _gated(qk_norm=True),
     "phi3": _gated(
         modules=("qkv_proj", "o_proj", "gate_up_proj", "down_proj"),
-        **{"fused": (QKV, ("gate", "up")), "own_head_dim": False, "split_head": False, "windows": 1.0},
+        **{"fused": (QKV, ("gate", "up")), "unfusing": 10, "rotary_share": 1.0},
+        **{"own_head_dim": False, "split_head": False, "windows": 1.0},
     ),
     # Scores are capped, which no fused kernel of PyTorch does.
-    "gemma2": _gated(split_head=False, windows=1 / 2, attentions=("eager",), **_GEMMA),
+    "gemma2": _gated(split_head=False, capped=True, windows=1 / 2, attentions=("eager",), **_GEMMA),
     "gemma3": _gated(qk_norm=True, windows=5 / 6, **_GEMMA),
     "vit": Family(
         tasks=("classification",),

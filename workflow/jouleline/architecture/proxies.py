@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from jouleline.architecture import compute, memory, parameters, traffic
+from jouleline.architecture import compute, memory_traffic, parameters, traffic
 from jouleline.architecture.columns import Texts, read_columns
 from jouleline.architecture.families import Family, family
 from jouleline.errors import UserError
@@ -110,7 +110,7 @@ def _evaluate(c: SimpleNamespace) -> dict[str, np.ndarray]:
         "compute_nominal_flop": sequences * (flop.nominal / t + flop.nominal_rest),
         "attention_flop": attention,
         "attention_causal_flop": attention * ((c.seq_len + 1) / (2 * c.seq_len) if c.family.causal else 1.0),
-        "memory_byte": memory.memory_byte(c, p, traffic.element_byte(c)),
+        "memory_byte": memory_traffic.memory_byte(c, p, traffic.element_byte(c)),
         "comm_byte": comm_byte,
         "comm_calls": dp.calls + tp_calls,
         "comm_byte_tp": tp_byte,

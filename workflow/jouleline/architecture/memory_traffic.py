@@ -2,13 +2,15 @@
 outputs once, with nothing left in a cache.
 
 The coefficients are those of PyTorch's own kernels, unfused but for attention, dropout and normalisation; a test counts
-them on the meta device. Symbols as in `parameters`; everything is an array with one entry per row.
+them on the meta device. Symbols as in `parameters`; everything is an array with one entry per row. Layers with a norm
+after each block are BERT's, in coefficients fitted to the count. All others are counted kernel by kernel in `kernels`.
 """
 
 from types import SimpleNamespace
 
 import numpy as np
 
+from jouleline.architecture import kernels
 from jouleline.architecture.parameters import embedding_tensors, embedding_width, widths
 
 # Elements per token that a layer moves, in units of d: of the residual stream, which is whole on every
@@ -46,7 +48,10 @@ def memory_byte(c: SimpleNamespace, p: SimpleNamespace, element_byte: np.ndarray
 
 def _layers(c: SimpleNamespace) -> np.ndarray:
     """Elements per token that all layers move."""
-    forward, backward = (_layer(c, way) for way in (0, 1))
+    if c.family.pre_norm:
+        forward, backward = kernels.layer(c)
+    else:
+        forward, backward = (_fitted_layer(c, way) for way in (0, 1))
     adapted = [
         sum(
             c.adapters[name] * (_ADAPTER_IN[way] * d_in + _ADAPTER_OUT[way] * d_out)
@@ -54,13 +59,18 @@ def _layers(c: SimpleNamespace) -> np.ndarray:
         )
         for way in (0, 1)
     ]
-    spared = sum(_FROZEN_OUT * d_out + _FROZEN_IN * d_in for d_in, d_out in widths(c).values())
+    spared = sum(
+        (_FROZEN_OUT if matrix[0] in c.family.bias else 1) * d_out + _FROZEN_IN * d_in
+        for matrix, (d_in, d_out) in widths(c).items()
+    )
     backward = backward - (c.lora_rank > 0) * spared / c.tensor_parallel + adapted[1]
-    runs = 1 + (c.gradient_checkpointing > 0)
-    return c.layers * forward + c.open_layers * ((runs - 1) * forward + runs * adapted[0] + backward)
+    again = c.gradient_checkpointing > 0
+    spared = kernels.spared(c) if c.family.stops_early else 0
+    recomputed = again * (forward - spared) + (1 + again) * adapted[0]
+    return c.layers * forward + c.open_layers * (recomputed + backward)
 
 
-def _layer(c: SimpleNamespace, way: int) -> np.ndarray:
+def _fitted_layer(c: SimpleNamespace, way: int) -> np.ndarray:
     """Elements per token of one layer without adapters, forward (0) or backward (1)."""
     eager = c.attention == "eager"
     scores = eager * (_EAGER_D[way] * c.hidden + _EAGER_SCORES[way] * c.heads * c.seq_len)
@@ -71,9 +81,11 @@ def _layer(c: SimpleNamespace, way: int) -> np.ndarray:
 def _ends(c: SimpleNamespace) -> np.ndarray:
     """Elements per token of embeddings and head. A classification head sees one token of a sequence; that of
     question answering is two columns wide: neither is counted."""
+    if c.family.pre_norm:
+        return sum(kernels.ends(c))
     embedding = (_EMBEDDING[0] + _EMBEDDING[1] * c.is_full) * embedding_width(c)
     head = sum(_HEAD_D) * c.hidden + sum(_HEAD_VOCABULARY) * c.vocab_size
-    return embedding + (c.task in ("mlm", "clm")) * head
+    return embedding + (c.task == "mlm") * head
 
 
 def _weights(c: SimpleNamespace, p: SimpleNamespace) -> np.ndarray:
@@ -83,5 +95,7 @@ def _weights(c: SimpleNamespace, p: SimpleNamespace) -> np.ndarray:
     matrices = p.device - sum(tensor.elements * tensor.copies for tensor in embedding_tensors(c))
     open_share = c.open_layers / c.layers
     runs = 1 + open_share * (1 + (c.gradient_checkpointing > 0))
-    decoder = (c.task in ("mlm", "clm")) * (2 + 4 * c.is_full) * c.vocab_size * embedding_width(c)
+    if c.task == "clm":
+        return matrices * runs + kernels.vocabulary(c, runs)
+    decoder = (c.task == "mlm") * (2 + 4 * c.is_full) * c.vocab_size * embedding_width(c)
     return matrices * runs + decoder

@@ -1,0 +1,143 @@
+"""Elements that the kernels of a pre-norm layer read and write, from the family's description.
+
+Each kernel reads its inputs once and writes its outputs once. The unit is one element of the row's precision, per
+token; what runs in fp32 in a 16-bit model counts twice. Every function returns (forward, backward). The counts are those of
+transformers 5.23 and PyTorch 2.13; a test counts whole models on the meta device.
+"""
+
+from types import SimpleNamespace
+
+import numpy as np
+
+from jouleline.architecture.families import QKV
+from jouleline.architecture.parameters import embedding_width, widths
+
+Two = tuple[np.ndarray, np.ndarray]
+
+# A norm by element normalised: in fp32, and where fp32 stands between casts from and to 16 bit. Gemma's multiplies by
+# its weight before it casts back. PyTorch has one kernel for LayerNorm, and none for RMSNorm as transformers writes it.
+_NORM = {"layer": ((2, 3), (2, 3)), "rms": ((7, 23), (18, 46)), "gemma": ((7, 23), (20, 52))}
+# What the gradient of the weight takes of it.
+_NORM_WEIGHT = {"layer": (0, 0), "rms": (4, 4), "gemma": (4, 8)}
+# An activation by element of the feed-forward width; gelu_new is eight kernels.
+_ACTIVATION = {"gelu": (2, 3), "relu": (2, 3), "silu": (2, 3), "gelu_new": (18, 28)}
+# Rotary positions of a whole head, of queries or keys.
+_ROTARY = (10, 14)
+# Where a share of the head is rotated: joined with the rest; backward the two gradients are padded and added.
+_JOINED = (2, 6)
+# Scores per pair of tokens: added mask, scaling, softmax, written and read by the products; softmax in fp32 with casts;
+# a cap on the scores, which is one on the logits too.
+_SCORES, _SCORES_FP32, _CAP = (8, 9), (16, 18), (6, 7)
+
+
+def layer(c: SimpleNamespace) -> Two:
+    """Elements per token of one trained layer without adapters; under LoRA the matrices' gradients are still in it."""
+    t, d, family = c.tensor_parallel, c.hidden, c.family
+    whole, split = [_norms(c, family.norms * d), _residual(c)], [_attention(c), _feed_forward(c)]
+    for matrix, (d_in, d_out) in widths(c).items():
+        bias = d_out * (matrix[0] in family.bias)
+        columns = matrix[0] not in ("attention_output", "down")
+        inner, outer = (d_out, d_in) if columns else (d_in, d_out)
+        split.append((inner, 2 * inner + bias * columns))
+        whole.append((outer, 2 * outer + bias * (not columns)))
+        if len(matrix) > 1:
+            # Query, key and value each in its family's way; gate and up come apart in one piece each.
+            split.append((0, (family.unfusing if matrix == QKV else 2) * d_out))
+    if family.qk_norm:
+        split.append(_norms(c, c.query_width + c.key_width))
+    return tuple(sum(part[way] for part in whole) + sum(part[way] for part in split) / t for way in (0, 1))
+
+
+def spared(c: SimpleNamespace) -> np.ndarray:
+    """Elements per token that recomputing a layer leaves out: the last product and the additions after it."""
+    return c.intermediate / c.tensor_parallel + c.hidden * (4 + 3 * c.family.parallel)
+
+
+def ends(c: SimpleNamespace) -> Two:
+    """Elements per token of embeddings, the last norm and the head, with the logits of a language model."""
+    d, e, family = c.hidden, embedding_width(c), c.family
+    embedding = (2 + 3 * (family.positions is not None), (1 + (family.positions is not None)) * c.is_full)
+    last = _norms(c, d)
+    backward = embedding[1] * e + last[1]
+    if c.task != "clm":  # the head of an image sees one token
+        return embedding[0] * e + last[0], backward
+    low = c.precision != "fp32"
+    share = c.tensor_parallel if family.split_head else 1
+    trained = 2 - (c.lora_rank > 0)  # the input is read again for the gradient of the head's matrix
+    cap = [part * family.capped for part in _CAP]
+    logits = np.where(low, 10, 4) + cap[0], np.where(low, 15, 7) + cap[1] - (c.lora_rank > 0)
+    return (
+        embedding[0] * e + last[0] + e + logits[0] * c.vocab_size / share,
+        backward + trained * e + logits[1] * c.vocab_size / share,
+    )
+
+
+def vocabulary(c: SimpleNamespace, runs: np.ndarray) -> np.ndarray:
+    """Elements of the embedding and of a tied head that a micro-batch reads and writes beside the gradients: the matrix
+    of an untied head is among `matrices`, which are read `runs` times; the head runs twice."""
+    size = c.vocab_size * embedding_width(c)
+    tied = c.tied > 0
+    # Tied: read forward and backward, and two gradients are added to one. Untied: only the head's reads.
+    return np.where(tied, size * (2 + 3 * c.is_full), size * (2 - runs))
+
+
+def _norms(c: SimpleNamespace, width: np.ndarray) -> Two:
+    low = c.precision != "fp32"
+    fp32, mixed = _NORM[c.family.norm_kernel]
+    spared = (c.lora_rank > 0) * np.where(
+        low, _NORM_WEIGHT[c.family.norm_kernel][1], _NORM_WEIGHT[c.family.norm_kernel][0]
+    )
+    return width * np.where(low, mixed[0], fp32[0]), width * (np.where(low, mixed[1], fp32[1]) - spared)
+
+
+def _residual(c: SimpleNamespace) -> Two:
+    """Two additions; backward one sum where the stream forks, and one for each further matrix of the same input."""
+    names = [matrix[0] for matrix in c.family.matrices]
+    shared = sum(name in QKV for name in names) + sum(name in ("gate", "up") for name in names) - 2
+    # A dropout reads and writes, with a mask of one byte.
+    dropout = 2 * (2 + c.precision.lookup(lambda name: 0.25 if name == "fp32" else 0.5)) * c.family.dropout
+    return c.hidden * (6 + dropout), c.hidden * (6 + 3 * shared + dropout)
+
+
+def _attention(c: SimpleNamespace) -> Two:
+    """The fused kernel, or its parts; positions; the scaling of the queries."""
+    f, queries, keys = c.family, c.query_width, c.key_width
+    both = queries + keys
+    forward, backward = 2 * both, 4 * both
+    if f.rotary:
+        share = f.rotary_share or 1.0
+        # Backward the gradients of queries and keys are copied into the products' layout.
+        forward = forward + both * _ROTARY[0] * share
+        backward = backward + both * (_ROTARY[1] * share + 2 * (f.rotary_share != 0.25))
+        if f.rotary_share:
+            forward = forward + both * _JOINED[0] + 2 * queries  # and so is the output
+            backward = backward + both * (_JOINED[1] - 2 * (share == 1))
+    if f.scaled_queries:
+        forward, backward = forward + 2 * queries, backward + 2 * queries
+    eager = _eager(c)
+    return tuple(
+        np.where(c.attention == "eager", one + more, one) for one, more in zip((forward, backward), eager)
+    )
+
+
+def _eager(c: SimpleNamespace) -> Two:
+    """What attention in parts moves beyond the fused kernel: scores, copies of queries, keys, values and the output for
+    the products, and keys and values repeated for every head."""
+    f, queries, keys = c.family, c.query_width, c.key_width
+    low, own = c.precision != "fp32", c.kv_heads < c.heads
+    fp32 = low & f.softmax_fp32
+    dropout = (2 + np.where(low, 0.5, 0.25)) * f.dropout
+    pairs = c.heads * c.seq_len
+    scores = [np.where(fp32, _SCORES_FP32[w], _SCORES[w]) + _CAP[w] * f.capped + dropout for w in (0, 1)]
+    joined = bool(f.rotary_share)
+    forward = queries * (8 - 4 * joined) - joined * (queries + keys) * ~own
+    layout = 0 if f.rotary else 2 - bool(f.fused)
+    backward = queries * (6 + 2 * own + layout) + keys * (2 * own - 2 + layout)
+    return scores[0] * pairs + forward, scores[1] * pairs + backward
+
+
+def _feed_forward(c: SimpleNamespace) -> Two:
+    forward, backward = _ACTIVATION[c.family.activation]
+    if c.family.gated:  # the product with the gate
+        forward, backward = forward + 3, backward + 6
+    return forward * c.intermediate, backward * c.intermediate
