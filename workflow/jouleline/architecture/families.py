@@ -19,15 +19,14 @@ ENCODER_TASKS = ("classification", "qa", "mlm")
 class Family:
     """The parts of a model. The defaults are those of BERT.
 
-    fused: parts that are one matrix; unfusing: elements moved backward per output of a
-    fused query, key and value to join their gradients.
-    own_kv, own_head_dim: whether kv_heads and head_dim may differ from heads and hidden / heads. norm_after: whether a
-    norm stands after each block. dropout: whether dropout is active in training. scaled_queries: queries are scaled
-    before the attention; capped: scores and logits are; softmax_fp32: eager attention's softmax runs in fp32. positions: rows of
-    the learned table beyond max_positions; None: rotary. rotary_share: the share of a head that is rotated, where the
-    code parts heads for it. windows: share of the layers that see a sliding window. split_head: whether tensor
-    parallelism splits the head, and with it tied embeddings. modules: the end of each matrix' module name, in the order
-    of `matrices`.
+    fused: parts that are one matrix; unfusing: elements moved backward per output of a fused query, key and value to
+    join their gradients. own_kv, own_head_dim: whether kv_heads and head_dim may differ from heads and hidden / heads.
+    norm_after: whether a norm stands after each block. dropout: whether dropout is active in training. scaled_queries:
+    queries are scaled before the attention; capped: scores and logits are; softmax_fp32: eager attention's softmax runs
+    in fp32. positions: rows of the learned table beyond max_positions; None: rotary. rotary_share: the share of a head
+    that is rotated, where the code parts heads for it. windows: share of the layers that see a sliding window.
+    split_head: whether tensor parallelism splits the head, and with it tied embeddings. modules: the ends of the
+    matrices' module names, in the order of `matrices`.
     """
 
     tasks: tuple[str, ...] = ENCODER_TASKS

@@ -1,8 +1,8 @@
 """Elements that the kernels of a pre-norm layer read and write, from the family's description.
 
 Each kernel reads its inputs once and writes its outputs once. The unit is one element of the row's precision, per
-token; what runs in fp32 in a 16-bit model counts twice. Every function returns (forward, backward). The counts are those of
-transformers 5.23 and PyTorch 2.13; a test counts whole models on the meta device.
+token; what runs in fp32 in a 16-bit model counts twice. The counts are those of transformers 5.23 and PyTorch 2.13; a
+test counts whole models on the meta device.
 """
 
 from types import SimpleNamespace
