@@ -11,8 +11,10 @@ COST_SHARE, MOST_SHARE = 0.10, 0.40
 COST_SWEEPS = 25
 LONGEST_PERIOD_NS = 1_000_000_000
 SETTLE_S = 0.005
-# A lane that sleeps longer than this is not waited for at the end: it holds nothing.
-JOIN_S = 0.1
+# A lane that sleeps longer than this can be woken for the last reading; waking costs more than sleeping.
+LONG_SLEEP_S = 0.05
+# So long the last reading of a lane is waited for.
+JOIN_S = 0.5
 # A call that takes this long may be stuck: it is looked at again soon.
 LONG_CALL_S = 0.01
 # One that takes this long is stuck; sooner where other devices wait for it.
@@ -39,6 +41,7 @@ class Lane(threading.Thread):
         self.call_began_ns = 0
         self.told_ns = 0  # when the stuck call began that was last told of
         self.ended = False
+        self.woken = threading.Event()
         self.skipped = 0
         self._costs: list[int] = []
 
@@ -54,8 +57,10 @@ class Lane(threading.Thread):
                 missed = (now - deadline) // self.period_ns + 1
                 self.skipped += missed
                 deadline += missed * self.period_ns
-            if (wait := deadline - time.monotonic_ns()) > 0:
-                time.sleep(wait * 1e-9)
+            if (wait_s := (deadline - time.monotonic_ns()) * 1e-9) > 0:
+                self.woken.wait(wait_s) if wait_s > LONG_SLEEP_S else time.sleep(wait_s)
+        # Whatever was running when the end came has a reading after it.
+        self._sweep(time.monotonic_ns())
 
     def _sweep(self, deadline: int) -> None:
         readers, clock, targets = self.spec.readers, time.monotonic_ns, self.targets
@@ -152,9 +157,10 @@ class Lanes:
         return [(spec, rows) for spec, rows in taken if rows]
 
     def stop(self) -> None:
-        """End the threads; one that hangs in a call is left behind."""
+        """Read every lane once more and end the threads; one that hangs in a call is left behind."""
         for lane in self.lanes:
             lane.ended = True
+            lane.woken.set()
+        deadline = time.monotonic() + JOIN_S
         for lane in self.lanes:
-            if lane.calling is None and lane.period_ns <= JOIN_S * 1e9:
-                lane.join(JOIN_S)
+            lane.join(max(deadline - time.monotonic(), 0.0))

@@ -38,6 +38,9 @@ from jouleline.provenance import code_digest
 WATCH_S, SOON_S = 0.25, 0.03
 CHECK_S = 1.0
 CLOCK_STEP_US = 100_000
+# Read for so long before the load may start and after it has ended, whatever --idle-s says: a counter that moves every
+# 20 to 100 ms must have moved once on either side of a region.
+BRACKET_S = 0.25
 PR_SET_PDEATHSIG = 1
 # The main thread and the writer must not hold the interpreter when a reading is due.
 SWITCH_INTERVAL_S = 0.0005
@@ -116,8 +119,7 @@ class Sidecar:
             self.events.write()
             write_json(self.folder / "ready.json", self._ready())
         self._wait()
-        if self.stopped_by == "stop file":
-            self._idle("after")
+        self._idle("after")
         self.lanes.stop()
         self.writer.finish()
         try:
@@ -234,13 +236,16 @@ class Sidecar:
             self._turn()
 
     def _idle(self, phase: str) -> None:
-        """Sample for idle_s seconds with no load, and log from when to when."""
+        """Sample for idle_s seconds with no load, and log from when to when. Where the measurement was told to end at
+        once, and where there is no idle baseline, only what brackets the regions."""
         start_us = time.monotonic_ns() // 1000
-        until = time.monotonic() + self.options.idle_s
-        while time.monotonic() < until and self.stopped_by in (None, "stop file"):
+        whole = self.options.idle_s > 0 and self.stopped_by in (None, "stop file")
+        until = time.monotonic() + (max(self.options.idle_s, BRACKET_S) if whole else BRACKET_S)
+        reason = self.stopped_by
+        while time.monotonic() < until and self.stopped_by in (None, reason):
             time.sleep(min(SOON_S if self.soon else WATCH_S, max(until - time.monotonic(), 0)))
             self.soon = self.lanes.watch()
-        if self.options.idle_s > 0:
+        if whole:
             self.events.add("idle", phase=phase, start_us=start_us, end_us=time.monotonic_ns() // 1000)
 
     def _ready(self) -> dict:
