@@ -5,7 +5,7 @@ import csv
 import pytest
 from jouleline import architecture, plan
 from jouleline.campaign import grid
-from jouleline.campaign.config import DEFAULTS
+from jouleline.campaign.config import defaults
 from jouleline.campaign.protocol import complete_protocol
 from jouleline.errors import UserError
 
@@ -16,7 +16,7 @@ PROTOCOL = complete_protocol({"window_s": 10})
 
 
 def settings(**keys):
-    return {**DEFAULTS["plan"], **keys}
+    return {**defaults()["plan"], **keys}
 
 
 def test_a_data_sheet_bounds_time_and_energy():

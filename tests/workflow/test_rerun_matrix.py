@@ -191,16 +191,15 @@ def test_a_models_option_refits_that_model(checkout):
 
 
 def test_a_new_column_at_its_frozen_default_reruns_nothing(checkout):
-    new = '    _C("dropout", float, 0.1, "Dropout of the encoder", minimum=0.0),\n)\n\nBY_NAME'
+    new = '    _C("dropout", "float64", "", "Dropout of the encoder", 0.1),\n)\n\nBY_NAME'
     checkout.edit("workflow/jouleline/schemas/row.py", ")\n\nBY_NAME", new)
     jobs = checkout.planned()
     assert measured(jobs) == 0 and not FIT & set(jobs)
 
 
 def test_a_new_protocol_key_at_its_frozen_default_measures_nothing(checkout):
-    checkout.edit(
-        "workflow/jouleline/campaign/protocol.py", "] = {\n", '] = {\n    "dim_lights": (0, "", "New"),\n'
-    )
+    new = 'PROTOCOL: tuple[Column, ...] = (\n    _key("dim_lights", 0, "", "New"),\n'
+    checkout.edit("workflow/jouleline/campaign/protocol.py", "PROTOCOL: tuple[Column, ...] = (\n", new)
     assert measured(checkout.planned()) == 0
 
 

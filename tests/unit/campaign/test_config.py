@@ -8,6 +8,7 @@ from jouleline.campaign import config, manual
 from jouleline.errors import UserError
 from jouleline.model.fit import fitting, registry
 from jouleline.model.judge import gates, splits
+from jouleline.schemas.model import HEADLINE
 from paths import ROOT
 
 ROW = {"layers": 2, "hidden": 128, "heads": 4, "intermediate": 512, "seq_len": 64, "micro_batch": 8}
@@ -58,7 +59,7 @@ def test_an_unknown_campaign_says_which_there_are():
     ("protocol", "text"),
     [
         ({"windows": 1}, "protocol.windows is not known"),
-        ({"window_s": "long"}, "protocol.window_s must be like 3.0"),
+        ({"window_s": "long"}, "protocol.window_s must be a number, not 'long'"),
         ({"period_ms": -1}, "protocol.period_ms"),
         ({"meter": "wattmeter"}, "choose from auto, nvml, rapl, estimate"),
     ],
@@ -67,12 +68,14 @@ def test_a_bad_protocol_is_refused(protocol, text):
     assert text in refused(protocol=protocol)
 
 
-def test_schema_and_defaults_name_the_same_keys():
+def test_every_key_of_the_schema_but_what_must_be_given_has_a_default_that_it_allows():
+    found = config.defaults()
     properties = json.loads(config.SCHEMA_FILE.read_text())["properties"]
-    assert set(properties) - {"campaign", "grid"} == set(config.DEFAULTS)
-    for name, value in config.DEFAULTS.items():
-        if isinstance(value, dict) and "properties" in properties[name]:
-            assert set(value) == set(properties[name]["properties"]), name
+    assert set(properties) - {"campaign", "grid"} == set(found)
+    for name, value in found.items():
+        assert name == "analysis" or set(value or ()) <= set(properties[name].get("properties", value or ()))
+    assert config.schema_problems({**found, "campaign": "x", "grid": {}}) == []
+    assert found["analysis"]["headline"] == HEADLINE
 
 
 def test_a_broken_file_names_its_line(tmp_path):

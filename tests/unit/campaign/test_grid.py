@@ -3,6 +3,8 @@
 import pytest
 from jouleline.campaign import grid
 from jouleline.errors import UserError
+from jouleline.schemas.row import ROW_COLUMNS
+from jouleline.schemas.runs import RUNS
 
 SHAPE = {"layers": 2, "hidden": 128, "heads": 4, "intermediate": 512, "seq_len": 64, "micro_batch": 8}
 
@@ -200,3 +202,33 @@ def test_a_table_as_excel_writes_it_is_read_and_one_that_is_none_is_told(tmp_pat
     table.write_bytes(table.read_bytes() + "é,1\n".encode("latin-1"))
     assert "is not UTF-8" in problems({"table": "rows.csv"}, root=tmp_path)
     assert "Is a directory" in problems({"table": "."}, root=tmp_path)
+
+
+# Names of runs that were measured before the columns after `replicate` were there.
+FROZEN = {
+    "bert-L2-d128-h4-f512-s64-b8-fp32-z0-tp1-N1x1-d51bc811-r1": {},
+    "bert-L2-d128-h4-f512-s64-b8-fp32-z0-tp1-N1x1-100c7cc3-r1": {"num_labels": 3},
+    "bert-L2-d128-h4-f512-s64-b8-fp32-z0-tp1-N1x1-995db064-r1": {"lora_rank": 8},
+    "bert-L2-d128-h4-f512-s64-b8-fp32-z0-tp1-N1x1-8ba4e070-r1": {"learning_rate": "1e-4"},
+    "roberta-L2-d128-h4-f512-s64-b8-fp32-z0-tp1-N1x1-78d4f33a-r1": {"model_type": "roberta", "task": "qa"},
+    "bert-L2-d128-h4-f512-s64-b8-fp32-z3-tp1-N2x2-4144573c-r1": {
+        **{"zero_stage": 3, "nodes": 2, "gpus_per_node": 2, "gradient_checkpointing": True}
+    },
+    "bert-L2-d128-h4-f512-s64-b8-fp32-z0-tp1-N1x1-c24ce127-r1": {
+        **{"checkpoint": "x", "dataset": "glue/cola", "seed": 3, "optimizer": "sgd", "attention": "eager"},
+        **{"max_positions": 600, "vocab_size": 999, "frozen_layers": 1},
+    },
+}
+
+
+@pytest.mark.parametrize(("name", "change"), FROZEN.items(), ids=range(len(FROZEN)))
+def test_rows_that_were_measured_keep_their_names(name, change):
+    assert expand({"rows": [{**SHAPE, **change}]})[0].run_id == name
+
+
+@pytest.mark.parametrize("column", ROW_COLUMNS, ids=lambda column: column.name)
+def test_a_row_and_a_table_of_runs_agree_on_what_a_value_may_be(column):
+    table = {one.name: one for one in RUNS.columns}.get(column.name, column)
+    assert (table.type, table.unit, table.choices) == (column.type, column.unit, column.choices)
+    assert table.bounds[0] <= column.bounds[0] and table.bounds[1] == column.bounds[1]
+    assert column.default is None or column.problem(column.default) is None

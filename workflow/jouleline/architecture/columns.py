@@ -8,41 +8,34 @@ from typing import Any
 import numpy as np
 
 from jouleline.errors import UserError
-from jouleline.schemas.runs import RUNS
+from jouleline.schemas.row import ROW_COLUMNS
+from jouleline.schemas.runs import ASKED
 
-NUMBERS = (
-    *("layers", "hidden", "heads", "intermediate", "seq_len", "micro_batch", "grad_accum", "vocab_size"),
-    *("max_positions", "num_labels", "frozen_layers", "lora_rank", "gradient_checkpointing", "zero_stage"),
-    *("tensor_parallel", "nodes"),
-)
-# Null where the family or the other columns say it.
+# What changes no work: repetitions and their seeds, and where weights and texts come from.
+_IDLE = {"replicate", "seed", "learning_rate", "checkpoint", "dataset", "gpus_per_node"}
+# Null is an answer of its own in these; NaN stands for it.
 OPTIONAL = ("kv_heads", "head_dim", "tied", "sliding_window", "image_size", "patch_size")
+NUMBERS = tuple(c.name for c in ROW_COLUMNS if c.type != "string" and c.name not in {*_IDLE, *OPTIONAL})
+# A family that has no formula is refused where its formula is asked for.
 TEXTS = {
-    "model_type": None,
-    "task": ("classification", "qa", "mlm", "clm"),
-    "precision": ("fp32", "bf16", "fp16"),
-    "attention": ("sdpa", "eager"),
-    "optimizer": ("adamw", "sgd"),
-    "lora_targets": None,
+    c.name: c.choices if c.name != "model_type" else ()
+    for c in ROW_COLUMNS
+    if c.type == "string" and c.name not in _IDLE
 }
-_DEFAULTS = {column.name: column.default for column in RUNS.columns}
-_DEFAULTS |= {"zero_stage": 0, "tensor_parallel": 1, "precision": "fp32"} | dict.fromkeys(OPTIONAL, np.nan)
+_DEFAULTS = {column.name: column.default for column in (*ASKED, *ROW_COLUMNS)} | {"num_labels": 2}
 
 
 def read_columns(rows: Any) -> tuple[SimpleNamespace, bool]:
     """Return (columns, scalar): a float64 array or `Texts` per name, all of one length; whether `rows` was
     one row.
 
-    A name that is missing, or a value that is null, takes the runs table's default. Raises UserError for a
-    required name that is missing, a value that is no number, and a text outside its set.
+    A name that is missing, or a value that is null, takes its default; of OPTIONAL it is NaN. Raises UserError
+    for a required name that is missing, a value that is no number, and a text outside its set.
     """
     if isinstance(rows, Sequence):
         rows = {name: [row.get(name) for row in rows] for name in {key for row in rows for key in row}}
-    given = {
-        name: rows[name]
-        for name in (*NUMBERS, *OPTIONAL, *TEXTS, "device_count", "gpus_per_node")
-        if name in rows
-    }
+    names = (*NUMBERS, *OPTIONAL, *TEXTS, "device_count", "gpus_per_node")
+    given = {name: rows[name] for name in names if name in rows}
     many = [name for name, value in given.items() if value is not None and not np.isscalar(value)]
     lengths = {len(given[name]) for name in many}
     if len(lengths) > 1:
@@ -50,9 +43,8 @@ def read_columns(rows: Any) -> tuple[SimpleNamespace, bool]:
             f"columns of different lengths {sorted(lengths)}; give every column one value per row"
         )
     length = lengths.pop() if many else 1
-    columns = {
-        name: _number(name, given.get(name), _DEFAULTS[name], length) for name in (*NUMBERS, *OPTIONAL)
-    }
+    columns = {name: _number(name, given.get(name), _DEFAULTS[name], length) for name in NUMBERS}
+    columns |= {name: _number(name, given.get(name), np.nan, length) for name in OPTIONAL}
     columns |= {name: Texts(name, given.get(name), length) for name in TEXTS}
     # Tables have device_count; rows of a grid say it by nodes and gpus_per_node.
     by_nodes = columns["nodes"] * _number("gpus_per_node", given.get("gpus_per_node"), 1, length)

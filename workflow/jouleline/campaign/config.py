@@ -12,40 +12,32 @@ from jouleline.campaign import grid
 from jouleline.campaign.protocol import PROTOCOL_DEFAULTS, complete_protocol, protocol_problems
 from jouleline.errors import UserError
 from jouleline.files import canonical_json
-from jouleline.schemas.model import HEADLINE, headline
+from jouleline.schemas.model import headline
 
 SCHEMA_FILE = Path(__file__).resolve().parents[2] / "schemas" / "config.schema.json"
 
 DEFAULT_CAMPAIGN = "demo"
-DEFAULTS: dict[str, Any] = {
-    "results": "results",
-    "data": None,
-    "partial": False,
-    "order_seed": 0,
-    "node": {"gpus": None, "gres": None, "exclusive": True},
-    "protocol": {},
-    "dataset": {"seed": 0},
-    "analysis": {
-        "models": ["roofline", "paper", "constant", "flops", "device_seconds"],
-        "splits": ["H0", "H1"],
-        "headline": HEADLINE,
-        "model_options": {},
-        "split_options": {},
-        "gates": {},
-        "shards": 4,
-    },
-    "report": {"title": "", "traces": 4},
-    "predict": {"rows": None},
-    "plan": {
-        "price_per_kwh": None,
-        "currency": "EUR",
-        "grid_gco2_per_kwh": None,
-        "pue": 1.0,
-        "device": None,
-        "max_gpu_hours": None,
-        "max_kwh": None,
-    },
-}
+
+
+@cache
+def _schema() -> dict[str, Any]:
+    return json.loads(SCHEMA_FILE.read_text(encoding="utf-8"))
+
+
+def _defaults(schema: Mapping[str, Any]) -> dict[str, Any]:
+    """The defaults of a JSON schema's properties, nested as they are; a property without one is left out."""
+    found = {}
+    for name, part in schema.get("properties", {}).items():
+        if "default" in part:
+            found[name] = part["default"]
+        elif nested := _defaults(part):
+            found[name] = nested
+    return found
+
+
+def defaults() -> dict[str, Any]:
+    """What a campaign is where it says nothing, a copy of its own."""
+    return _defaults(_schema())
 
 
 @dataclass(frozen=True)
@@ -124,7 +116,7 @@ def load(config: Mapping[str, Any], root: Path) -> Campaign:
     problems = schema_problems(given)
     if isinstance(given.get("protocol", {}), Mapping):
         problems += protocol_problems(given.get("protocol", {}))
-    settings = merge(DEFAULTS, given)
+    settings = merge(defaults(), given)
     if not problems:
         problems += _choose_headline(settings["analysis"], given.get("analysis", {}))
     if problems:
@@ -173,11 +165,6 @@ def merge(low: Mapping[str, Any], high: Mapping[str, Any]) -> dict[str, Any]:
         both = isinstance(value, Mapping) and isinstance(low.get(key), Mapping) and key != "grid"
         merged[key] = merge(low[key], value) if both else value
     return merged
-
-
-@cache
-def _schema() -> dict[str, Any]:
-    return json.loads(SCHEMA_FILE.read_text(encoding="utf-8"))
 
 
 def _from_text(value: Any, schema: Mapping[str, Any]) -> Any:

@@ -3,18 +3,17 @@
 Standard library only: this runs every time Snakemake parses the workflow.
 """
 
-import ast
 import csv
 import hashlib
 import itertools
 import math
-import operator
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from jouleline.campaign.strategy import problems as strategy_problems
+from jouleline.campaign.expression import evaluate
+from jouleline.campaign.strategy import contradictions
 from jouleline.errors import UserError
 from jouleline.files import canonical_json, write_json
 from jouleline.schemas.row import BY_NAME, LABEL_COLUMNS, ROW_COLUMNS, SUGAR_COLUMNS
@@ -81,7 +80,7 @@ def expand(grid: Mapping[str, Any], device: str, gpus_per_node: int | None, root
     problems: list[str] = []
     for origin, raw in _raw_rows(grid, root, problems):
         row, labels, replicates, found = _read_row(raw)
-        found = found or strategy_problems(row, device) + _node_problems(row, gpus_per_node)
+        found = found or contradictions(row, device) + _node_problems(row, gpus_per_node)
         problems += [f"{origin} ({_short(raw)}): {text}" for text in found]
         if found:
             continue
@@ -170,7 +169,7 @@ def _table_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
 
 
 def _from_text(column: str, text: str) -> Any:
-    kind = BY_NAME[column].type if column in BY_NAME else str
+    kind = BY_NAME[column].python_type if column in BY_NAME else str
     if column in SUGAR_COLUMNS:
         kind = int
     try:
@@ -191,11 +190,14 @@ def _read_row(raw: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, str], S
         if column.name not in raw and column.name not in _REQUIRED:
             continue  # a default is good
         value = row[column.name]
-        if column.type is float and isinstance(value, int | str) and not isinstance(value, bool):
-            value = row[column.name] = _number(value)
+        if column.type == "float64" and type(value) in (int, str):  # YAML reads 5e-5 as text
+            value = row[column.name] = _from_text(column.name, str(value))
         if column.name == "micro_batch" and value is None and "global_batch" in raw:
             continue
-        found += _column_problems(column, value)
+        if value is None and column.required:
+            found.append(f"{column.name} is missing; give it in the row, the block or grid.defaults")
+        elif text := column.problem(value):
+            found.append(text)
     replicates = raw.get("replicates", None)
     if replicates is not None and (not isinstance(replicates, int) or replicates < 1):
         found.append(f"replicates must be a whole number from 1, not {replicates!r}")
@@ -205,24 +207,6 @@ def _read_row(raw: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, str], S
     labels = {key: str(raw[key]) for key in LABEL_COLUMNS if key in raw}
     numbers = [row["replicate"]] if replicates is None else range(1, replicates + 1)
     return row, labels, numbers, found
-
-
-def _column_problems(column, value: Any) -> list[str]:
-    if value is None:
-        if column.required:
-            return [f"{column.name} is missing; give it in the row, the block or grid.defaults"]
-        return (
-            []
-            if column.default is None
-            else [f"{column.name} may not be null; leave it out for {column.default!r}"]
-        )
-    if not isinstance(value, column.type) or (isinstance(value, bool) and column.type is not bool):
-        return [f"{column.name} must be {_type_name(column.type)}, not {value!r}"]
-    if column.choices is not None and value not in column.choices:
-        return [f"{column.name} {value!r} is not known; choose from {', '.join(map(str, column.choices))}"]
-    if column.minimum is not None and value < column.minimum:
-        return [f"{column.name} must be at least {column.minimum}, not {value!r}"]
-    return []
 
 
 def _split_global_batch(row: dict[str, Any], raw: Mapping[str, Any]) -> list[str]:
@@ -252,18 +236,6 @@ def _node_problems(row: Mapping[str, Any], gpus_per_node: int | None) -> list[st
     return []
 
 
-def _number(value: Any) -> Any:
-    # YAML reads 5e-5 as text.
-    try:
-        return float(value)
-    except ValueError:
-        return value
-
-
-def _type_name(kind: type) -> str:
-    return {int: "a whole number", float: "a number", str: "text", bool: "true or false"}[kind]
-
-
 def _short(row: Mapping[str, Any]) -> str:
     names = (
         "layers",
@@ -276,42 +248,6 @@ def _short(row: Mapping[str, Any]) -> str:
         "tensor_parallel",
     )
     return " ".join(f"{name}={row[name]}" for name in names if name in row)
-
-
-_OPERATORS = {
-    ast.Add: operator.add,
-    ast.Sub: operator.sub,
-    ast.Mult: operator.mul,
-    ast.FloorDiv: operator.floordiv,
-    ast.Mod: operator.mod,
-}
-_FUNCTIONS = {"max": max, "min": min}
-
-
-def evaluate(expression: str, row: Mapping[str, Any]) -> int:
-    """Value of a derived column, such as ``4 * hidden`` or ``max(1, hidden // 64)``.
-
-    Whole numbers, row columns, + - * // %, max and min; anything else raises UserError.
-    """
-
-    def value(node: ast.AST) -> int:
-        match node:
-            case ast.Constant(value=int() as number) if not isinstance(number, bool):
-                return number
-            case ast.Name(id=name) if isinstance(row.get(name), int):
-                return row[name]
-            case ast.Name(id=name):
-                raise UserError(f"'{name}' has no value in '{expression}'; set it before it is used")
-            case ast.BinOp(left=left, op=op, right=right) if type(op) in _OPERATORS:
-                return _OPERATORS[type(op)](value(left), value(right))
-            case ast.Call(func=ast.Name(id=name), args=args, keywords=[]) if name in _FUNCTIONS:
-                return _FUNCTIONS[name](*map(value, args))
-        raise UserError(f"cannot read '{expression}'; use whole numbers, columns, + - * // % max min")
-
-    try:
-        return value(ast.parse(expression, mode="eval").body)
-    except (SyntaxError, TypeError, ZeroDivisionError) as error:
-        raise UserError(f"cannot work out '{expression}' ({error}); correct it") from error
 
 
 def order_priority(run_id: str, seed: int) -> int:

@@ -7,9 +7,10 @@ import json
 from pathlib import Path
 from typing import Any
 
-from jouleline.campaign.config import DEFAULTS, SCHEMA_FILE
+from jouleline.campaign.config import SCHEMA_FILE
 from jouleline.campaign.protocol import PROTOCOL
 from jouleline.files import write_text
+from jouleline.schemas import Column
 from jouleline.schemas.row import ROW_COLUMNS
 
 MANUAL = Path(__file__).resolve().parents[3] / "config" / "README.md"
@@ -28,41 +29,43 @@ def filled(text: str) -> str:
 def _keys() -> list[str]:
     schema = json.loads(SCHEMA_FILE.read_text(encoding="utf-8"))
     lines = ["| key | type | default | meaning |", "|---|---|---|---|"]
-    _walk(schema, DEFAULTS, "", lines)
+    _walk(schema, "", lines)
     return lines
 
 
-def _walk(schema: dict[str, Any], defaults: Any, prefix: str, lines: list[str]) -> None:
+def _walk(schema: dict[str, Any], prefix: str, lines: list[str]) -> None:
     for name, part in schema.get("properties", {}).items():
-        known = isinstance(defaults, dict) and name in defaults
-        default = defaults[name] if known else None
         nested = part.get("properties") or part.get("items", {}).get("properties")
         kind = part.get("type", "")
         kind = " or ".join(kind) if isinstance(kind, list) else kind
-        shown = f"`{json.dumps(default, ensure_ascii=False)}`" if known and not nested else ""
+        shown = f"`{json.dumps(part['default'])}`" if "default" in part and not nested else ""
         lines.append(f"| `{prefix}{name}` | {kind} | {shown} | {part.get('description', '')} |")
         if nested:
             inner = part if "properties" in part else part["items"]
             mark = "." if "properties" in part else "[]."
-            _walk(inner, default, f"{prefix}{name}{mark}", lines)
+            _walk(inner, f"{prefix}{name}{mark}", lines)
 
 
 def _protocol() -> list[str]:
     lines = ["| key of `protocol` | default | unit | meaning |", "|---|---|---|---|"]
-    for name, (default, unit, meaning) in PROTOCOL.items():
-        lines.append(f"| `{name}` | `{json.dumps(default)}` | {unit} | {meaning} |")
+    for key in PROTOCOL:
+        lines.append(f"| `{key.name}` | `{json.dumps(key.default)}` | {key.unit} | {_meaning(key)} |")
     return lines
 
 
 def _columns() -> list[str]:
-    lines = ["| column | type | default | meaning |", "|---|---|---|---|"]
+    lines = ["| column | type | default | unit | meaning |", "|---|---|---|---|---|"]
     for column in ROW_COLUMNS:
         default = "required" if column.required else f"`{json.dumps(column.default)}`"
-        choices = f" ({', '.join(map(str, column.choices))})" if column.choices else ""
-        lines.append(
-            f"| `{column.name}` | {column.type.__name__} | {default} | {column.description}{choices} |"
-        )
+        start = f"| `{column.name}` | {column.python_type.__name__} | {default}"
+        lines.append(f"{start} | {column.unit} | {_meaning(column)} |")
     return lines
+
+
+def _meaning(column: Column) -> str:
+    """The description, with what a value may be where that is a short list."""
+    choices = ", ".join(map(str, column.choices))
+    return f"{column.description} ({choices})" if choices else column.description
 
 
 if __name__ == "__main__":

@@ -8,50 +8,47 @@ from collections.abc import Mapping
 from typing import Any
 
 from jouleline.errors import UserError
-
-# key: (frozen default, unit, meaning)
-PROTOCOL: dict[str, tuple[Any, str, str]] = {
-    "device": ("auto", "", "auto, cpu or cuda"),
-    "meter": ("auto", "", "auto, nvml, rapl or estimate; auto takes the best that is present"),
-    "period_ms": (20, "ms", "Sampling period of the sidecar's fast lane"),
-    "warmup_steps": (5, "steps", "Least number of warm-up steps"),
-    "warmup_max_steps": (200, "steps", "Warm-up ends here, or after 2 x window_s, even if not steady"),
-    "steady_rel": (
-        0.05,
-        "",
-        "Steady: the medians of two chunks of warmup_steps differ by less than this share",
-    ),
-    "window_steps": (10, "steps", "Least number of measured steps"),
-    "window_s": (3.0, "s", "Least length of the measured window"),
-    "window_max_s": (120.0, "s", "Aim of the longest measured window"),
-    "edge_target_rel": (
-        None,
-        "",
-        "Lengthen the window until the meter's edge uncertainty is below this share",
-    ),
-    "eval_batches": (4, "batches", "Batches of the evaluation after the window"),
-    "threads_per_device": (1, "threads", "CPU threads of one rank where the device is a CPU"),
-    "idle_s": (1.0, "s", "Idle baseline before and after a run"),
-    "cooldown_max_s": (0.0, "s", "Longest wait for the start temperature"),
-    "start_temperature_c": (None, "°C", "Start a run only below this device temperature"),
-    "start_temperature_min_c": (
-        None,
-        "°C",
-        "Warm up, within the limits above, until the device is this warm",
-    ),
-    "estimate_w_per_core": (10.0, "W", "Declared power of a busy core, for the estimate meter"),
-    "estimate_idle_w": (5.0, "W", "Declared idle power, for the estimate meter"),
-    "calibration_s": (
-        60.0,
-        "s",
-        "Time the calibration of a node, and of the links of each number of nodes, may take",
-    ),
-    "startup_timeout_s": (600.0, "s", "A rank that is not training by then has failed"),
-}
-PROTOCOL_DEFAULTS = {key: default for key, (default, _, _) in PROTOCOL.items()}
+from jouleline.schemas import Column
 
 
-_AT_LEAST_ONE = ("period_ms", "threads_per_device", "warmup_max_steps", "window_steps")
+def _key(
+    name: str, default: Any, unit: str, meaning: str, least: float = 0, choices: tuple[str, ...] = ()
+) -> Column:
+    """A key whose default shows its type; null stands for a number that is not given."""
+    kind = {str: "string", int: "int32"}.get(type(default), "float64")
+    return Column(name, kind, unit, meaning, default, choices=choices, bounds=(least, math.inf))
+
+
+_METERS = ("auto", "nvml", "rapl", "estimate")
+
+PROTOCOL: tuple[Column, ...] = (
+    _key(
+        "device", "auto", "", "What is measured; auto: a GPU if there is one", choices=("auto", "cpu", "cuda")
+    ),
+    _key("meter", "auto", "", "What reads the energy; auto: the best that is present", choices=_METERS),
+    _key("period_ms", 20, "ms", "Sampling period of the sidecar's fast lane", 1),
+    _key("warmup_steps", 5, "steps", "Least number of warm-up steps"),
+    _key("warmup_max_steps", 200, "steps", "Warm-up ends here, or after 2 x window_s, even if not steady", 1),
+    _key("steady_rel", 0.05, "", "Steady: the medians of two chunks of warmup_steps differ by less"),
+    _key("window_steps", 10, "steps", "Least number of measured steps", 1),
+    _key("window_s", 3.0, "s", "Least length of the measured window"),
+    _key("window_max_s", 120.0, "s", "Aim of the longest measured window"),
+    _key(
+        "edge_target_rel", None, "", "Lengthen the window until the relative edge uncertainty is below this"
+    ),
+    _key("eval_batches", 4, "batches", "Batches of the evaluation after the window"),
+    _key("threads_per_device", 1, "threads", "CPU threads of one rank where the device is a CPU", 1),
+    _key("idle_s", 1.0, "s", "Idle baseline before and after a run"),
+    _key("cooldown_max_s", 0.0, "s", "Longest wait for the start temperature"),
+    _key("start_temperature_c", None, "°C", "Start a run only below this device temperature"),
+    _key("start_temperature_min_c", None, "°C", "Warm up, within the limits above, until it is this warm"),
+    _key("estimate_w_per_core", 10.0, "W", "Declared power of a busy core, for the estimate meter"),
+    _key("estimate_idle_w", 5.0, "W", "Declared idle power, for the estimate meter"),
+    _key("calibration_s", 60.0, "s", "Time the calibration of a node, or of one number of nodes, may take"),
+    _key("startup_timeout_s", 600.0, "s", "A rank that is not training by then has failed"),
+)
+KEYS = {column.name: column for column in PROTOCOL}
+PROTOCOL_DEFAULTS = {column.name: column.default for column in PROTOCOL}
 
 
 def complete_protocol(protocol: Mapping[str, Any]) -> dict[str, Any]:
@@ -65,21 +62,13 @@ def complete_protocol(protocol: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def protocol_problems(protocol: Mapping[str, Any]) -> list[str]:
-    """What is wrong with a protocol as given: unknown keys, wrong types, values that exclude each other."""
+    """What is wrong with a protocol as given: unknown keys, wrong values, values that exclude each other."""
     problems = []
     for key, value in protocol.items():
-        if key not in PROTOCOL:
-            problems.append(f"protocol.{key} is not known; known are {', '.join(sorted(PROTOCOL))}")
-        elif not _is_like(value, PROTOCOL_DEFAULTS[key]):
-            problems.append(f"protocol.{key} must be like {PROTOCOL_DEFAULTS[key]!r}, not {value!r}")
-        elif key in _AT_LEAST_ONE and value < 1:
-            problems.append(f"protocol.{key} must be at least 1, not {value!r}")
-    for key, choices in {
-        "device": ("auto", "cpu", "cuda"),
-        "meter": ("auto", "nvml", "rapl", "estimate"),
-    }.items():
-        if isinstance(protocol.get(key), str) and protocol[key] not in choices:
-            problems.append(f"protocol.{key} is {protocol[key]!r}; choose from {', '.join(choices)}")
+        if key not in KEYS:
+            problems.append(f"protocol.{key} is not known; known are {', '.join(sorted(KEYS))}")
+        elif text := KEYS[key].problem(value):
+            problems.append(f"protocol.{text}")
     return problems or _contradictions({**PROTOCOL_DEFAULTS, **protocol})
 
 
@@ -96,15 +85,3 @@ def _contradictions(protocol: Mapping[str, Any]) -> list[str]:
             f"window_max_s {protocol['window_max_s']:g}; raise that too"
         )
     return problems
-
-
-def _is_like(value: Any, default: Any) -> bool:
-    if isinstance(value, bool):
-        return False
-    if isinstance(default, str):
-        return isinstance(value, str)
-    if value is None:
-        return default is None
-    if isinstance(default, int):
-        return isinstance(value, int) and value >= 0
-    return isinstance(value, int | float) and 0 <= value < math.inf

@@ -8,16 +8,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from jouleline.errors import UserError
+from jouleline.schemas.row import LORA_TARGETS, ROW_COLUMNS
 
-FAMILIES = ("bert", "roberta", "distilbert", "electra")
-"""Model families whose losses under every strategy were proven equal to those of one rank."""
-TASKS = ("classification", "qa", "mlm")
-PRECISIONS = ("fp32", "bf16", "fp16")
-ATTENTIONS = ("sdpa", "eager")
-OPTIMIZERS = ("adamw", "sgd")
-LORA_TARGETS = ("query", "key", "value", "attention.output.dense", "intermediate.dense", "output.dense")
-"""Linear layers that can carry adapters: the ends of their module names in BERT, which every family understands.
-`output.dense` is the end of two names, so it puts adapters on both."""
 DISTILBERT_TARGETS = {
     "query": ("q_lin",),
     "key": ("k_lin",),
@@ -29,18 +21,6 @@ DISTILBERT_TARGETS = {
 """DistilBERT's own names of the same layers; it understands both."""
 GLUE_TASKS = ("cola", "mnli", "mrpc", "qnli", "qqp", "rte", "sst2", "wnli")
 """GLUE tasks with class labels (stsb is a regression)."""
-_CHOICES = {
-    "model_type": FAMILIES,
-    "task": TASKS,
-    "precision": PRECISIONS,
-    "attention": ATTENTIONS,
-    "optimizer": OPTIMIZERS,
-    "zero_stage": (0, 1, 2, 3),
-}
-_AT_LEAST_ONE = [
-    *("layers", "hidden", "heads", "intermediate", "seq_len", "micro_batch", "grad_accum"),
-    *("vocab_size", "max_positions", "tensor_parallel", "nodes", "gpus_per_node"),
-]
 
 
 def problems(row: Mapping[str, Any], device: str = "auto") -> list[str]:
@@ -49,9 +29,12 @@ def problems(row: Mapping[str, Any], device: str = "auto") -> list[str]:
     Returns one line per problem, each with what is wrong and the remedy; an empty list where the row can run.
     "auto" stands for a device that is not known yet: what depends on it is checked again on the node.
     """
-    found = list(_value_problems(row))
-    if found:  # the checks below divide and compare, so they need sound values
-        return found
+    found = [text for column in ROW_COLUMNS if (text := column.problem(row[column.name]))]
+    return found or contradictions(row, device)
+
+
+def contradictions(row: Mapping[str, Any], device: str = "auto") -> list[str]:
+    """As `problems`, of a row whose values are good each for itself."""
     return [*_shape_problems(row), *_parallel_problems(row), *_training_problems(row, device)]
 
 
@@ -85,24 +68,6 @@ def lora_modules(row: Mapping[str, Any]) -> list[str]:
     return sorted({module for name in names for module in known[name]})
 
 
-def _value_problems(row: Mapping[str, Any]) -> Iterator[str]:
-    for name, choices in _CHOICES.items():
-        if row[name] not in choices:
-            yield f"{name} {row[name]!r} is not supported; choose one of {', '.join(map(str, choices))}"
-    for name in _AT_LEAST_ONE:
-        if not _is_integer(row[name]) or row[name] < 1:
-            yield f"{name} is {row[name]!r}; give a whole number of at least 1"
-    for name in ("frozen_layers", "lora_rank"):
-        if not _is_integer(row[name]) or row[name] < 0:
-            yield f"{name} is {row[name]!r}; give a whole number, 0 for none"
-    if row["num_labels"] is not None and (not _is_integer(row["num_labels"]) or row["num_labels"] < 2):
-        yield f"num_labels is {row['num_labels']!r}; give at least 2, or null to take it from the dataset"
-
-
-def _is_integer(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
 def _shape_problems(row: Mapping[str, Any]) -> Iterator[str]:
     hidden, heads = row["hidden"], row["heads"]
     if hidden % heads:
@@ -112,8 +77,6 @@ def _shape_problems(row: Mapping[str, Any]) -> Iterator[str]:
             f"seq_len {row['seq_len']} needs more than the {row['max_positions']} position embeddings; "
             "lower seq_len or raise max_positions"
         )
-    if row["seq_len"] < 8:
-        yield f"seq_len {row['seq_len']} leaves no room for text between the special tokens; give at least 8"
     if row["frozen_layers"] > row["layers"]:
         yield f"frozen_layers {row['frozen_layers']} is more than layers {row['layers']}; lower it"
 
@@ -136,8 +99,6 @@ def _parallel_problems(row: Mapping[str, Any]) -> Iterator[str]:
 def _training_problems(row: Mapping[str, Any], device: str) -> Iterator[str]:
     if row["precision"] == "fp16" and device == "cpu":
         yield "precision fp16 does not train on a CPU; use bf16 or fp32, or device cuda"
-    if not row["learning_rate"] > 0:
-        yield f"learning_rate is {row['learning_rate']!r}; give a number above 0"
     yield from _lora_problems(row)
     yield from _dataset_problems(row)
 

@@ -5,6 +5,7 @@ this one holds what they share. pyarrow is imported inside functions: the Snakef
 This room must not compute a value of any column.
 """
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,9 +30,23 @@ _ARROW_TYPES = {
 }
 
 
+# What a value of an Arrow type is in Python, and in words.
+_PYTHON_TYPES = {
+    "string": (str, "text"),
+    "int32": (int, "a whole number"),
+    "int64": (int, "a whole number"),
+    "float64": (float, "a number"),
+    "bool": (bool, "true or false"),
+}
+
+
 @dataclass(frozen=True)
 class Column:
-    """One column: its name, Arrow type, unit ("" where it has none), meaning, and default for outside tables."""
+    """One column of a table, of a grid row, or one key of the protocol: all that is known of its values.
+
+    `type` is an Arrow type, `unit` is "" where there is none. `default` stands where no value is given.
+    `choices` (empty: any) and `bounds` (lowest and highest, both allowed) limit what may be given.
+    """
 
     name: str
     type: str
@@ -39,6 +54,34 @@ class Column:
     description: str
     default: Any = None
     required: bool = False
+    choices: tuple[Any, ...] = ()
+    bounds: tuple[float, float] = (-math.inf, math.inf)
+
+    @property
+    def python_type(self) -> type:
+        """What a value is in Python: str, int, float or bool."""
+        return _PYTHON_TYPES[self.type][0]
+
+    def problem(self, value: Any) -> str | None:
+        """What is wrong with a value that a user gave, as one line that begins with the name; None: nothing."""
+        kind, words = _PYTHON_TYPES[self.type]
+        if value is None:
+            if self.required:
+                return f"{self.name} is missing; give it a value"
+            told = f"{self.name} may not be null; leave it out for {self.default!r}"
+            return None if self.default is None else told
+        accepted = (int, float) if kind is float else kind
+        if not isinstance(value, accepted) or (isinstance(value, bool) and kind is not bool):
+            return f"{self.name} must be {words}, not {value!r}"
+        if kind is float and not math.isfinite(value):
+            return f"{self.name} must be a finite number, not {value!r}"
+        if self.choices and value not in self.choices:
+            return f"{self.name} {value!r} is not known; choose from {', '.join(map(str, self.choices))}"
+        low, high = self.bounds
+        if kind in (int, float) and not low <= value <= high:
+            limit = f"at least {low:g}" if value < low else f"at most {high:g}"
+            return f"{self.name} must be {limit}, not {value!r}"
+        return None
 
 
 @dataclass(frozen=True)

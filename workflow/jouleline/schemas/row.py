@@ -1,62 +1,75 @@
-"""The columns of a grid row: everything that defines one measured configuration.
+"""The columns of a grid row: everything that defines one measured configuration, and all that a value may be.
 
-`default` is frozen: once a column has been released its default never changes, because a column at its default
-is not part of the row's key, and so old results keep their names when a column is added.
+This is the only place that says so. The check of a grid, the runs table, the proxies and the manual read it here.
+A default is frozen: once released it never changes, because a column at its default is not part of the row's key.
+So old results keep their names when a column is added.
 """
 
-from dataclasses import dataclass
-from typing import Any
+import math
 
-REQUIRED = object()
+from jouleline.schemas import Column
 
+ENCODERS = ("bert", "roberta", "distilbert", "electra")
+DECODERS = (*("gpt2", "opt", "gpt_neox", "llama", "mistral", "qwen2", "qwen3", "phi3", "gemma2", "gemma3"),)
+FAMILIES = (*ENCODERS, *DECODERS, "vit")
+"""Model families, as transformers names them."""
+ENCODER_TASKS = ("classification", "qa", "mlm")
+TASKS = (*ENCODER_TASKS, "clm")
+PRECISIONS = ("fp32", "bf16", "fp16")
+LORA_TARGETS = ("query", "key", "value", "attention.output.dense", "intermediate.dense", "output.dense")
+"""Linear layers that can carry adapters: the ends of their module names in BERT, which every family understands.
+`output.dense` is the end of two names, so it puts adapters on both."""
 
-@dataclass(frozen=True)
-class RowColumn:
-    """One column of a row: type, frozen default (or REQUIRED), meaning, and what it may hold."""
+_C = Column
+_COUNT = (1, 10**6)
+_LENGTH = (1, 10**8)
 
-    name: str
-    type: type
-    default: Any
-    description: str
-    choices: tuple[Any, ...] | None = None
-    minimum: float | None = None
-
-    @property
-    def required(self) -> bool:
-        return self.default is REQUIRED
-
-
-_C = RowColumn
-
-ROW_COLUMNS: tuple[RowColumn, ...] = (
-    _C("model_type", str, "bert", "Model family of transformers: bert, roberta, distilbert, electra"),
-    _C("checkpoint", str, None, "Local checkpoint or hub name to start from; null: random initialisation"),
-    _C("task", str, "classification", "Head that is trained", ("classification", "qa", "mlm")),
-    _C("dataset", str, "docstrings", "docstrings (made offline from Python's own library) or glue/NAME"),
-    _C("layers", int, REQUIRED, "Encoder layers (L)", minimum=1),
-    _C("hidden", int, REQUIRED, "Hidden width (d)", minimum=1),
-    _C("heads", int, REQUIRED, "Attention heads (h)", minimum=1),
-    _C("intermediate", int, REQUIRED, "Feed-forward width (ff)", minimum=1),
-    _C("seq_len", int, REQUIRED, "Padded sequence length in tokens (S)", minimum=4),
-    _C("micro_batch", int, REQUIRED, "Sequences per device and forward pass (B)", minimum=1),
-    _C("grad_accum", int, 1, "Forward passes per optimizer step", minimum=1),
-    _C("vocab_size", int, 30522, "Vocabulary (V)", minimum=64),
-    _C("max_positions", int, 512, "Position embeddings (P)", minimum=4),
-    _C("num_labels", int, None, "Classes; null: as many as the dataset has", minimum=2),
-    _C("precision", str, "fp32", "Arithmetic of the matrix multiplications", ("fp32", "bf16", "fp16")),
-    _C("attention", str, "sdpa", "Attention kernel: sdpa is fused", ("sdpa", "eager")),
-    _C("frozen_layers", int, 0, "Encoder layers frozen, from the bottom", minimum=0),
-    _C("lora_rank", int, 0, "Rank of LoRA adapters; 0: full fine-tuning", minimum=0),
-    _C("lora_targets", str, "query,value", "Modules that get adapters, separated by commas"),
-    _C("gradient_checkpointing", bool, False, "Recompute activations in the backward pass"),
-    _C("optimizer", str, "adamw", "Optimizer", ("adamw", "sgd")),
-    _C("learning_rate", float, 5e-5, "Learning rate, constant", minimum=0.0),
-    _C("zero_stage", int, 0, "DeepSpeed ZeRO stage; 3 is fully sharded data parallelism", (0, 1, 2, 3)),
-    _C("tensor_parallel", int, 1, "Tensor-parallel degree (t)", minimum=1),
-    _C("nodes", int, 1, "Nodes", minimum=1),
-    _C("gpus_per_node", int, 1, "Devices on each node; on a CPU one rank each", minimum=1),
-    _C("seed", int, 0, "Seed of initialisation and data order", minimum=0),
-    _C("replicate", int, 1, "Number of the repetition, from 1", minimum=1),
+ROW_COLUMNS: tuple[Column, ...] = (
+    _C("model_type", "string", "", "Model family of transformers", "bert", choices=FAMILIES),
+    _C("checkpoint", "string", "", "Local checkpoint or hub name to start from; null: random initialisation"),
+    _C("task", "string", "", "Head that is trained", "classification", choices=TASKS),
+    _C("dataset", "string", "", "docstrings (of Python's own library, offline) or glue/NAME", "docstrings"),
+    _C("layers", "int32", "", "Layers (L)", required=True, bounds=(1, 10**4)),
+    _C("hidden", "int32", "", "Hidden width (d)", required=True, bounds=_COUNT),
+    _C("heads", "int32", "", "Attention heads (h)", required=True, bounds=_COUNT),
+    _C("intermediate", "int32", "", "Feed-forward width (ff)", required=True, bounds=_COUNT),
+    # Eight leave room for text between the special tokens.
+    _C("seq_len", "int32", "tokens", "Sequence length (S)", required=True, bounds=(8, 10**8)),
+    _C(
+        "micro_batch", "int32", "sequences", "Sequences per device and pass (B)", required=True, bounds=_COUNT
+    ),
+    _C("grad_accum", "int32", "", "Forward passes per optimizer step", 1, bounds=_COUNT),
+    _C("vocab_size", "int32", "", "Vocabulary (V)", 30522, bounds=(64, 10**8)),
+    _C("max_positions", "int32", "", "Position embeddings (P)", 512, bounds=(8, 10**8)),
+    _C("num_labels", "int32", "", "Classes; null: as many as the dataset has", bounds=(2, 10**6)),
+    _C("precision", "string", "", "Arithmetic of the matrix multiplications", "fp32", choices=PRECISIONS),
+    _C("attention", "string", "", "Attention kernel: sdpa is fused", "sdpa", choices=("sdpa", "eager")),
+    _C("frozen_layers", "int32", "", "Layers frozen, from the bottom", 0, bounds=(0, 10**4)),
+    _C("lora_rank", "int32", "", "Rank of LoRA adapters; 0: full fine-tuning", 0, bounds=(0, 10**6)),
+    _C("lora_targets", "string", "", "Modules that get adapters, separated by commas", "query,value"),
+    _C("gradient_checkpointing", "bool", "", "Recompute activations in the backward pass", False),
+    _C("optimizer", "string", "", "Optimizer", "adamw", choices=("adamw", "sgd")),
+    _C("learning_rate", "float64", "", "Learning rate, constant, above 0", 5e-5, bounds=(1e-12, math.inf)),
+    _C(
+        "zero_stage",
+        "int32",
+        "",
+        "DeepSpeed ZeRO stage; 3: all is sharded",
+        0,
+        choices=(0, 1, 2, 3),
+        bounds=(0, 3),
+    ),
+    _C("tensor_parallel", "int32", "", "Tensor-parallel degree (t)", 1, bounds=_COUNT),
+    _C("nodes", "int32", "nodes", "Nodes", 1, bounds=_COUNT),
+    _C("gpus_per_node", "int32", "devices", "Devices on each node; on a CPU one rank each", 1, bounds=_COUNT),
+    _C("seed", "int32", "", "Seed of initialisation and data order", 0, bounds=(0, math.inf)),
+    _C("replicate", "int32", "", "Number of the repetition, from 1", 1, bounds=_COUNT),
+    _C("kv_heads", "int32", "", "Heads of keys and values (k); null: as many as heads", bounds=_COUNT),
+    _C("head_dim", "int32", "", "Width of a head (a); null: hidden / heads", bounds=_COUNT),
+    _C("tied", "bool", "", "Head and embedding are one matrix; null: as the family has it"),
+    _C("sliding_window", "int32", "tokens", "Tokens that attention looks back; null: all", bounds=_LENGTH),
+    _C("image_size", "int32", "pixels", "Side of an image (vit only)", bounds=_COUNT),
+    _C("patch_size", "int32", "pixels", "Side of a patch (vit only)", bounds=_COUNT),
 )
 
 BY_NAME = {column.name: column for column in ROW_COLUMNS}

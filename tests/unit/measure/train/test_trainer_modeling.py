@@ -6,9 +6,9 @@ import sys
 import pytest
 import torch
 from jouleline.campaign.grid import complete_row
-from jouleline.campaign.strategy import FAMILIES, TASKS
 from jouleline.errors import UserError
 from jouleline.measure.train.modeling import Recipe, build
+from jouleline.schemas.row import ENCODER_TASKS, ENCODERS
 
 ROW = complete_row(
     {
@@ -31,10 +31,10 @@ def trained(model) -> set[str]:
     return {name for name, parameter in model.named_parameters() if parameter.requires_grad}
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", ENCODERS)
 def test_every_family_takes_a_full_sequence_and_has_the_head_of_its_task(family):
     shapes = {"classification": (2, 5), "mlm": (2, 16, 300)}
-    for task in TASKS:
+    for task in ENCODER_TASKS:
         output = make(model_type=family, task=task)(**INPUTS)
         if task == "qa":
             assert output.start_logits.shape == output.end_logits.shape == (2, 16)
@@ -42,7 +42,7 @@ def test_every_family_takes_a_full_sequence_and_has_the_head_of_its_task(family)
             assert output.logits.shape == shapes[task]
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", ENCODERS)
 def test_attention_kernel_is_the_one_asked_for_and_changes_nothing(family):
     outputs = {}
     for attention in ("sdpa", "eager"):
@@ -58,7 +58,7 @@ def test_the_seed_alone_decides_the_weights():
     assert any(not torch.equal(one[name], other[name]) for name in one)
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", ENCODERS)
 def test_frozen_layers_leave_the_upper_layers_and_the_head(family):
     names = trained(make(model_type=family, frozen_layers=1))
     assert not any("embeddings" in name or ".layer.0." in name for name in names)

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from jouleline.campaign.strategy import FAMILIES, TASKS
+from jouleline.schemas.row import ENCODER_TASKS, ENCODERS
 from paths import TESTS
 
 STAGES = (0, 1, 2, 3)
@@ -148,8 +148,8 @@ def every_case() -> dict[str, dict]:
     """Every family and task under every strategy, with and without clipping."""
     cases = {}
     layouts = [(2, 1, stage) for stage in STAGES] + [(2, 2, stage) for stage in STAGES]
-    for family in FAMILIES:
-        for task in TASKS:
+    for family in ENCODERS:
+        for task in ENCODER_TASKS:
             for recipe, row in ({}, {}), (PLAIN, {**SGD, "grad_accum": 2}):
                 for data, tensor, stage in [*layouts, (1, 2, 0), (1, 4, 0), (4, 1, 3)]:
                     alone = {**row, "model_type": family, "task": task}
