@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import subprocess
 import time
 
 import pyarrow.parquet as pq
@@ -15,7 +16,8 @@ TWO = {"nodes": 2, "gpus_per_node": 1, "zero_stage": 3}
 def two_agents(out, dataset, row, protocol=SHORT, addresses=("127.0.0.1", "127.0.0.1"), prefixes=((), ())):
     agents = []
     for node in (1, 0):  # the last to come is the one that answers
-        extra = ["--node-rank", str(node), "--nodes", "2", "--address", addresses[node]]
+        extra = ["--node-rank", str(node), "--nodes", "2"]
+        extra += ["--address", addresses[node]] if addresses[node] else []
         agents.insert(0, Agent(out, dataset, row, protocol, extra, prefix=prefixes[node]))
     return agents
 
@@ -113,8 +115,27 @@ def test_a_sidecar_that_does_not_start_on_one_node_ends_the_other(tmp_path, data
         assert failed(tmp_path)["reason"] == "node_failed"
 
 
-def test_two_network_namespaces_train_as_one(tmp_path, dataset, two_networks):
+@pytest.mark.parametrize("family", ["IPv4", "IPv6"])
+def test_two_networks_train_as_one_without_a_name_that_both_know(tmp_path, dataset, two_networks, family):
     addresses, prefixes = two_networks
-    agents = two_agents(tmp_path, dataset, TWO, SHORT, addresses, prefixes)
+    for node in (0, 1) if family == "IPv6" else ():
+        interface = f"jlcable{node}"
+        address = ["ip", "address", "add", f"fd00:213::{node + 1}/64", "dev", interface, "nodad"]
+        subprocess.run([*prefixes[node], *address], check=True)
+        remove = ["ip", "address", "delete", f"{addresses[node]}/24", "dev", interface]
+        subprocess.run([*prefixes[node], *remove], check=True)
+    agents = two_agents(tmp_path, dataset, TWO, SHORT, (None, None), prefixes)
     run = check_two_node_run(tmp_path, agents, 1)
     assert run["training"]["data_parallel"] == 2
+
+
+def test_a_cable_that_is_cut_is_told_at_the_meeting(tmp_path, dataset, two_networks):
+    _, prefixes = two_networks
+    subprocess.run([*prefixes[1], "ip", "link", "set", "jlcable1", "down"], check=True)
+    begin = time.monotonic()
+    for code, output in [
+        agent.wait() for agent in two_agents(tmp_path, dataset, TWO, SHORT, (None, None), prefixes)
+    ]:
+        assert code == 1 and "node 1 cannot start: host " in output, output
+        assert "10.213.7.1" in output and "--address" in output and output.count("\n") == 1
+    assert time.monotonic() - begin < 90  # startup_timeout_s is 600

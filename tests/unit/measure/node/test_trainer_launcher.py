@@ -7,7 +7,6 @@ import sys
 import time
 from pathlib import Path
 
-from jouleline.measure.node.environment import interface_to
 from jouleline.measure.node.files import rank_log
 from jouleline.measure.node.ranks import Ranks
 
@@ -73,8 +72,3 @@ def state(pid: int) -> str:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
     except OSError:
         return "X"
-
-
-def test_the_interface_to_a_peer_is_the_one_that_reaches_it():
-    assert interface_to("127.0.0.1") == "lo"
-    assert interface_to("no-such-host.invalid") is None

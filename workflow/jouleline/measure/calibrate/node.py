@@ -17,6 +17,7 @@ from jouleline.measure.calibrate.document import identity
 from jouleline.measure.meters import rapl
 from jouleline.measure.node import files, gpus
 from jouleline.measure.node.environment import choose_device, describe
+from jouleline.measure.node.network import use_interface
 from jouleline.measure.raw.markers import ENVIRONMENT
 from jouleline.measure.sidecar.client import Sidecar, options_of
 
@@ -106,6 +107,7 @@ def _cpu_ranks(protocol: Mapping[str, Any]) -> int:
 def _run_ranks(job: dict[str, Any]) -> None:
     folder = Path(job["folder"])
     write_json(files.job_file(folder), job)
+    use_interface(None)
     environment = os.environ | {
         ENVIRONMENT: str(files.markers_folder(files.meter_folder(folder))),
         "OMP_NUM_THREADS": str(job["threads"]),

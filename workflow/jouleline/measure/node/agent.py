@@ -17,8 +17,8 @@ from jouleline.errors import UserError
 from jouleline.files import read_json, write_json
 from jouleline.measure.node import files
 from jouleline.measure.node.device_lock import DeviceLock
-from jouleline.measure.node.environment import interface_to
 from jouleline.measure.node.failures import oom_kills
+from jouleline.measure.node.network import use_interface
 from jouleline.measure.node.outcome import Outcome, of_ranks
 from jouleline.measure.node.place import Place
 from jouleline.measure.node.ranks import POLL_S, RankBody, Ranks
@@ -170,11 +170,7 @@ class NodeAgent:
         with self.timed("meeting"):
             meeting = meet(self.raw, place.node, place.nodes, place.address, self.timeout_s)
         self.phase = Phase.TOGETHER
-        if meeting.peer and self.device == "cpu":
-            # gloo would take the interface of the host's own name, which is often the loopback.
-            interface = interface_to(meeting.peer)
-            if interface:
-                os.environ.setdefault("GLOO_SOCKET_IFNAME", interface)
+        use_interface(meeting.peer)
         return meeting
 
     def start_ranks(self, body: RankBody, meeting: Meeting) -> None:

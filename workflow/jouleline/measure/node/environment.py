@@ -1,11 +1,8 @@
 """What a run was made on: host, processor, operating system, package versions, Slurm, temperatures."""
 
-import contextlib
-import fcntl
 import os
 import platform
 import socket
-import struct
 import time
 from collections.abc import Mapping
 from importlib import metadata
@@ -15,7 +12,6 @@ from typing import Any
 from jouleline.errors import UserError
 from jouleline.measure.node import gpus
 
-SIOCGIFADDR = 0x8915
 # Which job and step it was, and where; the other forty SLURM_* variables tell of the site, not of the run.
 SLURM_NAMES = (
     "SLURM_CLUSTER_NAME",
@@ -83,24 +79,6 @@ def choose_device(wanted: str) -> str:
             "protocol.device is cuda and this node shows no GPU; use device: auto or ask for a GPU"
         )
     return wanted if wanted != "auto" else "cuda" if present else "cpu"
-
-
-def interface_to(address: str) -> str | None:
-    """Name of the network interface through which this host reaches `address`; None where that is not known."""
-    try:
-        family, kind, _, _, target = socket.getaddrinfo(address, 9, socket.AF_INET, socket.SOCK_DGRAM)[0]
-        with socket.socket(family, kind) as probe:
-            probe.connect(target)  # of a datagram socket: nothing is sent
-            own = probe.getsockname()[0]
-            for _, name in socket.if_nameindex():
-                request = struct.pack("256s", name.encode()[:15])
-                with contextlib.suppress(OSError):
-                    found = fcntl.ioctl(probe, SIOCGIFADDR, request)
-                    if socket.inet_ntoa(found[20:24]) == own:
-                        return name
-    except OSError:
-        pass
-    return None
 
 
 def temperature_c(device: str) -> float | None:

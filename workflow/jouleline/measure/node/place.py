@@ -10,7 +10,7 @@ from jouleline.errors import UserError
 @dataclass(frozen=True)
 class Place:
     """This node among the nodes of its job, with `per_node` ranks on each. `address` is how other nodes reach this one
-    (None: its host name)."""
+    (None: at any of its addresses)."""
 
     node: int = 0
     nodes: int = 1
@@ -23,7 +23,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     rank, nodes = _number("SLURM_NODEID"), _number("SLURM_NNODES")
     parser.add_argument("--node-rank", type=int, default=rank, help="default: SLURM_NODEID")
     parser.add_argument("--nodes", type=int, default=nodes, help="default: SLURM_NNODES")
-    parser.add_argument("--address", help="how other nodes reach this one (default: its host name)")
+    parser.add_argument("--address", help="how other nodes reach this one (default: at any of its addresses)")
 
 
 def find(arguments: argparse.Namespace, nodes: int, per_node: int, what: str) -> Place:

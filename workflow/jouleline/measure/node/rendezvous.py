@@ -1,8 +1,9 @@
 """How the agents of a job meet: files in the run's shared folder, so that no port has to be agreed on before.
 
 Node 0 listens on a port of the kernel's choice and keeps the socket open until rank 0 takes it over, so nobody can
-take the port in between. Every agent writes a hello with a random word; node 0 answers with the address and the
-words; each agent answers to node 0's word. Files of an earlier attempt carry other words and are passed over.
+take the port in between. Every agent writes a hello with a random word. Node 0 answers with its addresses and the
+words; each agent tries the connection and answers to node 0's word. Files of an earlier attempt carry other words and
+are passed over. They meet by address: a host's name may be known to itself only.
 
 An agent that cannot start comes to the meeting all the same, to say so: otherwise the others would wait for it.
 """
@@ -17,6 +18,7 @@ from typing import Any
 
 from jouleline.errors import UserError
 from jouleline.files import read_json, write_json
+from jouleline.measure.node import network
 from jouleline.measure.node.files import hello_file, meeting_file
 
 POLL_S = 0.1
@@ -37,28 +39,24 @@ class Meeting:
 def meet(
     raw: Path, node: int, nodes: int, address: str | None, timeout_s: float, failure: str | None = None
 ) -> Meeting:
-    """Wait for all agents and agree on address and port; `address` is how the others reach this node (None: its
-    host name). `failure` says why this node cannot take part.
+    """Wait for all agents and agree on address and port; `address` is how the others reach this node (None: at any
+    of its addresses). `failure` says why this node cannot take part.
 
     Raises UserError naming the nodes that did not come within `timeout_s`, or those that came with a failure.
     """
-    hello = {"word": secrets.token_hex(8), "address": address or _own_address(nodes), "failure": failure}
+    hello = {"word": secrets.token_hex(8), "host": socket.gethostname(), "failure": failure}
     deadline = time.monotonic() + timeout_s
     if node > 0:
         return _join(raw, node, hello, deadline)
-    # A host's own name often means 127.0.1.1 to itself, so several nodes listen on every interface.
-    listener = socket.create_server(("" if nodes > 1 else hello["address"], 0), backlog=2048)
+    listener = network.listen(everywhere=nodes > 1)
     port = listener.getsockname()[1]
+    call = {**hello, "addresses": [address] if address else network.own_addresses(), "port": port}
     try:
-        peer = _gather(raw, nodes, {**hello, "port": port}, deadline)
+        peer = _gather(raw, nodes, call, deadline, listener)
     except BaseException:
         listener.close()
         raise
-    return Meeting(hello["address"], port, listener.detach(), peer)
-
-
-def _own_address(nodes: int) -> str:
-    return socket.gethostname() if nodes > 1 else "127.0.0.1"
+    return Meeting(network.LOOPBACK, port, listener.detach(), peer)
 
 
 def _read(path: Path) -> dict:
@@ -68,9 +66,10 @@ def _read(path: Path) -> dict:
         return {}
 
 
-def _gather(raw: Path, nodes: int, call: dict, deadline: float) -> str | None:
-    """Answer every hello until all have answered back; the address of node 1."""
+def _gather(raw: Path, nodes: int, call: dict, deadline: float, listener: socket.socket) -> str | None:
+    """Answer every hello until all have answered back; the address of another node, if any."""
     said: dict[str, Any] = {}
+    peer = None
     while True:
         hellos = {node: _read(hello_file(raw, node)) for node in range(1, nodes)}
         # Only who has answered is sure to be of this attempt.
@@ -85,29 +84,48 @@ def _gather(raw: Path, nodes: int, call: dict, deadline: float) -> str | None:
                 deadline = min(deadline, time.monotonic() + LATECOMERS_S)
         if news["complete"]:
             _refuse(failures)
-            return hellos[1]["address"] if hellos else None
+            return peer
         if time.monotonic() > deadline:
             _refuse(failures)
             absent = ", ".join(str(node) for node in hellos if node not in come)
             raise UserError(f"node {absent} did not come to {raw}; see the logs of its agent", 1)
-        time.sleep(POLL_S)
+        caller = network.answer_one(listener, list(words.values()), call["word"])
+        peer = caller or peer
+        if caller is None:
+            time.sleep(POLL_S)
 
 
 def _join(raw: Path, node: int, hello: dict, deadline: float) -> Meeting:
-    """Say hello, answer node 0's word, and wait until all have done so."""
+    """Say hello, try the connection, answer node 0's word, and wait until all have done so."""
     write_json(hello_file(raw, node), hello)
+    address = None
     while True:
         found = _read(meeting_file(raw))
         if found.get("words", {}).get(str(node)) == hello["word"]:
             if hello.get("answer") != found["word"]:  # also where node 0 came again, to say that it must end
+                address = _reach(found, hello)
                 hello["answer"] = found["word"]
                 write_json(hello_file(raw, node), hello)
             _refuse(found["failures"])
             if found["complete"]:
-                return Meeting(found["address"], found["port"], peer=found["address"])
+                return Meeting(address or "", found["port"], peer=address)
         if time.monotonic() > deadline:
             raise UserError(f"node 0 did not come to {raw}; see the log of its agent", 1)
         time.sleep(POLL_S)
+
+
+def _reach(found: Mapping[str, Any], hello: dict) -> str | None:
+    """Where node 0 answers; where nowhere, that becomes this node's failure."""
+    if found["failures"] or hello["failure"]:
+        return None
+    address = network.reach(found["addresses"], found["port"], hello["word"], found["word"])
+    if address is None:
+        tried = ", ".join(found["addresses"]) or "none is known"
+        hello["failure"] = (
+            f"host {hello['host']} reaches host {found['host']} at none of its addresses ({tried}), port "
+            f"{found['port']}; open the ports between them, or give node 0 an --address that the others reach"
+        )
+    return address
 
 
 def _refuse(failures: Mapping[str, str]) -> None:

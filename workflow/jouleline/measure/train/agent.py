@@ -111,8 +111,8 @@ class RunAgent(NodeAgent):
 
     def _import_libraries(self) -> None:
         """Once for all ranks, which are forks."""
-        # DeepSpeed would look for a device by itself, and warn.
-        os.environ.setdefault("DS_ACCELERATOR", self.device)
+        # DeepSpeed would look for a device by itself, and warn; or take what is left over from other work.
+        os.environ["DS_ACCELERATOR"] = self.device
         with self.timed("imports"):
             import jouleline.measure.train.rank  # noqa: F401
         if self.device == "cuda":
