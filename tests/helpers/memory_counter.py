@@ -80,9 +80,7 @@ def count_step(row: dict) -> Counter[str]:
     master copy in fp32 where the precision is lower."""
     recipe = modeling.Recipe()
     causal = row["task"] == "clm"
-    with torch.device("meta"):
-        model = decoders.build(row) if causal else modeling.build(row, row["num_labels"], 0, recipe)
-    model = model.to(_TYPES[row["precision"]]).train()
+    model = _model(row)
     weights = [weight for weight in model.parameters() if weight.requires_grad]
     masters = weights if row["precision"] == "fp32" else [weight.detach().float() for weight in weights]
     optimizer = {"adamw": torch.optim.AdamW, "sgd": torch.optim.SGD}[row["optimizer"]](
@@ -106,6 +104,37 @@ def count_step(row: dict) -> Counter[str]:
                 for weight, master in zip(weights, masters, strict=True):
                     weight.copy_(master)
     return counted.byte
+
+
+def count_saved(row: dict) -> int:
+    """Bytes of all tensors that the forward pass of a row keeps for the backward pass, each storage once, without
+    parameters and buffers."""
+    model = _model(row)
+    known = {id_of(tensor) for tensor in (*model.parameters(), *model.buffers())}
+    kept = {}
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        if id_of(tensor) not in known:
+            kept[id_of(tensor)] = tensor  # alive, so that no other storage gets its number
+        return tensor
+
+    hooks = torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor)
+    with _gpu_kernels(), Bytes(answer=row["task"] == "clm"), hooks:
+        model(**_inputs(row))
+    return sum(tensor.untyped_storage().nbytes() for tensor in kept.values())
+
+
+def id_of(tensor: torch.Tensor) -> int:
+    return tensor.untyped_storage()._cdata
+
+
+def _model(row: dict) -> torch.nn.Module:
+    with torch.device("meta"):
+        causal = row["task"] == "clm"
+        model = (
+            decoders.build(row) if causal else modeling.build(row, row["num_labels"], 0, modeling.Recipe())
+        )
+    return model.to(_TYPES[row["precision"]]).train()
 
 
 def _inputs(row: dict) -> dict[str, torch.Tensor]:
