@@ -31,6 +31,8 @@ rule measure_run:
         row=row_key,
         protocol=CAMPAIGN.protocol_key,
         code=measuring_code("measure_run", "prepare_dataset"),
+    message:
+        "Measure {wildcards.run_id}"
     shell:
         MEASURE
 
@@ -64,6 +66,8 @@ rule measure_run_multinode:
         row=row_key,
         protocol=CAMPAIGN.protocol_key,
         code=measuring_code("measure_run", "prepare_dataset"),
+    message:
+        "Measure {wildcards.run_id}"
     shell:
         "{resources.mpi} -N {resources.nodes} --ntasks-per-node=1 -c {threads} --kill-on-bad-exit=1 "
         + MEASURE

@@ -12,11 +12,13 @@ rule split_runs:
     log:
         f"{RESULTS}/logs/split_runs/{{split}}.log",
     resources:
-        mem_mb=2000,
-        runtime=20,
+        mem_mb=1000,
+        runtime=10,
     params:
         options=options_of("split"),
         code=code_digest("split_runs"),
+    message:
+        "Split the runs for {wildcards.split}"
     shell:
         "python scripts/split_runs.py --runs {input.runs} --checks {input.checks} --labels '{input.labels}' --split {wildcards.split} --options {params.options:q} --out {output.split} > {log} 2>&1"
 
@@ -32,10 +34,12 @@ rule fit_model:
         f"{RESULTS}/logs/fit_model/{{model}}-{{split}}.log",
     resources:
         mem_mb=4000,
-        runtime=120,
+        runtime=60,
     params:
         options=options_of("model"),
         code=code_digest("fit_model"),
+    message:
+        "Fit {wildcards.model} to the training runs of {wildcards.split}"
     shell:
         "python scripts/fit_model.py --runs {input.runs} --split {input.split} --model {wildcards.model} --calibration {input.calibration} --options {params.options:q} --out {output.fit} > {log} 2>&1"
 
@@ -52,9 +56,11 @@ rule predict_holdout:
         f"{RESULTS}/logs/predict_holdout/{{model}}-{{split}}.log",
     resources:
         mem_mb=2000,
-        runtime=20,
+        runtime=10,
     params:
         code=code_digest("predict_holdout"),
+    message:
+        "Predict the held-out runs of {wildcards.split} with {wildcards.model}"
     shell:
         "python scripts/predict_holdout.py --runs {input.runs} --split {input.split} --fit {input.fit} --calibration {input.calibration} --out {output.predictions} > {log} 2>&1"
 
@@ -70,11 +76,13 @@ rule validate_holdout:
         f"{RESULTS}/logs/validate_holdout.log",
     resources:
         mem_mb=2000,
-        runtime=20,
+        runtime=10,
     params:
         gates=canonical_json(ANALYSIS["gates"]),
         headline=ANALYSIS["headline"],
         code=code_digest("validate_holdout"),
+    message:
+        "Score every model on its held-out runs"
     shell:
         "python scripts/validate_holdout.py --runs {input.runs} --predictions {input.predictions} --fits {input.fits} --gates {params.gates:q} --headline {params.headline} --out {output.validation} > {log} 2>&1"
 
@@ -87,6 +95,8 @@ rule enforce_gates:
         passed=touch(f"{RESULTS}/gates-passed"),
     log:
         f"{RESULTS}/logs/enforce_gates.log",
+    message:
+        "Hold the scores against the gates"
     shell:
         "python scripts/enforce_gates.py --validation {input.validation} > {log} 2>&1"
 
@@ -111,6 +121,8 @@ rule plan_campaign:
         headline=ANALYSIS["headline"],
         # A plan that is asked for is made: what is measured, and the newest model, are no inputs to be watched.
         asked=lambda wildcards: time.time_ns(),
+    message:
+        "Work out what the campaign would cost"
     shell:
         "python scripts/plan_campaign.py --grid {input.grid} --protocol {params.protocol:q} --code-digest {params.code} --plan {params.plan:q} --headline {params.headline} --out {output.table} 2>&1 | tee {log}"
 
@@ -126,5 +138,7 @@ rule predict_rows:
     params:
         plan=canonical_json(SETTINGS["plan"]),
         code=code_digest("predict_rows"),
+    message:
+        "Predict the configurations of {input.rows}"
     shell:
         "python scripts/predict_rows.py --model {input.fit} --rows {input.rows} --plan {params.plan:q} --out {output.predictions} > {log} 2>&1"

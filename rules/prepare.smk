@@ -22,6 +22,8 @@ rule write_grid:
         f"{RESULTS}/logs/write_grid.log",
     params:
         runs=provenance.digest_of(sorted(run.key for run in ALL_RUNS)),
+    message:
+        "Write down the rows of the campaign"
     run:
         grid.write(ALL_RUNS, CAMPAIGN.name, output.grid)
 
@@ -36,6 +38,8 @@ rule write_labels:
         labels=provenance.digest_of(
             sorted(run.run_id + canonical_json(run.labels) for run in ALL_RUNS if run.labels)
         ),
+    message:
+        "Write down the rows' labels"
     run:
         grid.write_labels(ALL_RUNS, output.labels)
 
@@ -48,6 +52,8 @@ rule write_config:
         f"{RESULTS}/logs/write_config.log",
     params:
         shown=provenance.digest_of([canonical_json(CAMPAIGN.shown)]),
+    message:
+        "Write down the configuration"
     run:
         write_json(output.config, CAMPAIGN.shown)
 
@@ -69,6 +75,8 @@ rule prepare_dataset:
         # A checkpoint brings its own tokenizer.
         checkpoint=lambda wildcards: checkpoint_option(DATASETS[wildcards.dataset]),
         code=measuring_code("prepare_dataset"),
+    message:
+        "Prepare the data set {wildcards.dataset}"
     shell:
         "python scripts/prepare_dataset.py --dataset {params.dataset} --vocab-size {params.vocab_size} --seed {params.seed} {params.checkpoint} --out {output.dataset} --tokenizer {output.tokenizer} > {log} 2>&1"
 
@@ -96,6 +104,8 @@ rule calibrate_links:
     params:
         protocol=CAMPAIGN.protocol_key,
         code=measuring_code("calibrate_links"),
+    message:
+        "Calibrate the links between {wildcards.nodes} nodes"
     shell:
         "{resources.mpi} -N {resources.nodes} --ntasks-per-node=1 -c {threads} --kill-on-bad-exit=1 "
         "python scripts/calibrate_links.py --protocol {params.protocol:q} --of-nodes {wildcards.nodes} "
@@ -119,6 +129,8 @@ rule calibrate_node:
         code=code_digest("calibrate_node"),
         # Of all campaigns: what another found of such devices, with such software, is not measured again.
         known=Path(RESULTS).parent / "calibrations",
+    message:
+        "Calibrate the node's devices"
     shell:
         "python scripts/calibrate_node.py --protocol {params.protocol:q} --known {params.known} --out {output.node} > {log} 2>&1"
 
@@ -139,6 +151,8 @@ rule collect_calibration:
         f"{RESULTS}/logs/collect_calibration.log",
     params:
         code=code_digest("collect_calibration"),
+    message:
+        "Gather the calibrations"
     shell:
         unless_data(
             "python scripts/collect_calibration.py --node {input.node} --links {input.links} --out {output.calibration} --table {output.table} > {log} 2>&1"
@@ -159,6 +173,8 @@ rule measure_idle:
     params:
         protocol=CAMPAIGN.protocol_key,
         code=code_digest("measure_idle"),
+    message:
+        "Measure the idle power of the node"
     shell:
         unless_data(
             "python scripts/measure_idle.py --protocol {params.protocol:q} --out {output.idle} > {log} 2>&1"

@@ -13,12 +13,35 @@ rule integrate_energy:
         # On one machine this waits for the run being measured, not to disturb it; so does prepare_dataset.
         measuring=1,
         # A thousand short runs take 150 MB; on Slurm all shards share a job, which asks for the sum.
-        mem_mb=1500,
-        runtime=60,
+        mem_mb=1000,
+        runtime=lambda wildcards: 10 + len(SHARDS[int(wildcards.shard)]) // 100,
     params:
         code=code_digest("integrate_energy"),
+    message:
+        "Integrate the energy of the runs of shard {wildcards.shard}"
     shell:
         "python scripts/integrate_energy.py --runs {input.runs} --out {output.energy} > {log} 2>&1"
+
+
+# Accounting forgets: earlier answers stay in the file, and only what is missing is asked for.
+rule ask_accounting:
+    input:
+        grid=rules.write_grid.output.grid,
+        # These stand for the runs: ten thousand files need not be looked at once more.
+        energy=[f"{RESULTS}/energy/shard-{shard}.parquet" for shard in sorted(SHARDS)],
+    output:
+        answers=update(f"{RESULTS}/accounting.json"),
+    log:
+        f"{RESULTS}/logs/ask_accounting.log",
+    resources:
+        mem_mb=200,
+        runtime=5,
+    params:
+        code=code_digest("ask_accounting"),
+    message:
+        "Ask Slurm's accounting about the runs"
+    shell:
+        "python scripts/ask_accounting.py --grid {input.grid} --runs-dir $(dirname {input.grid})/runs --out {output.answers} > {log} 2>&1"
 
 
 rule collect_runs:
@@ -30,6 +53,7 @@ rule collect_runs:
             if SETTINGS["data"]
             else [f"{RESULTS}/energy/shard-{shard}.parquet" for shard in sorted(SHARDS)]
         ),
+        slurm=[] if SETTINGS["data"] else rules.ask_accounting.output.answers,
     output:
         runs=f"{RESULTS}/tables/runs.parquet",
         regions=f"{RESULTS}/tables/regions.parquet",
@@ -38,13 +62,15 @@ rule collect_runs:
     log:
         f"{RESULTS}/logs/collect_runs.log",
     resources:
-        mem_mb=4000,
-        runtime=60,
+        mem_mb=2000,
+        runtime=10 + len(RUNS) // 500,
     params:
         code=code_digest("collect_runs"),
+    message:
+        "Gather the runs into tables"
     shell:
         unless_data(
-            "python scripts/collect_runs.py --grid {input.grid} --runs-dir $(dirname {input.grid})/runs --energy {input.energy} --runs {output.runs} --regions {output.regions} --timings {output.timings} --dictionary {output.dictionary} > {log} 2>&1"
+            "python scripts/collect_runs.py --grid {input.grid} --runs-dir $(dirname {input.grid})/runs --energy {input.energy} --slurm {input.slurm} --runs {output.runs} --regions {output.regions} --timings {output.timings} --dictionary {output.dictionary} > {log} 2>&1"
         )
 
 
@@ -58,9 +84,11 @@ rule check_runs:
         f"{RESULTS}/logs/check_runs.log",
     resources:
         mem_mb=2000,
-        runtime=20,
+        runtime=10,
     params:
         code=code_digest("check_runs"),
         protocol=CAMPAIGN.protocol_key,
+    message:
+        "Check every run"
     shell:
         "python scripts/check_runs.py --runs {input.runs} --regions {input.regions} --protocol {params.protocol:q} --out {output.checks} > {log} 2>&1"

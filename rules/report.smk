@@ -21,7 +21,7 @@ rule render_report:
         f"{RESULTS}/logs/render_report.log",
     resources:
         mem_mb=4000,
-        runtime=30,
+        runtime=15,
     params:
         campaign=CAMPAIGN.name,
         # Where the runs' records and raw samples lie.
@@ -32,5 +32,7 @@ rule render_report:
         code=code_digest("render_report"),
         # The template and its style are no modules, so the digest of the code does not see them.
         template=provenance.digest_of(path.read_text() for path in sorted(TEMPLATES.iterdir())),
+    message:
+        "Write the report"
     shell:
         "python scripts/render_report.py --campaign {params.campaign} --runs {input.runs} --regions {input.regions} --timings {input.timings} --checks {input.checks} --validation {input.validation} --predictions {input.predictions} --fits {input.fits} --splits {input.splits} --config {input.config} --calibration {input.calibration} --idle {input.idle} --runs-dir {params.raw} --planned {params.planned} --settings {params.settings:q} --out {output.page} > {log} 2>&1"

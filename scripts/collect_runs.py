@@ -13,6 +13,7 @@ from jouleline.schemas.energy import MARKERS, REGIONS, SAMPLES
 from jouleline.schemas.model import PREDICTIONS
 from jouleline.schemas.runs import RUNS
 from jouleline.schemas.timings import TIMINGS
+from jouleline.slurm import accounting
 
 # Every table of a campaign, for the data dictionary beside them.
 TABLES = (RUNS, REGIONS, TIMINGS, CHECKS, PREDICTIONS, CALIBRATION, SAMPLES, MARKERS)
@@ -25,6 +26,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument(
         "--energy", type=Path, nargs="+", required=True, help="integrated regions, one file per shard"
     )
+    parser.add_argument("--slurm", type=Path, required=True, help="answers of Slurm's accounting")
     parser.add_argument("--runs", type=Path, required=True, help="runs table to write")
     parser.add_argument("--regions", type=Path, required=True, help="regions table to write")
     parser.add_argument("--timings", type=Path, required=True, help="timings table to write")
@@ -33,7 +35,8 @@ def main(argv: list[str] | None = None) -> int:
 
     def collect() -> None:
         regions = [row for path in args.energy for row in read_table(REGIONS, path)]
-        runs, times = tables.collect(read_json(args.grid), regions, args.runs_dir)
+        slurm = accounting.read(args.slurm)
+        runs, times = tables.collect(read_json(args.grid), regions, args.runs_dir, slurm)
         write_table(REGIONS, regions, args.regions)
         write_table(RUNS, runs, args.runs)
         write_table(TIMINGS, times, args.timings)

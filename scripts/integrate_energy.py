@@ -6,10 +6,8 @@ from pathlib import Path
 from jouleline.energy.integrate import runs_regions
 from jouleline.errors import UserError
 from jouleline.files import run_script
-from jouleline.reduce import timings
 from jouleline.schemas import write_table
 from jouleline.schemas.energy import REGIONS
-from jouleline.slurm import energy as slurm_energy
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -25,8 +23,6 @@ def main(argv: list[str] | None = None) -> int:
         if len(folders) > 1:
             raise UserError(f"--runs are in {len(folders)} folders; give the runs of one campaign at a time")
         rows = runs_regions(folders.pop(), [path.parent.name for path in options.runs])
-        slurm_energy.record_all(options.runs)
-        timings.record_all(options.runs)
         write_table(REGIONS, rows, options.out)
         print(f"{len(rows)} regions of {len(options.runs)} runs")
 

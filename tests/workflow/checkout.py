@@ -59,12 +59,12 @@ class Checkout:
 
     def make_files(self) -> None:
         """Every result is there, as a file of which Snakemake knows nothing but its time."""
-        text = self.snakemake("-n", "--cores", "2").stdout
-        outputs = [
-            path for line in re.findall(r"^    output: (.*)$", text, re.M) for path in line.split(", ")
-        ]
         past = time.time() - 1000
-        for age, path in enumerate(outputs):
+        # Rules stand in the order in which they are needed.
+        files = re.findall(r'^include: "(.*)"', (self.root / "Snakefile").read_text(), re.M)
+        rules = re.findall(r"^rule (\w+):", "".join((self.root / file).read_text() for file in files), re.M)
+        outputs = sorted(self.outputs(), key=lambda output: rules.index(output[1]))
+        for age, (path, _, _) in enumerate(outputs):
             (self.root / path).parent.mkdir(parents=True, exist_ok=True)
             (self.root / path).write_text("x")
             os.utime(self.root / path, (past + age, past + age))
@@ -76,13 +76,14 @@ class Checkout:
 
     def planned(self, *arguments: str) -> dict[str, set[str]]:
         """{rule: outputs} of the jobs that a dry run would start."""
-        text = self.snakemake("-n", "--cores", "2", *arguments).stdout
         jobs: dict[str, set[str]] = {}
-        for rule, outputs in re.findall(
-            # indented where the job is one of a group
-            r"^ *(?:local)?rule (\w+):\n(?: *input: .*\n)? *output: (.*)$",
-            text,
-            re.M,
-        ):
-            jobs.setdefault(rule, set()).update(outputs.split(", "))
+        for path, rule, plan in self.outputs(*arguments):
+            if plan == "update pending":
+                jobs.setdefault(rule, set()).add(path)
         return jobs
+
+    def outputs(self, *arguments: str) -> list[tuple[str, str, str]]:
+        """(path, rule, plan) of every output of the campaign."""
+        lines = self.snakemake("--summary", *arguments).stdout.splitlines()
+        rows = [line.split("\t") for line in lines if line.count("\t") == 5]
+        return [(path, rule, plan) for path, _, rule, _, _, plan in rows[1:]]

@@ -56,7 +56,11 @@ def submitted(
     (recorder / "lines").touch()
     for line in text.splitlines():
         line = re.sub(r" --wrap=.*", "", line).replace(str(checkout.root), "ROOT")
-        line = re.sub(r"--job-name [0-9a-f-]{36}", "--job-name UUID", line)
+        line, names = re.subn(r"--job-name \S+\.\w{12} ", "--job-name NAME ", line)
+        assert names == 1, line
+        # One job of a name at a time; a group's parts may have one name.
+        line, single = re.subn(r" --dependency=singleton", "", line)
+        assert single == ("/group_" not in line), line
         line, marks = re.subn(r"(--comment \S+):\w{12}\.\w{12}", r"\1", line)
         assert marks == 1, line
         lines[re.search(r"--comment (\S+)", line)[1]] = line
@@ -66,7 +70,7 @@ def submitted(
 
 def line(comment: str, rule: str, wildcard: str, rest: str) -> str:
     log = f"ROOT/.snakemake/slurm_logs/rule_{rule}/{wildcard}/%j.log".replace("//", "/")
-    return f"--parsable --job-name UUID --output {log} --export=ALL --comment {comment} {rest}"
+    return f"--parsable --job-name NAME --output {log} --export=ALL --comment {comment} {rest}"
 
 
 def checkout_of(tmp_path: Path, node: dict, protocol: dict, *rows: dict) -> Checkout:

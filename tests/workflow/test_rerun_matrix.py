@@ -32,7 +32,7 @@ CAMPAIGN = {
     "analysis": {"models": ["roofline", "constant"], "splits": ["H0", "holdout"], "shards": 2},
 }
 MEASURING = {"measure_run", "measure_run_multinode"}
-REDUCE = {"integrate_energy", "collect_runs", "check_runs"}
+REDUCE = {"integrate_energy", "ask_accounting", "collect_runs", "check_runs"}
 FIT = {"fit_model", "predict_holdout", "validate_holdout"}
 DOWNSTREAM = REDUCE | FIT | {"split_runs", "render_report"}
 GRID = {"write_grid", "write_config"}

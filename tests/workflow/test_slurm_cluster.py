@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
-from jouleline.slurm import energy as slurm_energy
+from jouleline.slurm import accounting
 
 from tests.slurm import packages, settings
 from tests.slurm.cluster import Cluster
@@ -76,8 +76,8 @@ def test_slurms_energy_of_a_step_is_its_nodes_power_times_its_time(slurm, tmp_pa
     path = os.environ["PATH"]
     os.environ["PATH"] = f"{slurm.state}/bin:{path}"
     try:
-        slurm.wait_for(lambda: step in slurm_energy.query([step]), "the step's energy", 60)
-        figure = slurm_energy.query([step])[step]
+        slurm.wait_for(lambda: (accounting.query([step]).get(step) or {}).get("energy_j"), "the step's energy", 60)
+        figure = accounting.query([step])[step]
     finally:
         os.environ["PATH"] = path
         for node in ("n1", "n2"):

@@ -4,6 +4,8 @@ import re
 
 from tests.workflow.sbatch_lines import by_geometry, checkout_of, line, rest_of, submitted
 
+TABLES = "rule_tables_ask_accounting_check_runs_collect_runs_integrate_energy_split_runs"
+
 
 def test_gpu_rows(recorder, tmp_path):
     """One node: all its devices as gres and no task count. Several: as many tasks as nodes, gres per node."""
@@ -88,10 +90,9 @@ def test_the_cheap_steps_share_two_jobs(recorder, tmp_path):
     next((results / "runs").glob("*/run.json")).write_text("another run")
     tables = submitted(recorder, checkout)
     assert {key: rest_of(text) for key, text in [*verdict.items(), *tables.items()]} == {
-        "rule_verdict_predict_holdout_render_report_validate_holdout": "-t 70 --mem 4000 --no-requeue --ntasks=1"
+        "rule_verdict_predict_holdout_render_report_validate_holdout": "-t 35 --mem 4000 --no-requeue --ntasks=1"
         " --cpus-per-task=1 -D ROOT",
-        "rule_tables_check_runs_collect_runs_integrate_energy_split_runs": "-t 160 --mem 4000 --no-requeue --ntasks=1"
-        " --cpus-per-task=2 -D ROOT",
+        TABLES: "-t 45 --mem 2000 --no-requeue --ntasks=1 --cpus-per-task=2 -D ROOT",
     }
 
 
@@ -108,6 +109,5 @@ def test_a_large_grid_is_one_job_a_run_and_one_for_all_tables(recorder, tmp_path
         path.write_text("another run")
     lines = submitted(recorder, checkout)  # eight shards, collection, checks and splits
     assert {key: rest_of(text) for key, text in lines.items()} == {
-        "rule_tables_check_runs_collect_runs_integrate_energy_split_runs": "-t 160 --mem 12000 --no-requeue --ntasks=1"
-        " --cpus-per-task=8 -D ROOT"
+        TABLES: "-t 45 --mem 8000 --no-requeue --ntasks=1 --cpus-per-task=8 -D ROOT"
     }

@@ -50,9 +50,10 @@ def campaign(tmp_path):
     return tmp_path
 
 
-def collect(folder, record=RECORD, regions=(WINDOW,), name="run.json"):
+def collect(folder, record=RECORD, regions=(WINDOW,), name="run.json", slurm=None):
     write_json(folder / "runs" / RUN.run_id / name, record)
-    return tables.collect(json.loads((folder / "grid.json").read_text()), regions, folder / "runs")[0]
+    grid_json = json.loads((folder / "grid.json").read_text())
+    return tables.collect(grid_json, regions, folder / "runs", {RUN.run_id: slurm} if slurm else {})[0]
 
 
 def test_a_run_becomes_a_row_of_every_column(campaign):
@@ -78,7 +79,10 @@ def test_a_run_without_a_window_is_invalid_and_one_never_tried_is_not_listed(cam
     (row,) = collect(campaign, regions=())
     assert row["verdict"] == "invalid" and row["reasons"] == "no_measured_window"
     (campaign / "runs" / RUN.run_id / "run.json").unlink()
-    assert tables.collect(json.loads((campaign / "grid.json").read_text()), (), campaign / "runs") == ([], [])
+    assert tables.collect(json.loads((campaign / "grid.json").read_text()), (), campaign / "runs", {}) == (
+        [],
+        [],
+    )
 
 
 def test_a_run_of_another_row_is_refused(campaign):
@@ -180,8 +184,9 @@ def test_replicates_that_differ_are_pointed_out(campaign):
 
 
 def test_slurms_own_figure_is_compared(campaign):
-    slurm = {"SLURM_JOB_ID": "7", "SLURM_STEP_ID": "0"}
-    record = {**RECORD, "environment": {**RECORD["environment"], "slurm": slurm}}
-    write_json(campaign / "runs" / RUN.run_id / "slurm_energy.json", {"step": "7.0", "energy_j": 50.0})
-    rows = checks.check_runs(collect(campaign, record), [WINDOW], PROTOCOL)
+    slurm = {"step": "7.0", "submit_s": 1.0, "start_s": 2.0, "end_s": None, "energy_j": 50.0}
+    clocks = {"started_utc": "2026-01-02T03:04:05Z", "ended_utc": "2026-01-02T03:04:35Z"}
+    (row,) = collect(campaign, {**RECORD, **clocks}, slurm=slurm)
+    rows = checks.check_runs([row], [WINDOW], PROTOCOL)
+    assert row["slurm_energy_j"] == 50.0
     assert next(r for r in rows if r["name"] == "slurm_agrees")["passed"] is False

@@ -5,7 +5,6 @@ from datetime import datetime
 from pathlib import Path
 
 import pytest
-from jouleline.files import read_json, write_json
 from jouleline.reduce import timings
 from jouleline.schemas import to_arrow
 from jouleline.schemas.timings import PHASES, TIMINGS
@@ -21,22 +20,6 @@ RECORD = {
         "time_s": 10.0,
     },
 }
-
-
-def sacct(folder: Path, text: str, code: int = 0) -> None:
-    (folder / "sacct").write_text(f"#!/bin/sh\necho called >> {folder}/calls\necho '{text}'\nexit {code}\n")
-    (folder / "sacct").chmod(0o755)
-
-
-@pytest.fixture
-def run_file(tmp_path, monkeypatch):
-    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
-    write_json(tmp_path / "run/run.json", RECORD)
-    return tmp_path / "run/run.json"
-
-
-def kept(run_file):
-    return timings.recorded(run_file.parent, read_json(run_file))
 
 
 def test_the_phases_of_the_agent_add_up_to_its_time():
@@ -71,30 +54,11 @@ def test_every_clock_that_a_run_keeps_has_its_phase():
         assert found and {a or b for a, b in found} <= known, name
 
 
-def test_slurms_times_are_kept_and_outlive_accounting(run_file, tmp_path):
-    sacct(tmp_path, f"7|{STARTED_S - 100:.0f}|{STARTED_S - 4:.0f}|{STARTED_S + 33:.0f}")
-    timings.record_all([run_file])
-    sacct(tmp_path, "", code=1)
-    timings.record_all([run_file])
-    assert (tmp_path / "calls").read_text().count("called") == 1
-    row = timings.row(RECORD, 3.0, kept(run_file))
+def test_the_job_is_known_from_its_submission_to_its_end():
+    slurm = {"submit_s": STARTED_S - 100, "start_s": STARTED_S - 4, "end_s": STARTED_S + 33}
+    row = timings.row(RECORD, 3.0, slurm)
     assert (row["queue_s"], row["snakemake_s"], row["after_s"]) == (96.0, 4.0, 3.0)
-
-
-def test_a_job_that_accounting_has_not_seen_end_is_asked_for_again(run_file, tmp_path):
-    sacct(tmp_path, f"7|{STARTED_S - 9:.0f}|{STARTED_S - 4:.0f}|Unknown")
-    timings.record_all([run_file])
-    assert timings.row(RECORD, None, kept(run_file))["after_s"] is None
-    sacct(tmp_path, f"7|{STARTED_S - 9:.0f}|{STARTED_S - 4:.0f}|{STARTED_S + 31:.0f}")
-    timings.record_all([run_file])
-    assert timings.row(RECORD, None, kept(run_file))["after_s"] == 1.0
-
-
-@pytest.mark.parametrize("line", ["7|Unknown|Unknown|Unknown", "7|1000|2000|3000", ""])
-def test_times_of_another_job_or_of_none_are_not_taken(run_file, tmp_path, line):
-    sacct(tmp_path, line)
-    timings.record_all([run_file])
-    assert kept(run_file) is None
+    assert timings.row(RECORD, 3.0, slurm | {"end_s": None})["after_s"] is None
 
 
 def test_the_summary_is_of_what_is_known_and_shares_add_up():

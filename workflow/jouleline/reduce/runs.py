@@ -13,7 +13,6 @@ from jouleline.measure.train.rules import drift_rel
 from jouleline.model.table.runs import family_name
 from jouleline.reduce import timings
 from jouleline.schemas.runs import RUNS
-from jouleline.slurm import energy as slurm_energy
 
 WINDOW, EVALUATION = "window", "evaluation"
 # A run's own columns come from its row; these are worked out or measured.
@@ -21,12 +20,16 @@ _ROW_COLUMNS = frozenset(RUNS.names) - {"campaign", "family", "device", "device_
 
 
 def collect(
-    grid: Mapping[str, Any], regions: Iterable[Mapping[str, Any]], runs_dir: Path
+    grid: Mapping[str, Any],
+    regions: Iterable[Mapping[str, Any]],
+    runs_dir: Path,
+    accounting: Mapping[str, Mapping[str, Any]],
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """Rows of the runs table and of the timings table, one each per run of `grid` that was tried, in the grid's order.
 
-    `grid` is grid.json, `regions` the rows of the regions table, `runs_dir` holds a folder per run. A run without
-    a record is left out (it was never tried); one that failed is there with status `failed` and null numbers.
+    `grid` is grid.json, `regions` the rows of the regions table, `runs_dir` holds a folder per run, `accounting` is
+    {run_id: what Slurm answered}. A run without a record is left out (it was never tried); one that failed is there
+    with status `failed` and null numbers.
     Raises UserError for a record whose row is not the grid's.
     """
     totals = {
@@ -40,9 +43,9 @@ def collect(
         if record is not None:
             _require_same_row(entry, record)
             run_id = entry["run_id"]
-            rows.append(run_row(grid["campaign"], entry, record, totals.get((run_id, WINDOW))))
+            slurm = accounting.get(run_id)
+            rows.append(run_row(grid["campaign"], entry, record, totals.get((run_id, WINDOW)), slurm))
             evaluation = totals.get((run_id, EVALUATION)) or {}
-            slurm = timings.recorded(runs_dir / run_id, record)
             times.append(timings.row(record, evaluation.get("time_s"), slurm))
     add_noise_floor(rows)
     return rows, times
@@ -74,8 +77,7 @@ def read_record(run_dir: Path) -> dict[str, Any] | None:
     """run.json of a run, or run.failed.json where it failed, or None where it was not tried."""
     for name in ("run.json", "run.failed.json"):
         if (run_dir / name).exists():
-            record = read_json(run_dir / name)
-            return record | {"slurm_energy": slurm_energy.recorded(run_dir, record)}
+            return read_json(run_dir / name)
     return None
 
 
@@ -93,9 +95,16 @@ def _require_same_row(entry: Mapping[str, Any], record: Mapping[str, Any]) -> No
 
 
 def run_row(
-    campaign: str, entry: Mapping[str, Any], record: Mapping[str, Any], window: Mapping[str, Any] | None
+    campaign: str,
+    entry: Mapping[str, Any],
+    record: Mapping[str, Any],
+    window: Mapping[str, Any] | None,
+    slurm: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """The runs-table row of one run; `window` is the regions-table total of its measured window, if any."""
+    """The runs-table row of one run; `window` is the regions-table total of its measured window, if any.
+
+    `slurm` is what accounting answered of its job, if anything.
+    """
     row = dict(entry["row"])
     training = record.get("training") or {}
     environment = record.get("environment") or {}
@@ -109,7 +118,7 @@ def run_row(
         "device_count": devices,
         "data_parallel": devices // row["tensor_parallel"],
         "num_labels": training.get("num_labels") or row["num_labels"],
-        "slurm_energy_j": (record.get("slurm_energy") or {}).get("energy_j"),
+        "slurm_energy_j": (slurm or {}).get("energy_j"),
         "status": record["status"],
     }
     names = ("steps", "samples", "tokens", "time_s", "loss_first", "loss_last", "accuracy")

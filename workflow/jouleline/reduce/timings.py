@@ -1,26 +1,15 @@
 """Where the time of each measured job went: in the queue, before the agent, and in every phase until the job's end.
 
-Agent and ranks keep their own clocks in run.json, the marks give the evaluation; queue, start and end are Slurm's
-accounting, in whole seconds. It is asked once and kept beside run.json, since accounting forgets. What no clock saw is
-null, never 0.
+Agent and ranks keep their own clocks in run.json, the marks give the evaluation; queue, start and end are what Slurm's
+accounting answered (jouleline.slurm.accounting), in whole seconds. What no clock saw is null, never 0.
 """
 
-import os
-import shutil
-import subprocess
 from collections.abc import Iterable, Mapping
 from datetime import datetime
-from pathlib import Path
 from typing import Any
 
-from jouleline.errors import UserError
-from jouleline.files import read_json, write_json
 from jouleline.schemas.timings import PHASES
 
-FILE = "slurm_times.json"
-JOBS_PER_QUERY = 500
-# Job ids are used again when a controller loses its state: a run began within its job, give or take the clocks.
-TOLERANCE_S = 60
 # Phases of the startup clocks of run.json.
 _STARTUP = {
     "python_s": ("python",),
@@ -35,7 +24,7 @@ Row = dict[str, Any]
 
 
 def row(record: Mapping[str, Any], evaluation_s: float | None, slurm: Mapping[str, Any] | None) -> Row:
-    """The timings-table row of one run: its record, the time of its evaluation by the marks, and `recorded`."""
+    """The timings-table row of one run: its record, the time of its evaluation by the marks, and Slurm's answer."""
     training = record.get("training") or {}
     clocks = training.get("startup_s") or {}
     phases = {name: _sum(clocks.get(part) for part in parts) for name, parts in _STARTUP.items()}
@@ -99,82 +88,3 @@ def as_text(rows: Iterable[Mapping[str, Any]]) -> str:
         for entry in summary(rows)
     ]
     return "\n".join(lines)
-
-
-# ---- Slurm's part
-
-
-def record_all(run_files: Iterable[Path]) -> None:
-    """Ask sacct for the jobs of finished runs and keep {job, submit_s, start_s, end_s} beside each run.json.
-
-    Times are seconds since the epoch, `end_s` null where the job has not ended for accounting yet: it is asked again.
-    """
-    if not shutil.which("sacct"):
-        return
-    wanted: dict[str, list[tuple[Path, Row]]] = {}
-    for path in run_files:
-        try:
-            record = read_json(path)
-        except UserError:
-            continue  # the integration says what is wrong with it
-        job, known = _job_of(record), recorded(path.parent, record)
-        if job and (known is None or known["end_s"] is None):
-            wanted.setdefault(job, []).append((path.parent, record))
-    times = query(wanted) if wanted else {}
-    for job, runs in wanted.items():
-        for folder, record in runs:
-            if job in times and _is_of(record, times[job]):
-                write_json(folder / FILE, {"job": job, **times[job]})
-
-
-def recorded(run_dir: Path, record: Mapping[str, Any]) -> Row | None:
-    """What is kept beside a run's record; None where there is none of this very job."""
-    path = run_dir / FILE
-    times = read_json(path) if path.exists() else None
-    return times if times and times["job"] == _job_of(record) else None
-
-
-def _job_of(record: Mapping[str, Any]) -> str | None:
-    return ((record.get("environment") or {}).get("slurm") or {}).get("SLURM_JOB_ID")
-
-
-def query(jobs: Iterable[str]) -> dict[str, Row]:
-    """{job: {submit_s, start_s, end_s}} of the jobs that sacct knows; empty where it does not answer."""
-    jobs, found = sorted(jobs), {}
-    for i in range(0, len(jobs), JOBS_PER_QUERY):
-        command = [
-            "sacct",
-            "--noheader",
-            "--parsable2",
-            "--allocations",
-            "--format=JobIDRaw,Submit,Start,End",
-        ]
-        command += [f"--jobs={','.join(jobs[i : i + JOBS_PER_QUERY])}"]
-        environment = os.environ | {"SLURM_TIME_FORMAT": "%s"}
-        try:
-            done = subprocess.run(command, capture_output=True, text=True, timeout=120, env=environment)
-        except (OSError, subprocess.TimeoutExpired):
-            return found
-        if done.returncode == 0:
-            found |= parse(done.stdout)
-    return found
-
-
-def parse(text: str) -> dict[str, Row]:
-    """Lines of sacct; a job that has not started is left out."""
-    found = {}
-    for line in filter(None, text.splitlines()):
-        job, submit, start, end = line.split("|")
-        if submit.isdigit() and start.isdigit():
-            found[job] = {
-                "submit_s": float(submit),
-                "start_s": float(start),
-                "end_s": float(end) if end.isdigit() else None,
-            }
-    return found
-
-
-def _is_of(record: Mapping[str, Any], times: Mapping[str, Any]) -> bool:
-    started_s = datetime.fromisoformat(record["started_utc"]).timestamp()
-    ended = times["end_s"] is None or started_s <= times["end_s"] + TOLERANCE_S
-    return times["start_s"] - TOLERANCE_S <= started_s and ended
