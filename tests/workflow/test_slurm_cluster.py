@@ -76,7 +76,9 @@ def test_slurms_energy_of_a_step_is_its_nodes_power_times_its_time(slurm, tmp_pa
     path = os.environ["PATH"]
     os.environ["PATH"] = f"{slurm.state}/bin:{path}"
     try:
-        slurm.wait_for(lambda: (accounting.query([step]).get(step) or {}).get("energy_j"), "the step's energy", 60)
+        slurm.wait_for(
+            lambda: (accounting.query([step]).get(step) or {}).get("energy_j"), "the step's energy", 60
+        )
         figure = accounting.query([step])[step]
     finally:
         os.environ["PATH"] = path
