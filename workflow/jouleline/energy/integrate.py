@@ -13,8 +13,9 @@ from jouleline.energy.device_regions import DeviceView, device_rows
 from jouleline.energy.load import Measurement, Node, Series, load_run
 from jouleline.energy.state import add_state, event_reasons, idle_power
 from jouleline.energy.verdict import INVALID, VALID, decide
-from jouleline.energy.windows import NODE_RANK, windows_of
+from jouleline.energy.windows import windows_of
 from jouleline.measure.raw.events import utc
+from jouleline.measure.raw.markers import NODE_RANK
 from jouleline.schemas.energy import REGIONS
 
 

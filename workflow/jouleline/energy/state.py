@@ -110,7 +110,9 @@ def idle_power(node: Node, view) -> float | None:
 
 
 # Events of the whole node that are codes by themselves; those with a device concern only that one.
-_ANY_TIME = ("samples_unreadable", "markers_broken", "disk_failed", "wrong_pairing", "zone_left_out")
+_ANY_TIME = (
+    *("samples_unreadable", "markers_broken", "rank_twice", "disk_failed", "wrong_pairing", "zone_left_out"),
+)
 _FROM_THEN_ON = ("samples_thinned", "period_doubled", "clock_step")
 
 

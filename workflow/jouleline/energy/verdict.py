@@ -53,6 +53,10 @@ REASONS: dict[str, tuple[str, str]] = {
     "disk_failed": ("note", "samples waited in memory because the disk could not take them"),
     "samples_unreadable": (INVALID, "the samples file is torn"),
     "markers_broken": (DEGRADED, "marks are torn or lost"),
+    "rank_twice": (
+        DEGRADED,
+        "two processes marked as one rank at once and are taken for two; name each rank by RANK",
+    ),
     "events_missing": (DEGRADED, "the event log is gone: what it would have said is unknown"),
     "sidecar_died": ("note", "the sidecar did not end as it should"),
     "call_failed": ("note", "a call to the driver failed in the region"),

@@ -5,9 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from jouleline.energy.load import Node, Regions, Series
-
-# Rank of marks that hold for the whole node (the command that `jouleline measure` wraps).
-NODE_RANK = -1
+from jouleline.measure.raw.markers import NODE_RANK
 
 
 @dataclass

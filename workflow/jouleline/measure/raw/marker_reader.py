@@ -12,6 +12,7 @@ from jouleline.measure.raw.markers import (
     DEVICE,
     END,
     MAGIC,
+    NODE_RANK,
     RECORD_BYTES,
     START,
     STEP,
@@ -48,25 +49,69 @@ def read_file(path: Path) -> tuple[np.ndarray, int]:
     return records[good], int(count - good.sum()) + bool(len(data) % RECORD_BYTES)
 
 
+# Added to the rank of a process that is in a region while another one of that rank is in the same: both are ranks.
+ANOTHER = 1_000_000
+
+
+def _ranks(files: list[np.ndarray]) -> list[int]:
+    """The rank of each file's process. One that begins after another of its rank has ended is that rank started again;
+    a child of a rank that marks regions of its own belongs to it."""
+    known: dict[int, list[dict[bytes, list[tuple[int, int]]]]] = {}
+    ranks = []
+    for records in sorted(files, key=lambda one: int(one["t_ns"].min(initial=np.iinfo(np.int64).max))):
+        rank, mine = int(records["rank"].max(initial=NODE_RANK)), _spans(records)
+        others = known.setdefault(rank, [])
+        free = next((k for k, other in enumerate(others) if not _meet(mine, other)), len(others))
+        others += [{}] * (free == len(others))
+        for name, span in mine.items():
+            others[free].setdefault(name, []).append(span)
+        ranks.append((id(records), rank + free * ANOTHER))
+    found = dict(ranks)
+    return [found[id(records)] for records in files]
+
+
+def _spans(records: np.ndarray) -> dict[bytes, tuple[int, int]]:
+    """From when to when (ns) a process was in regions of each name; to its last mark where one is not closed."""
+    spans = {}
+    for name in np.unique(records["name"][records["kind"] == START]).tolist():
+        mine = records[records["name"] == name]
+        starts, ends = (mine["t_ns"][mine["kind"] == kind] for kind in (START, END))
+        last_ns = ends.max() if len(ends) >= len(starts) else records["t_ns"].max()
+        spans[name] = int(starts.min()), int(last_ns)
+    return spans
+
+
+def _meet(mine: dict[bytes, tuple[int, int]], others: dict[bytes, list[tuple[int, int]]]) -> bool:
+    """Whether two of the spans have the name and a moment in common."""
+    return any(
+        begin <= other_end and other_begin <= end
+        for name, (begin, end) in mine.items()
+        for other_begin, other_end in others.get(name, ())
+    )
+
+
 def read_markers(folder: Path, node: int = 0) -> tuple[pa.Table, int]:
-    """The marks of every rank-*.bin in `folder` as the markers table, and how many records were broken or
-    lost."""
+    """The marks of every rank-*.bin in `folder` as the markers table, and how many records were broken or lost.
+
+    Two processes of one rank that were in a region of one name at once are two: the rank, and the rank + ANOTHER.
+    """
     schema = MARKERS.arrow_schema()
     tables, broken = [], 0
-    for number, path in enumerate(sorted(folder.glob("rank-*.bin"))):
-        records, torn = read_file(path)
+    files = [read_file(path) for path in sorted(folder.glob("rank-*.bin"))]
+    ranks = _ranks([records for records, _ in files])
+    for number, ((records, torn), rank) in enumerate(zip(files, ranks)):
         broken += torn
         # Numbers run from 0: a jump is a mark that was never written or is torn.
         broken += max(int(records["seq"][-1]) + 1 - len(records) - torn, 0) if len(records) else 0
         names = np.char.decode(records["name"], "utf-8", "replace").tolist()
         for index in np.flatnonzero(records["kind"] == DEVICE):
             names[index] = device_uuid(int(records["parent"][index]), names[index])
-        columns = {name: records[name] for name in ("rank", "seq", "kind", "t_ns", "id", "parent")}
+        columns = {name: records[name] for name in ("seq", "kind", "t_ns", "id", "parent")}
         # Ids count from 1 in every file: two files of one rank (a restart) must not share them.
         for name in ("id", "parent"):
             own = np.isin(records["kind"], (START, END)) | ((name == "parent") & (records["kind"] == STEP))
             columns[name] = columns[name].astype(np.int64) + (number << 32) * (own & (columns[name] > 0))
-        columns |= {"node": np.full(len(records), node, np.int32), "name": names}
+        columns |= {"node": np.full(len(records), node), "rank": np.full(len(records), rank), "name": names}
         arrays = [
             strings(columns[item.name]) if item.type == pa.string() else array(columns[item.name], item.type)
             for item in schema

@@ -27,6 +27,14 @@ MAGIC = 0x4A4C
 VERSION = 1
 START, END, STEP, DEVICE = 1, 2, 3, 4
 NAME_BYTES = 32
+# Rank of marks that hold for the whole node: those of the command that `jouleline measure` wraps.
+NODE_RANK = -1
+# Where launchers say which rank a process is: torchrun and its like, then those of MPI. Slurm's comes last: it is 0 for
+# every rank that mpirun starts inside a job.
+RANK_VARIABLES = (
+    *("RANK", "OMPI_COMM_WORLD_RANK", "PMIX_RANK", "PMI_RANK", "MV2_COMM_WORLD_RANK", "MPI_RANKID"),
+    *("PALS_RANKID", "ALPS_APP_PE", "JSM_NAMESPACE_RANK", "FLUX_TASK_RANK", "HOROVOD_RANK", "SLURM_PROCID"),
+)
 
 # magic, version, kind, seq, t_ns, id, parent, rank, name; then the CRC-32 of these 60 bytes.
 BODY = struct.Struct("<HBBIqIIi32s")
@@ -85,7 +93,7 @@ class _State:
     def marker_file(self) -> MarkerFile | None:
         if self.file is None and not self.closed:
             folder = os.environ.get(ENVIRONMENT)
-            rank = os.environ.get("RANK") or os.environ.get("SLURM_PROCID") or "0"
+            rank = next((os.environ[name] for name in RANK_VARIABLES if os.environ.get(name)), "0")
             try:
                 self.file = MarkerFile(folder, int(rank)) if folder else None
             except (OSError, ValueError) as error:

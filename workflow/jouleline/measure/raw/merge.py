@@ -10,9 +10,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from jouleline.files import atomic_path
-from jouleline.measure.raw.arrow import array
+from jouleline.measure.raw.arrow import array, numbers
 from jouleline.measure.raw.events import read_events
-from jouleline.measure.raw.marker_reader import read_markers
+from jouleline.measure.raw.marker_reader import ANOTHER, read_markers
 from jouleline.measure.raw.samples import read_samples, sort, write_compact
 
 
@@ -44,11 +44,14 @@ def read_node(folder: str | Path, node: int = 0) -> tuple[pa.Table, pa.Table, di
     folder = Path(folder)
     samples, events = node_samples(folder)
     position = samples.schema.get_field_index("node")
-    numbers = array(np.full(samples.num_rows, node), pa.int32())
-    samples = samples.set_column(position, samples.schema.field("node"), numbers)
+    filled = array(np.full(samples.num_rows, node), pa.int32())
+    samples = samples.set_column(position, samples.schema.field("node"), filled)
     markers, broken = read_markers(folder / "markers", node)
     if broken:
         events.append({"kind": "markers_broken", "count": broken})
+    ranks = numbers(markers["rank"])
+    if (twice := np.unique(ranks[ranks >= ANOTHER] % ANOTHER)).size:
+        events.append({"kind": "rank_twice", "ranks": twice.tolist()})
     return samples, markers, {"meta": read_meta(folder), "events": read_events(folder) + events}
 
 

@@ -11,12 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from jouleline.errors import UserError
-from jouleline.measure.raw.markers import END, ENVIRONMENT, START, MarkerFile, encode_name
+from jouleline.measure.raw.markers import END, ENVIRONMENT, NODE_RANK, START, MarkerFile, encode_name
 from jouleline.measure.sidecar.claim import require_free
 from jouleline.measure.sidecar.client import Sidecar
 
-# Marks by the wrapper hold for the whole node.
-NODE_RANK = -1
 NOT_FOUND = 127
 
 
