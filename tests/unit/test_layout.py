@@ -41,7 +41,7 @@ LAYERS = (
     ("model.judge",),
     ("energy",),
     ("reduce",),
-    ("plan",),
+    ("plan", "choose"),
     ("report",),
     ("hardware", "reference"),
     ("commands",),

@@ -11,6 +11,7 @@ usage: jouleline COMMAND [ARGUMENTS]
   energy    work out the energy of every region of a measurement again, from its raw files
   fit       fit the scaling models to a table of runs
   predict   time, energy, power, cost and CO2 of configurations, by a fitted model
+  choose    which configuration to run: time, energy, cost, and how sure the choice is
   import    turn a foreign table into a table of runs
 
 `jouleline COMMAND --help` explains a command. The pipeline itself runs with snakemake."""
@@ -43,6 +44,8 @@ def _command(name: str):
         from jouleline.commands.fit import main as command
     elif name == "predict":
         from jouleline.commands.predict import main as command
+    elif name == "choose":
+        from jouleline.commands.choose import main as command
     elif name == "import":
         from jouleline.commands.import_table import main as command
     else:

@@ -41,6 +41,11 @@ class Machines:
         kind = self._calibrated.get(device, {}).get("device_kind")
         return kind == "cpu" if kind else bool(_CPU_NAME.search(device))
 
+    def names(self) -> list[str]:
+        """Devices that are calibrated here, and those with a data sheet."""
+        sheets = [re.sub(r"\\b|\.\*", " ", spec[0]).strip() for spec in _SPECIFICATIONS]
+        return [*self._calibrated, *sheets]
+
     def known(self, device: str) -> bool:
         """Whether anything is known of this device."""
         return device in self._calibrated or _specification(device) is not None

@@ -10,6 +10,9 @@ from jouleline.model.laws.paper import Paper
 from jouleline.model.roofline import law, lsq
 from jouleline.model.roofline.fit import Problem, Roofline
 
+KEPT = 100
+"""Draws whose parameters a shipped roofline keeps, so that choices between configurations know its uncertainty."""
+
 PROFILED = ("compute_memory_exponent", "static_power_w")
 
 
@@ -28,7 +31,9 @@ def add_intervals(model: Model, data: Data, record: dict[str, Any], context: Con
     model = getattr(model, "law", model)  # of a hybrid, the law has the parameters
     weights = family_draws(data.families, draws, int(context.options["seed"]))
     state = {**record["state"], "identified": True, "reason": None}
-    values = _refit(model, data, weights, context, state)
+    values, kept = _refit(model, data, weights, context, state)
+    if kept:
+        record["draws"] = kept
     for name, entry in record["parameters"].items():
         found = values.get(name)
         if entry["identified"] and found is not None and len(found) >= draws // 2:
@@ -45,7 +50,8 @@ def add_intervals(model: Model, data: Data, record: dict[str, Any], context: Con
 
 def _refit(
     model: Model, data: Data, weights: np.ndarray, context: Context, state: dict
-) -> dict[str, np.ndarray]:
+) -> tuple[dict[str, np.ndarray], list[dict]]:
+    """(parameter -> its value in each draw, the slots of the first KEPT draws of a roofline)."""
     if isinstance(model, Roofline) and "vector" in state:
         return _refit_roofline(model, data, weights, context, state)
     if isinstance(model, Paper):  # the modelled mode would refit a roofline with every draw
@@ -55,7 +61,7 @@ def _refit(
         for name, entry in fitted["parameters"].items():
             if entry["value"] is not None:
                 values.setdefault(name, []).append(entry["value"])
-    return {name: np.array(found) for name, found in values.items()}
+    return {name: np.array(found) for name, found in values.items()}, []
 
 
 def _refit_roofline(model: Roofline, data: Data, weights: np.ndarray, context: Context, state: dict):
@@ -77,7 +83,8 @@ def _refit_roofline(model: Roofline, data: Data, weights: np.ndarray, context: C
             np.median(law.static_share(problem.values(theta[None], index), problem.rows))
             for theta in solution.theta
         ]
-    return values | {"phi": np.array(shares)}
+    kept = [problem.slots(k, theta) for k, theta in enumerate(solution.theta[:KEPT])]
+    return values | {"phi": np.array(shares)}, kept
 
 
 def add_profiles(model: Model, data: Data, record: dict[str, Any], context: Context) -> None:

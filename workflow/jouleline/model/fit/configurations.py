@@ -45,10 +45,17 @@ def predict_table(
     >>> print(f"{table['steps'][0]:.0f} steps, {table['predicted_energy_j'][0]:.1f} J")
     10 steps, 256.0 J
     """
-    fold, plan = _shipped(fit), _checked(PLAN | dict(plan or {}))
-    columns = complete(_with_defaults(raw, fold, where), where, require_energy=False)
-    rows = Data.of(columns)
+    plan = checked_plan(plan)
+    fold, rows = configured(fit, raw, where)
+    return raw | predicted(fit, fold, rows, plan)
+
+
+def configured(fit: Mapping[str, Any], raw: Columns, where: str) -> tuple[Mapping[str, Any], Data]:
+    """(the shipped fold of a fit, the rows that it is to predict), each as long as it says; see `predict_table`."""
+    fold = shipped(fit)
+    rows = Data.of(complete(_with_defaults(raw, fold, where), where, require_energy=False))
     _set_length(rows, where)
+    columns = rows.columns
     machines = Machines(fit.get("calibration"))
     unknown = set(columns["device"].tolist()) - set(fold["domain"]["categories"]["device"])
     strangers = sorted(device for device in unknown if not machines.known(device))
@@ -57,16 +64,23 @@ def predict_table(
             f"{where}: device {strangers[0]} is not in the model's data and has no calibration or data sheet; "
             f"measure on it, or use one of {', '.join(fold['domain']['categories']['device'])}"
         )
+    return fold, rows
+
+
+def predicted(fit: Mapping[str, Any], fold: Mapping[str, Any], rows: Data, plan: Mapping[str, Any]) -> Table:
+    """What `predict_table` adds to the rows of `configured`."""
     table = next((part for part in predict_rows(fit, fold, rows) if not part["post_run"][0]), None)
     if table is None:
         raise UserError(
             f"the model {fit['model']} needs what is measured in the run, so it predicts none; "
             "give another (--models or --ship of `jouleline fit`)"
         )
-    return raw | _outcome(rows, table, plan)
+    return _outcome(rows, table, plan)
 
 
-def _checked(plan: Mapping[str, Any]) -> Mapping[str, Any]:
+def checked_plan(given: Mapping[str, Any] | None) -> Mapping[str, Any]:
+    """PLAN with what is given. Raises UserError for a price, intensity or effectiveness that cannot be."""
+    plan = PLAN | dict(given or {})
     for name, low in (("price_per_kwh", 0), ("grid_gco2_per_kwh", 0), ("pue", 1)):
         if plan[name] is not None and not low <= plan[name] < np.inf:
             raise UserError(f"{name} is {plan[name]}; give a number of at least {low}")
@@ -76,7 +90,8 @@ def _checked(plan: Mapping[str, Any]) -> Mapping[str, Any]:
 _PARTS = {"identified", "reason", "state", "parameters", "diagnostics", "domain", "intervals"}
 
 
-def _shipped(fit: Mapping[str, Any]) -> Mapping[str, Any]:
+def shipped(fit: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The fold of a fit of the split `all`. Raises UserError for any other document, or one that is not identified."""
     is_fit = isinstance(fit, Mapping) and {"model", "split", "folds", "options"} <= set(fit)
     if not is_fit or fit["split"] != "all" or not fit["folds"] or not set(fit["folds"][0]) >= _PARTS:
         raise UserError(

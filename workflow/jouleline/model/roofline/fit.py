@@ -82,6 +82,14 @@ class Roofline:
         energy = np.where(known, np.exp(log_energy), np.nan)
         return [Prediction(time, energy, ok, reason or state["reason"], self.efficiency_mode)]
 
+    def parts(self, state: State, data: Data, context: Context) -> dict[str, np.ndarray]:
+        """Where the energy of each row goes (see `law.energy_parts`), shares [R]; NaN where it is not known."""
+        values, _, known = row_values(state, data, context, self.options(context))
+        rows = law.inputs(data, "paper_proxies" in self.ablations)
+        with np.errstate(over="ignore", invalid="ignore"):
+            shares = law.energy_parts(values, rows)
+        return {name: np.where(known, share, np.nan) for name, share in shares.items()}
+
 
 class Problem:
     """The residuals of several weightings of one table (K problems over R rows) and their Jacobians."""
@@ -177,13 +185,11 @@ class Problem:
 
     def state(self, k: int, solution: lsq.Solution, noise: float, checked: bool) -> State:
         """The k-th fit as JSON."""
-        theta, slots = solution.theta[k], {}
-        for name, slot in self.structure.slots.items():
-            slots[name] = self._slot_entry(k, name, slot, theta)
+        theta = solution.theta[k]
         state: State = {
             "vector": theta.tolist(),
             "noise": noise,
-            "slots": slots,
+            "slots": self.slots(k, theta),
             "identified": True,
             "reason": None,
         }
@@ -191,6 +197,11 @@ class Problem:
         if not checked:
             return state | {"parameters": {}}
         return state | self._judged(k, solution, state)
+
+    def slots(self, k: int, theta: np.ndarray) -> dict[str, dict]:
+        """The slots of `theta` [P] under the k-th weighting, as JSON."""
+        slots = self.structure.slots.items()
+        return {name: self._slot_entry(k, name, slot, theta) for name, slot in slots}
 
     def _slot_entry(self, k: int, name: str, slot: Slot, theta: np.ndarray) -> dict[str, Any]:
         """A fitted slot: its value in every group that was trained on, and what those of others derive from.

@@ -112,6 +112,29 @@ def step(values: dict[str, np.ndarray], rows: dict[str, np.ndarray]):
     return np.log(time), np.log(energy * rows["devices"]), d_time, d_energy
 
 
+def energy_parts(values: dict[str, np.ndarray], rows: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Where the energy of each row goes, as shares that add up to 1.
+
+    compute, memory: energy per FLOP and byte. communication: energy per byte sent, and static power while a device
+    waits for what is not hidden. host: static power while a device waits for its host. static: the rest of it.
+    """
+    d_energy = step(values, rows)[3]
+    busy = _busy_time(values, rows)
+    time, derivatives = _step_time(values, rows, busy)
+    # Neither is below 0 but by rounding.
+    waiting = np.maximum(time - np.exp(busy["busy"]) - derivatives["fixed_time_s"], 0)
+    host = np.maximum(np.exp(busy["busy"]) - np.exp(busy["device"]), 0)
+    static = d_energy["static_power_w"] + d_energy["node_power_w"]
+    communication, by_host = static * waiting / time, static * host / time
+    return {
+        "compute": d_energy["compute_energy_j_per_flop"],
+        "memory": d_energy["memory_energy_j_per_byte"],
+        "communication": d_energy["link_energy_j_per_byte"] + communication,
+        "host": by_host,
+        "static": static - communication - by_host,
+    }
+
+
 def static_share(values: dict[str, np.ndarray], rows: dict[str, np.ndarray]) -> np.ndarray:
     """phi of each row: the share of its energy that is static power times time."""
     d_energy = step(values, rows)[3]
