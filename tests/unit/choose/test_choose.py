@@ -6,7 +6,7 @@ import json
 import numpy as np
 import pytest
 import synthetic
-from jouleline.choose import ask, candidates, words
+from jouleline.choose import ask, candidates, memory, words
 from jouleline.choose.answer import decide
 from jouleline.commands.main import main
 from jouleline.errors import UserError
@@ -97,6 +97,20 @@ def test_joules_go_somewhere_and_add_up(model):
         assert all(share >= 0 for share in entry["parts"].values())
 
 
+def test_what_does_not_fit_is_left_out_and_counted(model):
+    every = decide(asked(), model)
+    columns = candidates.columns(candidates.enumerate_rows(asked()), asked())
+    assert "not checked" in memory.check(columns, asked(), "a device that nobody knows").words
+    sizes = sorted(entry["memory_gb"] for entry in every["front"])
+    assert sizes[0] < sizes[-1], "the candidates must differ in memory"
+    limited = decide(asked(memory_gb=(sizes[0] + sizes[-1]) / 2), model)
+    assert len(limited["all"]) < len(every["all"]) and "are left out" in limited["memory"]
+    assert all(
+        entry["memory_gb"] <= (sizes[0] + sizes[-1]) / 2 for entry in limited["front"] + limited["picks"]
+    )
+    assert "80 GB a device" in decide(ask.make(SHEET, "the ask"))["memory"]
+
+
 def test_a_model_without_draws_says_that_it_knows_no_sureness(model, tmp_path):
     fit = json.loads(model.read_text())
     del fit["folds"][0]["draws"]
@@ -149,6 +163,7 @@ BAD = [
     ({"deadline_h": 0.001}, "candidates meets deadline_h 0.001; the nearest needs 0."),
     ({"budget_kwh": 0}, "candidates meets budget_kwh 0; the nearest needs 0."),
     ({"budget_cost": 5}, "budget_cost needs price_per_kwh; give it too"),
+    ({"memory_gb": 1}, "candidates fits into 1 GB; the smallest needs 1."),
     ({"heads": 3}, "no configuration can run: hidden 256 is not divisible by heads 3"),
     ({"zero_stage": 3, "gpus_per_node": 1}, "no configuration can run: no split of 32 sequences"),
 ]

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from jouleline.choose import candidates, forecast
+from jouleline.choose import candidates, forecast, memory
 from jouleline.choose.ask import CHOSEN, Ask
 from jouleline.errors import UserError
 from jouleline.files import read_json
@@ -44,7 +44,15 @@ def decide(
         found = forecast.by_model(read_json(model), str(model), columns, ask.name)
     if not found.known.any():
         raise UserError(f"{ask.name}: none of {len(rows)} candidates can be predicted by {found.source}")
-    figures = _figures(found, plan)
+    room = memory.check(columns, ask, found.device)
+    if not (found.known & room.fits).any():
+        least = int(np.argmin(room.peak_gb))
+        raise UserError(
+            f"{ask.name}: none of {len(rows)} candidates fits into {room.capacity_gb:g} GB; "
+            f"the smallest needs {room.peak_gb[least]:.4g} ({candidates.name(rows[least])})"
+        )
+    found = found.only(room.fits)
+    figures = {**_figures(found, plan), "memory_gb": room.peak_gb}
     front = _front(figures["time_h"], figures["energy_kwh"])
     picks = [_pick(ask, goal, rows, found, figures, plan) for goal in _goals(ask, plan)]
     entries = [_entry(rows[k], k, found, figures, plan) for k in front]
@@ -56,8 +64,8 @@ def decide(
         "energy_source": found.energy_source,
         "currency": plan["currency"],
         "candidates": len(rows),
-        "not_predicted": int((~found.known).sum()),
-        "memory": _MEMORY,
+        "not_predicted": int((room.fits & ~found.known).sum()),
+        "memory": room.words,
         "picks": picks,
         "front": entries,
         "all": [
@@ -65,9 +73,6 @@ def decide(
             for k in np.flatnonzero(found.known)
         ],
     }
-
-
-_MEMORY = "Memory is not checked: a candidate listed here may not fit on its devices."
 
 
 def _figures(found: forecast.Forecast, plan: Mapping[str, Any]) -> dict[str, np.ndarray]:

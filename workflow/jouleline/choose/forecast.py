@@ -1,7 +1,7 @@
 """Time and energy of every candidate: by a fitted model, or from the device's data sheet alone."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -40,6 +40,12 @@ class Forecast:
     parts: dict[str, np.ndarray] | None
     axes: list[str]
     energy_source: str
+    device: str | None
+
+    def only(self, kept: np.ndarray) -> "Forecast":
+        """The same with nothing known of the candidates that are not kept (mask [K])."""
+        unknown = {name: np.where(kept, getattr(self, name), np.nan) for name in ("time_s", "energy_j")}
+        return replace(self, **unknown)
 
     @property
     def known(self) -> np.ndarray:
@@ -75,6 +81,7 @@ def by_model(fit: Mapping[str, Any], path: str, columns: Columns, where: str) ->
         parts=_parts(fit, fold, rows),
         axes=table["extrapolation_axes"].tolist(),
         energy_source=str(fold["energy_source"]),
+        device=str(rows.columns["device"][0]),
     )
 
 
@@ -159,6 +166,7 @@ def by_data_sheet(columns: Columns, device: str | None, where: str) -> Forecast:
         parts=None,
         axes=["everything"] * len(devices),
         energy_source="data sheet",
+        device=device,
     )
 
 

@@ -6,21 +6,22 @@ from typing import Any
 
 import numpy as np
 
-# Dense peak FLOP/s (fp32 without, bf16/fp16 with tensor cores), memory B/s, link B/s per direction, power limit W.
+# Dense peak FLOP/s (fp32 without, bf16/fp16 with tensor cores), memory B/s, link B/s per direction, power limit W,
+# memory B (None where the name says not which).
 # Source: the vendors' data sheets. First match wins, so the longer name stands first.
 _SPECIFICATIONS = (
-    (r"B200", 80e12, 2250e12, 2250e12, 8.0e12, 900e9, 1000.0),
-    (r"H200", 67e12, 989e12, 989e12, 4.8e12, 450e9, 700.0),
-    (r"H100.*PCI", 51e12, 756e12, 756e12, 2.0e12, 300e9, 350.0),
-    (r"H100", 67e12, 989e12, 989e12, 3.35e12, 450e9, 700.0),
-    (r"A100.*40", 19.5e12, 312e12, 312e12, 1.555e12, 300e9, 400.0),
-    (r"A100", 19.5e12, 312e12, 312e12, 2.039e12, 300e9, 400.0),
-    (r"L40S", 91.6e12, 362e12, 362e12, 864e9, 32e9, 350.0),
-    (r"V100", 15.7e12, None, 125e12, 900e9, 150e9, 300.0),
-    (r"\bT4\b", 8.1e12, None, 65e12, 320e9, 16e9, 70.0),
-    (r"RTX 4090", 82.6e12, 165e12, 165e12, 1008e9, 32e9, 450.0),
-    (r"RTX 3090", 35.6e12, 71e12, 71e12, 936e9, 16e9, 350.0),
-    (r"RTX 2080 Ti", 13.4e12, None, 53.8e12, 616e9, 16e9, 250.0),
+    (r"B200", 80e12, 2250e12, 2250e12, 8.0e12, 900e9, 1000.0, 180e9),
+    (r"H200", 67e12, 989e12, 989e12, 4.8e12, 450e9, 700.0, 141e9),
+    (r"H100.*PCI", 51e12, 756e12, 756e12, 2.0e12, 300e9, 350.0, 80e9),
+    (r"H100", 67e12, 989e12, 989e12, 3.35e12, 450e9, 700.0, 80e9),
+    (r"A100.*40", 19.5e12, 312e12, 312e12, 1.555e12, 300e9, 400.0, 40e9),
+    (r"A100", 19.5e12, 312e12, 312e12, 2.039e12, 300e9, 400.0, 80e9),
+    (r"L40S", 91.6e12, 362e12, 362e12, 864e9, 32e9, 350.0, 48e9),
+    (r"V100", 15.7e12, None, 125e12, 900e9, 150e9, 300.0, None),
+    (r"\bT4\b", 8.1e12, None, 65e12, 320e9, 16e9, 70.0, 16e9),
+    (r"RTX 4090", 82.6e12, 165e12, 165e12, 1008e9, 32e9, 450.0, 24e9),
+    (r"RTX 3090", 35.6e12, 71e12, 71e12, 936e9, 16e9, 350.0, 24e9),
+    (r"RTX 2080 Ti", 13.4e12, None, 53.8e12, 616e9, 16e9, 250.0, 11e9),
 )
 
 _CPU_NAME = re.compile(r"\b(cpu|epyc|xeon|ryzen|core|threadripper|neoverse|graviton)\b", re.IGNORECASE)
@@ -93,9 +94,10 @@ def _data_sheet(device: str, quantity: str, precision: str | None) -> float | No
     spec = _specification(device)
     if spec is None:
         return None
-    _, fp32, bf16, fp16, memory, link, power = spec
+    _, fp32, bf16, fp16, memory, link, power, capacity = spec
     if quantity == "peak_flops":
         return {"fp32": fp32, "bf16": bf16, "fp16": fp16}.get(precision or "fp32")
     if quantity.startswith("link_bandwidth"):
         return link
-    return {"memory_bandwidth_triad": memory, "power_limit_w": power}.get(quantity)
+    known = {"memory_bandwidth_triad": memory, "power_limit_w": power, "memory_capacity": capacity}
+    return known.get(quantity)
