@@ -136,6 +136,8 @@ def event_reasons(node: Node, series: Series, start_us: float, end_us: float) ->
             failing.pop(event["call"], None)
     if failing:
         found.add("call_failed")
+    if series.info.get("role") == "job" and unused(node, series, start_us, end_us):
+        found.add("unused_gpu")
     kinds = {event.get("kind") for event in node.events}
     if "ended" not in kinds:
         found.add("sidecar_died")
@@ -143,6 +145,38 @@ def event_reasons(node: Node, series: Series, start_us: float, end_us: float) ->
     if "started" not in kinds:
         found.add("events_missing")
     return found
+
+
+def unused(node: Node, series: Series, start_us: float, end_us: float) -> bool:
+    """Whether no process of the run was seen on a GPU in a stretch of time, in which one was seen on another GPU of the
+    job. Where none is seen on any, the driver may not show them (containers)."""
+    if not np.isfinite(_inside(series.slow, "foreign_processes", start_us, end_us)).any():
+        return False
+    index = series.info["index"]
+    used = _used(node, start_us, end_us)
+    return used.get(index) is False and any(used.values())
+
+
+def _used(node: Node, start_us: float, end_us: float) -> dict[int, bool]:
+    """By device: whether the driver saw a process of the run on it in a stretch of time; unknown ones are left out."""
+    found: dict[int, bool] = {}
+    last: dict[int, int | None] = {}
+    for event in node.events:
+        if event.get("kind") != "processes" or "own" not in event or event.get("t_us", np.inf) > end_us:
+            continue
+        device = event["device"]
+        if event["t_us"] > start_us and last.get(device):
+            found[device] = True  # until now
+        last[device] = event["own"]
+    for device, own in last.items():
+        if own is not None:
+            found[device] = found.get(device, False) or own > 0
+    return found
+
+
+def _inside(slow: dict[str, np.ndarray], column: str, start_us: float, end_us: float) -> np.ndarray:
+    """The readings of a column within a stretch of time."""
+    return slow[column][(slow["t_us"] >= start_us) & (slow["t_us"] <= end_us)]
 
 
 def _returned_us(series: Series, stuck: dict[str, Any]) -> float:

@@ -44,6 +44,11 @@ REASONS: dict[str, tuple[str, str]] = {
     "thermal_drift": (DEGRADED, "the temperature changed by more than 15 degC in the region"),
     "limits_changed": (DEGRADED, "the power limit was changed in the region"),
     "foreign_process": (DEGRADED, "processes that are not of this run used the device"),
+    "unused_gpu": (
+        "note",
+        "no process of the command was seen on this GPU, whose energy counts; leave it out by --gpus or "
+        "CUDA_VISIBLE_DEVICES",
+    ),
     "mig_shared": (DEGRADED, "the rank has a MIG slice; the whole device is measured"),
     "module_scope": (DEGRADED, "only the module's power can be read, not the device's"),
     "wrong_pairing": (INVALID, "a rank ran on a device that is not measured for this run"),

@@ -1,5 +1,6 @@
 """The lane that reads the state hangs: what it would have seen is unknown, and that is said."""
 
+import subprocess
 import time
 
 import pytest
@@ -33,3 +34,25 @@ def test_state_that_hangs(node, tmp_path, gpus):
     assert row["temperature_end_c"] is None and row["throttle_thermal_fraction"] is None
     assert row["energy_j"] == pytest.approx(session.true_energy_j(0), rel=0.01)
     assert gpus == 1 or codes(session.row(rows, 1)) == set()
+
+
+@pytest.mark.fault("a GPU that no process of the command used", "`unused_gpu`; the others have no note")
+def test_a_gpu_that_nobody_used_is_noted(node, tmp_path):
+    n = node(2)
+    with subprocess.Popen(["sleep", "30"]) as used:
+        n.gpus[0].pids[0], n.gpus[0].n_pids = used.pid, 1
+        session = Session(n, tmp_path / "out")
+        with session.region("window"):
+            time.sleep(4)
+        rows = session.finish()
+        used.kill()
+    assert codes(session.row(rows, 0)) == set() and codes(session.row(rows, 1)) == {"unused_gpu"}
+    assert codes(session.row(rows)) == {"unused_gpu"} and session.row(rows)["verdict"] == "valid"
+
+
+def test_a_driver_that_shows_no_processes_says_nothing_of_unused_gpus(node, tmp_path):
+    """As in a container: on no GPU is any process seen."""
+    session = Session(node(2), tmp_path / "out")
+    with session.region("window"):
+        time.sleep(4)
+    assert codes(session.row(session.finish())) == set()

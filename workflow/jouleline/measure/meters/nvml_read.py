@@ -1,6 +1,7 @@
 """Reading one GPU: the fast reader with its reused buffer, the slow reader with the state."""
 
 import os
+import time
 from collections.abc import Callable
 from ctypes import byref, c_int32, c_uint, c_ulonglong, sizeof
 from struct import Struct, calcsize
@@ -198,7 +199,8 @@ class SlowReader:
         self.handle, self.root_pid, self.meter, self.device = handle, root_pid, meter, device
         self.calls = Calls(device, meter.report)
         self.sweeps = 0
-        self.pids: list[int] | None = None
+        # The ids of the processes on the device, and how many are the run's.
+        self.seen: tuple[list[int], int | None] | None = None
         self.absent: set[str] = set()
         self.fields = self._probe_fields(scope)
         for name, call, arguments in (*self.call_columns, *self.seldom_columns):
@@ -268,14 +270,17 @@ class SlowReader:
         return tuple(row.get(name) for name in self.columns)
 
     def _foreign(self, pids: list[int]) -> int | None:
-        """How many of the processes on the device are not the run's. None where their ids are of another pid
-        namespace (a container): then nothing can be said."""
-        if sorted(pids) != self.pids:
-            self.pids = sorted(pids)
-            self.meter.events.append({"kind": "processes", "device": self.device, "pids": self.pids})
-        if not pids:
-            return 0
-        if not any(os.path.exists(f"/proc/{pid}") for pid in pids):
-            return None
-        ours = {self.root_pid, *descendants(self.root_pid)}
-        return sum(pid not in ours and os.path.exists(f"/proc/{pid}") for pid in pids)
+        """How many of the processes on the device are not the run's; an event says when they change, and how many are
+        (`own`). None where their ids are of another pid namespace (a container): then nothing can be said."""
+        own: int | None = 0
+        foreign: int | None = 0
+        if pids:
+            there = [pid for pid in pids if os.path.exists(f"/proc/{pid}")]
+            ours = {self.root_pid, *descendants(self.root_pid)}
+            own = sum(pid in ours for pid in there) if there else None
+            foreign = len(there) - own if there else None
+        if (seen := (sorted(pids), own)) != self.seen:
+            self.seen = seen
+            event = {"kind": "processes", "device": self.device, "pids": seen[0], "own": own}
+            self.meter.events.append(event | {"t_us": time.monotonic_ns() // 1000})
+        return foreign
