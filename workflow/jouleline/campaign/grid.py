@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from jouleline.campaign import models
 from jouleline.campaign.expression import evaluate
 from jouleline.campaign.strategy import contradictions
 from jouleline.errors import UserError
@@ -79,7 +80,9 @@ def expand(grid: Mapping[str, Any], device: str, gpus_per_node: int | None, root
     runs: dict[str, Run] = {}
     problems: list[str] = []
     for origin, raw in _raw_rows(grid, root, problems):
+        raw, disagreements = models.fill(raw, root) if "model" in raw else (raw, [])
         row, labels, replicates, found = _read_row(raw)
+        found = disagreements or found
         found = found or contradictions(row, device) + _node_problems(row, gpus_per_node)
         problems += [f"{origin} ({_short(raw)}): {text}" for text in found]
         if found:
@@ -115,7 +118,7 @@ def _raw_rows(
     defaults = grid.get("defaults", {})
     for number, block in enumerate(grid.get("blocks", [])):
         name = f"grid.blocks[{number}]" + (f" '{block['name']}'" if "name" in block else "")
-        for row in _block_rows(block, defaults, name, problems):
+        for row in _block_rows(block, defaults, name, problems, root):
             yield name, row
     for number, row in enumerate(grid.get("rows", [])):
         yield f"grid.rows[{number}]", {**defaults, **row}
@@ -126,7 +129,7 @@ def _raw_rows(
 
 
 def _block_rows(
-    block: Mapping[str, Any], defaults: Mapping[str, Any], name: str, problems: list[str]
+    block: Mapping[str, Any], defaults: Mapping[str, Any], name: str, problems: list[str], root: Path
 ) -> Iterator[dict[str, Any]]:
     axes: Mapping[str, list[Any]] = block.get("axes", {})
     labels = {key: block[key] for key in (*LABEL_COLUMNS, "replicates") if key in block}
@@ -141,6 +144,8 @@ def _block_rows(
     for values in itertools.product(*axes.values()):
         for case in block.get("cases", [{}]):
             row = {**defaults, **labels, **block.get("set", {}), **dict(zip(axes, values)), **case}
+            if "model" in row and "derived" in block:
+                row, _ = models.fill(row, root)
             try:
                 for column, expression in block.get("derived", {}).items():
                     row[column] = evaluate(str(expression), row)
@@ -170,7 +175,7 @@ def _table_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
 
 def _from_text(column: str, text: str) -> Any:
     kind = BY_NAME[column].python_type if column in BY_NAME else str
-    if column in SUGAR_COLUMNS:
+    if column in ("global_batch", "replicates"):
         kind = int
     try:
         if kind is bool:
@@ -202,6 +207,8 @@ def _read_row(raw: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, str], S
     if replicates is not None and (not isinstance(replicates, int) or replicates < 1):
         found.append(f"replicates must be a whole number from 1, not {replicates!r}")
         replicates = None
+    if not found:
+        models.follow(row, raw)
     if not found and "global_batch" in raw:
         found += _split_global_batch(row, raw)
     labels = {key: str(raw[key]) for key in LABEL_COLUMNS if key in raw}
@@ -238,6 +245,7 @@ def _node_problems(row: Mapping[str, Any], gpus_per_node: int | None) -> list[st
 
 def _short(row: Mapping[str, Any]) -> str:
     names = (
+        "model",
         "layers",
         "hidden",
         "heads",

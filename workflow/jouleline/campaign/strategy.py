@@ -8,7 +8,16 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from jouleline.errors import UserError
-from jouleline.schemas.row import LORA_TARGETS, ROW_COLUMNS
+from jouleline.schemas.row import (
+    DECODER_TARGETS,
+    DECODERS,
+    ENCODER_TASKS,
+    GATED,
+    LORA_TARGETS,
+    OWN_HEAD_DIM,
+    ROW_COLUMNS,
+    WINDOWED,
+)
 
 DISTILBERT_TARGETS = {
     "query": ("q_lin",),
@@ -55,12 +64,33 @@ def data_parallel(row: Mapping[str, Any]) -> int:
     return device_count(row) // row["tensor_parallel"]
 
 
+def tasks(model_type: str) -> tuple[str, ...]:
+    """The tasks that a family can be trained for."""
+    if model_type in DECODERS:
+        return ("clm",)
+    return ("classification",) if model_type == "vit" else ENCODER_TASKS
+
+
+def lora_names(model_type: str) -> dict[str, tuple[str, ...]]:
+    """What `lora_targets` may name in a family, and the parts of a layer that each name puts adapters on."""
+    short = DECODER_TARGETS if model_type in DECODERS else {}
+    names = LORA_TARGETS | {k: v for k, v in short.items() if k != "gate" or model_type in GATED}
+    if model_type == "distilbert":
+        own = {modules[0]: LORA_TARGETS[name] for name, modules in DISTILBERT_TARGETS.items()}
+        names |= own | {"out_lin": ("attention_output",), "lin2": ("down",)}
+    return names
+
+
+def _names(targets: str) -> list[str]:
+    return [name.strip() for name in targets.split(",") if name.strip()]
+
+
 def lora_modules(row: Mapping[str, Any]) -> list[str]:
     """Ends of the module names that carry adapters, from `lora_targets` (one string separated by commas).
 
     Raises KeyError for a name that the row's family does not have.
     """
-    names = [name.strip() for name in row["lora_targets"].split(",") if name.strip()]
+    names = _names(row["lora_targets"])
     known = {name: (name,) for name in LORA_TARGETS}
     if row["model_type"] == "distilbert":
         own = {module: (module,) for modules in DISTILBERT_TARGETS.values() for module in modules}
@@ -69,6 +99,7 @@ def lora_modules(row: Mapping[str, Any]) -> list[str]:
 
 
 def _shape_problems(row: Mapping[str, Any]) -> Iterator[str]:
+    yield from _family_problems(row)
     hidden, heads = row["hidden"], row["heads"]
     if hidden % heads:
         yield f"hidden {hidden} is not divisible by heads {heads}; change one of them"
@@ -79,6 +110,30 @@ def _shape_problems(row: Mapping[str, Any]) -> Iterator[str]:
         )
     if row["frozen_layers"] > row["layers"]:
         yield f"frozen_layers {row['frozen_layers']} is more than layers {row['layers']}; lower it"
+
+
+def _family_problems(row: Mapping[str, Any]) -> Iterator[str]:
+    """What a family does not have: tasks, heads for keys and values, a head width, images, kernels."""
+    family, task, heads, kv_heads = (row[name] for name in ("model_type", "task", "heads", "kv_heads"))
+    if task not in tasks(family):
+        yield f"task {task} does not go with model_type {family}; choose {' or '.join(tasks(family))}"
+    if kv_heads is not None and (family not in GATED or kv_heads > heads or heads % kv_heads):
+        remedy = (
+            f"a divisor of heads {heads}" if family in GATED else "nothing, this family has none of its own"
+        )
+        yield f"kv_heads {kv_heads} does not go with model_type {family}; give {remedy}"
+    if row["head_dim"] is not None and family not in OWN_HEAD_DIM:
+        yield f"head_dim {row['head_dim']} is not hidden / heads, which model_type {family} needs; leave it out"
+    if row["sliding_window"] is not None and family not in WINDOWED:
+        yield f"sliding_window does not go with model_type {family}; choose from {', '.join(WINDOWED)}"
+    if row["attention"] == "sdpa" and family == "gemma2":
+        yield "attention sdpa does not go with model_type gemma2, which caps its scores; give attention: eager"
+    images = [name for name in ("image_size", "patch_size") if row[name] is not None]
+    if (family == "vit") != (len(images) == 2):
+        yield f"image_size and patch_size go together, with model_type vit and no other; not with {family}"
+    elif images and row["seq_len"] != (row["image_size"] // row["patch_size"]) ** 2 + 1:
+        patches = (row["image_size"] // row["patch_size"]) ** 2
+        yield f"seq_len {row['seq_len']} is not the {patches} patches and one; give {patches + 1}"
 
 
 def _parallel_problems(row: Mapping[str, Any]) -> Iterator[str]:
@@ -107,13 +162,13 @@ def _lora_problems(row: Mapping[str, Any]) -> Iterator[str]:
     rank = row["lora_rank"]
     if not rank:
         return
-    try:
-        modules = lora_modules(row)
-    except KeyError as error:
-        yield f"lora_targets names {error.args[0]!r}; choose from {', '.join(LORA_TARGETS)}"
-    else:
-        if not modules:
-            yield f"lora_targets is empty; choose from {', '.join(LORA_TARGETS)}"
+    known = lora_names(row["model_type"])
+    names = _names(row["lora_targets"])
+    for name in names:
+        if name not in known:
+            yield f"lora_targets names {name!r}; choose from {', '.join(known)}"
+    if not names:
+        yield f"lora_targets is empty; choose from {', '.join(known)}"
     if rank > row["hidden"]:
         yield f"lora_rank {rank} is more than hidden {row['hidden']}; lower it"
     if row["tensor_parallel"] > 1:
@@ -123,10 +178,19 @@ def _lora_problems(row: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _dataset_problems(row: Mapping[str, Any]) -> Iterator[str]:
+    if row["model_type"] == "vit":
+        yield "there is no data set of images, so model_type vit can be predicted but not measured; leave the row out"
+        return
+    if row["task"] not in tasks(row["model_type"]):  # that is said already
+        return
     name, _, task = str(row["dataset"]).partition("/")
-    if name == "docstrings" and not task:
+    if name in ("docstrings", "source") and not task:
+        if (name == "source") != (row["task"] == "clm"):
+            yield f"dataset {name} does not go with task {row['task']}; source is for clm and for nothing else"
         return
     if name != "glue":
-        yield f"dataset {row['dataset']!r} is unknown; use docstrings or glue/<task>"
+        yield f"dataset {row['dataset']!r} is unknown; use docstrings, source (for clm) or glue/<task>"
+    elif row["task"] == "clm":
+        yield "dataset glue does not go with task clm; use source"
     elif task not in GLUE_TASKS:
         yield f"glue task {task!r} is unknown or has no class labels; choose one of {', '.join(GLUE_TASKS)}"

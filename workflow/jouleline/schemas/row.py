@@ -10,15 +10,33 @@ import math
 from jouleline.schemas import Column
 
 ENCODERS = ("bert", "roberta", "distilbert", "electra")
-DECODERS = (*("gpt2", "opt", "gpt_neox", "llama", "mistral", "qwen2", "qwen3", "phi3", "gemma2", "gemma3"),)
+GATED = ("llama", "mistral", "qwen2", "qwen3", "phi3", "gemma2", "gemma3")
+"""Families with a gate in the feed-forward, and heads of their own for keys and values."""
+DECODERS = ("gpt2", "opt", "gpt_neox", *GATED)
+UNTIED = ("gpt_neox", "llama", "mistral", "qwen2", "qwen3", "phi3")
+"""Families whose head is a matrix of its own where nothing is said."""
+WINDOWED = ("mistral", "phi3", "gemma2", "gemma3")
+"""Families whose attention may look back a window only."""
+OWN_HEAD_DIM = ("llama", "mistral", "qwen3", "gemma2", "gemma3")
+"""Families whose head width may differ from hidden / heads."""
 FAMILIES = (*ENCODERS, *DECODERS, "vit")
 """Model families, as transformers names them."""
 ENCODER_TASKS = ("classification", "qa", "mlm")
 TASKS = (*ENCODER_TASKS, "clm")
 PRECISIONS = ("fp32", "bf16", "fp16")
-LORA_TARGETS = ("query", "key", "value", "attention.output.dense", "intermediate.dense", "output.dense")
-"""Linear layers that can carry adapters: the ends of their module names in BERT, which every family understands.
-`output.dense` is the end of two names, so it puts adapters on both."""
+LORA_TARGETS = {
+    **{"query": ("query",), "key": ("key",), "value": ("value",)},
+    "attention.output.dense": ("attention_output",),
+    "intermediate.dense": ("up",),
+    "output.dense": ("attention_output", "down"),
+}
+"""Parts of a layer that carry adapters, by what `lora_targets` may name in every family: BERT's module names, of which
+`output.dense` is the end of two."""
+DECODER_TARGETS = {
+    **{"q": ("query",), "k": ("key",), "v": ("value",), "o": ("attention_output",)},
+    **{"gate": ("gate",), "up": ("up",), "down": ("down",)},
+}
+"""The short names that decoders understand too; only GATED ones have a gate."""
 
 _C = Column
 _COUNT = (1, 10**6)
@@ -28,7 +46,7 @@ ROW_COLUMNS: tuple[Column, ...] = (
     _C("model_type", "string", "", "Model family of transformers", "bert", choices=FAMILIES),
     _C("checkpoint", "string", "", "Local checkpoint or hub name to start from; null: random initialisation"),
     _C("task", "string", "", "Head that is trained", "classification", choices=TASKS),
-    _C("dataset", "string", "", "docstrings (of Python's own library, offline) or glue/NAME", "docstrings"),
+    _C("dataset", "string", "", "docstrings or source (of Python's own library), or glue/NAME", "docstrings"),
     _C("layers", "int32", "", "Layers (L)", required=True, bounds=(1, 10**4)),
     _C("hidden", "int32", "", "Hidden width (d)", required=True, bounds=_COUNT),
     _C("heads", "int32", "", "Attention heads (h)", required=True, bounds=_COUNT),
@@ -77,4 +95,4 @@ BY_NAME = {column.name: column for column in ROW_COLUMNS}
 # Columns that only the analysis uses: they are not part of a row's key, so changing one measures nothing again.
 LABEL_COLUMNS = ("split", "label")
 # Ways to write a row that are turned into columns when it is read.
-SUGAR_COLUMNS = ("global_batch", "replicates")
+SUGAR_COLUMNS = ("global_batch", "replicates", "model")
