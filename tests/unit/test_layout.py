@@ -118,6 +118,69 @@ def test_the_library_never_imports_scripts_nor_measuring_code_by_name():
         ), path
 
 
+def programs_started(tree: ast.AST) -> list[ast.expr]:
+    """What follows `sys.executable` and its options in the commands of a module."""
+    found = []
+    for node in ast.walk(tree):
+        words = node.elts if isinstance(node, ast.List | ast.Tuple) else []
+        if words and ast.unparse(words[0]) == "sys.executable":
+            options = (
+                isinstance(word, ast.Constant) and str(word.value).startswith("-") for word in words[1:]
+            )
+            found.append(words[1 + list(options).index(False)])
+    return found
+
+
+def names_a_module(text: object) -> bool:
+    path = LIBRARY.parent / str(text).replace(".", "/")
+    return str(text).startswith("jouleline.") and (path.is_dir() or path.with_suffix(".py").is_file())
+
+
+STARTING = [path for path in (LIBRARY / "measure").rglob("*.py") if "sys.executable" in path.read_text()]
+
+
+def test_programs_are_started_from_measuring_code():
+    assert {path.name for path in STARTING} >= {"client.py", "node.py"}
+
+
+@pytest.mark.parametrize("path", STARTING, ids=lambda p: str(p.relative_to(LIBRARY)))
+def test_measuring_code_imports_what_it_starts(path):
+    """The digest follows imports: a program started by a string could change every number and rerun nothing."""
+    tree = ast.parse(path.read_text())
+    known = {
+        alias.asname or alias.name
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("jouleline.")
+        for alias in node.names
+    }
+    for program in programs_started(tree):
+        assert isinstance(program, ast.Attribute) and program.attr in ("__name__", "__file__"), ast.unparse(
+            program
+        )
+        assert ast.unparse(program.value) in known, ast.unparse(program)
+
+
+@pytest.mark.parametrize(
+    "path", (LIBRARY / "measure").rglob("*.py"), ids=lambda p: str(p.relative_to(LIBRARY))
+)
+def test_measuring_code_names_no_module_by_a_string(path):
+    tree = ast.parse(path.read_text())
+    # What argparse calls a program in its help starts nothing.
+    helps = {
+        id(word.value)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call)
+        for word in node.keywords
+        if word.arg == "prog"
+    }
+    named = [
+        node.value
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Constant) and id(node) not in helps and names_a_module(node.value)
+    ]
+    assert named == []
+
+
 def test_every_rule_has_its_script_and_every_script_its_rule():
     rules = "".join(path.read_text() for path in (ROOT / "rules").glob("*.smk"))
     for path in SCRIPTS:

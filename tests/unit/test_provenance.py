@@ -1,12 +1,17 @@
 """The digest of code: what must move it, and what must not."""
 
 import ast
+import re
+import shutil
 import sys
 from pathlib import Path
 
 import pytest
 from jouleline import provenance
 from jouleline.errors import UserError
+from paths import ROOT
+
+from tests.workflow.checkout import change_a_constant
 
 
 @pytest.fixture
@@ -186,3 +191,85 @@ def test_it_is_the_same_in_every_python():
             node.type_params = []
     assert ast.dump(ours) != ast.dump(theirs) or sys.version_info >= (3, 12)
     assert provenance._meaning(ours) == provenance._meaning(theirs)
+
+
+# ---- The library itself
+
+
+@pytest.fixture
+def library(tmp_path, monkeypatch):
+    """A copy of the library and of the scripts that rules run."""
+    ignore = shutil.ignore_patterns("__pycache__")
+    shutil.copytree(ROOT / "workflow/jouleline", tmp_path / "jouleline", ignore=ignore)
+    shutil.copytree(ROOT / "scripts", tmp_path / "scripts", ignore=ignore)
+    monkeypatch.setattr(provenance, "_PACKAGE_ROOT", tmp_path / "jouleline")
+    return tmp_path
+
+
+def digests(library: Path) -> dict[str, str]:
+    """Of every script, and of the measuring code of those that measure."""
+    for cached in (provenance._text, provenance._remembered, provenance._module_file):
+        cached.cache_clear()
+    scripts = sorted((library / "scripts").glob("*.py"))
+    found = {path.stem: provenance.code_digest([path]) for path in scripts}
+    measuring = [library / f"scripts/{name}.py" for name in ("measure_run", "prepare_dataset")]
+    return found | {"measuring": provenance.code_digest(measuring, within="jouleline.measure")}
+
+
+MOVES = [
+    ("measure/sidecar/lanes.py", "measure/raw/swimming.py"),
+    ("measure/raw/samples.py", "measure/raw/rows_of_power.py"),
+    ("measure/train/trainer.py", "measure/node/trainer.py"),
+    ("files.py", "slurm/files_of_all.py"),
+]
+
+
+@pytest.mark.parametrize(("old", "new"), MOVES)
+def test_a_module_of_the_library_that_moves_reruns_nothing(library, old, new):
+    before = digests(library)
+    names = [f"jouleline.{path.removesuffix('.py').replace('/', '.')}" for path in (old, new)]
+    (library / "jouleline" / old).rename(library / "jouleline" / new)
+    package, name = names[0].rsplit(".", 1)
+    target, new_name = names[1].rsplit(".", 1)
+    for path in [*library.rglob("*.py")]:
+        text = path.read_text()
+        text = text.replace(f"from {names[0]} import", f"from {names[1]} import")
+        # `from package import name, others` becomes two lines; `as` keeps the name that is used.
+        pattern = rf"^( *)from {re.escape(package)} import (.*\b)?{name}\b(.*)$"
+        for indent, left, right in re.findall(pattern, text, re.M):
+            others = [word.strip() for word in f"{left}{right}".split(",") if word.strip()]
+            alias = [word for word in others if word.startswith("as ")]
+            others = [word for word in others if not word.startswith("as ")]
+            lines = [f"{indent}from {target} import {new_name} {alias[0] if alias else f'as {name}'}"]
+            lines += [f"{indent}from {package} import {', '.join(others)}"] if others else []
+            text = re.sub(pattern, "\n".join(lines), text, count=1, flags=re.M)
+        path.write_text(text)
+    assert digests(library) == before
+
+
+# All that a run is measured with. Only of these does every run know: what calibrates is not among them.
+MEASURING = [
+    path.relative_to(ROOT / "workflow/jouleline")
+    for room in ("raw", "meters", "sidecar", "node", "train")
+    for path in sorted((ROOT / "workflow/jouleline/measure" / room).glob("*.py"))
+    if path.name != "__init__.py"
+]
+# The prompt's own command.
+NOT_IN_A_RUN = {"measure/sidecar/wrap.py"}
+
+
+def test_whatever_changes_in_measuring_code_measures_again(library):
+    """One constant of each module in turn."""
+    before = digests(library)["measuring"]
+    blind = []
+    for name in MEASURING:
+        path = library / "jouleline" / name
+        text = path.read_text()
+        change_a_constant(path)
+        scripts = [library / f"scripts/{name}.py" for name in ("measure_run", "prepare_dataset")]
+        for cached in (provenance._text, provenance._module_file):
+            cached.cache_clear()
+        if provenance.code_digest(scripts, within="jouleline.measure") == before:
+            blind.append(str(name))
+        path.write_text(text)
+    assert set(blind) == NOT_IN_A_RUN

@@ -14,6 +14,13 @@ ROOT = Path(__file__).resolve().parents[2]
 PARTS = ("Snakefile", "rules", "scripts", "workflow", "config", "profiles", "slurm")
 
 
+def change_a_constant(path: Path) -> None:
+    """Another value for the first numeric constant of a module; one more where it has none."""
+    text = path.read_text()
+    changed, found = re.subn(r"^(_?[A-Z][A-Z_]* = )(\d[\d_.]*)", r"\1 1 + \2", text, count=1, flags=re.M)
+    path.write_text(changed if found else text + "\nEXTRA = 1\n")
+
+
 class Checkout:
     """A copy of the workflow with a campaign file of its own."""
 

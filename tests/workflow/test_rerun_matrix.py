@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from tests.slurm.campaign import SNAPPY, Campaign
-from tests.workflow.checkout import Checkout
+from tests.workflow.checkout import Checkout, change_a_constant
 
 SHAPE = {"hidden": 64, "heads": 2, "intermediate": 256, "seq_len": 32, "micro_batch": 4}
 CAMPAIGN = {
@@ -227,6 +227,25 @@ def test_measuring_code_measures_everything_and_touch_accepts_the_old_results(ch
     assert measured(checkout.planned()) == 5
     checkout.snakemake("--touch", "--cores", "2")
     assert checkout.planned() == {}
+
+
+@pytest.mark.parametrize(
+    "module",
+    [
+        *(
+            "sidecar/process",
+            "sidecar/lanes",
+            "sidecar/writer",
+            "sidecar/client",
+            "raw/samples",
+            "raw/markers",
+        ),
+        *("meters/rapl", "meters/nvml", "train/trainer", "train/data", "node/ranks", "node/agent"),
+    ],
+)
+def test_one_constant_of_what_measures_measures_everything(checkout, module):
+    change_a_constant(checkout.root / f"workflow/jouleline/measure/{module}.py")
+    assert measured(Checkout.planned(checkout, "--profile", "profiles/local")) == 5
 
 
 def test_the_protocol_measures_everything(checkout):
