@@ -9,7 +9,7 @@ import transformers
 
 FAMILIES = {
     "gpt2": (transformers.GPT2Config, {"resid_pdrop": 0.1, "embd_pdrop": 0.1, "attn_pdrop": 0.1}),
-    "opt": (transformers.OPTConfig, {"dropout": 0.1, "attention_dropout": 0.1}),
+    "opt": (transformers.OPTConfig, {"dropout": 0.1}),
     "gpt_neox": (transformers.GPTNeoXConfig, {}),
     "llama": (transformers.LlamaConfig, {}),
     "mistral": (transformers.MistralConfig, {"sliding_window": 16}),

@@ -106,10 +106,20 @@ def count_step(row: dict) -> Counter[str]:
     return counted.byte
 
 
+def count_passes(model: torch.nn.Module, given: dict) -> int:
+    """Bytes that one forward and backward pass of a model moves."""
+    with Bytes() as counted, _gpu_kernels():
+        model(**given).loss.backward()
+    return sum(counted.byte.values())
+
+
 def count_saved(row: dict) -> int:
-    """Bytes of all tensors that the forward pass of a row keeps for the backward pass, each storage once, without
-    parameters and buffers."""
-    model = _model(row)
+    """Bytes of all tensors that the forward pass of a row keeps for the backward pass (see `saved_byte`)."""
+    return saved_byte(_model(row), _inputs(row), row["task"] == "clm")
+
+
+def saved_byte(model: torch.nn.Module, given: dict, answer: bool = False) -> int:
+    """Bytes of all tensors that a forward pass keeps, each storage once, without parameters and buffers."""
     known = {id_of(tensor) for tensor in (*model.parameters(), *model.buffers())}
     kept = {}
 
@@ -119,8 +129,8 @@ def count_saved(row: dict) -> int:
         return tensor
 
     hooks = torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor)
-    with _gpu_kernels(), Bytes(answer=row["task"] == "clm"), hooks:
-        model(**_inputs(row))
+    with _gpu_kernels(), Bytes(answer), hooks:
+        model(**given)
     return sum(tensor.untyped_storage().nbytes() for tensor in kept.values())
 
 

@@ -73,6 +73,9 @@ class Texts:
     def __eq__(self, text: object) -> np.ndarray:
         return self.lookup(lambda value: value == text)
 
+    def __ne__(self, text: object) -> np.ndarray:
+        return ~(self == text)
+
     __hash__ = None
 
     def lookup(self, function) -> np.ndarray:

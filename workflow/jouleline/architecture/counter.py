@@ -29,8 +29,11 @@ def flops_from_counter(config: Any, task: str, seq_len: int, micro_batch: int = 
         raise UserError(f"task is {task!r}; use one of {', '.join(TASKS)}")
     try:
         config._attn_implementation = "eager"  # fused kernels are not counted on every device
+        # An image's class has a head class of its own.
+        image = task == "classification" and hasattr(config, "patch_size")
+        head = "AutoModelForImageClassification" if image else TASKS[task]
         with torch.device("meta"):
-            model = getattr(transformers, TASKS[task]).from_config(config)
+            model = getattr(transformers, head).from_config(config)
         return count_step(model, task, seq_len, micro_batch)
     except (ValueError, NotImplementedError, RuntimeError, TypeError, AttributeError) as error:
         kind = getattr(config, "model_type", type(config).__name__)

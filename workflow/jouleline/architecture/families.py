@@ -21,12 +21,12 @@ class Family:
 
     fused: parts that are one matrix; unfusing: elements moved backward per output of a fused query, key and value to
     join their gradients. own_kv, own_head_dim: whether kv_heads and head_dim may differ from heads and hidden / heads.
-    norm_after: whether a norm stands after each block. dropout: whether dropout is active in training. scaled_queries:
-    queries are scaled before the attention; capped: scores and logits are; softmax_fp32: eager attention's softmax runs
-    in fp32. positions: rows of the learned table beyond max_positions; None: rotary. rotary_share: the share of a head
-    that is rotated, where the code parts heads for it. windows: share of the layers that see a sliding window.
-    split_head: whether tensor parallelism splits the head, and with it tied embeddings. modules: the ends of the
-    matrices' module names, in the order of `matrices`.
+    norm_after: whether a norm stands after each block. dropout, attention_dropout: whether training drops elements of
+    each block's output, and of the attention's weights. scaled_queries: queries are scaled before the attention;
+    capped: scores and logits are; softmax_fp32: eager attention's softmax runs in fp32. positions: rows of the learned
+    table beyond max_positions; None: rotary. rotary_share: the share of a head that is rotated, where the code parts
+    heads for it. windows: share of the layers that see a sliding window. split_head: whether tensor parallelism splits
+    the head, and with it tied embeddings. modules: the ends of the matrices' module names, in the order of `matrices`.
     """
 
     tasks: tuple[str, ...] = ENCODER_TASKS
@@ -46,6 +46,7 @@ class Family:
     norm_after: bool = True
     parallel: bool = False
     dropout: bool = True
+    attention_dropout: bool = True
     activation: str = "gelu"
     scaled_queries: bool = False
     capped: bool = False
@@ -92,8 +93,9 @@ class Family:
 
 def _decoder(**facts) -> Family:
     """A decoder: norms before attention and feed-forward and after the last layer, no dropout, rotary positions."""
-    usual = {"tasks": ("clm",), "pre_norm": True, "norm_after": False, "dropout": False, "positions": None}
-    return Family(**usual | {"embedding_norm": False} | facts)
+    usual = {"tasks": ("clm",), "pre_norm": True, "norm_after": False, "positions": None}
+    usual |= {"dropout": False, "attention_dropout": False, "embedding_norm": False}
+    return Family(**usual | facts)
 
 
 def _gated(**facts) -> Family:
@@ -121,7 +123,8 @@ FAMILIES = {
     "electra": Family(token_types=2, embedding_size=128),
     "gpt2": _decoder(
         modules=("attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj"),
-        **{"fused": (QKV,), "unfusing": 2, "positions": 0, "dropout": True, "activation": "gelu_new"},
+        **{"fused": (QKV,), "unfusing": 2, "positions": 0, "activation": "gelu_new"},
+        **{"dropout": True, "attention_dropout": True},
     ),
     "opt": _decoder(
         modules=("q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2"),
@@ -153,7 +156,8 @@ FAMILIES = {
     "vit": Family(
         tasks=("classification",),
         modules=("q_proj", "k_proj", "v_proj", "o_proj", "fc1", "fc2"),
-        **{"pre_norm": True, "norm_after": False, "dropout": False, "embedding_norm": False, "patches": True},
+        **{"pre_norm": True, "norm_after": False, "embedding_norm": False, "patches": True},
+        **{"dropout": False, "attention_dropout": False},
     ),
 }
 

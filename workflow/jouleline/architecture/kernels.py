@@ -126,7 +126,7 @@ def _eager(c: SimpleNamespace) -> Two:
     f, queries, keys = c.family, c.query_width, c.key_width
     low, own = c.precision != "fp32", c.kv_heads < c.heads
     fp32 = low & f.softmax_fp32
-    dropout = (2 + np.where(low, 0.5, 0.25)) * f.dropout
+    dropout = (2 + np.where(low, 0.5, 0.25)) * f.attention_dropout
     pairs = c.heads * c.seq_len
     scores = [np.where(fp32, _SCORES_FP32[w], _SCORES[w]) + _CAP[w] * f.capped + dropout for w in (0, 1)]
     joined = bool(f.rotary_share)

@@ -174,8 +174,8 @@ def _attention_byte(c: SimpleNamespace, b: np.ndarray, output: np.ndarray) -> np
     if f.qk_norm:
         kept = kept + _rms_byte(c, b) * (queries + keys)
     # In parts: the softmax, dropout's mask and result, a cap; keys and values of every head.
-    softmax = np.where(f.softmax_fp32 & (b == 2), 4 + b * (not f.dropout), b)
-    scores = (softmax + f.capped * b + f.dropout * (1 + b)) * c.heads * c.seq_len
+    softmax = np.where(f.softmax_fp32 & (b == 2), 4 + b * (not f.attention_dropout), b)
+    scores = (softmax + f.capped * b + f.attention_dropout * (1 + b)) * c.heads * c.seq_len
     eager = scores + 2 * b * (queries - keys) - b * queries * (1 - output)
     # Fused, values are a part of the product with queries and keys, and the output is copied for its matrix.
     fused = b * (queries + keys + queries * output) if f.rotary_share else 0
