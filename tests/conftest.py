@@ -1,6 +1,7 @@
 """For all tests: how they share the machine, and what they share with each other."""
 
 import fcntl
+import os
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +11,9 @@ from fake_nvml.driver import FakeNode, build
 
 # A shell gives its background jobs a SIGINT that is ignored, and so would snakemake be deaf to it.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# Tests that run side by side would wait for each other's measurements.
+os.environ.setdefault("JOULELINE_DEVICE_LOCK", "")
 
 TESTS = Path(__file__).resolve().parent
 # Tests of real time: they run after the others, without heavy neighbours.

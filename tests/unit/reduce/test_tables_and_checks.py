@@ -8,7 +8,7 @@ from jouleline.campaign import grid
 from jouleline.campaign.protocol import complete_protocol
 from jouleline.errors import UserError
 from jouleline.files import write_json
-from jouleline.reduce import checks
+from jouleline.reduce import checks, disturbances
 from jouleline.reduce import runs as tables
 from jouleline.schemas import read_table, to_arrow, write_table
 from jouleline.schemas.checks import CHECKS
@@ -112,6 +112,8 @@ def test_a_good_run_passes_every_check_that_can_be_decided(campaign):
         "slurm_agrees",
         "replicates_agree",
         "started_cool",
+        "cpus_as_given",
+        "settings_as_usual",
     }
     assert excluded == {}
 
@@ -159,6 +161,53 @@ def test_a_run_that_began_above_the_start_temperature_is_pointed_out(campaign):
     for limit_c, passed in ((42.0, False), (43.0, True)):
         results, excluded = found(campaign, protocol=PROTOCOL | {"start_temperature_c": limit_c})
         assert results["started_cool"]["passed"] is passed and excluded == {}
+
+
+def test_cpus_that_a_rank_lost_and_debugging_switches_are_pointed_out(campaign):
+    ranks = [{"cpus": 8, "foreign_cores": 0.1}, {"cpus": 1, "foreign_cores": 0.2}]
+    for cpus, variables, good in (
+        (8, {"TORCH_DISTRIBUTED_DEBUG": "DETAIL"}, False),
+        (1, {"OMP_X": "1"}, True),
+    ):
+        record = copy.deepcopy(RECORD)
+        record["nodes"] = [{"cpus": cpus, "ranks": ranks[1:] if good else ranks}]
+        record["environment"] |= {"variables": variables, "cpu_count": 8, "device_kind": "cpu"}
+        (row,) = collect(campaign, record)
+        assert (row["verdict"], row["foreign_cores"]) == ("valid", 0.2)
+        results = {one["name"]: one for one in checks.check_runs([row], [WINDOW], PROTOCOL)}
+        for name in ("cpus_as_given", "settings_as_usual"):
+            assert (results[name]["passed"], results[name]["severity"]) == (good, "warning")
+    assert "OMP_X" not in (row["slow_settings"] or "")
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "slow"),
+    [
+        ("TORCH_DISTRIBUTED_DEBUG", "DETAIL", True),
+        ("TORCH_DISTRIBUTED_DEBUG", "OFF", False),
+        ("CUDA_LAUNCH_BLOCKING", "1", True),
+        ("CUDA_LAUNCH_BLOCKING", "0", False),
+        ("NCCL_DEBUG", "INFO", True),
+        ("NCCL_DEBUG", "WARN", False),
+        ("NCCL_SOCKET_IFNAME", "ib0", False),
+        ("TORCH_CPP_LOG_LEVEL", "ERROR", False),
+    ],
+)
+def test_a_variable_is_known_to_slow_a_run_down_by_its_value(name, value, slow):
+    assert disturbances.slow_settings({name: value}) == (f"{name}={value}" if slow else "")
+
+
+@pytest.mark.parametrize(
+    ("kind", "foreign_cores", "verdict"),
+    [("cpu", 0.5, "valid"), ("cpu", 1.0, "degraded"), ("cuda", 5.9, "valid"), ("cuda", 6.5, "degraded")],
+)
+def test_load_of_others_is_a_reason_of_the_verdict(campaign, kind, foreign_cores, verdict):
+    """The job has 8 CPUs and 2 ranks: on a GPU these need a CPU each, on a CPU any load of others is in the energy."""
+    record = copy.deepcopy(RECORD)
+    record["environment"] |= {"cpu_count": 8, "device_kind": kind}
+    record["nodes"] = [{"ranks": [{"foreign_cores": foreign_cores}, {"foreign_cores": None}]}]
+    (row,) = collect(campaign, record)
+    assert (row["verdict"], row["reasons"]) == (verdict, "" if verdict == "valid" else "foreign_load")
 
 
 def test_the_drift_of_the_warm_up_is_that_of_its_last_two_chunks(campaign):

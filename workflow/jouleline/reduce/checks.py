@@ -197,6 +197,24 @@ def _started_cool(run: Row, window: Row, protocol: Row) -> Finding:
     return Finding("started_cool", start <= limit, "warning", message, {"temperature_c": start})
 
 
+def _cpus_as_given(run: Row, window: Row, protocol: Row) -> Finding:
+    lost = run["cpus_lost"]
+    if lost is None:
+        return Finding("cpus_as_given", None, "warning", "the CPUs of the ranks are not known", {})
+    message = (
+        f"a rank could not use {lost} of its job's CPUs" if lost else "the ranks had the CPUs of their job"
+    )
+    return Finding("cpus_as_given", lost == 0, "warning", message, {"cpus_lost": lost})
+
+
+def _settings_as_usual(run: Row, window: Row, protocol: Row) -> Finding:
+    slow = run["slow_settings"]
+    if slow is None:
+        return Finding("settings_as_usual", None, "warning", "the environment is not known", {})
+    message = f"slowed down by {slow}; unset it and measure again" if slow else "no debugging switch was set"
+    return Finding("settings_as_usual", not slow, "warning", message, {"slow_settings": slow})
+
+
 def _replicates_agree(run: Row, window: Row, protocol: Row) -> Finding:
     count, spread = run["replicates"], run["energy_cv"]
     if spread is None:
@@ -220,5 +238,7 @@ _OF_A_FINISHED_RUN: tuple[Callable[[Row, Row, Row], Finding], ...] = (
     _slurm_agrees,
     _warmup_steady,
     _started_cool,
+    _cpus_as_given,
+    _settings_as_usual,
     _replicates_agree,
 )

@@ -11,7 +11,7 @@ from jouleline.errors import UserError
 from jouleline.files import read_json
 from jouleline.measure.train.rules import drift_rel
 from jouleline.model.table.runs import family_name
-from jouleline.reduce import timings
+from jouleline.reduce import disturbances, timings
 from jouleline.schemas.runs import RUNS
 
 WINDOW, EVALUATION = "window", "evaluation"
@@ -123,7 +123,7 @@ def run_row(
     }
     names = ("steps", "samples", "tokens", "time_s", "loss_first", "loss_last", "accuracy")
     result |= {name: finite(training.get(name)) for name in names}
-    result |= _energy(window) | _start(record)
+    result |= _energy(window) | _start(record) | disturbances.columns(record)
     result["family"] = family_name(result)
     return result | _judgement(record, window)
 
@@ -163,7 +163,11 @@ def _judgement(record: Mapping[str, Any], window: Mapping[str, Any] | None) -> d
     if window is None:
         return {"verdict": "invalid", "reasons": ",".join([*reasons, "no_measured_window"])}
     reasons += [reason for reason in (window["reasons"] or "").split(",") if reason]
-    return {"verdict": window["verdict"], "reasons": ",".join(reasons)}
+    verdict = window["verdict"]
+    if disturbances.others_interfered(record, disturbances.columns(record)["foreign_cores"]):
+        reasons.append(disturbances.FOREIGN_LOAD)
+        verdict = "degraded" if verdict == "valid" else verdict
+    return {"verdict": verdict, "reasons": ",".join(reasons)}
 
 
 def finite(value: Any) -> Any:

@@ -15,7 +15,7 @@ from statistics import median
 from jouleline.campaign import config
 from jouleline.campaign.grid import dataset_name
 from jouleline.files import read_json
-from jouleline.measure.node.device_lock import VARIABLE
+from jouleline.measure.node.device_lock import DEFAULT, VARIABLE
 from jouleline.measure.node.ranks import die_with_parent
 
 POLL_S, SAY_S, SAVE_S = 1.0, 20.0, 120.0
@@ -129,7 +129,7 @@ class Session:
         command += ["--cores", "all", "--resources", f"measuring={overlap}", "--nolock"]
         command += ["--rerun-triggers", "mtime"] if self.keep else []
         command += ["--", *targets]
-        environment = os.environ | {VARIABLE: str(self.results / "device.lock")}
+        environment = os.environ | {VARIABLE: os.environ.get(VARIABLE) or str(DEFAULT)}
         # Where this process is killed at its limit, Snakemake must not go on beside the next piece.
         together = partial(die_with_parent, os.getpid())
         options = {"process_group": 0, "preexec_fn": together}

@@ -72,6 +72,11 @@ _MEASURED = (
         "Difference of the median step times of the warm-up's last two chunks; null: too short to say",
     ),
     _C("start_temperature_c", "float64", "°C", "Temperature of the hottest device before the run"),
+    _C(
+        "foreign_cores", "float64", "", "Cores' worth of the job's CPUs that others used, on its busiest node"
+    ),
+    _C("cpus_lost", "int32", "", "CPUs of the job that a rank could not use, at most"),
+    _C("slow_settings", "string", "", "Environment variables that slow a run down, NAME=value"),
     _C("replicates", "int32", "", "Runs of this configuration whose energy is known"),
     _C("energy_cv", "float64", "", "Noise floor: coefficient of variation of their energy per token"),
     _C("time_cv", "float64", "", "The same of their time per step; both null for fewer than two"),
@@ -101,7 +106,8 @@ MEASURED_BOUNDS: dict[str, tuple[float, float]] = {
     **dict.fromkeys(
         ("energy_edge_u_j", "energy_gain_u_j", "host_energy_j", "slurm_energy_j", "idle_power_w"), (0, 1e18)
     ),
-    **dict.fromkeys(("mean_power_w", "energy_cv", "time_cv"), (0, 1e12)),
+    **dict.fromkeys(("mean_power_w", "energy_cv", "time_cv", "foreign_cores"), (0, 1e12)),
+    "cpus_lost": (0, 10**6),
     "replicates": (0, 10**6),
     "accuracy": (0, 1),
     **dict.fromkeys(("loss_first", "loss_last", "warmup_drift_rel", "start_temperature_c"), _ANY),

@@ -16,6 +16,7 @@ from jouleline.measure.calibrate import rank as calibrate_rank
 from jouleline.measure.calibrate.document import identity
 from jouleline.measure.meters import rapl
 from jouleline.measure.node import files, gpus
+from jouleline.measure.node.cpus import unbind
 from jouleline.measure.node.environment import choose_device, describe
 from jouleline.measure.node.network import use_interface
 from jouleline.measure.raw.markers import ENVIRONMENT
@@ -40,6 +41,7 @@ def calibrate(protocol: Mapping[str, Any], budget_s: float, folder: str | Path) 
     """
     begin, folder = time.monotonic(), Path(folder)
     device = choose_device(protocol["device"])
+    unbind()
     os.environ.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")  # one numbering for sidecar and ranks
     idle_s = min(max(_IDLE_SHARE * budget_s, _SHORTEST_IDLE_S, protocol["idle_s"]), _LONGEST_IDLE_S)
     meter = files.meter_folder(folder)

@@ -16,7 +16,9 @@ from typing import Any
 from jouleline.errors import UserError
 from jouleline.files import read_json, write_json
 from jouleline.measure.node import files
+from jouleline.measure.node.cpus import unbind
 from jouleline.measure.node.device_lock import DeviceLock
+from jouleline.measure.node.environment import speed_variables
 from jouleline.measure.node.failures import oom_kills
 from jouleline.measure.node.network import use_interface
 from jouleline.measure.node.outcome import Outcome, of_ranks
@@ -66,13 +68,18 @@ class NodeAgent:
         self.name, self.raw, self.place, self.timeout_s = name, raw, place, timeout_s
         self.folder = files.node_folder(raw, place.node)
         self.ranks = Ranks(self.folder)
-        self.lock = DeviceLock()
+        self.lock = DeviceLock(first=place.node == 0)
+        # Before torch is imported. What it reads of the environment is changed below, for ranks and libraries.
+        self.variables = speed_variables()
+        self.cpus = unbind()
         self.kills = 0
         self.next_look = 0.0
         self.phase = Phase.ALONE
         self.device = "cpu"
         self.times_s: dict[str, float] = {}
-        self.state: dict[str, Any] = {"node": place.node, "host": socket.gethostname()}
+        self.state: dict[str, Any] = {
+            **{"node": place.node, "host": socket.gethostname(), "cpus": len(self.cpus)}
+        }
 
     def steps(self) -> Sequence[Callable[[], None]]:
         """This node's part, step by step. Each may raise UserError, or Ended where the job is over."""
@@ -175,6 +182,7 @@ class NodeAgent:
 
     def start_ranks(self, body: RankBody, meeting: Meeting) -> None:
         """Fork this node's ranks, who meet at `meeting`."""
+        os.sched_setaffinity(0, self.cpus)  # an import may have narrowed it
         self.kills = oom_kills()
         self.ranks.start(self.place.per_node, body)
         if meeting.listen_fd is not None:

@@ -1,53 +1,71 @@
-"""One measurement at a time on a machine whose runs start while another is measured.
+"""One measurement at a time on a machine: two would share its CPUs, its memory and its power.
 
-Off unless the environment variable JOULELINE_DEVICE_LOCK names a file. Then whoever measures holds a lock on that
-file from before its sidecar until after it, so that imports, data and models on the CPU may be made ready beside a
-measurement, and nothing but one run ever touches the devices. The kernel frees the lock when its holder dies.
+Whoever measures holds a lock on a file from before its sidecar until after it. Imports, data and models on the CPU may
+be made ready beside a measurement. The kernel frees the lock when its holder dies. JOULELINE_DEVICE_LOCK names another
+file, for measurements that may run side by side; empty, there is no lock. In a Slurm job there is none either unless
+one is named: Slurm says who shares a node.
 """
 
 import fcntl
 import os
+import sys
 import time
-from typing import IO
+from pathlib import Path
 
 from jouleline.errors import UserError
 
 VARIABLE = "JOULELINE_DEVICE_LOCK"
+# Of all users of the machine, so not in anybody's TMPDIR.
+DEFAULT = Path("/tmp/jouleline-device.lock")
 _POLL_S = 0.02
 
 
 class DeviceLock:
-    """The lock of JOULELINE_DEVICE_LOCK; does nothing where that is not set."""
+    """The lock of this machine, or that of JOULELINE_DEVICE_LOCK.
 
-    def __init__(self):
-        self._file: IO[bytes] | None = None
+    Only the `first` agent of a job takes the machine's: agents of several nodes may be on one machine.
+    """
+
+    def __init__(self, first: bool = True):
+        default = str(DEFAULT) if first and "SLURM_JOB_ID" not in os.environ else ""
+        self.path = os.environ.get(VARIABLE, default)
+        self._file: int | None = None
+        self._told = False
 
     @property
     def exists(self) -> bool:
         """Whether there is a lock at all."""
-        return bool(os.environ.get(VARIABLE))
+        return bool(self.path)
 
     def take(self) -> bool:
         """Take the lock if nobody has it; whether it is this one's now. Raises UserError."""
-        path = os.environ.get(VARIABLE)
-        if not path:
+        if not self.path:
             return True
-        try:
-            self._file = self._file or open(path, "wb")  # noqa: SIM115 - held until release
-        except OSError as error:
-            raise UserError(
-                f"cannot open {path} ({VARIABLE}): {error.strerror}; name another file"
-            ) from error
+        self._file = self._open() if self._file is None else self._file
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
+            if not self._told:
+                print(f"jouleline: waits until another measurement has ended ({self.path})", file=sys.stderr)
+            self._told = True
             return False
         return True
 
+    def _open(self) -> int:
+        try:
+            try:
+                return os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            except PermissionError:  # another user's; to lock it, reading is enough
+                return os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
+        except OSError as error:
+            raise UserError(
+                f"cannot open {self.path}: {error.strerror}; name another file with {VARIABLE}"
+            ) from error
+
     def release(self) -> None:
         """Let the next one measure; more than once is no error."""
-        if self._file:
-            self._file.close()
+        if self._file is not None:
+            os.close(self._file)
             self._file = None
 
     def __enter__(self) -> "DeviceLock":

@@ -22,7 +22,19 @@ SLURM_NAMES = (
     "SLURM_NNODES",
     "SLURM_NTASKS",
 )
+# What changes the speed of a run without a trace in its row: all that these libraries read.
+SPEED_PREFIXES = (
+    *("CUDA_", "NVIDIA_", "NCCL_", "CUBLAS", "CUDNN", "GLOO_", "TORCH_", "PYTORCH_", "TORCHINDUCTOR_"),
+    *("DS_", "DEEPSPEED_", "OMP_", "GOMP_", "KMP_", "MKL_", "OPENBLAS_", "ONEDNN_", "DNNL_", "ATEN_"),
+    *("MALLOC_", "GLIBC_TUNABLES", "LD_PRELOAD", "PYTHONMALLOC", "PYTHONDEVMODE", "PYTHONTRACEMALLOC"),
+    *("PYTHONPROFILEIMPORTTIME", "PYTHONFAULTHANDLER", "PYTHONASYNCIODEBUG", "TRANSFORMERS_", "UCX_", "FI_"),
+)
 PACKAGES = ("torch", "transformers", "deepspeed", "peft", "tokenizers", "numpy", "pyarrow")
+
+
+def speed_variables() -> dict[str, str]:
+    """The environment variables that change the speed of a run, with their values."""
+    return {name: value for name, value in sorted(os.environ.items()) if name.startswith(SPEED_PREFIXES)}
 
 
 def describe(device: str, found: Mapping[str, Any] | None = None) -> dict[str, Any]:
@@ -42,6 +54,7 @@ def describe(device: str, found: Mapping[str, Any] | None = None) -> dict[str, A
         "driver": gpus.driver_version() if device == "cuda" else None,
         "cuda": found.get("cuda"),
         "numerics": found.get("numerics"),
+        "variables": speed_variables(),
         "slurm": {name: os.environ[name] for name in SLURM_NAMES if name in os.environ},
     }
 

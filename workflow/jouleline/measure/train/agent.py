@@ -64,7 +64,7 @@ class RunAgent(NodeAgent):
         """Merge the nodes' measurements into the run's files."""
         out, merged = self.request.out_dir, merged_folder(self.raw)
         outcome, measured = merge(self.raw, merged, outcome, states)
-        document = self._record(outcome, states, measured, describe(self.device, outcome.found))
+        document = self._record(outcome, states, measured, self._environment(outcome))
         if outcome.status == "failed":
             shutil.rmtree(merged, ignore_errors=True)
             write_json(out / "run.failed.json", document)
@@ -76,6 +76,11 @@ class RunAgent(NodeAgent):
         shutil.rmtree(self.raw, ignore_errors=True)
         print(f"jouleline: {self.name} {outcome.status} in {document['wall_s']:.1f} s", file=sys.stderr)
         return 0
+
+    def _environment(self, outcome: Outcome) -> dict[str, Any]:
+        """Of this node; the variables are those that it found and those that it set."""
+        found = describe(self.device, outcome.found)
+        return {**found, "variables": self.variables | found["variables"]}
 
     def keep(self, outcome: Outcome) -> None:
         """The sidecar's samples, and run.failed.json."""

@@ -1,5 +1,6 @@
 """One rank, from the fork to its result file."""
 
+import os
 import time
 import warnings
 from dataclasses import dataclass
@@ -78,7 +79,8 @@ def _train(job: Job, rank: int, local_rank: int, progress: TextIO, result: dict[
     training = trainer.run()
     training["startup_s"] = {**startup_s, **trainer.startup_s}
     dist.barrier()
-    return {"training": training if local_rank == 0 else None}
+    used = {"cpus": len(os.sched_getaffinity(0)), "foreign_cores": trainer.foreign_cores}
+    return {"training": training if local_rank == 0 else None, **used}
 
 
 def _wait_for_device(folder: Path) -> float | None:

@@ -100,10 +100,11 @@ def record(
 
 def _node(state: Mapping[str, Any], measured: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     found = measured[state["node"]] if measured else {"meta": None, "events": []}
-    names = ("rank", "device_uuid")
+    names = ("rank", "device_uuid", "cpus", "foreign_cores")
     return {
         "node": state["node"],
         "host": state["host"],
+        "cpus": state.get("cpus"),
         "exit_codes": state.get("exit_codes", []),
         "devices": (found["meta"] or {}).get("devices", []),
         "sidecar_exit": state.get("sidecar_exit"),

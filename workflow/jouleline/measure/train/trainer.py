@@ -6,6 +6,7 @@ collectives of its own strategy.
 """
 
 import math
+import os
 import resource
 import time
 from collections.abc import Iterator, Mapping
@@ -17,6 +18,7 @@ from typing import Any, TextIO
 import torch
 import torch.distributed as dist
 
+from jouleline.measure.node.cpus import ForeignLoad
 from jouleline.measure.node.environment import temperature_c
 from jouleline.measure.node.failures import RunFailure
 from jouleline.measure.raw.markers import region, step
@@ -57,6 +59,7 @@ class Trainer:
         self.trainable_parameters = sum(size for size, trained in counts if trained)
         self.batches = Batches(self.data, self.row, self.layout.replica, self.layout.replicas, self.device)
         self.losses: list[torch.Tensor] = []
+        self.foreign_cores: float | None = None
         self.taken: list[bytes] = []
         # Replicas drop different units; the ranks of one tensor-parallel group must drop the same.
         torch.manual_seed(self.row["seed"] * 100_003 + self.layout.replica)
@@ -78,8 +81,10 @@ class Trainer:
             steps = self.agree(rules.window_steps(self._recent(warmup_s), self._seconds(), self.protocol))
             self._say(f"warm-up of {len(warmup_s)} steps done, measuring {steps} steps")
             skipped = self.engine.skipped_steps  # fp16 leaves out the update where a gradient overflowed
+            others = ForeignLoad(os.getppid(), os.sched_getaffinity(0))
             dist.barrier()
             times_s, time_s = self.window(steps)
+            self.foreign_cores = others.cores()
             self._check_finite()
             self._say(f"measured {len(times_s)} steps in {time_s:.2f} s")
             begin = time.perf_counter()
