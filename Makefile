@@ -15,7 +15,12 @@ setup: $(VENV)/.ready-$(TORCH)
 
 INSTALL = $(BIN)/pip install -qq --require-hashes -r workflow/envs/requirements.in -c workflow/envs/base.lock -c
 
+# Commands of the workflow stand in shells, so a path that a shell reads otherwise would break them.
+PLAIN = if printf '%s' "$$PWD" | grep -q "[[:space:]{}\"'\$$\`&|;<>()*?\\\\\#!~]"; then echo "setup: this folder's path,\
+ $$PWD, holds a blank or a sign that a shell reads; move the checkout to a path of plain letters"; exit 2; fi
+
 $(VENV)/.ready-$(TORCH): $(LOCKS) pyproject.toml
+	@$(PLAIN)
 	@echo "setup: installing the hashed locks with the $(TORCH) build of torch (one to two minutes)"
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@$(BIN)/pip install -qq pip==$(PIP) 2> $(VENV)/pip.log || { cat $(VENV)/pip.log; exit 1; }
@@ -32,6 +37,7 @@ setup-bundle: $(VENV)/.ready-bundle
 SITE = $$($(BIN)/python -c 'import site; print(site.getsitepackages()[0])')
 
 $(VENV)/.ready-bundle: $(BUNDLE)/requirements.txt
+	@$(PLAIN)
 	@$(PYTHON) -m venv --without-pip --clear $(VENV)
 	@$(PYTHON) -c 'import sys; [print(f"import site; site.addsitedir({p!r})") for p in sys.path if p.endswith("-packages")]' \
 	  > "$(SITE)/there.pth"

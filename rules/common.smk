@@ -37,6 +37,10 @@ if Path.cwd().resolve() != ROOT.resolve():
     raise WorkflowError(f"this is not the checkout that the workflow is in; run it there: cd {ROOT}")
 
 try:
+    campaigns.require_plain_path(ROOT)
+    # Snakemake has read them and kept of a key that stands twice the last.
+    for configfile in workflow.configfiles:
+        campaigns.read_yaml(Path(configfile))
     CAMPAIGN = campaigns.load(config, ROOT)
     ALL_RUNS = CAMPAIGN.runs
     require_writable(CAMPAIGN.results)

@@ -35,6 +35,24 @@ def good(checkout, **keys):
     return checkout
 
 
+def test_a_key_that_stands_twice_is_refused_wherever_the_campaign_is(checkout):
+    path = checkout.root / "config/campaigns/twice.yaml"
+    text = "campaign: twice\nprotocol: {device: cpu}\ngrid: {rows: [{layers: 1}]}\nprotocol: {idle_s: 1}\n"
+    path.write_text(text)
+    done = checkout.snakemake("-n", "--configfile", str(path), check=False)
+    assert done.returncode and "lines 2 and 4: the key 'protocol' stands twice" in done.stdout
+    command = [sys.executable, "-m", "snakemake", "-n", "--config", "campaign=twice"]
+    done = subprocess.run(command, cwd=checkout.root, capture_output=True, text=True)
+    assert done.returncode and "lines 2 and 4: the key 'protocol' stands twice" in done.stdout + done.stderr
+    path.unlink()
+
+
+@pytest.mark.parametrize("name", ["a b", "x;y"])
+def test_a_checkout_at_a_path_that_a_shell_reads_is_told_at_once(tmp_path, name):
+    text = told(Checkout(tmp_path / name, CAMPAIGN))
+    assert "the checkout's path" in text and "which a shell reads; move it" in text
+
+
 def rows(*changes):
     return {"rows": [{**ROW, **change} for change in changes]}
 

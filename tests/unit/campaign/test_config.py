@@ -2,8 +2,11 @@
 
 import json
 import math
+import subprocess
+from pathlib import Path
 
 import pytest
+import yaml
 from jouleline.campaign import config, manual
 from jouleline.errors import UserError
 from jouleline.model.fit import fitting, registry
@@ -166,3 +169,50 @@ def test_a_file_of_other_text_and_a_key_that_is_no_text_are_told(tmp_path):
     with pytest.raises(UserError, match="x.yaml is not UTF-8"):
         config.read_yaml(tmp_path / "x.yaml")
     assert "unknown key 5" in refused(**{"report": {5: 6}})
+
+
+TWICE = {  # text: the two lines, or None where no key stands twice
+    "campaign: a\nprotocol: {device: cpu}\ngrid: {}\nprotocol: {idle_s: 1}\n": (2, 4),
+    "grid:\n  rows:\n    - {layers: 2,\n       hidden: 8, layers: 3}\n": (3, 4),
+    "grid:\n  blocks:\n    - axes:\n        layers: [1]\n        layers: [2]\n": (4, 5),
+    '{"a": {"b": 1,\n"b": 2}}': (1, 2),
+    "a: &x {k: 1}\nb: {<<: *x, k: 2}\nc: *x\n": None,
+    "a: &x {<<: &y {k: 1}, k: 2}\nb: {<<: *x, k: 3}\nc: {<<: [*x, *y]}\n": None,
+    'a: {1: x, "1": y}\n': None,
+}
+
+
+@pytest.mark.parametrize(("text", "lines"), TWICE.items(), ids=range(len(TWICE)))
+def test_a_key_that_stands_twice_is_refused_with_both_lines(tmp_path, text, lines):
+    path = tmp_path / "x.yaml"
+    path.write_text(text)
+    if lines is None:
+        assert config.read_yaml(path) == yaml.safe_load(text)
+        return
+    with pytest.raises(UserError, match=rf"x.yaml lines {lines[0]} and {lines[1]}: the key .* stands twice"):
+        config.read_yaml(path)
+
+
+@pytest.mark.parametrize("name", ["a b", "it's", "x;y", "a$b", "a&b", "(a)", 'a"b', "a\tb", "a`b", "a#b"])
+def test_a_checkout_at_a_path_that_a_shell_reads_is_refused(name):
+    with pytest.raises(UserError, match="the checkout's path .* which a shell reads; move it"):
+        config.require_plain_path(Path("/home/me") / name)
+
+
+@pytest.mark.parametrize("name", ["jouleline-0.1_x,y", "münchen", "a@b+c=d%e:f"])
+def test_other_signs_in_the_checkouts_path_are_good(name):
+    config.require_plain_path(Path("/home/me") / name)
+
+
+def test_setup_refuses_such_a_path_before_it_installs_anything(tmp_path):
+    for name in ("a b", "x;y", "a$b", "it's", "a&b", "(a)", "a`b", 'a"b'):
+        folder = tmp_path / name
+        folder.mkdir()
+        (folder / "Makefile").write_text((ROOT / "Makefile").read_text())
+        for needed in ("requirements.in", "base.lock", "torch-cpu.lock", "torch-cuda.lock"):
+            (folder / "workflow/envs").mkdir(parents=True, exist_ok=True)
+            (folder / "workflow/envs" / needed).touch()
+        (folder / "pyproject.toml").touch()
+        done = subprocess.run(["make", "setup"], cwd=folder, capture_output=True, text=True)
+        assert done.returncode and "setup: this folder's path" in done.stdout + done.stderr, name
+        assert not (folder / ".venv").exists(), name

@@ -139,11 +139,15 @@ def _choose_headline(analysis: dict[str, Any], given: Mapping[str, Any]) -> list
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """Read a YAML mapping; raises UserError that names file and line."""
+    """Read a YAML mapping; raises UserError that names file and line, of a key that stands twice both."""
     import yaml
 
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     try:
-        value = yaml.safe_load(path.read_text(encoding="utf-8"))
+        loading = loader(path.read_text(encoding="utf-8"))
+        node = loading.get_single_node()
+        _refuse_twice(node, path)
+        value = None if node is None else loading.construct_document(node)
     except FileNotFoundError as error:
         raise UserError(f"missing file {path}; correct the path") from error
     except UnicodeDecodeError as error:
@@ -156,6 +160,41 @@ def read_yaml(path: Path) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise UserError(f"{path} holds no mapping of keys; see config/README.md")
     return value
+
+
+def _refuse_twice(node: Any, path: Path) -> None:
+    """Raise UserError for the first key that stands twice in a mapping of a composed document, at any depth.
+
+    Before the document is built, because then the first of two is gone and `<<` has added keys that may be repeated.
+    """
+    waiting, seen = [node], set()
+    while waiting:
+        node = waiting.pop()
+        if node is None or id(node) in seen or not isinstance(node.value, list):
+            continue
+        seen.add(id(node))  # an alias is the node it names, and may be inside itself
+        lines: dict[tuple[str, str], int] = {}
+        for entry in node.value:
+            pair = entry if isinstance(entry, tuple) else (entry,)
+            waiting += pair
+            if len(pair) == 1 or not isinstance(pair[0].value, str):
+                continue
+            key, line = (pair[0].tag, pair[0].value), pair[0].start_mark.line + 1
+            if key in lines:
+                raise UserError(
+                    f"{path} lines {lines[key]} and {line}: the key {key[1]!r} stands twice; keep one, or make it one"
+                )
+            lines[key] = line
+
+
+def require_plain_path(root: Path) -> None:
+    """Raise UserError where the path of the checkout holds a sign that a shell reads: commands would break at it."""
+    signs = sorted(set(re.findall(r"[\s{}\"'$`&|;<>()*?\\#!~]", str(root))))
+    if signs:
+        shown = " ".join("a blank" if sign.isspace() else sign for sign in signs)
+        raise UserError(
+            f"the checkout's path {str(root)!r} holds {shown}, which a shell reads; move it to a path of plain letters"
+        )
 
 
 def merge(low: Mapping[str, Any], high: Mapping[str, Any]) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from jouleline.errors import UserError
+from jouleline.campaign.config import read_yaml
 from jouleline.files import read_json
 from jouleline.model.judge.gates import stratum
 from jouleline.report.labels import model_rank
@@ -186,16 +186,7 @@ def _records(runs_dir: Path) -> dict[str, Row]:
 
 
 def _config(path: Path | None) -> Row | None:
-    if path is None:
-        return None
-    import yaml
-
-    try:
-        return yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise UserError(f"missing file {path}; run the rule that makes it, or correct the path") from error
-    except yaml.YAMLError as error:
-        raise UserError(f"{path} is not YAML ({' '.join(str(error).split())}); correct it") from error
+    return None if path is None else read_yaml(Path(path))
 
 
 def _digests(files: Iterable[Path]) -> dict[str, str]:
