@@ -1,17 +1,23 @@
 """What is mended in DeepSpeed's engine: its first step, its search for overflow, its pickled batches."""
 
+import dataclasses
 import json
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
 from deepspeed.accelerator import get_accelerator
 from jouleline.campaign.grid import complete_row
+from jouleline.measure.train.attention import answer_from_data, kernels_seen
+from jouleline.measure.train.data import Batches, Samples, read_dataset
 from jouleline.measure.train.modeling import Recipe, build
 from jouleline.measure.train.parallel import start_engine
 from paths import TESTS
+from torch.utils._python_dispatch import TorchDispatchMode
+from transformers import masking_utils
 
 # One rank each: stages 0 and 1 then do the same sums in the same order.
 CASES = {
@@ -56,6 +62,53 @@ def alone(tmp_path, monkeypatch):
         monkeypatch.setenv(name, value)
     yield
     dist.destroy_process_group()
+
+
+class Waits(TorchDispatchMode):
+    """Counts how often a value is fetched from the device."""
+
+    def __init__(self):
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, function, types, arguments=(), options=None):
+        self.count += function is torch.ops.aten._local_scalar_dense.default
+        return function(*arguments, **(options or {}))
+
+
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+def test_a_forward_pass_waits_for_nothing_and_its_kernel_is_known(small_dataset, attention):
+    row = complete_row(ROW | {"attention": attention})
+    data = read_dataset(small_dataset, row)
+    model = build(row, data.num_labels, data.facts["pad_id"], Recipe())
+    batches = Batches(data, row, 0, 1, torch.device("cpu"))
+    answer_from_data(data)
+    inputs = [batches.train(step, 0)[1] for step in range(4)]
+    with kernels_seen() as kernels, Waits() as waits:
+        losses = [model(**one).loss for one in inputs]
+    assert waits.count == 0
+    assert len(kernels) == (attention == "sdpa") and kernels <= {"math", "flash_attention"}
+    assert all(loss.isfinite() for loss in losses)
+
+
+@pytest.mark.parametrize("padded", [True, False])
+def test_padding_is_masked_where_the_data_has_any(small_dataset, padded, monkeypatch):
+    row = complete_row(ROW)
+    data = read_dataset(small_dataset, row)
+    whole = (data.train.inputs != data.facts["pad_id"]).all(axis=1)
+    assert whole.any() and not whole.all()
+    model = build(row, data.num_labels, data.facts["pad_id"], Recipe(dropout=0.0)).eval()
+    chosen = data.train.inputs[np.flatnonzero(whole != padded)[:4]]
+    inputs = torch.from_numpy(chosen.astype(np.int64))
+    mask = (inputs != data.facts["pad_id"]).long()
+    monkeypatch.setattr(masking_utils, "_ignore_bidirectional_mask_sdpa", lambda *_: False)
+    masked = model(input_ids=inputs, attention_mask=mask).logits
+    if not padded:
+        only = Samples(data.train.inputs[whole], {})
+        data = dataclasses.replace(data, train=only, evaluation=only)
+    answer_from_data(data)
+    assert masking_utils._ignore_bidirectional_mask_sdpa(mask, 16) is not padded
+    assert torch.allclose(model(input_ids=inputs, attention_mask=mask).logits, masked, atol=1e-6)
 
 
 def test_a_step_in_fp16_does_not_look_through_every_gradient_for_overflow(alone):

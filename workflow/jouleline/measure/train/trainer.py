@@ -10,7 +10,7 @@ import os
 import resource
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import InitVar, dataclass, field
 from statistics import median
 from typing import Any, TextIO
@@ -23,6 +23,7 @@ from jouleline.measure.node.environment import temperature_c
 from jouleline.measure.node.failures import RunFailure
 from jouleline.measure.raw.markers import region, step
 from jouleline.measure.train import rules
+from jouleline.measure.train.attention import answer_from_data, kernels_seen
 from jouleline.measure.train.data import Batches, Dataset, digest
 from jouleline.measure.train.modeling import Recipe, build
 from jouleline.measure.train.parallel import Layout, start_engine
@@ -60,6 +61,8 @@ class Trainer:
         self.batches = Batches(self.data, self.row, self.layout.replica, self.layout.replicas, self.device)
         self.losses: list[torch.Tensor] = []
         self.foreign_cores: float | None = None
+        self.kernels: set[str] = set()
+        answer_from_data(self.data)
         self.taken: list[bytes] = []
         # Replicas drop different units; the ranks of one tensor-parallel group must drop the same.
         torch.manual_seed(self.row["seed"] * 100_003 + self.layout.replica)
@@ -114,7 +117,8 @@ class Trainer:
         while True:
             for _ in range(max(self.protocol["warmup_steps"], 1)):
                 begin = time.perf_counter()
-                self.train_step()
+                with nullcontext(self.kernels) if times_s else kernels_seen() as self.kernels:
+                    self.train_step()
                 self._wait_for_device()
                 times_s.append(time.perf_counter() - begin)
             self._check_finite()
@@ -219,6 +223,7 @@ class Trainer:
             "loss_first": losses[len(warmup_s)],
             "loss_last": losses[-1],
             **evaluation,
+            "attention_kernels": sorted(self.kernels),
             "num_labels": self.data.num_labels,
             "parameters": self.parameters,
             "trainable_parameters": self.trainable_parameters,
