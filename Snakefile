@@ -41,6 +41,7 @@ localrules:
     validation,
     report,
     predict,
+    choose,
 
 
 rule all:
@@ -92,3 +93,9 @@ rule report:
 rule predict:
     input:
         rules.predict_rows.output,
+
+
+# Which configuration to run next: the answers to the asks of the key `choose`.
+rule choose:
+    input:
+        rules.choose_configuration.output,

@@ -17,6 +17,7 @@ from snakemake.exceptions import WorkflowError
 from jouleline import provenance
 from jouleline.campaign import config as campaigns
 from jouleline.campaign import grid
+from jouleline.choose import ask
 from jouleline.errors import UserError
 from jouleline.files import canonical_json, require_writable, write_json
 from jouleline.slurm import patch
@@ -44,6 +45,8 @@ try:
     CAMPAIGN = campaigns.load(config, ROOT)
     ALL_RUNS = CAMPAIGN.runs
     require_writable(CAMPAIGN.results)
+    for number, given in enumerate(CAMPAIGN.settings["choose"], 1):
+        ask.make(given, f"choose, ask {number}")
 except UserError as error:
     raise WorkflowError(str(error)) from None
 
@@ -239,6 +242,10 @@ def prediction_files():
 def options_of(kind):
     """Canonical JSON of a model's or a split's own options: another one's options refit nothing here."""
     return lambda wildcards: canonical_json(ANALYSIS[f"{kind}_options"].get(wildcards[kind], {}))
+
+
+# Of the plan, what turns kWh into money and CO2.
+PRICES = {name: SETTINGS["plan"][name] for name in ("price_per_kwh", "currency", "grid_gco2_per_kwh", "pue")}
 
 
 def rows_to_predict(wildcards):

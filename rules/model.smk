@@ -142,3 +142,23 @@ rule predict_rows:
         "Predict the configurations of {input.rows}"
     shell:
         "python scripts/predict_rows.py --model {input.fit} --rows {input.rows} --plan {params.plan:q} --out {output.predictions} > {log} 2>&1"
+
+
+# The asks of the key `choose`, answered by the campaign's own model.
+rule choose_configuration:
+    input:
+        fit=f"{RESULTS}/fit/{ANALYSIS['headline']}/all.json",
+    output:
+        answers=f"{RESULTS}/choose/answers.json",
+    log:
+        f"{RESULTS}/logs/choose_configuration.log",
+    resources:
+        mem_mb=2000,
+        runtime=20,
+    params:
+        # By a function: an ask may have braces, which Snakemake takes for wildcards.
+        asks=lambda wildcards: canonical_json({"asks": SETTINGS["choose"]}),
+        plan=canonical_json(PRICES),
+        code=code_digest("choose_configuration"),
+    shell:
+        "python scripts/choose_configuration.py --model {input.fit} --asks {params.asks:q} --plan {params.plan:q} --out {output.answers} > {log} 2>&1"

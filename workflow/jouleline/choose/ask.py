@@ -22,6 +22,13 @@ _WITHOUT_MEANING = ("checkpoint", "dataset", "learning_rate", "seed", "replicate
 _ROW = {column.name for column in ROW_COLUMNS}
 _SHAPE = ("layers", "hidden", "heads", "intermediate", "seq_len")
 _OWN = ("name", "epochs", "device", "devices", "devices_per_node", "global_batch")
+_LIMIT_WORDS = {
+    "deadline_h": "within {} h",
+    "budget_kwh": "within {} kWh",
+    "budget_cost": "for at most {} in money",
+    "budget_kgco2": "within {} kg CO2e",
+    "memory_gb": "{} GB of memory each",
+}
 GLOBAL_BATCH = 64
 """Sequences per optimizer step of an ask that does not say it."""
 
@@ -44,10 +51,10 @@ class Ask:
     @property
     def words(self) -> str:
         """The question in one line."""
-        shape = " ".join(f"{name} {self.row[name]}" for name in _SHAPE)
+        shape = ", ".join(f"{name.replace('_', ' ')} {self.row[name]}" for name in _SHAPE)
         lora = f", LoRA rank {self.row['lora_rank']}" if self.row.get("lora_rank") else ""
-        asked = "".join(f", {name.replace('_', ' ')} {value:g}" for name, value in self.limits.items())
-        work = f"{self.work[1]:.6g} {self.work[0]}, {self.global_batch} sequences per step"
+        asked = "".join(f", {_LIMIT_WORDS[name].format(f'{value:g}')}" for name, value in self.limits.items())
+        work = f"{self.work[1]:,.0f} {self.work[0]}, {self.global_batch} sequences per step"
         at_most = f"at most {self.devices} x {self.device or 'the device of the model'}"
         return f"{shape}, {self.row.get('precision', 'fp32')}{lora}; {work}; {at_most}{asked}"
 

@@ -32,6 +32,8 @@ class Memory:
         if self.capacity_gb is None:
             return "Memory is not checked: how much the device has is not known; give memory_gb."
         left_out = int((~self.fits).sum())
+        if not left_out:
+            return f"By the memory model, margin included, every candidate fits into {self.capacity_gb:g} GB a device."
         share = f"{left_out} of {len(self.fits)} candidates are left out"
         return f"{share}: by the memory model, margin included, they need more than {self.capacity_gb:g} GB a device."
 

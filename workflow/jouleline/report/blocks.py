@@ -38,7 +38,8 @@ class Column:
 class Table:
     """A table: rows of cells or plain texts, and `Group` rows that head the rows below them.
 
-    `folded` hides it behind its caption until it is opened; `dense` is for many columns.
+    `folded` hides it behind its caption until it is opened; `dense` is for many columns. `stamp` is printed beside the
+    caption: what must stand wherever these energies are shown.
     """
 
     caption: str
@@ -47,6 +48,7 @@ class Table:
     folded: bool = False
     dense: bool = False
     note: str = ""
+    stamp: str = ""
     kind: str = field(default="table", init=False)
 
     def __post_init__(self):

@@ -40,6 +40,7 @@ class Inputs:
     records: dict[str, Row]
     runs_dir: Path
     splits: list[Row] = field(default_factory=list)
+    answers: list[Row] = field(default_factory=list)
     config: Row | None = None
     settings: Row = field(default_factory=dict)
     headline: str = HEADLINE
@@ -129,6 +130,7 @@ def load(
     fits: Iterable[Path] = (),
     splits: Iterable[Path] = (),
     config: Path | None = None,
+    answers: Iterable[Path] = (),
     **choices: Any,
 ) -> Inputs:
     """Read the inputs of a report.
@@ -137,8 +139,11 @@ def load(
     are `planned` (how many runs the grid asks for) and `settings` (`title`, `traces`). The model that the report is
     about is the headline of validation.json. Raises UserError, naming the file, for one that is missing or torn.
     """
-    predictions, fits, splits = (sorted(map(Path, paths)) for paths in (predictions, fits, splits))
-    files = [*tables.values(), *facts.values(), *predictions, *fits, *splits, *([config] if config else [])]
+    predictions, fits, splits, answers = (
+        sorted(map(Path, paths)) for paths in (predictions, fits, splits, answers)
+    )
+    files = [*tables.values(), *facts.values(), *predictions, *fits, *splits, *answers]
+    files += [config] if config else []
     known = {name: read_json(path) for name, path in facts.items()}
     runs = sorted(read_table(RUNS, tables["runs"]), key=lambda run: run["run_id"])
     return Inputs(
@@ -154,6 +159,7 @@ def load(
         records=_records(Path(runs_dir)),
         runs_dir=Path(runs_dir),
         splits=[read_json(path) for path in splits],
+        answers=[answer for path in answers for answer in read_json(path)["answers"]],
         config=_config(config),
         digests=_digests(map(Path, files)),
         **choices,

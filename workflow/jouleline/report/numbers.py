@@ -63,6 +63,16 @@ def quantity(value: float | None, unit: str, digits: int = 3) -> str:
     return f"{number(value, digits)}{_THIN}{unit}"
 
 
+def duration(seconds: float | None) -> str:
+    """A time that a person waits for: seconds below two minutes, minutes below two hours, then hours, then days."""
+    if not known(seconds) or seconds < 120:
+        return quantity(seconds, "s")
+    for size, unit, most in ((60, "min", 7200), (3600, "h", 172_800), (86_400, "d", math.inf)):
+        if seconds < most:
+            return f"{number(seconds / size)}{_THIN}{unit}"
+    return DASH
+
+
 def percent(fraction: float | None, digits: int = 2) -> str:
     """A fraction as per cent: 0.0534 is "5.3 %"; at least `digits` significant digits, at most one decimal."""
     return f"{_per_cent(fraction, digits)}{_THIN}%" if known(fraction) else DASH

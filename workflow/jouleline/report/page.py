@@ -8,6 +8,7 @@ from jouleline.report import labels
 from jouleline.report.blocks import Section
 from jouleline.report.inputs import Inputs
 from jouleline.report.sections import (
+    decide,
     dictionary,
     efficiency,
     headline,
@@ -24,6 +25,7 @@ from jouleline.report.sections import (
 
 # In the order of the page. A section without anything to say returns None.
 SECTIONS = (
+    decide,
     headline,
     heldout,
     residuals,

@@ -51,13 +51,15 @@ _SCORE_NOTE = (
 )
 
 
-def score_tables(rows: Sequence[Row], target: str, floor: float | None) -> list[Table]:
+def score_tables(rows: Sequence[Row], target: str, floor: float | None, stamp: str = "") -> list[Table]:
     """The scores of one target by hold-out: errors and coverage, and folded behind them the other scores.
 
-    `rows` are results of validation.json, `floor` is the noise floor of the target, a fraction or None.
+    `rows` are results of validation.json, `floor` is the noise floor of the target, a fraction or None; `stamp` is for
+    tables of energy.
     """
     if not rows:
         return []
+    stamp = stamp if target == "energy" else ""
     first = list(_known(rows, _FIRST))
     if not any(row.get("n_intervals") not in (None, row.get("n")) for row in rows):
         first = [score for score in first if score[1] != "n_intervals"]
@@ -65,7 +67,9 @@ def score_tables(rows: Sequence[Row], target: str, floor: float | None) -> list[
     heads += [Column("Against the law", True, "less the error of the paper's law, percentage points")]
     caption = f"Held-out scores: {target} (noise floor {percent(floor)})"
     note = _SCORE_NOTE if target == "energy" else ""
-    main = Table(caption, [*heads, *_heads(first)], _lines(rows, first, _errors), note=note, dense=True)
+    main = Table(
+        caption, [*heads, *_heads(first)], _lines(rows, first, _errors), note=note, dense=True, stamp=stamp
+    )
     rest = _known(rows, _REST)
     more = Table(
         f"More scores: {target}",
@@ -73,6 +77,7 @@ def score_tables(rows: Sequence[Row], target: str, floor: float | None) -> list[
         _lines(rows, rest, lambda row: []),
         folded=True,
         dense=True,
+        stamp=stamp,
     )
     return [main, more]
 
@@ -108,7 +113,7 @@ def _errors(row: Row) -> list[Cell | str]:
     return [percent(row["mape"]), bounds, about, paired(row)]
 
 
-def gate_table(gates: Sequence[Row]) -> Table:
+def gate_table(gates: Sequence[Row], stamp: str = "") -> Table:
     """Gates that have a value, are turned on or fail for want of predictions; the others are named in the note."""
     shown = [
         gate
@@ -120,7 +125,7 @@ def gate_table(gates: Sequence[Row]) -> Table:
     heads += columns("#Must be", "#Stretch", "Verdict", "If it fails")
     absent = f"Not judged here, for want of the hold-out or the model: {rest}." if rest else ""
     note = f"{absent} {_FEW} {_CEILING}".strip()
-    return Table("Gates", heads, [_gate_row(gate) for gate in shown], note=note)
+    return Table("Gates", heads, [_gate_row(gate) for gate in shown], note=note, stamp=stamp)
 
 
 def _gate_row(gate: Row) -> list[Cell | str]:

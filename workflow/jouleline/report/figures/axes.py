@@ -2,7 +2,7 @@
 
 import math
 
-from jouleline.report.numbers import quantity
+from jouleline.report.numbers import duration, quantity
 
 _NO_UNIT = "u"  # a stand-in that takes a prefix and is cut off again
 
@@ -26,6 +26,25 @@ def _log_ticks(axis, low: float, high: float, label) -> None:
     axis.set_major_locator(FixedLocator(ticks))
     axis.set_minor_locator(NullLocator())
     axis.set_major_formatter(FuncFormatter(label))
+
+
+def duration_ticks(axis, low: float, high: float) -> None:
+    """Put ticks in s, min, h or d on a logarithmic axis of seconds between `low` and `high`, at most five."""
+    from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+
+    ticks = [tick for tick in _DURATIONS_S if low <= tick <= high]
+    axis.set_major_locator(FixedLocator(ticks[:: -(-len(ticks) // 5) or 1]))
+    axis.set_minor_locator(NullLocator())
+    axis.set_major_formatter(FuncFormatter(lambda value, _: duration(value)))
+
+
+# Round numbers of seconds, minutes, hours and days.
+_DURATIONS_S = (
+    *(m * 10.0**p for p in range(-3, 2) for m in (1, 2, 5) if m * 10.0**p <= 60),
+    *(60.0 * m for m in (2, 5, 10, 20, 60)),
+    *(3600.0 * h for h in (2, 5, 10, 24)),
+    *(86400.0 * m * 10**p for p in range(4) for m in (2, 5, 10)),
+)
 
 
 def percent_log_ticks(axis, low: float, high: float) -> None:

@@ -9,7 +9,7 @@ from jouleline.report.points import span
 Curves = dict[str, list[tuple[float, float]]]
 
 
-def saturation(calibration: Row, stamp: str = "") -> Figure | None:
+def saturation(calibration: Row) -> Figure | None:
     """Achieved FLOP/s against FLOP per launch, one line per precision; None where it was not measured."""
     curves, half = _read(calibration)
     if not curves:
@@ -34,7 +34,7 @@ def saturation(calibration: Row, stamp: str = "") -> Figure | None:
         log_ticks(axes.yaxis, *ylim, "")
         axes.set_xlabel("size of a launch (FLOP)")
         axes.set_ylabel("achieved (FLOP/s)")
-        return finish(drawn, _alt(curves), stamp=stamp)
+        return finish(drawn, _alt(curves))
 
 
 def _read(calibration: Row) -> tuple[Curves, dict[str, float]]:

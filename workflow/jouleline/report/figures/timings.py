@@ -7,7 +7,7 @@ from jouleline.report.canvas import ACCENT, INK, MUTED, Figure, finish, panel
 from jouleline.report.numbers import quantity
 
 
-def mean_job(summary: Sequence[Mapping[str, Any]], stamp: str) -> Figure:
+def mean_job(summary: Sequence[Mapping[str, Any]]) -> Figure:
     """Mean time (s) of each phase, each begun where the one before it ended; the window is drawn strong."""
     with panel(width=470, height=90 + 22 * len(summary)) as drawn:
         axes, begin_s = drawn.axes, 0.0
@@ -23,7 +23,7 @@ def mean_job(summary: Sequence[Mapping[str, Any]], stamp: str) -> Figure:
         axes.grid(axis="y", visible=False)
         axes.set_xlabel("time since the job began (s)")
         parts = ", ".join(f"{name(entry)} {quantity(entry['mean_s'], 's')}" for entry in summary)
-        return finish(drawn, f"Mean time of each phase of a job: {parts}.", stamp=stamp)
+        return finish(drawn, f"Mean time of each phase of a job: {parts}.")
 
 
 def name(entry: Mapping[str, Any]) -> str:

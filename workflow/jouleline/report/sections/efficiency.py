@@ -25,7 +25,7 @@ def build(inputs: Inputs, stamp: str) -> Section:
         text = "No workload was measured on more than one device count, so there is no efficiency to show."
         return Section("efficiency", "Scaling efficiency", [Text(text)])
     figures = [
-        against_devices(points, lambda p: p.eta, "Efficiency η(N), measured", "η(N)", _CURVES, stamp),
+        against_devices(points, lambda p: p.eta, "Efficiency η(N), measured", "η(N)", _CURVES, ""),
         against_devices(points, lambda p: p.rho, "Power per device, relative", "ρ(N)", (), stamp),
         against_devices(
             points, lambda p: p.energy_ratio, "Energy per token, relative", "E(N)/E(N0)", (), stamp
@@ -33,10 +33,10 @@ def build(inputs: Inputs, stamp: str) -> Section:
     ]
     legend = labels.legend({point.strategy for point in points})
     panels = Panels("From N0 to N devices, one line per workload", figures, legend)
-    return Section("efficiency", "Scaling efficiency", [Text(_MEANING), panels, _table(points)])
+    return Section("efficiency", "Scaling efficiency", [Text(_MEANING), panels, _table(points, stamp)])
 
 
-def _table(points: list[ratios.ScalingPoint]) -> Table:
+def _table(points: list[ratios.ScalingPoint], stamp: str) -> Table:
     heads = columns(
         "Strategy", "#N", "#N0", "#η(N)", "#ρ(N)", "#E(N)/E(N0)", "#1/η, the paper's shortcut", "#Runs"
     )
@@ -45,7 +45,7 @@ def _table(points: list[ratios.ScalingPoint]) -> Table:
         rows.append(Group(family))
         rows += [_row(point) for point in points if point.family == family]
     caption = "Efficiency of every workload that was run on more than one device count"
-    return Table(caption, heads, rows, folded=len(points) > 12)
+    return Table(caption, heads, rows, folded=len(points) > 12, stamp=stamp)
 
 
 def _row(point: ratios.ScalingPoint) -> list[str]:

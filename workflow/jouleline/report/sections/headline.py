@@ -99,4 +99,5 @@ def _forest(inputs: Inputs, split: str, stamp: str, target: str):
         return None
     floor = (inputs.validation.get("noise_floor") or {}).get(f"{target}_cv")
     title = f"{target.capitalize()}, {split_title(split)}"
+    stamp = stamp if target == "energy" else ""  # times are measured
     return error_forest(rows, title, inputs.headline, floor, gate_limit(inputs, split, target), stamp)

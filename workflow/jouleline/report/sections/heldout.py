@@ -25,10 +25,10 @@ def build(inputs: Inputs, stamp: str) -> Section | None:
     floor = inputs.validation.get("noise_floor") or {}
     for target in ("energy", "time"):
         rows = [row for row in inputs.results if row.get("target") == target]
-        blocks += score_tables(rows, target, floor.get(f"{target}_cv"))
+        blocks += score_tables(rows, target, floor.get(f"{target}_cv"), stamp)
     blocks.append(_gaps(inputs))
     if inputs.validation.get("gates"):
-        blocks.append(gate_table(inputs.validation["gates"]))
+        blocks.append(gate_table(inputs.validation["gates"], stamp))
     return Section("heldout", "Held-out predictions", [block for block in blocks if block])
 
 
@@ -39,6 +39,7 @@ def _panels(inputs: Inputs, wanted: list[tuple[Series, str]], target: str, stamp
         return None
     values = [v for _, _, shown in found for p in shown for v in (p.measured, _visible(p))]
     limits = span(values)
+    stamp = stamp if target == "energy" else ""  # times are measured
     figures = [_panel(inputs, series, split, shown, target, limits, stamp) for series, split, shown in found]
     strategies = {labels.strategy(point.run) for _, _, shown in found for point in shown}
     note = (
@@ -46,7 +47,7 @@ def _panels(inputs: Inputs, wanted: list[tuple[Series, str]], target: str, stamp
         "are 95 % prediction intervals. On the diagonal is right; the grey band is a factor of 1.2 either way."
     )
     title = {"energy": "Predicted against measured energy", "time": "Predicted against measured time"}[target]
-    if target == "energy" and stamp:
+    if stamp:
         title = "Predicted against estimated energy"
     return Panels(title, figures, labels.legend(strategies), note)
 

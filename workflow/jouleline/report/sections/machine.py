@@ -12,7 +12,7 @@ from jouleline.report.numbers import count, known, number, percent, quantity, te
 def build(inputs: Inputs, stamp: str) -> Section:
     """Calibration, idle, environment and protocol."""
     blocks: list[object] = [_calibration(inputs.calibration)]
-    curve = saturation(inputs.calibration, stamp)
+    curve = saturation(inputs.calibration)
     if curve:
         blocks.append(Panels("How full a device gets", [curve], note=_CURVE_NOTE))
     blocks += [

@@ -47,7 +47,12 @@ _PAIRED = (
 def build(inputs: Inputs, stamp: str) -> Section:
     """Form, coefficients and errors of the law and of ours."""
     paper = next((fit for fit in fits(inputs) if fit.get("model") == "paper"), None)
-    blocks = [Text(_LAW), Text(_MODES), _errors(inputs), _coefficients(first_fold(paper) if paper else {})]
+    blocks = [
+        Text(_LAW),
+        Text(_MODES),
+        _errors(inputs, stamp),
+        _coefficients(first_fold(paper) if paper else {}, stamp),
+    ]
     return Section("law", "The paper's law beside ours", [block for block in blocks if block])
 
 
@@ -58,7 +63,7 @@ def _published() -> dict[str, float]:
     return {**PUBLISHED, **shifts}
 
 
-def _coefficients(fold: Row) -> Table:
+def _coefficients(fold: Row, stamp: str) -> Table:
     published, fitted = _published(), fold.get("parameters") or {}
     names = [*published, *(name for name in fitted if name not in published and "(" not in name)]
     rows = []
@@ -74,7 +79,11 @@ def _coefficients(fold: Row) -> Table:
         )
     heads = columns("Coefficient", "#Published", "#Refitted here, η parametric", "#95 % interval")
     return Table(
-        "Coefficients of the paper's law: published, and refitted on this campaign", heads, rows, note=_NOTE
+        "Coefficients of the paper's law: published, and refitted on this campaign",
+        heads,
+        rows,
+        note=_NOTE,
+        stamp=stamp,
     )
 
 
@@ -82,7 +91,7 @@ def _as_published(value: float | None) -> str:
     return DASH if value is None else f"{value:g}".replace("-", "−")
 
 
-def _errors(inputs: Inputs) -> Table | None:
+def _errors(inputs: Inputs, stamp: str) -> Table | None:
     shown = ("paper", inputs.headline)
     results = [row for row in inputs.results if row.get("model") in shown and row.get("target") == "energy"]
     rows: list = []
@@ -95,7 +104,7 @@ def _errors(inputs: Inputs) -> Table | None:
     )
     if not rows:
         return None
-    return Table("The law and ours on the same held-out runs", heads, rows, note=_PAIRED)
+    return Table("The law and ours on the same held-out runs", heads, rows, note=_PAIRED, stamp=stamp)
 
 
 def _error_row(row: Row) -> list[Cell | str]:

@@ -23,12 +23,12 @@ def build(inputs: Inputs, stamp: str) -> Section:
     ours = [fit for fit in chosen if fit.get("model") == inputs.headline]
     others = [fit for fit in chosen if fit.get("model") != inputs.headline]
     name = labels.model(inputs.headline)
-    tables = [_table(f"Parameters: {name}", ours)] if ours else []
-    tables += [_table("Parameters of the other models", others, folded=True)] if others else []
+    tables = [_table(f"Parameters: {name}", ours, stamp)] if ours else []
+    tables += [_table("Parameters of the other models", others, stamp, folded=True)] if others else []
     return Section("parameters", "Coefficients", [Text(_INTRODUCTION), *tables, _diagnostics(chosen)])
 
 
-def _table(caption: str, chosen: list[Row], folded: bool = False) -> Table:
+def _table(caption: str, chosen: list[Row], stamp: str, folded: bool = False) -> Table:
     rows: list = []
     for fit in chosen:
         fold = first_fold(fit)
@@ -42,7 +42,7 @@ def _table(caption: str, chosen: list[Row], folded: bool = False) -> Table:
         entries = [] if fold.get("identified") is False else (fold.get("parameters") or {}).items()
         rows += [_row(key, value) for key, value in entries] or [_none(fold)]
     heads = columns("Parameter", "#Value", "#95 % interval", "Meaning")
-    return Table(caption, heads, rows, folded=folded)
+    return Table(caption, heads, rows, folded=folded, stamp=stamp)
 
 
 def _row(name: str, value: Row) -> list[Cell | str]:

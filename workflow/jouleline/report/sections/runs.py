@@ -16,7 +16,13 @@ def build(inputs: Inputs, stamp: str) -> Section:
     runs = all_runs(inputs)
     if not runs:
         return Section("runs", "Runs", [Text("The campaign has no runs.", "warn")])
-    blocks = [_outcomes(runs), _left_out(inputs, runs), _checks(inputs), _failed_checks(inputs), _table(runs)]
+    blocks = [
+        _outcomes(runs),
+        _left_out(inputs, runs),
+        _checks(inputs),
+        _failed_checks(inputs),
+        _table(runs, stamp),
+    ]
     return Section("runs", "Runs", [block for block in blocks if block])
 
 
@@ -154,7 +160,7 @@ def _names(runs: list[str], total: int) -> str:
     return "all" if len(runs) == total > 1 else ", ".join(runs)
 
 
-def _table(runs: list[Row]) -> Table:
+def _table(runs: list[Row], stamp: str) -> Table:
     heads = columns(
         *("Run", "Outcome", "Strategy", "#N", "#L", "#d", "#h", "#ff", "#S", "#B", "Precision", "#Steps"),
         *("#Time (s)", "#Energy (J)", "Source", "#Power (W)", "#Tokens/s", "#mJ/token"),
@@ -166,7 +172,13 @@ def _table(runs: list[Row]) -> Table:
         "standard uncertainty of the window's edges where that is known."
     )
     return Table(
-        f"All runs ({len(runs)})", heads, [_row(run) for run in runs], folded=True, dense=True, note=note
+        f"All runs ({len(runs)})",
+        heads,
+        [_row(run) for run in runs],
+        folded=True,
+        dense=True,
+        note=note,
+        stamp=stamp,
     )
 
 

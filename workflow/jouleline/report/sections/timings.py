@@ -30,7 +30,7 @@ def build(inputs: Inputs, stamp: str) -> Section | None:
         "Per run: tables/timings.parquet."
     )
     blocks = [
-        Panels("The mean job", [mean_job(summary, stamp)], wide=True),
+        Panels("The mean job", [mean_job(summary)], wide=True),
         Table("Where the time of a job went", heads, rows, note=note),
     ]
     return Section("timings", "Time of a job", blocks)
