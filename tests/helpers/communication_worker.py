@@ -11,6 +11,7 @@ import json
 import sys
 from pathlib import Path
 
+import decoders
 import torch
 import torch.distributed as dist
 from jouleline.measure.train import modeling, parallel
@@ -56,14 +57,18 @@ def step(engine, row) -> None:
     shape = (row["micro_batch"], row["seq_len"])
     for _ in range(row["grad_accum"]):
         tokens = torch.randint(0, row["vocab_size"], shape)
-        labels = torch.randint(0, row["num_labels"], shape[:1])
+        labels = tokens if row["task"] == "clm" else torch.randint(0, row["num_labels"], shape[:1])
         engine.backward(engine(input_ids=tokens, labels=labels).loss)
         engine.step()
 
 
 def count(row) -> dict[int, list[float]]:
     recipe = modeling.Recipe()
-    engine = parallel.start_engine(modeling.build(row, row["num_labels"], 0, recipe), row, recipe)
+    if row["task"] == "clm":
+        model = decoders.build(row, device="cpu")
+    else:
+        model = modeling.build(row, row["num_labels"], 0, recipe)
+    engine = parallel.start_engine(model, row, recipe)
     for _ in range(3):  # ZeRO-3 learns the order of the modules in its first steps
         with Traffic() as traffic:
             step(engine, row)

@@ -59,10 +59,11 @@ def draw(model_type: str, variant: str, seed: int) -> dict:
     return row
 
 
-def build(row: dict, **changes) -> torch.nn.Module:
-    """The transformers model of a row on the meta device, with frozen layers, adapters (peft) and checkpoints."""
+def build(row: dict, device: str = "meta", **changes) -> torch.nn.Module:
+    """The transformers model of a row, on the meta device or filled with random numbers; frozen layers, adapters
+    (peft) and checkpoints as the row says."""
     torch.manual_seed(0)
-    with torch.device("meta"):
+    with torch.device(device):
         model = transformers.AutoModelForCausalLM.from_config(_config(row, **changes))
     _freeze(model, row)
     if row.get("gradient_checkpointing"):

@@ -36,6 +36,34 @@ MORE_ON_TWO_RANKS = [
     SPLIT | {"zero_stage": 3, "precision": "bf16", "frozen_layers": 1},
     SPLIT | {"zero_stage": 3, "gradient_checkpointing": True},
 ]
+DECODER = SMALL | {"task": "clm", "precision": "fp32"}
+SPLIT_DECODERS = [
+    DECODER | {"model_type": "llama", "kv_heads": 2},
+    DECODER | {"model_type": "qwen2", "kv_heads": 2, "tied": True, "grad_accum": 2},
+    DECODER | {"model_type": "gpt_neox", "precision": "bf16"},
+    DECODER | {"model_type": "opt"},
+    DECODER | {"model_type": "qwen3", "kv_heads": 2, "tied": False},
+    DECODER | {"model_type": "gemma3", "kv_heads": 2, "gradient_checkpointing": True},
+]
+MORE_SPLIT_DECODERS = [
+    *(
+        DECODER | {"model_type": family, "frozen_layers": 1}
+        for family in ("llama", "qwen2", "gpt_neox", "opt")
+    ),
+    *(
+        DECODER | {"model_type": family, "gradient_checkpointing": True}
+        for family in ("llama", "gpt_neox", "opt")
+    ),
+    DECODER | {"model_type": "llama", "tied": True},
+    DECODER | {"model_type": "mistral", "kv_heads": 2, "precision": "bf16"},
+    DECODER | {"model_type": "gemma2", "kv_heads": 2, "attention": "eager"},
+]
+DECODERS = [
+    *(DECODER | {"model_type": "llama", "zero_stage": stage, "grad_accum": 2} for stage in range(4)),
+    *(DECODER | {"model_type": "qwen2", "tied": True, "zero_stage": stage} for stage in range(4)),
+    DECODER | {"model_type": "gpt2", "zero_stage": 3},
+    DECODER | {"model_type": "phi3", "zero_stage": 2, "lora_rank": 4, "lora_targets": "q,down"},
+]
 EVERY_STAGE = [SPLIT | {"zero_stage": stage} for stage in range(4)]
 
 
@@ -45,6 +73,11 @@ EVERY_STAGE = [SPLIT | {"zero_stage": stage} for stage in range(4)]
         pytest.param(2, 1, TWO_RANKS, id="data parallel 2"),
         pytest.param(2, 2, TENSOR_PARALLEL, id="tensor parallel 2"),
         pytest.param(4, 2, EVERY_STAGE, id="tensor parallel 2 x data parallel 2"),
+        pytest.param(2, 2, SPLIT_DECODERS, id="decoders on tensor parallel 2"),
+        pytest.param(
+            2, 2, MORE_SPLIT_DECODERS, id="more decoders on tensor parallel 2", marks=pytest.mark.long
+        ),
+        pytest.param(2, 1, DECODERS, id="decoders on data parallel 2", marks=pytest.mark.long),
         pytest.param(2, 1, MORE_ON_TWO_RANKS, id="more on data parallel 2", marks=pytest.mark.long),
         pytest.param(4, 1, EVERY_STAGE, id="data parallel 4", marks=pytest.mark.long),
     ],
