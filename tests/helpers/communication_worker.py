@@ -7,9 +7,11 @@ payload of b bytes over n ranks, 2 (n-1)/n b for an all-reduce and (n-1)/n b for
 reduce-scatter.
 """
 
+import functools
 import json
 import sys
 from pathlib import Path
+from unittest import mock
 
 import decoders
 import torch
@@ -62,13 +64,26 @@ def step(engine, row) -> None:
         engine.step()
 
 
+def settings(reuse_elements: int | None, row, recipe, known=parallel.settings) -> dict:
+    """The trainer's; ZeRO-3 lets go of weights as if a small model were large."""
+    config = known(row, recipe)
+    if reuse_elements:
+        names = ("stage3_max_reuse_distance", "stage3_max_live_parameters")
+        config["zero_optimization"] |= dict.fromkeys(names, reuse_elements)
+        config["zero_optimization"] |= {"stage3_prefetch_bucket_size": reuse_elements // 20}
+    return config
+
+
 def count(row) -> dict[int, list[float]]:
     recipe = modeling.Recipe()
     if row["task"] == "clm":
         model = decoders.build(row, device="cpu")
     else:
         model = modeling.build(row, row["num_labels"], 0, recipe)
-    engine = parallel.start_engine(model, row, recipe)
+    with mock.patch.object(
+        parallel, "settings", functools.partial(settings, row.pop("reuse_elements", None))
+    ):
+        engine = parallel.start_engine(model, row, recipe)
     for _ in range(3):  # ZeRO-3 learns the order of the modules in its first steps
         with Traffic() as traffic:
             step(engine, row)

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from jouleline.architecture import proxies
+from jouleline.architecture import proxies, traffic
 from jouleline.campaign import grid
 from paths import TESTS
 
@@ -91,6 +91,23 @@ def test_bytes_and_calls_are_those_of_the_collectives(tmp_path, ranks, shards, r
         assert expected["comm_byte"] == pytest.approx(sent, rel=0.05), row
         # Agreeing on norms and overflows takes up to two more calls of a few bytes.
         assert abs(expected["comm_calls"] - calls) <= 2, row
+
+
+@pytest.mark.long
+def test_large_models_are_gathered_again_by_zero_3(tmp_path, monkeypatch):
+    row = grid.complete_row(SPLIT | {"task": "clm", "model_type": "llama", "layers": 6, "heads": 8})
+    row |= {"zero_stage": 3, "gpus_per_node": 2}
+    row |= {"micro_batch": 1, "seq_len": 16}
+    made = [(share, row | {"tied": tied}) for tied in (False, True) for share in (0.25, 0.5, 1.0, 2.0)]
+    reuse = [int(share * proxies(one)["parameters"]) for share, one in made]
+    counted = run(
+        tmp_path, 2, [one | {"reuse_elements": elements} for (_, one), elements in zip(made, reuse)]
+    )
+    for (share, one), elements, sent in zip(made, reuse, counted, strict=True):
+        monkeypatch.setattr(traffic, "REUSE_ELEMENTS", elements)
+        # Half of each ring's bytes: n is 2. Gradients are one times the parameters, gathers the rest.
+        excess = proxies(one)["comm_byte"] - sum(total[0] for total in sent.values())
+        assert abs(excess) / (4 / 2 * proxies(one)["parameters"]) < 0.17, (share, one["tied"])
 
 
 def run(folder: Path, ranks: int, rows: list[dict]) -> list[dict]:
