@@ -20,13 +20,24 @@ LONG = {**SHORT, "window_s": 60.0}
 
 
 class Agent:
-    """A node agent as a child process."""
+    """A node agent as a child process. `python` and `environment` replace this process's own."""
 
-    def __init__(self, out: Path, dataset: Path, row=None, protocol=None, extra=(), prefix=(), **popen):
+    def __init__(
+        self,
+        out: Path,
+        dataset: Path,
+        row=None,
+        protocol=None,
+        extra=(),
+        prefix=(),
+        python=sys.executable,
+        environment=os.environ,
+        **popen,
+    ):
         self.out = out
         command = [
             *prefix,
-            sys.executable,
+            str(python),
             str(SCRIPT),
             "--run-id",
             "t",
@@ -36,7 +47,7 @@ class Agent:
         command += ["--protocol", json.dumps(protocol or SHORT), "--code-digest", "0"]
         command += ["--dataset", str(dataset), "--out-dir", str(out), *extra]
         hidden = {"SLURM_NODEID", "SLURM_NNODES", "SLURM_JOB_ID", "SLURM_TMPDIR"}
-        environment = {name: value for name, value in os.environ.items() if name not in hidden}
+        environment = {name: value for name, value in environment.items() if name not in hidden}
         self.process = subprocess.Popen(
             command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment, **popen
         )

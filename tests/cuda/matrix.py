@@ -1,0 +1,159 @@
+"""Rows of all kinds on fake GPUs, and what must hold for each of them."""
+
+import json
+import subprocess
+from collections import Counter
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+
+import pyarrow.parquet as pq
+from agent_process import ROW
+from fake_cuda.driver import WAITS, FakeCuda
+from jouleline.energy.integrate import runs_regions
+
+PROTOCOL = {"window_s": 0.3, "idle_s": 0.3, "warmup_max_steps": 6, "device": "cuda", "meter": "nvml"}
+WINDOW_START, STEP = 1, 3
+# Fewer than a layer has.
+FEW_LAUNCHES = 20
+# Of an optimizer step, by ZeRO stage. From stage 1 on the norm is asked for again when it is clipped by; stage 3 waits
+# for its reductions and at the end of the step too. In fp16 the stages look for overflow first.
+OWN_STALLS = {0: 1, 1: 2, 2: 2, 3: 3}
+
+
+@dataclass
+class Made:
+    """A run that was made: exit codes and outputs of its agents, its folder, and what the fake logged."""
+
+    row: dict
+    out: Path
+    codes: list[int]
+    outputs: list[str]
+    cuda: FakeCuda
+
+    @property
+    def run(self) -> dict:
+        return json.loads((self.out / "run.json").read_text())
+
+    @property
+    def said(self) -> str:
+        """All that agents and ranks said."""
+        logs = [path.read_text() for path in sorted(self.out.glob("raw/node-*/rank-*.log"))]
+        return "\n".join([*self.outputs, *logs])
+
+
+def full(row: dict) -> dict:
+    """The row with the size that all rows of the tests share."""
+    return ROW | {"gpus_per_node": 1, "zero_stage": 0} | row
+
+
+def name(row: dict) -> str:
+    """A row's name in the list of tests: what it has and others have not."""
+    return " ".join(f"{key}={value}" for key, value in row.items())
+
+
+def _agent(cuda: FakeCuda, row: dict, node: int, out: Path, dataset: Path, extra: dict) -> dict:
+    devices = range(node * row["gpus_per_node"], (node + 1) * row["gpus_per_node"])
+    arguments = ["--run-id", out.name, "--row", json.dumps(row), "--protocol", json.dumps(PROTOCOL)]
+    arguments += ["--code-digest", "0", "--dataset", str(dataset), "--out-dir", str(out)]
+    arguments += ["--node-rank", str(node), "--nodes", str(row["nodes"]), "--address", "127.0.0.1"]
+    environment = {"FAKE_CUDA_LOG": str(cuda.log), "CUDA_VISIBLE_DEVICES": ",".join(map(str, devices))}
+    output = str(out.parent / f"{out.name}-{node}.txt")
+    return {"arguments": arguments, "output": output, "environment": environment | extra}
+
+
+def make(gpus, folder: Path, dataset: Path, wanted: list[dict], extra=(), spoil=None) -> list[Made]:
+    """Make a run of each row, one after the other; `extra` is the environment of all and
+    `spoil` changes the node.
+
+    Two nodes are two agents of one host with GPUs of their own.
+    """
+    rows = [{"nodes": 1} | full(row) for row in wanted]
+    node = gpus(max(row["nodes"] * row["gpus_per_node"] for row in rows))
+    if spoil:
+        spoil(node.node)
+    fakes, runs = [], []
+    for number, row in enumerate(rows):
+        out = folder / f"run-{number}"
+        fakes.append(FakeCuda(folder / f"cuda-{number}", node.libraries, node.node, node.python))
+        # The first node starts last.
+        order = range(row["nodes"] - 1, -1, -1)
+        runs.append([_agent(fakes[-1], row, n, out, dataset, dict(extra)) for n in order])
+    command = [node.python, "-m", "fake_cuda.rows"]
+    tests = Path(__file__).resolve().parents[1]
+    environment = node.environment()
+    environment["PYTHONPATH"] += f":{tests}:{tests / 'helpers'}"
+    done = subprocess.run(
+        command,
+        input=json.dumps(runs),
+        env=environment,
+        stdout=subprocess.PIPE,
+        text=True,
+        timeout=60 * len(runs) + 60,
+    )
+    assert done.returncode == 0
+    answers = [json.loads(line) for line in done.stdout.splitlines()]
+    made = []
+    for number, (row, answer) in enumerate(zip(rows, answers, strict=True)):
+        outputs = [Path(order["output"]).read_text() for order in runs[number]]
+        made.append(Made(row, folder / f"run-{number}", answer["codes"], outputs, fakes[number]))
+    return made
+
+
+def check(made: Made) -> None:
+    """Everything that must hold for a run that is good."""
+    assert set(made.codes) == {0}, made.said
+    run = made.run
+    assert (run["status"], run["environment"]["device"]) == ("ok", "NVIDIA Fake H100"), made.said
+    check_energy(made)
+    check_contexts(made)
+    check_stalls(made)
+
+
+def check_energy(made: Made) -> None:
+    """The window has an energy of every device, and nothing makes it invalid."""
+    rows = runs_regions(made.out.parent, [made.out.name])
+    window = [row for row in rows if row["region"] == "window" and row["device_uuid"]]
+    ranks = made.row["nodes"] * made.row["gpus_per_node"]
+    assert len({row["device_uuid"] for row in window}) == ranks, window
+    for row in window:
+        assert row["verdict"] != "invalid" and row["energy_j"] > 0, row
+        assert row["energy_source"] == "nvml_counter", row
+
+
+def check_contexts(made: Made) -> None:
+    """Each rank has one context, on a device that no other rank has; nothing used CUDA and forked after it."""
+    contexts = made.cuda.events("context")
+    ranks = made.row["nodes"] * made.row["gpus_per_node"]
+    assert sorted(Counter(event.pid for event in contexts).values()) == [1] * ranks, contexts
+    assert sorted(event.number for event in contexts) == list(range(ranks)), contexts
+    assert not made.cuda.events("used after a fork", "busy", "copy between devices")
+    assert {event.pid for event in made.cuda.events("woken")} == {event.pid for event in contexts}
+
+
+def stalls(made: Made) -> dict[int, tuple[int, int]]:
+    """How often each rank's device ran out of work in its measured window because the host waited, and its steps.
+
+    A wait that follows another after a few launches finds the device idle already: both are one stall.
+    """
+    devices = {event.number: event.pid for event in made.cuda.events("context")}
+    marks = pq.read_table(made.out / "markers.parquet").to_pylist()
+    found = {}
+    for rank, pid in sorted(devices.items()):
+        mine = [mark for mark in marks if mark["rank"] == rank]
+        (start,) = [m["t_ns"] for m in mine if m["kind"] == WINDOW_START and m["name"] == "window"]
+        steps = [m["t_ns"] for m in mine if m["kind"] == STEP]
+        inside = [e for e in made.cuda.events(*WAITS) if e.pid == pid and start < e.time_ns <= max(steps)]
+        before = [event.launches for event in inside]
+        apart = sum(b - a > FEW_LAUNCHES for a, b in pairwise(before))
+        found[rank] = (apart + bool(inside), len(steps))
+    return found
+
+
+def check_stalls(made: Made) -> None:
+    """No device waits for its host more often than DeepSpeed's own step asks: once for the norm of the gradients."""
+    own = OWN_STALLS[made.row["zero_stage"]] + (
+        made.row["precision"] == "fp16" and made.row["zero_stage"] > 0
+    )
+    for rank, (count, steps) in stalls(made).items():
+        assert count <= own * steps, f"rank {rank}: {count} stalls in {steps} steps"

@@ -1,0 +1,113 @@
+"""Rows of all kinds on the real CUDA build of torch, without a GPU: a few of them always, all with `-m long`."""
+
+import subprocess
+from itertools import product
+
+import pytest
+from jouleline.campaign.grid import complete_row
+from jouleline.campaign.strategy import problems
+from matrix import check, full, make, name
+
+# Each row has something that the rows before it have not; a new kind joins by one line.
+SAMPLE = [
+    {"precision": "fp32"},
+    {"precision": "bf16", "model_type": "roberta", "gradient_checkpointing": True},
+    {"precision": "fp16", "model_type": "electra", "grad_accum": 2},
+    {"gpus_per_node": 2, "precision": "fp32", "frozen_layers": 1},
+    {"gpus_per_node": 2, "precision": "bf16", "zero_stage": 1, "task": "qa"},
+    {"gpus_per_node": 2, "precision": "fp16", "zero_stage": 2, "lora_rank": 2},
+    {"gpus_per_node": 2, "precision": "fp32", "zero_stage": 3, "model_type": "distilbert"},
+    {"gpus_per_node": 2, "precision": "bf16", "tensor_parallel": 2, "task": "mlm"},
+    {"nodes": 2, "precision": "bf16", "zero_stage": 3},
+    {"gpus_per_node": 4, "precision": "fp16", "tensor_parallel": 2, "zero_stage": 1},
+]
+# In turn for the rows of the whole matrix.
+KINDS = [
+    {},
+    {"model_type": "roberta", "gradient_checkpointing": True},
+    {"model_type": "electra", "grad_accum": 2},
+    {"model_type": "distilbert", "frozen_layers": 1},
+    {"lora_rank": 2},
+    {"task": "qa", "attention": "eager"},
+    {"task": "mlm", "optimizer": "sgd"},
+]
+
+
+def whole() -> list[dict]:
+    """Every strategy in every precision; the kinds of models and of fine-tuning take turns."""
+    found = []
+    places = product((1, 2, 4), (1, 2), (1, 2))  # devices of a node, nodes, tensor parallel
+    for precision, zero, (devices, nodes, tensor) in product(
+        ("fp32", "bf16", "fp16"), range(4), list(places)
+    ):
+        row = {"precision": precision, "zero_stage": zero, "gpus_per_node": devices, "nodes": nodes}
+        if devices * nodes > 4 or devices < tensor:
+            continue
+        row |= {"tensor_parallel": tensor} | KINDS[len(found) % len(KINDS)]
+        if problems(complete_row(full(row)), "cuda"):
+            row = {key: value for key, value in row.items() if key != "lora_rank"}
+        found.append(row)
+    return found
+
+
+def check_all(made) -> None:
+    """Each row by itself, so that one bad row does not hide another."""
+    found = {}
+    for one in made:
+        try:
+            check(one)
+        except AssertionError as error:
+            found[name(one.row)] = str(error)[-3000:]
+    assert not found, "\n\n".join(f"{row}\n{why}" for row, why in found.items())
+
+
+def test_rows_of_all_kinds_are_measured_on_cuda(gpus, tmp_path, small_dataset):
+    check_all(make(gpus, tmp_path / "runs", small_dataset, SAMPLE))
+
+
+@pytest.mark.long
+def test_every_strategy_in_every_precision_is_measured_on_cuda(gpus, tmp_path, small_dataset):
+    check_all(make(gpus, tmp_path / "runs", small_dataset, whole()))
+
+
+def test_devices_may_be_exclusive_to_a_process(gpus, tmp_path, small_dataset):
+    rows = [{"gpus_per_node": 2, "tensor_parallel": 2}, {"gpus_per_node": 2, "zero_stage": 3}]
+    claims = tmp_path / "claims"
+    claims.mkdir()
+    check_all(make(gpus, tmp_path / "runs", small_dataset, rows, {"FAKE_CUDA_EXCLUSIVE": str(claims)}))
+
+
+def test_one_rank_out_of_memory_is_a_result_and_no_hang(gpus, tmp_path, small_dataset):
+    rows = [{"gpus_per_node": 2, "zero_stage": 1}, {"nodes": 2, "zero_stage": 3}]
+    little = {"FAKE_CUDA_LIMIT": "150000", "FAKE_CUDA_LIMIT_DEVICE": "1"}
+    for one in make(gpus, tmp_path / "runs", small_dataset, rows, little):
+        assert set(one.codes) == {0}, one.said
+        assert (one.run["status"], one.run["reason"]) == ("oom", "out_of_memory"), one.said
+        assert {event.number for event in one.cuda.events("out of memory")} == {1}
+        assert one.run["wall_s"] < 60
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [("capability_major", 7, "TORCH=cuda126"), ("cuda_version", 12040, "update the driver to 580.65.06")],
+)
+def test_a_torch_that_cannot_compute_here_is_one_line_before_the_fork(
+    gpus, tmp_path, small_dataset, name, value, said
+):
+    def spoil(node):
+        setattr(node.gpus[0] if hasattr(node.gpus[0], name) else node.state, name, value)
+
+    (one,) = make(gpus, tmp_path / "runs", small_dataset, [{}], spoil=spoil)
+    (output,) = one.outputs
+    assert one.codes == [2] and output.startswith("error: ") and output.count("\n") == 1, output
+    assert said in output and not one.cuda.events()
+
+
+def test_the_arch_list_is_torchs_own(gpus):
+    code = (
+        "import torch; from jouleline.measure.node.torch_build import torch_build; found = torch_build()['arch'];"
+        "assert found and found == torch._C._cuda_getArchFlags().split(), found"
+    )
+    node = gpus()
+    subprocess.run([node.python, "-c", code], env=node.environment(), check=True)
+    assert not node.events()
