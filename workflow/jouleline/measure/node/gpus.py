@@ -12,6 +12,7 @@ import pynvml
 from jouleline.errors import UserError
 from jouleline.measure.meters.devices import Gpu, choose
 from jouleline.measure.meters.nvml_probe import attempt, list_gpus, open_nvml
+from jouleline.measure.node import torch_build
 from jouleline.measure.raw.markers import report_device
 
 # Compute capability from which the tensor cores know a precision; below it is emulated, or refused by DeepSpeed.
@@ -49,14 +50,21 @@ def take_gpus(row: Mapping[str, Any]) -> None:
 
 
 def require_cuda_torch() -> None:
-    """Raise UserError where torch was built without CUDA: set-up chooses the build by the machine it runs on."""
-    import torch
-
-    if torch.version.cuda is None:
+    """Raise UserError where the installed torch cannot compute on the job's GPUs, without asking CUDA."""
+    build = torch_build.torch_build()
+    if build["cuda"] is None:
         raise UserError(
-            f"this node has a GPU and torch {torch.__version__} cannot use it; run `make setup TORCH=cuda`, "
+            f"this node has a GPU and torch {build['version']} cannot use it; run `make setup TORCH=cuda`, "
             "or set protocol.device: cpu"
         )
+    found = [(gpu.name, gpu.facts.get("compute_capability")) for gpu in job_gpus()]
+    for problem in torch_build.problems(build, driver_version(), driver_cuda(), found):
+        raise UserError(problem)
+
+
+def driver_cuda() -> int | None:
+    """The newest CUDA that the driver can serve, 12040 for 12.4; None where NVML does not say."""
+    return attempt(pynvml.nvmlInit) or attempt(pynvml.nvmlSystemGetCudaDriverVersion)
 
 
 def temperature_c() -> float | None:
