@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 import torch
 
 from jouleline.errors import UserError
+from jouleline.measure.train import masks
 from jouleline.measure.train.corpus import read_facts
 
 IGNORED = -100  # label that transformers' losses leave out
@@ -136,6 +137,7 @@ class Batches:
         self.micro_batch, self.grad_accum, self.seed = row["micro_batch"], row["grad_accum"], row["seed"]
         self.replica, self.replicas = replica, replicas
         self._orders: dict[int, np.ndarray] = {}
+        masks.answer_from_host()
 
     @property
     def global_batch(self) -> int:
@@ -177,9 +179,11 @@ class Batches:
 
     def _tensors(self, samples: Samples, chosen: np.ndarray) -> dict[str, torch.Tensor]:
         inputs = samples.inputs[chosen].astype(np.int64)
+        real = inputs != self.data.facts["pad_id"]
+        masks.tell(not real.all())
         arrays = {
             "input_ids": inputs,
-            "attention_mask": (inputs != self.data.facts["pad_id"]).astype(np.int64),
+            "attention_mask": real.astype(np.int64),
             **{name: values[chosen] for name, values in samples.targets.items()},
         }
         tensors = {name: torch.from_numpy(values) for name, values in arrays.items()}
