@@ -33,6 +33,7 @@ onstart:
 
 localrules:
     all,
+    doctor,
     plan,
     smoke,
     measurements,
@@ -48,6 +49,16 @@ rule all:
     default_target: True
     input:
         rules.render_report.output.page,
+
+
+# Whether the nodes can do what the campaign asks: one short job for each kind of them. Fails where one cannot.
+rule doctor:
+    input:
+        [f"{RESULTS}/doctor/N{nodes}x{devices}" for nodes, devices in KINDS.items()],
+    log:
+        f"{RESULTS}/logs/doctor.log",
+    shell:
+        "python -m jouleline.commands.main doctor --show {input} 2>&1 | tee {log}"
 
 
 # What the campaign would cost, before anything runs.

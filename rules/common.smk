@@ -185,7 +185,7 @@ def exclusive():
 
 def require_srun():
     """Refuse to start agents on several nodes from a machine that has nothing to start them with."""
-    several = {"measure_run_multinode", "calibrate_links"}
+    several = {"measure_run_multinode", "calibrate_links", "examine_nodes"}
     if workflow.touch or not workflow.local_exec or shutil.which("srun"):
         return
     found = sorted(

@@ -7,6 +7,23 @@ SPANS = {
     for nodes in sorted({run.row["nodes"] for run in ALL_RUNS} - {1})
 }
 
+# The kinds of nodes that the doctor looks at: by the number of nodes of a job, the most devices of each.
+KINDS = {
+    nodes: max(run.row["gpus_per_node"] for run in ALL_RUNS if run.row["nodes"] == nodes)
+    for nodes in sorted({run.row["nodes"] for run in ALL_RUNS})
+}
+EXAMINE = (
+    "python scripts/examine_node.py --device {params.device} --devices {wildcards.devices} --nodes {wildcards.nodes} "
+    "{params.asked} --out {output.found} > {log} 2>&1"
+)
+
+
+def asked_of_nodes():
+    """What the rows need of a node beside its devices, as options of `jouleline doctor`."""
+    precisions = sorted({run.row["precision"] for run in ALL_RUNS})
+    hub = any(row["dataset"].startswith("glue/") or row["checkpoint"] for row in DATASETS.values())
+    return " ".join([f"--precision {one}" for one in precisions] + ["--hub"] * hub)
+
 
 localrules:
     write_grid,
@@ -79,6 +96,52 @@ rule prepare_dataset:
         "Prepare the data set {wildcards.dataset}"
     shell:
         "python scripts/prepare_dataset.py --dataset {params.dataset} --vocab-size {params.vocab_size} --seed {params.seed} {params.checkpoint} --out {output.dataset} --tokenizer {output.tokenizer} > {log} 2>&1"
+
+
+# The target `doctor` takes the findings away when it has shown them: each call looks anew.
+rule examine_node:
+    output:
+        found=directory(f"{RESULTS}/doctor/N{{nodes}}x{{devices}}"),
+    log:
+        f"{RESULTS}/logs/examine_node/N{{nodes}}x{{devices}}.log",
+    wildcard_constraints:
+        nodes="1",
+        devices=r"\d+",
+    resources:
+        mem_mb=2000,
+        runtime=5,
+        gres=lambda wildcards: gres(wildcards.devices),
+        slurm_extra=exclusive(),
+    params:
+        device=PROTOCOL["device"],
+        asked=asked_of_nodes(),
+    shell:
+        EXAMINE
+
+
+# Each node of a job on several, which sees the others' names as the agents of a row will.
+rule examine_nodes:
+    output:
+        found=directory(f"{RESULTS}/doctor/N{{nodes}}x{{devices}}"),
+    log:
+        f"{RESULTS}/logs/examine_nodes/N{{nodes}}x{{devices}}.log",
+    wildcard_constraints:
+        nodes=r"(?!1x)\d+",
+        devices=r"\d+",
+    resources:
+        mpi="srun",
+        nodes=lambda wildcards: int(wildcards.nodes),
+        tasks=lambda wildcards: int(wildcards.nodes),
+        tasks_per_gpu=0,
+        gres=lambda wildcards: gres(wildcards.devices),
+        mem_mb=2000,
+        runtime=5,
+        slurm_extra=exclusive(),
+    params:
+        device=PROTOCOL["device"],
+        asked=asked_of_nodes(),
+    shell:
+        "{resources.mpi} -N {resources.nodes} --ntasks-per-node=1 --kill-on-bad-exit=1 " + EXAMINE
 
 
 # srun starts one agent on each node, as for a row of several nodes.

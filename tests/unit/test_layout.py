@@ -43,7 +43,7 @@ LAYERS = (
     ("reduce",),
     ("plan", "choose"),
     ("report",),
-    ("hardware", "reference"),
+    ("hardware", "reference", "doctor"),
     ("commands",),
 )
 RANK = {room: rank for rank, layer in enumerate(LAYERS) for room in layer}

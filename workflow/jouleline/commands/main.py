@@ -7,6 +7,7 @@ from jouleline.errors import UserError
 USAGE = """\
 usage: jouleline COMMAND [ARGUMENTS]
 
+  doctor    whether this node can measure: driver, torch, GPUs, memory, network, with the remedy of what is wrong
   measure   run any command beside the power sidecar, and keep its exit code
   energy    work out the energy of every region of a measurement again, from its raw files
   fit       fit the scaling models to a table of runs
@@ -36,7 +37,9 @@ def main(argv: list[str] | None = None) -> int:
 
 def _command(name: str):
     # Each command imports its own room only: measuring must not load scipy, nor fitting the sidecar.
-    if name == "measure":
+    if name == "doctor":
+        from jouleline.commands.doctor import main as command
+    elif name == "measure":
         from jouleline.commands.measure import main as command
     elif name == "energy":
         from jouleline.commands.energy import main as command
