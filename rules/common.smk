@@ -180,7 +180,8 @@ def runtime_min():
 
 
 def exclusive():
-    return "--exclusive" if SETTINGS["node"]["exclusive"] else None
+    """Whether a measuring job has its node for itself. Apart from `slurm_extra`, which is the site's."""
+    return "yes" if SETTINGS["node"]["exclusive"] else None
 
 
 def require_srun():

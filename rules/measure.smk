@@ -26,7 +26,7 @@ rule measure_run:
         gres=of_run(lambda run: gres(run.row["gpus_per_node"])),
         mem_mb=of_run(lambda run: memory_mb(run.row)),
         runtime=runtime_min(),
-        slurm_extra=exclusive(),
+        exclusive=exclusive(),
     params:
         row=row_key,
         protocol=CAMPAIGN.protocol_key,
@@ -61,7 +61,7 @@ rule measure_run_multinode:
         gres=of_run(lambda run: gres(run.row["gpus_per_node"])),
         mem_mb=of_run(lambda run: memory_mb(run.row)),
         runtime=runtime_min(),
-        slurm_extra=exclusive(),
+        exclusive=exclusive(),
     params:
         row=row_key,
         protocol=CAMPAIGN.protocol_key,

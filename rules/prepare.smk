@@ -163,7 +163,7 @@ rule calibrate_links:
         gres=lambda wildcards: gres(wildcards.devices),
         mem_mb=8000,
         runtime=30,
-        slurm_extra=exclusive(),
+        exclusive=exclusive(),
     params:
         protocol=CAMPAIGN.protocol_key,
         code=measuring_code("calibrate_links"),
@@ -186,7 +186,7 @@ rule calibrate_node:
         mem_mb=8000,
         runtime=30,
         gres=gres(LARGEST["gpus_per_node"]),
-        slurm_extra=exclusive(),
+        exclusive=exclusive(),
     params:
         protocol=CAMPAIGN.protocol_key,
         code=code_digest("calibrate_node"),
@@ -232,7 +232,7 @@ rule measure_idle:
         mem_mb=2000,
         runtime=10,
         gres=gres(LARGEST["gpus_per_node"]),
-        slurm_extra=exclusive(),
+        exclusive=exclusive(),
     params:
         protocol=CAMPAIGN.protocol_key,
         code=code_digest("measure_idle"),

@@ -17,7 +17,7 @@ README = (ROOT / "profiles/README.md").read_text()
 SITES = {
     name: yaml.safe_load(text) for name, text in re.findall(r"### (\w): .*?```yaml\n(.*?)```", README, re.S)
 }
-ASKED = "--cpus-per-task=4 --exclusive -D ROOT --gres=gpu:1"
+ASKED = "--cpus-per-task=4 -D ROOT --exclusive --gres=gpu:1"
 
 
 @pytest.mark.parametrize(
@@ -67,7 +67,7 @@ def test_a_container_and_two_partitions(at_site, recorder):
         "rule_prepare_dataset_wildcards_docstrings-v2048": "-p cpu -t 30 --mem 4000 --no-requeue --ntasks=1"
         " --cpus-per-task=1 -D ROOT",
         "rule_calibrate_node": f"-p gpu -t 30 --mem 8000 --no-requeue {ASKED}",
-        "rule_measure_idle": "-p gpu -t 10 --mem 2000 --no-requeue --cpus-per-task=1 --exclusive -D ROOT --gres=gpu:1",
+        "rule_measure_idle": "-p gpu -t 10 --mem 2000 --no-requeue --cpus-per-task=1 -D ROOT --exclusive --gres=gpu:1",
     }
     options = base64.b64encode(b"--nv --bind /scratch").decode()
     for text in (recorder / "whole_lines").read_text().splitlines():

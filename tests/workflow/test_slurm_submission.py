@@ -14,9 +14,9 @@ def test_gpu_rows(recorder, tmp_path):
     lines = submitted(recorder, checkout, "measurements")
     found = {key: rest_of(text) for key, text in by_geometry(lines).items()}
     assert found == {
-        "1x1": "-t 11 --mem 4505 --no-requeue --cpus-per-task=4 --exclusive -D ROOT --gres=gpu:1",
-        "1x4": "-t 11 --mem 12020 --no-requeue --cpus-per-task=16 --exclusive -D ROOT --gres=gpu:4",
-        "2x4": "-t 11 --mem 12020 --nodes=2 --no-requeue --ntasks=2 --cpus-per-task=16 --exclusive -D ROOT"
+        "1x1": "-t 11 --mem 4505 --no-requeue --cpus-per-task=4 -D ROOT --exclusive --gres=gpu:1",
+        "1x4": "-t 11 --mem 12020 --no-requeue --cpus-per-task=16 -D ROOT --exclusive --gres=gpu:4",
+        "2x4": "-t 11 --mem 12020 --nodes=2 --no-requeue --ntasks=2 --cpus-per-task=16 -D ROOT --exclusive"
         " --gres=gpu:4",
     }
     assert len(lines) == 3  # one job per row, no array
@@ -43,7 +43,7 @@ def test_whole_line_with_the_values_of_a_site(recorder, tmp_path):
     lines = submitted(recorder, checkout, "measurements", *site)
     ((comment, text),) = lines.items()
     run_id = comment.removeprefix("rule_measure_run_wildcards_")
-    rest = "-A proj42 -p gpu -t 11 -C nvlink --mem 7010 --no-requeue --cpus-per-task=8 --exclusive -D ROOT"
+    rest = "-A proj42 -p gpu -t 11 -C nvlink --mem 7010 --no-requeue --cpus-per-task=8 -D ROOT --exclusive"
     rest += " --gres=gpu:h200:2"
     assert re.sub(" +", " ", text) == line(comment, "measure_run", run_id, rest)
 
@@ -56,8 +56,8 @@ def test_the_jobs_of_a_node(recorder, tmp_path):
     dataset = "rule_prepare_dataset_wildcards_docstrings-v2048"
     assert found == {
         dataset: "-t 30 --mem 4000 --no-requeue --ntasks=1 --cpus-per-task=1 -D ROOT",
-        "rule_calibrate_node": "-t 30 --mem 8000 --no-requeue --cpus-per-task=16 --exclusive -D ROOT --gres=gpu:4",
-        "rule_measure_idle": "-t 10 --mem 2000 --no-requeue --cpus-per-task=1 --exclusive -D ROOT --gres=gpu:4",
+        "rule_calibrate_node": "-t 30 --mem 8000 --no-requeue --cpus-per-task=16 -D ROOT --exclusive --gres=gpu:4",
+        "rule_measure_idle": "-t 10 --mem 2000 --no-requeue --cpus-per-task=1 -D ROOT --exclusive --gres=gpu:4",
     }
 
 
@@ -70,10 +70,10 @@ def test_links_are_calibrated_for_every_number_of_nodes(recorder, tmp_path):
     found = submitted(recorder, checkout, "results/lines/node/calibration.json")
     assert {key: rest_of(text) for key, text in found.items()} == {
         "rule_calibrate_links_wildcards_2_4": "-t 30 --mem 8000 --nodes=2 --no-requeue --ntasks=2"
-        " --cpus-per-task=16 --exclusive -D ROOT --gres=gpu:4",
+        " --cpus-per-task=16 -D ROOT --exclusive --gres=gpu:4",
         "rule_calibrate_links_wildcards_3_1": "-t 30 --mem 8000 --nodes=3 --no-requeue --ntasks=3"
-        " --cpus-per-task=4 --exclusive -D ROOT --gres=gpu:1",
-        "rule_calibrate_node": "-t 30 --mem 8000 --no-requeue --cpus-per-task=16 --exclusive -D ROOT --gres=gpu:4",
+        " --cpus-per-task=4 -D ROOT --exclusive --gres=gpu:1",
+        "rule_calibrate_node": "-t 30 --mem 8000 --no-requeue --cpus-per-task=16 -D ROOT --exclusive --gres=gpu:4",
     }
 
 
@@ -111,3 +111,13 @@ def test_a_large_grid_is_one_job_a_run_and_one_for_all_tables(recorder, tmp_path
     assert {key: rest_of(text) for key, text in lines.items()} == {
         TABLES: "-t 45 --mem 8000 --no-requeue --ntasks=1 --cpus-per-task=8 -D ROOT"
     }
+
+
+def test_a_sites_defaults_stand_beside_what_a_row_asks_for(recorder, tmp_path):
+    """Memory per CPU does not replace the row's memory, nor the site's licences its `--exclusive`."""
+    checkout = checkout_of(tmp_path, {}, {"device": "cuda"}, {})
+    site = ["--default-resources", "mem_mb_per_cpu=100", "slurm_extra='--licenses=lic:1'"]
+    (text,) = submitted(recorder, checkout, "measurements", *site).values()
+    assert rest_of(text) == (
+        "-t 11 --mem 4505 --no-requeue --cpus-per-task=4 --licenses=lic:1 -D ROOT --exclusive --gres=gpu:1"
+    )

@@ -27,6 +27,8 @@ What is left would hang a campaign or measure a row twice, and is answered here 
   the run before: that one goes when the row is submitted again.
 - Any snakemake that ends removes the empty log folders of jobs that wait in the queue, which then fail: they stay.
 - An account is checked with sacctmgr for every job, and guessed from old jobs where none is given: once, and never.
+- A site's default memory per CPU or `slurm_extra` replaces what a row asks for: the row's memory wins, `--exclusive`
+  stands beside the site's options.
 - Job arrays give every row the resources of the first: refused. What a partition does not allow is waited for until
   somebody looks: refused before the first row.
 """
@@ -151,14 +153,12 @@ def _patch_submission(plugin) -> None:
     def marked(job, params, settings=None, **kwargs):
         mark = mark_of(job, watch.campaign)
         params = {**params, "comment_str": f"{params['comment_str']}:{mark}"}
-        single = not job.is_group() and "--dependency" not in (job.resources.get("slurm_extra") or "")
         # The plugin's efficiency report finds its jobs by the name that it gave them.
         if not getattr(settings, "efficiency_report", False):
             what = digest(str(params["workdir"]), mark.split(".")[0])
             row = re.sub(r"[^\w.-]", "_", wildcards_of(job) or job.name)
             params["run_uuid"] = f"{row}.{what}"
-            return get_submit_command(job, params, settings, **kwargs) + " --dependency=singleton" * single
-        return get_submit_command(job, params, settings, **kwargs)
+        return _as_the_row_asks(job, get_submit_command(job, params, settings, **kwargs))
 
     def submit(self, job):
         try:
@@ -187,6 +187,16 @@ def _patch_submission(plugin) -> None:
     plugin.get_submit_command = marked
     executor.run_job, executor.shutdown, executor.cancel = submit, ending(shutdown), ending(cancel)
     executor.jouleline_own, executor.jouleline_leftovers, executor.jouleline_ends = set(), None, False
+
+
+def _as_the_row_asks(job, call: str) -> str:
+    """An sbatch line on which nothing of a site's defaults replaces what a row needs."""
+    asked = job.resources.get
+    if asked("mem_mb"):
+        call = re.sub(r" --mem-per-cpu \S+", f" --mem {asked('mem_mb')}", call)
+    call += " --exclusive" if asked("exclusive") else ""
+    alone = not job.is_group() and "--dependency" not in (asked("slurm_extra") or "")
+    return call + " --dependency=singleton" * alone
 
 
 _NO_REASON = " Detailed failure reason unavailable (status command is not 'sacct')."
