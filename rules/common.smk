@@ -174,6 +174,11 @@ def memory_mb(row):
     return 2000 + row["gpus_per_node"] * per_rank
 
 
+def calibration_mb(devices):
+    """Host memory of a calibration: a process per device with torch, a CUDA context and NCCL's buffers."""
+    return max(8000, 2000 + 2500 * devices)
+
+
 def runtime_min():
     seconds = PROTOCOL["startup_timeout_s"] + 2 * PROTOCOL["idle_s"] + PROTOCOL["cooldown_max_s"]
     return int((seconds + 4 * PROTOCOL["window_max_s"]) // 60) + 2

@@ -161,7 +161,7 @@ rule calibrate_links:
         tasks=lambda wildcards: int(wildcards.nodes),
         tasks_per_gpu=0,
         gres=lambda wildcards: gres(wildcards.devices),
-        mem_mb=8000,
+        mem_mb=lambda wildcards: calibration_mb(int(wildcards.devices)),
         runtime=30,
         exclusive=exclusive(),
     params:
@@ -183,19 +183,20 @@ rule calibrate_node:
     threads: cpus_per_task(LARGEST)
     resources:
         measuring=1,
-        mem_mb=8000,
+        mem_mb=calibration_mb(LARGEST["gpus_per_node"]),
         runtime=30,
         gres=gres(LARGEST["gpus_per_node"]),
         exclusive=exclusive(),
     params:
         protocol=CAMPAIGN.protocol_key,
         code=code_digest("calibrate_node"),
+        devices=LARGEST["gpus_per_node"],
         # Of all campaigns: what another found of such devices, with such software, is not measured again.
         known=Path(RESULTS).parent / "calibrations",
     message:
         "Calibrate the node's devices"
     shell:
-        "python scripts/calibrate_node.py --protocol {params.protocol:q} --known {params.known} --out {output.node} > {log} 2>&1"
+        "python scripts/calibrate_node.py --protocol {params.protocol:q} --devices {params.devices} --known {params.known} --out {output.node} > {log} 2>&1"
 
 
 # Apart, so that a row on another number of nodes measures its links and no device again.
@@ -236,9 +237,10 @@ rule measure_idle:
     params:
         protocol=CAMPAIGN.protocol_key,
         code=code_digest("measure_idle"),
+        devices=LARGEST["gpus_per_node"],
     message:
         "Measure the idle power of the node"
     shell:
         unless_data(
-            "python scripts/measure_idle.py --protocol {params.protocol:q} --out {output.idle} > {log} 2>&1"
+            "python scripts/measure_idle.py --protocol {params.protocol:q} --devices {params.devices} --out {output.idle} > {log} 2>&1"
         )

@@ -31,6 +31,7 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--protocol", required=True, help="protocol as JSON")
     parser.add_argument("--out", type=Path, required=True, help="JSON file")
+    parser.add_argument("--devices", type=int, help="GPUs to take, the first of those visible (default: all)")
     parser.add_argument(
         "--known", type=Path, help="folder of calibrations by device and software, to take or add to"
     )
@@ -39,10 +40,12 @@ def main(argv: list[str] | None = None) -> int:
 
     def body() -> None:
         from jouleline.measure.calibrate.node import holds_for
+        from jouleline.measure.node.environment import take_devices
         from jouleline.measure.node.orphan import stop_with_snakemake
 
         stop_with_snakemake()
         protocol = complete_protocol(json_object(arguments.protocol, "--protocol"))
+        take_devices(protocol, arguments.devices)
         budget_s = arguments.budget_s or protocol["calibration_s"]
         holds = holds_for(protocol, budget_s) if arguments.known else None
         if holds is None:

@@ -13,6 +13,7 @@ def main(argv: list[str] | None = None) -> int:
     """Parse the arguments, measure, write the JSON file; returns the exit code."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--protocol", required=True, help="protocol as JSON")
+    parser.add_argument("--devices", type=int, help="GPUs to take, the first of those visible (default: all)")
     parser.add_argument("--out", type=Path, required=True, help="idle.json")
     arguments = parser.parse_args(argv)
 
@@ -20,11 +21,14 @@ def main(argv: list[str] | None = None) -> int:
         from jouleline.energy.node_power import idle_devices
         from jouleline.measure.calibrate.idle import watch_idle
         from jouleline.measure.node.device_lock import DeviceLock
+        from jouleline.measure.node.environment import take_devices
         from jouleline.measure.node.orphan import stop_with_snakemake
 
         stop_with_snakemake()
+        protocol = complete_protocol(json_object(arguments.protocol, "--protocol"))
+        take_devices(protocol, arguments.devices)
         with DeviceLock(), TemporaryDirectory(prefix="jouleline-idle-") as folder:
-            found = watch_idle(complete_protocol(json_object(arguments.protocol, "--protocol")), folder)
+            found = watch_idle(protocol, folder)
             found["devices"] = idle_devices(folder)
         write_json(arguments.out, found)
 

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import time
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -12,6 +13,7 @@ import torch
 import torch.cuda.nccl
 from fake_nvml.driver import GPU_LOST, FakeNode
 from jouleline.measure.node.gpus import full_uuid, identify
+from jouleline.measure.node.outcome import Outcome
 
 
 @pytest.fixture
@@ -118,6 +120,59 @@ print(environment.describe("cuda")["driver"], gpus.temperature_c(), asked)
 """
     done = run(node, code, DS_ACCELERATOR="cuda", HF_HUB_OFFLINE="1")
     assert done.stdout.strip().endswith("45.0 []"), done.stdout + done.stderr
+
+
+def unused(node: FakeNode, own: str = "()") -> subprocess.CompletedProcess:
+    code = "from jouleline.measure.node import gpu_users\ngpu_users._PATIENCE_S = 0.3\n"
+    return run(node, f"{code}print(gpu_users.foreign_users({own}))\ngpu_users.require_unused()")
+
+
+def test_a_gpu_that_others_use_is_refused_and_they_are_named(node):
+    assert unused(node).returncode == 0
+    node.gpus[1].n_pids = 1
+    for pid, name in (
+        (os.getpid(), Path("/proc/self/comm").read_text().strip()),
+        (4_000_000, "not visible here"),
+    ):
+        node.gpus[1].pids[0] = pid
+        done = unused(node)
+        assert f"the job's GPUs are in use: process {pid} ({name}) on GPU 1; wait until" in done.stderr
+    assert unused(node, "(4_000_000,)").stdout == "[]\n"
+    code = "from jouleline.measure.node.gpu_users import require_unused; require_unused()"
+    assert run(node, code, CUDA_VISIBLE_DEVICES="0").returncode == 0  # another GPU's processes
+
+
+def test_memory_that_others_held_makes_no_configuration_too_large():
+    oom = Outcome("oom", "out_of_memory", "rank 0: CUDA out of memory")
+    assert oom.shared_with([]) == oom
+    shared = oom.shared_with(["process 7 (python) on GPU 0"])
+    assert (shared.status, shared.reason) == (
+        "failed",
+        "gpu_shared",
+    ) and "process 7 (python)" in shared.detail
+    lost = Outcome("failed", "rank_killed")
+    assert lost.shared_with(["process 7 (python) on GPU 0"]) == lost
+
+
+def test_two_slices_of_one_gpu_are_refused_beforehand(node):
+    node.gpus[0].mig_slices = node.gpus[1].mig_slices = 2
+    code = "from jouleline.measure.meters.nvml_probe import *\nopen_nvml()\n"
+    code += "print(json.dumps([g.mig for g in list_gpus()]))"
+    first, second, _ = json.loads(run(node, code).stdout)
+    done = take(node, 2, CUDA_VISIBLE_DEVICES=",".join(first))
+    assert (
+        f"{first[0]}, {first[1]} are slices of one GPU" in done.stderr and "gpus_per_node: 1" in done.stderr
+    )
+    assert take(node, 1, CUDA_VISIBLE_DEVICES=",".join(first)).returncode == 0
+    assert take(node, 2, CUDA_VISIBLE_DEVICES=f"{first[0]},{second[0]}").returncode == 0
+
+
+def test_calibration_takes_the_devices_of_the_largest_row(node):
+    code = "print(environment.take_devices({'device': 'cuda'}, %s), os.environ.get('CUDA_VISIBLE_DEVICES'))"
+    setting = "environment.choose_device = lambda wanted: 'cuda'\n"
+    assert run(node, setting + code % 2).stdout.split() == ["cuda", "0,1"]
+    assert run(node, setting + code % None).stdout.split() == ["cuda", "None"]
+    assert "asks for 4 GPUs and this node shows 3" in run(node, setting + code % 4).stderr
 
 
 def test_a_torch_without_cuda_is_refused_where_there_is_a_gpu(node):

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from jouleline.measure.node import gpu_users
 from jouleline.measure.node.environment import choose_device, describe
 from jouleline.measure.node.files import sidecar_log
 from jouleline.measure.sidecar.client import Sidecar, options_of
@@ -19,7 +20,10 @@ def watch_idle(protocol: Mapping[str, Any], folder: str | Path) -> dict[str, Any
     The measurement directory is left in `folder`. Raises UserError where there is no such meter.
     """
     begin = time.monotonic()
-    facts = describe(choose_device(protocol["device"]))
+    device = choose_device(protocol["device"])
+    if device == "cuda":
+        gpu_users.require_unused()
+    facts = describe(device)
     idle_s = max(protocol["idle_s"], SHORTEST_S)
     sidecar = Sidecar(Path(folder), options_of({**protocol, "idle_s": idle_s}), sidecar_log(Path(folder)))
     try:

@@ -13,7 +13,7 @@ from typing import Any
 from jouleline.files import write_json
 from jouleline.measure.node import gpus
 from jouleline.measure.node.agent import NodeAgent
-from jouleline.measure.node.environment import choose_device
+from jouleline.measure.node.environment import take_devices
 from jouleline.measure.node.outcome import Outcome
 from jouleline.measure.node.place import Place
 
@@ -36,10 +36,8 @@ class LinkAgent(NodeAgent):
         return self._check_input, self._measure
 
     def _check_input(self) -> None:
-        self.device = choose_device(self.protocol["device"])
+        self.device = take_devices(self.protocol, self.place.per_node)
         self.clear()
-        if self.device == "cuda":
-            gpus.take_gpus({"gpus_per_node": self.place.per_node, "precision": "fp32"})
 
     def _measure(self) -> None:
         from jouleline.measure.calibrate.link_rank import LinkJob, run_link_rank

@@ -15,7 +15,7 @@ from jouleline.files import canonical_json, read_json, write_json
 from jouleline.measure.calibrate import rank as calibrate_rank
 from jouleline.measure.calibrate.document import identity
 from jouleline.measure.meters import rapl
-from jouleline.measure.node import files, gpus
+from jouleline.measure.node import files, gpu_users, gpus
 from jouleline.measure.node.cpus import unbind
 from jouleline.measure.node.environment import choose_device, describe
 from jouleline.measure.node.network import use_interface
@@ -42,6 +42,8 @@ def calibrate(protocol: Mapping[str, Any], budget_s: float, folder: str | Path) 
     begin, folder = time.monotonic(), Path(folder)
     device = choose_device(protocol["device"])
     unbind()
+    if device == "cuda":
+        gpu_users.require_unused()
     os.environ.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")  # one numbering for sidecar and ranks
     idle_s = min(max(_IDLE_SHARE * budget_s, _SHORTEST_IDLE_S, protocol["idle_s"]), _LONGEST_IDLE_S)
     meter = files.meter_folder(folder)

@@ -15,7 +15,7 @@ from typing import Any
 
 from jouleline.errors import UserError
 from jouleline.files import read_json, write_json
-from jouleline.measure.node import files
+from jouleline.measure.node import files, gpu_users
 from jouleline.measure.node.cpus import unbind
 from jouleline.measure.node.device_lock import DeviceLock
 from jouleline.measure.node.environment import speed_variables
@@ -189,14 +189,20 @@ class NodeAgent:
             os.close(meeting.listen_fd)
 
     def take_device(self) -> None:
-        """Wait for the device lock where there is one."""
+        """Wait for the device lock where there is one. Raises UserError where others use the job's GPUs."""
         if self.lock.exists:
             with self.timed("device_wait"):
                 self.until(self.lock.take)
 
+        if self.device == "cuda":
+            gpu_users.require_unused()
+
     def of_ranks(self) -> Outcome:
-        """How this node's ranks have ended."""
-        return of_ranks(self.ranks, self.place.node * self.place.per_node, self.kills)
+        """How this node's ranks have ended. Memory that others held makes no configuration too large."""
+        outcome = of_ranks(self.ranks, self.place.node * self.place.per_node, self.kills)
+        if outcome.status != "oom" or self.device != "cuda":
+            return outcome
+        return outcome.shared_with(gpu_users.foreign_users(self.ranks.pids.values()))
 
     def fail(self, outcome: Outcome, kept: str) -> int:
         """Print why the job failed, with the last lines of this node's failed ranks; returns the exit code."""

@@ -94,6 +94,17 @@ def choose_device(wanted: str) -> str:
     return wanted if wanted != "auto" else "cuda" if present else "cpu"
 
 
+def take_devices(protocol: Mapping[str, Any], count: int | None) -> str:
+    """The protocol's device; where that is a GPU, this process is restricted to the first `count` (None: to none).
+
+    Raises UserError where the node has fewer.
+    """
+    device = choose_device(protocol["device"])
+    if device == "cuda" and count:
+        gpus.take_gpus({"gpus_per_node": count, "precision": "fp32"})
+    return device
+
+
 def temperature_c(device: str) -> float | None:
     """The job's hottest device in °C: NVML's GPU sensor, or the kernel's thermal zones; None: no sensor."""
     if device == "cuda":

@@ -28,7 +28,8 @@ def job_gpus() -> list[Gpu]:
 def take_gpus(row: Mapping[str, Any]) -> None:
     """Restrict this process and its children to the first `gpus_per_node` visible GPUs, in the order of the bus.
 
-    Raises UserError where the node shows fewer, or where one of them cannot compute in the row's precision.
+    Raises UserError where the node shows fewer, where two are slices of one GPU, or where one of them cannot compute in
+    the row's precision.
     """
     os.environ.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")
     count, visible = row["gpus_per_node"], os.environ.get("CUDA_VISIBLE_DEVICES")
@@ -39,6 +40,12 @@ def take_gpus(row: Mapping[str, Any]) -> None:
             f"the row asks for {count} GPUs and this node shows {len(names)}; lower gpus_per_node"
         )
     os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(names[:count])
+    for chosen in choose("auto", os.environ, list_gpus()):
+        if len(chosen.slices) > 1:
+            raise UserError(
+                f"the row asks for {count} devices and {', '.join(chosen.slices)} are slices of one GPU, between which "
+                "NCCL does not communicate; set gpus_per_node: 1, or give slices of different GPUs"
+            )
     least = LEAST_CAPABILITY.get(row["precision"])
     for gpu in job_gpus() if least else ():
         found = gpu.facts.get("compute_capability")

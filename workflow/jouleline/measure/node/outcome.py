@@ -26,6 +26,13 @@ class Outcome:
             return self
         return replace(self, status=status, reason=reason, detail=detail)
 
+    def shared_with(self, users: list[str]) -> "Outcome":
+        """This outcome, or a failure where it is for want of memory and `users` held some of it."""
+        if self.status != "oom" or not users:
+            return self
+        detail = f"{self.detail}; meanwhile the GPUs were used by {', '.join(users)}: measure again without"
+        return replace(self, status="failed", reason="gpu_shared", detail=detail)
+
     @property
     def found(self) -> dict[str, Any]:
         """What the first rank learnt of its device."""

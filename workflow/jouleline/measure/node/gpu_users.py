@@ -1,0 +1,51 @@
+"""Who else uses the job's GPUs: another's kernels change every number, and another's memory makes a false oom."""
+
+import time
+from collections.abc import Collection
+from pathlib import Path
+
+import pynvml
+
+from jouleline.errors import UserError
+from jouleline.measure.meters.nvml_probe import attempt
+from jouleline.measure.node.gpus import job_gpus
+
+# A process that ends gives its memory back a little later.
+_PATIENCE_S = 5.0
+# The server of CUDA's multi-process service (MPS) holds a context and computes nothing of its own.
+_SERVICES = ("nvidia-cuda-mps",)
+
+
+def foreign_users(own: Collection[int] = ()) -> list[str]:
+    """The processes with a context on the job's GPUs, but for `own` pids, in words; empty where NVML does not say.
+
+    A GPU that is shared in slices (MIG) shows the processes of all slices, so it is left out.
+    """
+    found = []
+    for gpu in job_gpus():
+        there = attempt(pynvml.nvmlDeviceGetComputeRunningProcesses_v3, gpu.handle) if not gpu.mig else None
+        for pid in (process.pid for process in there or ()):
+            name = _name(pid)
+            if pid not in own and not name.startswith(_SERVICES):
+                found.append(f"process {pid} ({name}) on GPU {gpu.index}")
+    return found
+
+
+def require_unused() -> None:
+    """Raise UserError where anybody uses the job's GPUs. To be called before any rank has a context."""
+    until = time.monotonic() + _PATIENCE_S
+    while users := foreign_users():
+        if time.monotonic() > until:
+            raise UserError(
+                f"the job's GPUs are in use: {', '.join(users)}; wait until that has ended, end it, or leave the GPU "
+                "out of CUDA_VISIBLE_DEVICES",
+                1,
+            )
+        time.sleep(0.2)
+
+
+def _name(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/comm").read_text().strip()
+    except OSError:  # of another user's pid namespace: a container
+        return "not visible here"
