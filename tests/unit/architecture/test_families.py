@@ -1,12 +1,17 @@
 """Every family's parameters and FLOP against the models of transformers, counted on the meta device."""
 
+import re
+import textwrap
 import time
 
 import decoders
 import pytest
-from jouleline.architecture import proxies
-from jouleline.architecture.counter import count_step
+import transformers
+from jouleline.architecture import families, proxies
+from jouleline.architecture.counter import count_step as count_flop
 from jouleline.architecture.families import FAMILIES
+from memory_counter import count_step
+from paths import ROOT
 
 VARIANTS = ("full", "frozen", "all frozen", "lora", "lora above frozen")
 VARIANTS += tuple(f"{one} checkpointed" for one in VARIANTS)
@@ -15,7 +20,7 @@ VARIANTS += tuple(f"{one} checkpointed" for one in VARIANTS)
 def differences(row: dict) -> dict[str, tuple[float, float]]:
     """What the proxies say of a row and what was counted, where they are not the same."""
     model = decoders.build(row)
-    counted = count_step(model, "clm", row["seq_len"], row["micro_batch"])
+    counted = count_flop(model, "clm", row["seq_len"], row["micro_batch"])
     counted["compute_flop"] = counted.pop("training_flop")
     found = proxies(row)
     names = ("parameters", "trainable_parameters", "compute_flop")
@@ -91,6 +96,36 @@ def test_every_row_of_families_can_be_built_with_the_modules_it_names():
         names = [name.removesuffix(".weight") for name, _ in decoders.build(row).named_parameters()]
         for module in family.modules:
             assert sum(name.endswith("." + module) for name in names) == row["layers"], (model_type, module)
+
+
+def test_the_guide_to_adding_a_family_works(monkeypatch):
+    text = ROOT.joinpath("docs", "proxies.md").read_text()
+    (block,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    added = eval("{" + textwrap.dedent(block) + "}", vars(families))
+    monkeypatch.setattr(families, "FAMILIES", families.FAMILIES | added)
+    # What step 4 adds to the helper.
+    monkeypatch.setitem(
+        decoders.FAMILIES, "starcoder2", (transformers.Starcoder2Config, {"sliding_window": None})
+    )
+    monkeypatch.setattr(decoders, "OWN_KV", (*decoders.OWN_KV, "starcoder2"))
+    modules = {"q": "q_proj", "k": "k_proj", "v": "v_proj", "o": "o_proj", "up": "c_fc", "down": "c_proj"}
+    monkeypatch.setitem(decoders.MODULES, "starcoder2", modules)
+    for number, variant in enumerate(VARIANTS):
+        row = decoders.draw("starcoder2", variant, number)
+        assert differences(row) == {}, row
+    row = decoders.draw("starcoder2", "full", 0) | {
+        "attention": "sdpa",
+        "grad_accum": 1,
+        "optimizer": "adamw",
+    }
+    row |= {"seq_len": 128, "micro_batch": 32}
+    assert proxies(row)["memory_byte"] == pytest.approx(sum(count_step(row).values()), rel=0.02)
+
+
+def test_the_page_has_every_family():
+    text = ROOT.joinpath("docs", "proxies.md").read_text()
+    table = text[text.index("## Families") : text.index("### Adding a family")]
+    assert [name for name in FAMILIES if not re.search(rf"[|,] {name}[ ,]", table)] == []
 
 
 def test_heads_of_keys_that_do_not_divide_give_the_first_device_more():
