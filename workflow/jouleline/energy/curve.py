@@ -29,6 +29,11 @@ BLIND_BRIDGE_U = 0.5
 # How seldom the instant power is refreshed (A100, H100), and where to look for how much it swings.
 REFRESH_S = 0.1
 NEARBY_US = 1e6
+# Where to look for a load that beats with the refresh, and how old what the sensor shows may be.
+BEAT_US = 10e6
+# The sensor's own mean over 25 ms hides a part of the variance: a third at steps of 33 ms, nothing at long ones.
+SENSOR_HIDES = 1.25
+STALE_US = 150e3
 
 
 @dataclass
@@ -90,23 +95,43 @@ class Curve:
 
     def _hidden_w(self, t_us: np.ndarray, power: np.ndarray) -> np.ndarray:
         """Standard deviation (W) around the given times that the instant power shows and the ticks do not: steps
-        shorter than a tick."""
+        shorter than a tick.
+
+        It is the variance that the readings have and the ticks have not. Where the load beats slowly with the sensor's
+        refresh, the readings do not vary for seconds, but lie off the power of the ticks: the larger of both counts.
+        """
         if self.seen is None or len(self.seen[0]) == 0:
             return np.zeros(np.shape(t_us))
         middle = 0.5 * (self.t_us[1:] + self.t_us[:-1])
-        seen, ticks = _variance_around(t_us, *self.seen), _variance_around(t_us, middle, power)
-        return np.sqrt(np.maximum(seen - ticks, 0))
+        seen, ticks = (_around(t_us, *of, NEARBY_US)[1] for of in (self.seen, (middle, power)))
+        off = self._off_w(power)
+        mean, variance = _around(t_us, self.seen[0], off, BEAT_US)
+        return np.sqrt(SENSOR_HIDES * np.maximum(seen - ticks, mean**2 + variance))
+
+    def _off_w(self, power: np.ndarray) -> np.ndarray:
+        """How far (W) each reading of the instant power lies off the powers of the ticks that it may be of."""
+        seen_us, seen_w = self.seen
+        last = np.clip(np.searchsorted(self.t_us, seen_us, "right") - 1, 0, len(power) - 1)
+        first = np.searchsorted(self.t_us, seen_us - STALE_US, "right") - 1
+        low = high = power[last]
+        for back in range(1, int(np.max(last - first, initial=0)) + 1):
+            beside = power[np.clip(np.maximum(last - back, first), 0, None)]
+            low, high = np.minimum(low, beside), np.maximum(high, beside)
+        return np.maximum(np.maximum(low - seen_w, seen_w - high), 0.0)
 
 
-def _variance_around(t_us: np.ndarray, at_us: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """Variance of the values that lie within half of NEARBY_US of each of the times; 0 where there are none."""
-    values = values - values.mean()
-    first = np.searchsorted(at_us, t_us - 0.5 * NEARBY_US)
-    last = np.searchsorted(at_us, t_us + 0.5 * NEARBY_US)
+def _around(
+    t_us: np.ndarray, at_us: np.ndarray, values: np.ndarray, span_us: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and variance of the values that lie within half of `span_us` of each of the times; 0 where there are
+    none."""
+    centre = values.mean()
+    first = np.searchsorted(at_us, t_us - 0.5 * span_us)
+    last = np.searchsorted(at_us, t_us + 0.5 * span_us)
     count = np.maximum(last - first, 1)
-    sums = [np.append(0.0, np.cumsum(values**power)) for power in (1, 2)]
+    sums = [np.append(0.0, np.cumsum((values - centre) ** power)) for power in (1, 2)]
     mean, square = ((total[last] - total[first]) / count for total in sums)
-    return np.maximum(square - mean**2, 0)
+    return np.where(last > first, mean + centre, 0.0), np.maximum(square - mean**2, 0)
 
 
 def _readings(series: Series) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
