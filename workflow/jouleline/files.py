@@ -1,14 +1,50 @@
-"""Atomic writes: a file is either whole under its name or not there at all."""
+"""Atomic writes (a file is either whole under its name or not there at all), and why a file could not be used."""
 
+import errno
 import json
 import os
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from jouleline.errors import UserError
+
+# What the operating system means, and what helps.
+_REMEDIES = {
+    **dict.fromkeys((errno.EACCES, errno.EPERM), "change its permissions, or choose another place"),
+    errno.EROFS: "choose another place",
+    errno.ENOSPC: "free the disk, or choose another place",
+    errno.EDQUOT: "free some of your quota, or choose another place",
+    errno.EISDIR: "a file should be there: name one, or move the folder away",
+    errno.ENOTDIR: "a folder should be there: name one, or move the file away",
+    errno.EEXIST: "choose another name",
+    errno.ENAMETOOLONG: "choose a shorter name",
+    errno.ESTALE: "the file server has lost it: try again, or mount it again",
+    errno.EIO: "the disk or the file server fails: try again, or use another",
+    **dict.fromkeys(
+        (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP), "use another file system: this one cannot do it"
+    ),
+}
+
+
+def why(error: OSError) -> str:
+    """What the operating system refused and what helps, in one line without the file's name."""
+    said = (error.strerror or " ".join(str(error).split()) or type(error).__name__).strip()
+    remedy = _REMEDIES.get(error.errno)
+    return f"{said[0].lower()}{said[1:]}; {remedy}" if remedy else f"{said[0].lower()}{said[1:]}"
+
+
+def refused(error: BaseException) -> bool:
+    """Whether the operating system refused a file that is there (as opposed to one that is missing or torn)."""
+    missing = isinstance(error, FileNotFoundError)
+    return isinstance(error, OSError) and error.errno is not None and not missing
+
+
+def one_line(error: OSError) -> str:
+    """The whole error in one line: file, cause, remedy."""
+    return f"{error.filename}: {why(error)}" if error.filename else why(error)
 
 
 @contextmanager
@@ -16,7 +52,7 @@ def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
     """Yield a temporary path beside `path`; on success flush it to disk and rename it into place.
 
     The temporary name starts with a dot and ends in the pid, so that no glob takes it for a result and two
-    writers do not meet. On an error nothing is left. Raises UserError where the folder cannot be written.
+    writers do not meet. On an error nothing is left. Raises UserError where the file cannot be written, with the cause.
     """
     target = Path(path)
     temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
@@ -26,12 +62,15 @@ def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
         with open(temporary, "rb") as handle:
             os.fsync(handle.fileno())
         os.replace(temporary, target)
-    except PermissionError as error:
-        raise UserError(
-            f"cannot write {target}: {error.strerror}; make the folder writable or choose another results folder"
-        ) from error
+    except OSError as error:
+        # The body may have failed at a file of its own.
+        own = error.filename in (None, *map(str, (temporary, target, *target.parents)))
+        if not (own and refused(error)):
+            raise
+        raise UserError(f"cannot write {target}: {why(error)}") from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
 
 
 def require_writable(folder: str | os.PathLike) -> None:
@@ -55,14 +94,20 @@ def write_json(path: str | os.PathLike, value: Any) -> None:
     write_text(path, json.dumps(value, indent=1, allow_nan=False, ensure_ascii=False) + "\n")
 
 
-def read_json(path: str | os.PathLike) -> Any:
-    """Read a JSON file; raises UserError that names the file when it is missing or torn."""
+def read_json(path: str | os.PathLike, remedy: str = "delete it and run again") -> Any:
+    """Read a JSON file (UTF-8, with or without a byte order mark).
+
+    Raises UserError that names the file and says whether it is missing, cannot be read, or is torn; `remedy` is for the
+    last: a file that the user wrote must not be deleted.
+    """
     try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
+        return json.loads(Path(path).read_text(encoding="utf-8-sig"))
     except FileNotFoundError as error:
         raise UserError(f"missing file {path}; run the rule that makes it, or correct the path") from error
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {why(error)}") from error
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} is not whole JSON ({error}); delete it and run again") from error
+        raise UserError(f"{path} is not whole JSON ({error}); {remedy}") from error
 
 
 _CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"), allow_nan=False, ensure_ascii=True)
@@ -74,9 +119,16 @@ def canonical_json(value: Any) -> str:
 
 
 def run_script(main: Callable[[], int | None]) -> int:
-    """Call a script's body; turn a UserError into its one line on stderr and its exit code."""
+    """Call a script's body; turn a UserError into its one line on stderr and its exit code, and a file that the
+    operating system refuses into one line and 2."""
     try:
         return main() or 0
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
+    except OSError as error:
+        # Without a file it may be anything, for which a traceback is of more use.
+        if not (refused(error) and error.filename):
+            raise
+        print(f"error: {one_line(error)}", file=sys.stderr)
+        return 2

@@ -10,6 +10,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from jouleline.commands.energy import main
+from jouleline.energy.integrate import runs_regions
+from jouleline.errors import UserError
+from jouleline.files import write_json
 from jouleline.measure.raw.markers import END, START, MarkerFile, encode_name
 from jouleline.schemas.samples import SAMPLES
 from made_up import fast_lane, slow_lane
@@ -75,7 +78,6 @@ BROKEN = {
         lambda f: change_meta(f, devices=[{"index": 0, "uuid": "GPU-0"}]),
         "a device of the meta has no kind",
     ),
-    "folder named like marks": (lambda f: (f / "markers" / "rank-9.bin").mkdir(), "rank-9.bin"),
 }
 
 
@@ -110,3 +112,25 @@ def test_a_reader_that_has_seen_enough_ends_it_quietly(folder, form):
     with os.fdopen(writer, "wb") as out:
         done = subprocess.run(command, stdout=out, stderr=subprocess.PIPE, text=True)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.fault(
+    "a file of a measurement that cannot be read", "exit code 2: which and why, not that it is torn"
+)
+@pytest.mark.parametrize("name", ["meta.json", "samples.parquet", "events.jsonl", "markers/rank-0.bin"])
+def test_a_file_that_is_refused_is_not_called_torn(tmp_path, capsys, name):
+    """A folder in its place, which no user can read."""
+    write_json(tmp_path / "meta.json", {"devices": []})
+    (tmp_path / name).unlink(missing_ok=True)
+    (tmp_path / name).mkdir(parents=True)
+    assert main([str(tmp_path)]) == 2
+    said = capsys.readouterr().err
+    assert "is a directory" in said.lower() and name in said and said.count("\n") == 1
+    assert "torn" not in said and "measure it again" not in said
+
+
+def test_a_run_that_is_refused_is_not_taken_for_invalid(tmp_path):
+    write_json(tmp_path / "run" / "run.json", {"nodes": []})
+    (tmp_path / "run" / "samples.parquet").mkdir()
+    with pytest.raises(UserError, match="samples.parquet"):
+        runs_regions(tmp_path, ["run"])

@@ -10,6 +10,7 @@ from jouleline.energy.integrate import regions
 from jouleline.energy.load import load_measurement, load_run
 from jouleline.energy.verdict import REASONS
 from jouleline.errors import UserError
+from jouleline.files import one_line
 
 _COLUMNS = (
     ("region", "region", "{}"),
@@ -76,6 +77,9 @@ def main(argv: list[str]) -> int:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
+    except OSError as error:
+        print(f"error: {one_line(error)}", file=sys.stderr)
+        return 2
     lines = [json.dumps(rows, indent=1)] if options.json else [table(rows), *_meanings(rows)]
     try:
         print(*lines, sep="\n", flush=True)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from jouleline.errors import UserError
+from jouleline.files import one_line
 from jouleline.measure.sidecar.options import not_negative
 from jouleline.measure.sidecar.wrap import measure_command
 
@@ -55,6 +56,9 @@ def main(argv: list[str]) -> int:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
+    except OSError as error:
+        print(f"error: {one_line(error)}", file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
         print("error: interrupted before the command was started", file=sys.stderr)
         return 130

@@ -10,7 +10,7 @@ import numpy as np
 
 from jouleline.energy.alias import at_risk, refresh_s
 from jouleline.energy.device_regions import DeviceView, device_rows
-from jouleline.energy.load import Measurement, Node, Series, load_run
+from jouleline.energy.load import Measurement, Node, Series, Unreadable, load_run
 from jouleline.energy.state import add_state, event_reasons, idle_power
 from jouleline.energy.verdict import INVALID, VALID, decide
 from jouleline.energy.windows import windows_of
@@ -48,12 +48,17 @@ def unreadable(run_id: str) -> dict[str, Any]:
 
 
 def runs_regions(runs_dir: str | Path, run_ids: Iterable[str]) -> list[dict[str, Any]]:
-    """Rows of many runs; one that cannot be read gives one invalid row and does not stop the others."""
+    """Rows of many runs; one that is torn gives one invalid row and does not stop the others.
+
+    Raises UserError where the operating system refuses a file: the run may be whole, and must not be taken for invalid.
+    """
     rows = []
     for run_id in run_ids:
         try:
             rows += [row | {"run_id": run_id} for row in regions(load_run(Path(runs_dir) / run_id))]
-        # Whatever is wrong with one run's files must not cost the other runs their numbers.
+        except Unreadable:
+            raise
+        # Whatever else is wrong with one run's files must not cost the other runs their numbers.
         except Exception as error:
             print(f"{run_id}: {error}", file=sys.stderr)
             rows.append(unreadable(run_id))

@@ -11,9 +11,10 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from jouleline.errors import UserError
-from jouleline.files import read_json
+from jouleline.files import one_line, read_json, refused
 from jouleline.measure.raw.markers import DEVICE, END, START, STEP
 from jouleline.measure.raw.merge import read_meta, read_node
+from jouleline.measure.raw.samples import read_parquet
 from jouleline.schemas.samples import SAMPLES
 
 
@@ -75,21 +76,19 @@ def load_measurement(folder: str | Path) -> Measurement:
     Raises UserError when `folder` holds no measurement.
     """
     folder = Path(folder)
-    if not (folder / "meta.json").exists():
-        raise UserError(
-            f"{folder} is not a measurement directory (no meta.json); give the --out of `measure`"
-        )
-    meta = read_meta(folder)
-    if not isinstance(meta, dict) or "devices" not in meta:
-        raise UserError(f"{folder / 'meta.json'} is torn or not of a measurement; measure again")
     try:
+        if not (folder / "meta.json").exists():
+            raise UserError(
+                f"{folder} is not a measurement directory (no meta.json); give the --out of `measure`"
+            )
+        meta = read_meta(folder)
+        if not isinstance(meta, dict) or "devices" not in meta:
+            raise UserError(f"{folder / 'meta.json'} is torn or not of a measurement; measure again")
         _check_file(folder / "samples.parquet")
         samples, markers, node = read_node(folder)
         return Measurement(None, [_node(0, node, samples, markers, {})])
     except _BROKEN as error:
-        raise UserError(
-            f"{folder} cannot be read as a measurement: {_said(error)}; measure it again"
-        ) from error
+        raise _broken(error, f"{folder} cannot be read as a measurement") from error
 
 
 # What files that are not as they were written may raise.
@@ -107,13 +106,20 @@ _DETAILS = {
 }
 
 
-def _said(error: Exception) -> str:
-    """An error in one line."""
-    return " ".join(str(error).split()) or type(error).__name__
+class Unreadable(UserError):
+    """Files that are there and that the operating system refuses: nothing is known of what they hold."""
+
+
+def _broken(error: Exception, what: str) -> UserError:
+    """The error to raise for files that cannot be used: whether they are refused, or not as they were written."""
+    if isinstance(error, OSError) and refused(error):
+        return Unreadable(f"{what}: {one_line(error)}")
+    said = " ".join(str(error).split()) or type(error).__name__
+    return UserError(f"{what}: {said}; measure it again")
 
 
 def _check_file(path: Path) -> None:
-    """Raise ValueError for a file of samples with other columns. One that is torn or not there is found later."""
+    """Raise ValueError for a file of samples with other columns. What is wrong with it otherwise is found later."""
     with contextlib.suppress(OSError, pa.ArrowInvalid):
         _check_columns(pq.read_schema(path).names)
 
@@ -144,10 +150,7 @@ def load_run(folder: str | Path) -> Measurement:
     folder = Path(folder)
     run = read_json(folder / "run.json")
     try:
-        samples, markers = (
-            pq.ParquetFile(folder / name).read(use_threads=False)
-            for name in ("samples.parquet", "markers.parquet")
-        )
+        samples, markers = (read_parquet(folder / name) for name in ("samples.parquet", "markers.parquet"))
         nodes = [
             _node(
                 number,
@@ -159,7 +162,7 @@ def load_run(folder: str | Path) -> Measurement:
             for number, node in enumerate(run["nodes"])
         ]
     except _BROKEN as error:
-        raise UserError(f"{folder} cannot be read as a run: {_said(error)}; measure it again") from error
+        raise _broken(error, f"{folder} cannot be read as a run") from error
     expected = (run.get("training") or {}).get("world_size")
     return Measurement(run.get("run_id"), nodes, expected)
 

@@ -204,3 +204,22 @@ def test_ctrl_c_in_a_terminal_reaches_the_command_once(tmp_path):
             said += data
     assert b"interrupts: 1" in said, said
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+
+
+@pytest.mark.fault("--out is a file, or in one", "exit code 2: which and why; the file stays")
+@pytest.mark.parametrize(("out", "said"), [("notes.csv", "is a file"), ("notes.csv/out", "not a directory")])
+def test_an_out_that_is_a_file_is_said_to_be_one(tmp_path, out, said):
+    (tmp_path / "notes.csv").write_text("kept")
+    done = measure(tmp_path / out, "true", options=("--meter", "estimate"))
+    assert done.returncode == 2 and "notes.csv" in done.stderr and said in done.stderr.lower()
+    assert done.stderr.count("\n") == 1 and (tmp_path / "notes.csv").read_text() == "kept"
+
+
+@pytest.mark.fault("a disk that is full at the start", "exit code 2: which and why")
+def test_a_disk_that_is_full_at_the_start(node, tmp_path):
+    n = node()
+    n.state.disk_full_under, n.state.disk_full_to_s = str(tmp_path / "out").encode(), 1e9
+    environment = n.environment(preload_os=True)
+    done = measure(tmp_path / "out", "true", options=("--meter", "estimate"), env=environment)
+    assert done.returncode == 2 and "no space left" in done.stderr.lower()
+    assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1

@@ -155,8 +155,8 @@ def test_what_cannot_be_written_is_one_line(tmp_path):
     for name, values, message in (
         ("out.csv", lists, "cannot be CSV .* write .parquet instead"),
         ("out.json", whole, "is neither .csv nor .parquet; name one"),
-        ("folder.csv", whole, "cannot write .*folder.csv .Is a directory.; name another file"),
-        ("file/out.csv", whole, "cannot write .*out.csv .*; name another file"),
+        ("folder.csv", whole, "cannot write .*folder.csv: is a directory"),
+        ("file/out.csv", whole, "cannot write .*out.csv: "),
     ):
         with pytest.raises(UserError, match=message):
             table_files.write_columns({"note": values}, tmp_path / name)

@@ -52,11 +52,12 @@ class EventLog:
 
 
 def read_events(folder: Path) -> list[dict]:
-    """The events of a measurement directory, oldest first; a torn last line is left out."""
+    """The events of a measurement directory, oldest first; a torn last line is left out. Raises OSError for a log that
+    is there and cannot be read."""
     events = []
     try:
         lines = (folder / NAME).read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:
+    except FileNotFoundError:
         return []
     for line in lines:
         try:

@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from jouleline.files import atomic_path
+from jouleline.files import atomic_path, refused
 from jouleline.measure.raw.arrow import array, numbers
 from jouleline.measure.raw.events import read_events
 from jouleline.measure.raw.marker_reader import ANOTHER, read_markers
@@ -17,16 +17,17 @@ from jouleline.measure.raw.samples import read_samples, sort, write_compact
 
 
 def read_meta(folder: Path) -> dict[str, Any] | None:
-    """meta.json of a measurement directory; None when the sidecar never got so far or the file is torn."""
+    """meta.json of a measurement directory; None when the sidecar never got so far or the file is torn. Raises OSError
+    for one that is there and cannot be read."""
     try:
         return json.loads((folder / "meta.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (FileNotFoundError, ValueError):
         return None
 
 
 def node_samples(folder: Path) -> tuple[pa.Table, list[dict]]:
-    """Samples of one node and the events that reading them adds (a segment that cannot be read, the scratch
-    of a sidecar that died before it copied)."""
+    """Samples of one node and the events that reading them adds (a segment that is torn, the scratch of a sidecar that
+    died before it copied). Raises OSError for a file that is there and cannot be read."""
     meta = read_meta(folder) or {}
     scratch = Path(meta["scratch"]) if meta.get("scratch") else None
     source = folder
@@ -35,6 +36,8 @@ def node_samples(folder: Path) -> tuple[pa.Table, list[dict]]:
     try:
         return read_samples(source), []
     except (OSError, pa.ArrowInvalid) as error:
+        if refused(error):
+            raise
         empty = read_samples(Path("/nonexistent"))
         return empty, [{"kind": "samples_unreadable", "message": str(error)}]
 

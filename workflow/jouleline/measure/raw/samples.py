@@ -81,6 +81,14 @@ def write_compact(table: pa.Table, path: Path) -> None:
         pq.write_table(table, temporary, row_group_size=1 << 20, **_COMPACT)
 
 
+def read_parquet(path: Path) -> pa.Table:
+    """The whole table. Raises OSError where the system refuses the file, ArrowInvalid where it is torn."""
+    # Opened here first: pyarrow's own error for a folder does not say what the system said.
+    with open(path, "rb"):
+        pass
+    return pq.ParquetFile(path).read(use_threads=False)
+
+
 def read_samples(folder: Path) -> pa.Table:
     """The samples of a measurement directory: the compact file, or else the segments that there are.
 
@@ -89,11 +97,11 @@ def read_samples(folder: Path) -> pa.Table:
     """
     compact = folder / COMPACT
     if compact.exists():
-        return pq.ParquetFile(compact).read(use_threads=False)
+        return read_parquet(compact)
     parts = sorted((folder / PARTS).glob("part-*.parquet"))
     if not parts:
         return _EMPTY
-    return pa.concat_tables([pq.ParquetFile(part).read(use_threads=False) for part in parts])
+    return pa.concat_tables([read_parquet(part) for part in parts])
 
 
 def compact(folder: Path, target: Path, pending: Sequence[pa.Table] = ()) -> dict[str, float]:
@@ -132,7 +140,7 @@ def _in_chunks(parts: Sequence[Path], pending: Sequence[pa.Table]) -> Iterator[p
     """The segments in order, and what is pending, joined to tables of about CHUNK_ROWS rows; at least one."""
     waiting: list[pa.Table] = []
     for part in parts:
-        waiting.append(pq.ParquetFile(part).read(use_threads=False))
+        waiting.append(read_parquet(part))
         if sum(table.num_rows for table in waiting) >= CHUNK_ROWS:
             yield pa.concat_tables(waiting)
             waiting = []

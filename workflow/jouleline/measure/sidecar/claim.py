@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from jouleline.errors import UserError
+from jouleline.files import why
 from jouleline.measure.raw.proc import alive
 
 OTHER_SIDECAR = 4
@@ -82,7 +83,9 @@ def _holder(folder: Path) -> dict[str, Any] | None:
     """What the claim in `folder` says; nothing known of it where it is being written, None where there is none."""
     try:
         return dict(json.loads((folder / NAME).read_text(encoding="utf-8")))
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
-    except (OSError, ValueError, TypeError):
+    except OSError as error:
+        raise UserError(f"cannot read {folder / NAME}: {why(error)}") from error
+    except (ValueError, TypeError):
         return {}

@@ -12,6 +12,7 @@ in a busy trainer runs milliseconds late. It never imports torch and never makes
 import argparse
 import contextlib
 import ctypes
+import errno
 import os
 import resource
 import signal
@@ -24,7 +25,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from jouleline.errors import UserError
-from jouleline.files import write_json
+from jouleline.files import one_line, why, write_json
 from jouleline.measure.meters.base import Options
 from jouleline.measure.meters.choice import open_meter, passed_over_line
 from jouleline.measure.raw.events import EventLog, utc
@@ -144,12 +145,10 @@ class Sidecar:
             self.folder.mkdir(parents=True, exist_ok=True)
             (self.folder / "markers").mkdir(exist_ok=True)
         except OSError as error:
-            message = f"cannot write {self.folder}: {error.strerror}; choose another folder with --out"
-            raise UserError(message) from error
+            raise UserError(f"cannot write {self.folder} (--out): {why(error)}") from error
         if not os.access(self.folder, os.W_OK):
-            raise UserError(
-                f"cannot write {self.folder}: permission denied; choose another folder with --out"
-            )
+            refusal = PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+            raise UserError(f"cannot write {self.folder} (--out): {why(refusal)}")
 
     def _open(self) -> None:
         """Open the meter, and only when there is one make room for what it measures."""
@@ -187,9 +186,7 @@ class Sidecar:
             Path(scratch).mkdir(parents=True, exist_ok=True)
             return Path(tempfile.mkdtemp(prefix="jouleline-", dir=scratch))
         except OSError as error:
-            raise UserError(
-                f"cannot write {scratch}: {error.strerror}; choose another folder with --scratch, or leave it out"
-            ) from error
+            raise UserError(f"cannot write {scratch} (--scratch): {why(error)}") from error
 
     def _catch_signals(self) -> None:
         def stop(number, _frame):
@@ -310,7 +307,7 @@ def main(argv: list[str] | None = None) -> int:
         return error.exit_code
     except OSError as error:
         # Before the first sample: later a full disk only makes the samples wait.
-        print(f"error: cannot measure: {error}; free the disk or choose another --out", file=sys.stderr)
+        print(f"error: cannot measure: {one_line(error)}", file=sys.stderr)
         return 2
 
 

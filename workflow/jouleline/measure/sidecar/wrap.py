@@ -27,6 +27,8 @@ LEFT = (
 
 def require_unused(out: Path) -> None:
     """Raise UserError where `out` holds a measurement or a run, or is being measured into."""
+    if out.exists() and not out.is_dir():
+        raise UserError(f"{out} is a file; give --out a folder")
     require_free(out)
     left = next((path for pattern in LEFT for path in out.glob(pattern)), None)
     if left is not None:

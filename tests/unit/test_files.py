@@ -1,0 +1,95 @@
+"""Files that cannot be used: the true cause, in one line, and nothing of the user's is lost."""
+
+import errno
+import json
+import os
+from pathlib import Path
+
+import pytest
+from jouleline.errors import UserError
+from jouleline.files import atomic_path, read_json, run_script, why, write_json
+
+# What the operating system may refuse, and a word of what is said.
+REFUSALS = [
+    (errno.EACCES, "permission denied"),
+    (errno.EISDIR, "is a directory"),
+    (errno.ENOSPC, "free the disk"),
+    (errno.EDQUOT, "quota"),
+    (errno.EROFS, "read-only"),
+    (errno.ESTALE, "mount it again"),
+    (errno.EIO, "input/output error"),
+    (errno.ENOLCK, "another file system"),
+    (errno.ELOOP, "symbolic links"),
+]
+
+
+def refuse(monkeypatch, name: str, code: int) -> None:
+    """Every call of this method of Path is refused."""
+
+    def raises(path, *_, **__):
+        raise OSError(code, os.strerror(code), str(path))
+
+    monkeypatch.setattr(Path, name, raises)
+
+
+@pytest.mark.parametrize(("code", "said"), REFUSALS)
+def test_a_file_that_cannot_be_read_is_not_called_torn(tmp_path, monkeypatch, code, said):
+    write_json(tmp_path / "run.json", {})
+    refuse(monkeypatch, "read_text", code)
+    with pytest.raises(UserError) as caught:
+        read_json(tmp_path / "run.json")
+    line = str(caught.value)
+    assert "cannot read" in line and "run.json" in line and said in line and "\n" not in line
+    assert "delete" not in line and "torn" not in line
+
+
+@pytest.mark.parametrize(("code", "said"), REFUSALS)
+def test_a_file_that_cannot_be_written_says_why_and_the_old_one_stays(tmp_path, monkeypatch, code, said):
+    write_json(tmp_path / "run.json", {"old": 1})
+    with monkeypatch.context() as patched:
+        refuse(patched, "write_text", code)
+        with pytest.raises(UserError, match="cannot write .*run.json") as caught:
+            write_json(tmp_path / "run.json", {"new": 2})
+    assert said in str(caught.value) and os.listdir(tmp_path) == ["run.json"]
+    assert read_json(tmp_path / "run.json") == {"old": 1}
+
+
+def test_an_error_of_another_file_is_not_taken_for_ones_own(tmp_path):
+    with pytest.raises(IsADirectoryError), atomic_path(tmp_path / "out.json"):
+        (tmp_path / "input").mkdir()
+        (tmp_path / "input").read_text()
+
+
+def test_a_missing_and_a_torn_file_are_told_apart(tmp_path):
+    with pytest.raises(UserError, match="missing file"):
+        read_json(tmp_path / "none.json")
+    (tmp_path / "torn.json").write_text('{"a": ')
+    with pytest.raises(UserError, match="not whole JSON .* delete it and run again"):
+        read_json(tmp_path / "torn.json")
+    with pytest.raises(UserError, match="not whole JSON .* correct it"):
+        read_json(tmp_path / "torn.json", "correct it")
+
+
+def test_a_byte_order_mark_is_no_error(tmp_path):
+    (tmp_path / "mapping.json").write_bytes(b"\xef\xbb\xbf" + json.dumps({"a": 1}).encode())
+    assert read_json(tmp_path / "mapping.json") == {"a": 1}
+
+
+def test_a_script_says_what_was_refused_in_one_line(tmp_path, capsys):
+    def body():
+        tmp_path.read_text()
+
+    assert run_script(body) == 2
+    said = capsys.readouterr().err
+    assert said.startswith(f"error: {tmp_path}: is a directory") and said.count("\n") == 1
+
+
+def test_an_error_that_is_about_no_file_keeps_its_traceback():
+    with pytest.raises(ConnectionRefusedError):
+        run_script(lambda: (_ for _ in ()).throw(ConnectionRefusedError(errno.ECONNREFUSED, "refused")))
+
+
+@pytest.mark.parametrize(("code", "said"), REFUSALS)
+def test_why_has_no_file_and_one_line(code, said):
+    text = why(OSError(code, os.strerror(code), "/secret"))
+    assert said in text and "/secret" not in text and "\n" not in text and text[0].islower()
