@@ -206,20 +206,24 @@ def require_srun():
 
 
 def require_budget():
-    """Refuse the measurements that this call of Snakemake would start, and no others, where they exceed the budget."""
+    """Refuse the measurements that this call of Snakemake would start, and no others, where they exceed the budget or
+    cannot fit in the memory of their devices."""
     settings = SETTINGS["plan"]
-    if workflow.touch or settings["max_gpu_hours"] is None and settings["max_kwh"] is None:
+    budget = settings["max_gpu_hours"] is not None or settings["max_kwh"] is not None
+    if workflow.touch or not (budget or settings["memory_gb"] or settings["device"]):
         return
     measuring = {"measure_run", "measure_run_multinode"}
     jobs = [job for job in workflow.dag.needrun_jobs() if job.rule.name in measuring]
     rows = [{"run_id": run_id, **BY_RUN_ID[run_id].row} for run_id in (job.wildcards.run_id for job in jobs)]
     if rows:
-        from jouleline import plan  # loads numpy: only where there is a budget to keep
+        from jouleline import plan  # loads numpy: only where there is something to keep
 
         try:
-            done = plan.finished(Path(RESULTS), [run.run_id for run in ALL_RUNS])
-            _, total = plan.campaign(Path(RESULTS), rows, done, PROTOCOL, settings, ANALYSIS["headline"])
-            plan.require_budget(total, settings)
+            plan.require_memory(plan.memory(rows, PROTOCOL, settings), settings)
+            if budget:
+                done = plan.finished(Path(RESULTS), [run.run_id for run in ALL_RUNS])
+                _, total = plan.campaign(Path(RESULTS), rows, done, PROTOCOL, settings, ANALYSIS["headline"])
+                plan.require_budget(total, settings)
         except UserError as error:
             raise WorkflowError(str(error)) from None
 

@@ -42,6 +42,7 @@ def main(argv: list[str] | None = None) -> int:
         if old:
             print(f"{len(old)} more were, by other code or protocol: again, unless accepted with --touch")
         print(plan.as_text(lines, total, settings["currency"]) if lines else "nothing is left to measure")
+        plan.require_memory(lines, settings)
         plan.require_budget(total, settings)
 
     return run_script(body)

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 from jouleline.campaign import grid
-from jouleline.campaign.config import DEFAULTS
+from jouleline.campaign.config import defaults
 from jouleline.files import write_json
 from jouleline.model.table.runs import write_runs
 from paths import ROOT
@@ -49,7 +49,7 @@ def plan(results, campaign, **settings):
         "protocol": '{"window_s": 10}',
         "code-digest": "0" * 16,
     }
-    words |= {"plan": json.dumps({**DEFAULTS["plan"], **settings}), "headline": "roofline", "out": out}
+    words |= {"plan": json.dumps({**defaults()["plan"], **settings}), "headline": "roofline", "out": out}
     done = call("plan_campaign", *(part for key, value in words.items() for part in (f"--{key}", value)))
     return done, list(csv.DictReader(out.read_text().splitlines()))
 

@@ -1,9 +1,11 @@
 """What a campaign would cost: bounds from a data sheet, unknown said to be unknown, budgets refused."""
 
 import csv
+import re
 
 import pytest
 from jouleline import architecture, plan
+from jouleline.architecture import memory
 from jouleline.campaign import grid
 from jouleline.campaign.config import defaults
 from jouleline.campaign.protocol import complete_protocol
@@ -93,3 +95,61 @@ def test_the_roofline_of_the_data_sheet_is_the_slowest_of_compute_memory_and_lin
 def test_a_device_without_a_data_sheet_is_told():
     with pytest.raises(UserError, match="no data sheet of plan.device 'h9000'"):
         plan.estimate(ROWS, PROTOCOL, settings(device="h9000"), None, 30.0)
+
+
+def llm(**change):
+    row = {"model": "llama-3.1-8b", "seq_len": 2048, "micro_batch": 1, "precision": "bf16", **change}
+    return [{"run_id": run.run_id, **run.row} for run in grid.expand({"rows": [row]}, "cuda", 8)]
+
+
+@pytest.mark.parametrize(
+    ("change", "plan_of", "verdict", "said"),
+    [
+        ({"lora_rank": 16, "gpus_per_node": 8}, {"device": "h100"}, plan.FITS, None),
+        ({}, {"device": "h100"}, plan.TOO_LARGE, "of 80 GB, 105 of them weights.*LoRA"),
+        ({}, {"device": "h100", "memory_gb": 400}, plan.FITS, None),
+        ({"gpus_per_node": 8, "zero_stage": 3}, {"memory_gb": 24}, plan.TIGHT, "up to .* of 24 GB"),
+        (
+            {"lora_rank": 16, "micro_batch": 64},
+            {"device": "h100"},
+            plan.TOO_LARGE,
+            "activations; what helps: grad",
+        ),
+        ({}, {"device": "V100"}, None, None),
+        ({}, {}, None, None),
+    ],
+)
+def test_what_cannot_fit_in_memory_is_marked_with_its_largest_part(change, plan_of, verdict, said):
+    (line,) = plan.memory(llm(**change), PROTOCOL, settings(**plan_of))
+    assert line["memory"] == verdict
+    assert (line["memory_gb"] is None) == (verdict is None)
+    assert line["memory_note"] is None if said is None else re.search(said, line["memory_note"])
+
+
+def test_only_what_is_held_for_certain_refuses_a_run():
+    rows = llm(gpus_per_node=8, zero_stage=3)
+    parts = memory.peak_memory({**rows[0], "device_count": 8, "data_parallel": 8})
+    for share, verdict in ((0.99, plan.TOO_LARGE), (1.01, plan.TIGHT)):
+        plan_of = settings(memory_gb=share * parts["floor"] / plan.GB)
+        lines = plan.memory(rows, PROTOCOL, plan_of)
+        assert lines[0]["memory"] == verdict
+        if verdict == plan.TIGHT:
+            plan.require_memory(lines, plan_of)
+            continue
+        with pytest.raises(
+            UserError, match="1 run cannot fit in the memory of a device; leave .*\n  llama-L32"
+        ):
+            plan.require_memory(lines, plan_of)
+        plan.require_memory(lines, {**plan_of, "refuse_memory": False})
+
+
+def test_the_memory_of_a_cpu_is_not_checked_and_an_empty_plan_has_none():
+    assert plan.memory(llm(), {**PROTOCOL, "device": "cpu"}, settings(memory_gb=1))[0]["memory"] is None
+    assert plan.memory([], PROTOCOL, settings(memory_gb=1)) == []
+
+
+def test_the_plan_of_a_campaign_tells_what_does_not_fit(tmp_path):
+    lines, total = plan.campaign(tmp_path, llm(), {}, {}, settings(device="h100"), "roofline")
+    assert "1 cannot fit in memory, such as llama-L32" in plan.as_text(lines, total, "EUR")
+    (cells,) = csv.DictReader(plan.as_csv(lines).splitlines())
+    assert cells["memory"] == "cannot fit" and float(cells["memory_gb"]) > 100

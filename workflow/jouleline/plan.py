@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from jouleline import architecture
+from jouleline.architecture.memory import PARTS, peak_memory
 from jouleline.campaign.protocol import complete_protocol
 from jouleline.errors import UserError
 from jouleline.files import read_json
@@ -30,11 +31,19 @@ OVERHEAD_S = 30.0
 RATE_SHARE = (0.10, 0.35, 0.70)
 POWER_SHARE = (0.4, 0.7, 1.0)
 
+# A data sheet's GB of memory are 2^30 bytes each.
+GB = 2.0**30
+FITS, TIGHT, TOO_LARGE = "fits", "may not fit", "cannot fit"
+
+MOST_SHOWN = 10
+
+MEMORY = ("memory_gb", "memory", "memory_note")
 COLUMNS = (
     *("run_id", "device_count", "source", "job_time_s", "job_time_lo_s", "job_time_hi_s"),
     *("device_hours", "device_hours_lo", "device_hours_hi"),
     *("energy_kwh", "energy_lo_kwh", "energy_hi_kwh"),
     *("cost", "cost_lo", "cost_hi", "co2_kg", "co2_lo_kg", "co2_hi_kg"),
+    *MEMORY,
 )
 
 Row = dict[str, Any]
@@ -61,8 +70,59 @@ def campaign(
     overheads_s = [r["wall_s"] - r["training"]["time_s"] for r in done.values() if r["status"] == "ok"]
     model = newest_model(folder.parent, folder.name, headline, plan["device"])
     overhead_s = median(overheads_s) if overheads_s else OVERHEAD_S
-    lines = estimate(rows, complete_protocol(protocol), plan, model, overhead_s)
+    protocol = complete_protocol(protocol)
+    lines = estimate(rows, protocol, plan, model, overhead_s)
+    for line, found in zip(lines, memory(rows, protocol, plan), strict=True):
+        line |= found
     return lines, totals(lines)
+
+
+def memory(rows: list[Row], protocol: Mapping[str, Any], plan: Mapping[str, Any]) -> list[Row]:
+    """Of each row the peak memory of one device (GB of 2^30 bytes) and whether it fits; null where that is not known.
+
+    `memory` is FITS, TIGHT where the peak with its margin is more than a device has, and TOO_LARGE where what is held
+    for certain is more. `memory_note` names the largest part and what makes it smaller. The capacity is
+    `plan.memory_gb`, else that of the data sheet of `plan.device`. A CPU's memory is not checked.
+    """
+    capacity = capacity_gb(plan)
+    if not rows or capacity is None or protocol["device"] == "cpu":
+        return [{"run_id": row["run_id"], **dict.fromkeys(MEMORY)} for row in rows]
+    names = rows[0].keys() - {"run_id"}
+    columns = {name: [row[name] for row in rows] for name in names}
+    counts = [_counts(row) for row in rows]
+    columns |= {name: [one[name] for one in counts] for name in counts[0]}
+    found = peak_memory(
+        {name: values for name, values in columns.items() if any(v is not None for v in values)}
+    )
+    return [
+        {
+            "run_id": row["run_id"],
+            **_fit({name: float(values[i]) / GB for name, values in found.items()}, capacity),
+        }
+        for i, row in enumerate(rows)
+    ]
+
+
+def capacity_gb(plan: Mapping[str, Any]) -> float | None:
+    """Memory of one device to plan with, in GB of 2^30 bytes; None where nobody says it."""
+    if plan["memory_gb"] is not None:
+        return plan["memory_gb"]
+    sheet = Machines().get(plan["device"], "memory_capacity") if plan["device"] else None
+    return None if sheet is None else sheet / 1e9
+
+
+def _fit(part_gb: Mapping[str, float], capacity: float) -> Row:
+    peak, floor = part_gb["peak"], part_gb["floor"]
+    if peak <= capacity:
+        return {"memory_gb": peak, "memory": FITS, "memory_note": None}
+    largest = max(PARTS, key=lambda name: part_gb[name])
+    what, _, remedy = PARTS[largest].partition("; ")
+    if floor > capacity:
+        verdict, needs = TOO_LARGE, f"at least {floor:.3g}"
+    else:
+        verdict, needs = TIGHT, f"up to {peak:.3g}"
+    note = f"{needs} of {capacity:.3g} GB, {part_gb[largest]:.3g} of them {what}; what helps: {remedy}"
+    return {"memory_gb": peak, "memory": verdict, "memory_note": note}
 
 
 def newest_model(results: Path, campaign: str, headline: str, device: str | None) -> tuple[str, Any] | None:
@@ -118,20 +178,20 @@ def _by_data_sheet(rows: list[Row], device: str | None) -> list[Row]:
         raise UserError(
             f"there is no data sheet of plan.device {device!r} here; name another, or leave it out"
         )
+    power = machines.get(device, "power_limit_w") if device else None
+    counts = [_counts(row) for row in rows]
+    work = architecture.proxies([{**row, **count} for row, count in zip(rows, counts)]) if power else {}
     found = []
-    for row in rows:
+    for i, row in enumerate(rows):
         peak = machines.get(device, "peak_flops", row["precision"]) if device else None
-        power = machines.get(device, "power_limit_w") if device else None
         if peak is None or power is None:
             found.append({"source": "unknown", "step_s": [None] * 3, "power_w": [None] * 3})
             continue
-        counts = _counts(row)
-        work = architecture.proxies({**row, **counts})
         rates = {"compute_flop": peak, "memory_byte": machines.get(device, "memory_bandwidth_triad")}
         rates["comm_byte"] = machines.get(device, "link_bandwidth")
-        bound_s = max(float(work[name]) / rate for name, rate in rates.items() if rate)
+        bound_s = max(float(work[name][i]) / rate for name, rate in rates.items() if rate)
         step_s = [bound_s / share for share in reversed(RATE_SHARE)]
-        watts = [power * share * counts["device_count"] for share in POWER_SHARE]
+        watts = [power * share * counts[i]["device_count"] for share in POWER_SHARE]
         found.append({"source": f"data sheet of {device}", "step_s": step_s, "power_w": watts})
     return found
 
@@ -166,7 +226,7 @@ def _line(
         [_times(value, plan["grid_gco2_per_kwh"], unit=1000) for value in billed],
     )
     values = [value for low, middle, high in figures for value in (middle, low, high)]
-    return dict(zip(COLUMNS, (row["run_id"], devices, step["source"], *values), strict=True))
+    return dict(zip(COLUMNS, (row["run_id"], devices, step["source"], *values), strict=False))
 
 
 def _times(a: float | None, b: float | None, unit: float = J_PER_KWH) -> float | None:
@@ -178,7 +238,7 @@ def totals(lines: list[Row]) -> Row:
 
     The time is that of one job after another.
     """
-    names = [name for name in COLUMNS if name not in ("run_id", "device_count", "source")]
+    names = [name for name in COLUMNS[3:] if not name.startswith("memory")]
     sums = {name: [line[name] for line in lines] for name in names}
     return {
         name: None if any(v is None for v in values) else math.fsum(values) for name, values in sums.items()
@@ -202,6 +262,20 @@ def require_budget(total: Row, plan: Mapping[str, Any]) -> None:
             raise UserError(
                 f"the campaign needs {value:.3g} {unit}, plan.{key} allows {limit:g}; cut rows or raise it", 1
             )
+
+
+def require_memory(lines: list[Row], plan: Mapping[str, Any]) -> None:
+    """Raise UserError where runs cannot fit in the memory of their devices, with one line for each of the first."""
+    bad = [line for line in lines if line.get("memory") == TOO_LARGE]
+    if bad and plan["refuse_memory"]:
+        notes = {
+            line["run_id"].rpartition("-r")[0]: line["memory_note"] for line in bad
+        }  # replicates are alike
+        shown = [f"{row_id}: {note}" for row_id, note in list(notes.items())[:MOST_SHOWN]]
+        shown += [f"... and {len(notes) - MOST_SHOWN} more rows"] if len(notes) > MOST_SHOWN else []
+        what = f"{len(bad)} run{'s' if len(bad) > 1 else ''} cannot fit in the memory of a device"
+        remedy = "leave them out, or say plan.refuse_memory: false"
+        raise UserError("\n  ".join([f"{what}; {remedy}", *shown]), 1)
 
 
 def as_csv(lines: list[Row]) -> str:
@@ -234,6 +308,11 @@ def as_text(lines: list[Row], total: Row, currency: str, most: int = 20) -> str:
     ]
     shown.append(f"{len(lines)} runs to measure: {', '.join(parts)}".replace(" (unknown to unknown)", ""))
     shown += sorted({f"predicted by: {line['source']}" for line in lines})
+    for verdict in (TOO_LARGE, TIGHT):
+        found = [line for line in lines if line.get("memory") == verdict]
+        if found:
+            first = f"{found[0]['run_id']}: {found[0]['memory_note']}"
+            shown.append(f"{len(found)} {verdict} in memory, such as {first}")
     return "\n".join(shown)
 
 

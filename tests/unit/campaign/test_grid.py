@@ -1,7 +1,7 @@
 """The grid: what expands, what keeps its name, and what is refused, with all problems at once."""
 
 import pytest
-from jouleline.campaign import grid
+from jouleline.campaign import expression, grid
 from jouleline.errors import UserError
 from jouleline.schemas.row import ROW_COLUMNS
 from jouleline.schemas.runs import RUNS
@@ -121,13 +121,13 @@ def test_a_missing_table_and_an_empty_grid_are_named(tmp_path):
     ("text", "value"), [("4 * hidden", 512), ("max(1, hidden // 64)", 2), ("hidden % 100 - 1", 27)]
 )
 def test_derived_values(text, value):
-    assert grid.evaluate(text, SHAPE) == value
+    assert expression.evaluate(text, SHAPE) == value
 
 
 @pytest.mark.parametrize("text", ["__import__('os')", "hidden.real", "1 / 2", "width", "4 *", "hidden // 0"])
 def test_a_derived_value_is_arithmetic_and_nothing_else(text):
     with pytest.raises(UserError):
-        grid.evaluate(text, SHAPE)
+        expression.evaluate(text, SHAPE)
 
 
 def test_the_order_is_random_by_seed_and_unmoved_by_new_rows():
@@ -192,7 +192,7 @@ def test_a_grid_that_nobody_can_measure_is_refused_at_once(grid):
 @pytest.mark.parametrize("text", ["min(2)", "max()"])
 def test_a_function_without_its_arguments_is_told(text):
     with pytest.raises(UserError, match="cannot work out"):
-        grid.evaluate(text, SHAPE)
+        expression.evaluate(text, SHAPE)
 
 
 def test_a_table_as_excel_writes_it_is_read_and_one_that_is_none_is_told(tmp_path):
