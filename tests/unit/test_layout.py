@@ -41,7 +41,7 @@ LAYERS = (
     ("model.judge",),
     ("energy",),
     ("reduce",),
-    ("plan", "choose"),
+    ("plan", "choose", "status"),
     ("report",),
     ("hardware", "reference", "doctor"),
     ("commands",),

@@ -13,6 +13,7 @@ usage: jouleline COMMAND [ARGUMENTS]
   fit       fit the scaling models to a table of runs
   predict   time, energy, power, cost and CO2 of configurations, by a fitted model
   choose    which configuration to run: time, energy, cost, and how sure the choice is
+  status    how far a campaign is: rows done, running, queued, failed, joules and what is left
   import    turn a foreign table into a table of runs
 
 `jouleline COMMAND --help` explains a command. The pipeline itself runs with snakemake."""
@@ -49,6 +50,8 @@ def _command(name: str):
         from jouleline.commands.predict import main as command
     elif name == "choose":
         from jouleline.commands.choose import main as command
+    elif name == "status":
+        from jouleline.commands.status import main as command
     elif name == "import":
         from jouleline.commands.import_table import main as command
     else:

@@ -1,0 +1,45 @@
+"""The command `jouleline status`."""
+
+import argparse
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from jouleline.campaign import config
+from jouleline.errors import UserError
+
+
+def main(argv: list[str]) -> int:
+    """Say how far a campaign is: rows done, running, queued and failed, joules, cost and what is left."""
+    parser = argparse.ArgumentParser(prog="jouleline status", description=main.__doc__)
+    parser.add_argument("campaign", nargs="?", default=config.DEFAULT_CAMPAIGN, help="default: %(default)s")
+    parser.add_argument("--results", type=Path, default=Path("results"), help="folder of all results")
+    parser.add_argument(
+        "--follow", action="store_true", help="again every few seconds, until nothing is left"
+    )
+    parser.add_argument(
+        "--every-s", type=float, default=5.0, help="seconds between two looks (default: %(default)s)"
+    )
+    args = parser.parse_args(argv)
+    from jouleline import status
+
+    plan = _plan(args.campaign)
+    while True:
+        found = status.read(args.results, args.campaign)
+        clear = "\x1b[2J\x1b[H" if args.follow and sys.stdout.isatty() else ""
+        print(clear + "\n".join(status.lines(found, plan)), flush=True)
+        if not args.follow or not (found.running or found.queued or found.waiting):
+            return 0
+        try:
+            time.sleep(args.every_s)
+        except KeyboardInterrupt:
+            return 0
+
+
+def _plan(campaign: str) -> dict[str, Any]:
+    """The prices of a campaign; none where its file is not here or is not good: looking must not fail for that."""
+    try:
+        return config.load({"campaign": campaign}, Path()).settings["plan"]
+    except UserError:
+        return {}

@@ -1,0 +1,198 @@
+"""How far a campaign is, read beside it without touching it: rows done, running, queued and failed, joules and ETA.
+
+Everything is read from the campaign's folder, and on Slurm from one call of squeue. What cannot be read is unknown.
+"""
+
+import os
+import re
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+from jouleline.errors import UserError
+from jouleline.files import read_json
+from jouleline.measure.raw import markers
+from jouleline.slurm.ask import ask
+
+FRESH_S = 60.0
+"""A run whose raw files nobody has written to for so long is no longer running."""
+
+_HEAD_BYTES = 8192
+_FACTS = re.compile(r'^ "(status|wall_s)": "?([\w.]+)', re.MULTILINE)
+
+
+@dataclass
+class Status:
+    """What became of the rows of a campaign. `running`, `queued`, `failed`: (run id, what is known of it)."""
+
+    campaign: str
+    rows: int
+    done: Counter = field(default_factory=Counter)
+    running: list[tuple[str, str]] = field(default_factory=list)
+    queued: list[tuple[str, str]] = field(default_factory=list)
+    failed: list[tuple[str, str]] = field(default_factory=list)
+    stopped: list[str] = field(default_factory=list)
+    wall_s: list[float] = field(default_factory=list)
+    energy_j: float | None = None
+    measured: int = 0
+
+    @property
+    def waiting(self) -> int:
+        """Rows that nobody has begun and that are not in a queue."""
+        return self.rows - sum(self.done.values()) - sum(map(len, (self.running, self.queued, self.failed)))
+
+    @property
+    def eta_s(self) -> float | None:
+        """What is left, at the mean time of a finished row and as many at a time as now; None before the first."""
+        left = self.waiting + len(self.queued) + len(self.running)
+        return mean(self.wall_s) * left / max(len(self.running), 1) if self.wall_s else None
+
+
+def read(results: Path, campaign: str) -> Status:
+    """The status of `results`/`campaign`. Raises UserError where there is no such campaign."""
+    folder = results / campaign
+    if not (folder / "grid.json").exists():
+        known = ", ".join(sorted(path.parent.name for path in results.glob("*/grid.json"))) or "none"
+        raise UserError(
+            f"there is no campaign {campaign!r} in {results} (its grid.json is missing); known are {known}"
+        )
+    run_ids = [run["run_id"] for run in read_json(folder / "grid.json")["runs"]]
+    status, jobs = Status(campaign, len(run_ids)), _slurm_jobs()
+    for run_id in run_ids:
+        _add(status, folder, run_id, jobs.get(run_id))
+    status.energy_j, status.measured = _energy(folder)
+    return status
+
+
+def _add(status: Status, folder: Path, run_id: str, job: tuple[str, str] | None) -> None:
+    run, state = folder / "runs" / run_id, job[0] if job else ""
+    began = _written(run / "raw")
+    if state == "RUNNING" or (began is not None and time.time() - began < FRESH_S):
+        status.running.append((run_id, _steps(run)))
+    elif facts := _facts(run / "run.json"):
+        status.done[facts.get("status", "unknown")] += 1
+        status.wall_s += [float(facts["wall_s"])] if "wall_s" in facts else []
+    elif state:
+        status.queued.append((run_id, job[1]))
+    elif (run / "run.failed.json").exists():
+        status.failed.append((run_id, _why(folder, run_id)))
+    elif began is not None:
+        status.stopped.append(run_id)
+
+
+def _facts(path: Path) -> dict[str, str]:
+    """Status and wall time of a run's record: both stand in its head, and ten thousand records are not read whole."""
+    try:
+        with path.open(encoding="utf-8", errors="replace") as record:
+            return dict(_FACTS.findall(record.read(_HEAD_BYTES))) or {"status": "unknown"}
+    except FileNotFoundError:
+        return {}
+
+
+def _written(raw: Path) -> float | None:
+    """When a run's raw files were last written to; None where there are none."""
+    try:
+        entries = [raw, *raw.glob("*"), *raw.glob("node-*/*"), *raw.glob("node-*/markers/*")]
+        return max(entry.stat().st_mtime for entry in entries)
+    except OSError:  # not begun, or merged in this moment
+        return None
+
+
+def _steps(run: Path) -> str:
+    """The steps that rank 0 has marked so far: the kind of a mark is the fourth of its bytes."""
+    try:
+        marks = next(iter(sorted((run / "raw").glob("node-0/markers/rank-0*.bin")))).read_bytes()
+    except (OSError, StopIteration):
+        return "no step yet"
+    return f"step {marks[3 :: markers.RECORD_BYTES].count(markers.STEP)}"
+
+
+def _why(folder: Path, run_id: str) -> str:
+    """Why a run failed, in its own words, and the last line of its log."""
+    reason = str(
+        read_json(folder / "runs" / run_id / "run.failed.json").get("reason") or "no reason was recorded"
+    )
+    logs = sorted(folder.glob(f"logs/measure_run*/{run_id}.log"))
+    lines = logs[-1].read_text(encoding="utf-8", errors="replace").split("\n") if logs else []
+    last = next((line.strip() for line in reversed(lines) if line.strip()), "")
+    return f"{reason}; log: {last} ({logs[-1]})" if last and last not in reason else reason
+
+
+def _slurm_jobs() -> dict[str, tuple[str, str]]:
+    """run id -> (state, why it waits and until when) of the jobs from this folder; empty without Slurm."""
+    found: dict[str, tuple[str, str]] = {}
+    here = str(Path.cwd().resolve())
+    listed = (
+        ask("squeue", "--noheader", f"--user={os.getuid()}", "--format=%T|%r|%S|%Z|%j", timeout_s=5) or ""
+    )
+    for line in listed.splitlines():
+        state, reason, start, folder, name = (line.split("|", 4) + [""] * 5)[:5]
+        if folder and str(Path(folder).resolve()) == here:
+            when = "" if start in ("N/A", "") else f", expected {start}"
+            found[name.rpartition(".")[0]] = (state, f"{reason}{when}")
+    return found
+
+
+def _energy(folder: Path) -> tuple[float | None, int]:
+    """Joules of the measured windows whose energy is worked out already, and how many these are."""
+    shards = sorted(folder.glob("energy/shard-*.parquet"))
+    if not shards:
+        return None, 0
+    from pyarrow import parquet
+
+    total, count = 0.0, 0
+    for shard in shards:
+        table = parquet.read_table(shard, columns=["region", "device_uuid", "energy_j"]).to_pydict()
+        rows = zip(table["region"], table["device_uuid"], table["energy_j"], strict=True)
+        known = [
+            energy
+            for region, device, energy in rows
+            if region == "window" and not device and energy is not None
+        ]
+        total, count = total + sum(known), count + len(known)
+    return (total if count else None), count
+
+
+def lines(status: Status, plan: dict[str, Any] | None = None, most: int = 10) -> list[str]:
+    """The status for a terminal. `plan`: price_per_kwh, currency and pue, for the cost of the joules so far."""
+    counts = ", ".join(f"{number} {word}" for word, number in sorted(status.done.items()))
+    head = f"campaign {status.campaign}: {sum(status.done.values())} of {status.rows} rows are measured"
+    parts = [head + (f" ({counts})" if counts else "")]
+    parts += [
+        f"{len(rows)} {word}"
+        for word, rows in (("running", status.running), ("queued", status.queued), ("failed", status.failed))
+        if rows
+    ]
+    parts += [f"{status.waiting} not begun"] if status.waiting else []
+    shown = [", ".join(parts), _spent(status, plan or {})]
+    for word, rows in (("running", status.running), ("queued", status.queued), ("failed", status.failed)):
+        shown += [f"  {word:<8} {run_id}  {what}" for run_id, what in rows[:most]]
+        shown += [f"  ... and {len(rows) - most} more {word}"] if len(rows) > most else []
+    if status.stopped:
+        shown.append(
+            f"  {len(status.stopped)} rows were begun and left; the same command measures them again"
+        )
+    return [line for line in shown if line]
+
+
+def _spent(status: Status, plan: dict[str, Any]) -> str:
+    parts = []
+    if status.energy_j is not None:
+        parts.append(f"{status.energy_j / 1000:.4g} kJ in the windows of {status.measured} rows")
+        if plan.get("price_per_kwh") is not None:
+            cost = status.energy_j / 3.6e6 * plan["pue"] * plan["price_per_kwh"]
+            parts.append(f"{cost:.3g} {plan['currency']}")
+    if status.eta_s is not None and status.eta_s > 0:
+        minutes = status.eta_s / 60
+        left = (
+            f"{status.eta_s:.0f} s"
+            if minutes < 2
+            else f"{minutes:.0f} min"
+            if minutes < 120
+            else f"{minutes / 60:.1f} h"
+        )
+        parts.append(f"about {left} left")
+    return ", ".join(parts)
