@@ -6,6 +6,7 @@ import os
 import shlex
 import shutil
 import sys
+from importlib import metadata
 from pathlib import Path
 
 # This file's grandparent: workflow/Snakefile, where the catalogue looks, has another base folder.
@@ -13,6 +14,7 @@ ROOT = Path(str(workflow.current_basedir)).parent
 sys.path.insert(0, str(ROOT / "workflow"))
 
 from snakemake.exceptions import WorkflowError
+from snakemake.logging import logger
 
 from jouleline import provenance
 from jouleline.campaign import config as campaigns
@@ -52,6 +54,12 @@ except UserError as error:
 
 SETTINGS = CAMPAIGN.settings
 PROTOCOL = CAMPAIGN.protocol
+if workflow.is_main_process and PROTOCOL["device"] == "cuda" and metadata.version("torch").endswith("+cpu"):
+    # Not refused: a campaign may be planned here, and measured in a container or another environment.
+    logger.warning(
+        f"protocol.device is cuda and torch {metadata.version('torch')} of this environment has no CUDA: every run of it "
+        "would fail; run `make setup TORCH=cuda` before measuring"
+    )
 RESULTS = CAMPAIGN.results
 patch.apply(RESULTS)
 ANALYSIS = SETTINGS["analysis"]

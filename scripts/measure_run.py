@@ -7,6 +7,7 @@ from pathlib import Path
 from jouleline.commands.options import json_object
 from jouleline.files import run_script
 from jouleline.measure.node import place
+from jouleline.measure.train.hub import offline_unless_reachable
 
 # Before anything imports the libraries that read them. A rank's threads are those of the protocol, not all the
 # machine's; without a network the hub client would retry for minutes.
@@ -47,6 +48,8 @@ def _run(arguments: argparse.Namespace) -> int:
         os.environ.setdefault(name, value)
     if row["checkpoint"] is None or Path(row["checkpoint"]).exists():
         os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    else:
+        offline_unless_reachable()
     from jouleline.measure.node.orphan import stop_with_snakemake
     from jouleline.measure.train.agent import RunAgent
     from jouleline.measure.train.record import RunRequest

@@ -5,6 +5,7 @@ import os
 from pathlib import Path
 
 from jouleline.files import run_script
+from jouleline.measure.train.hub import offline_unless_reachable
 
 # Without a network the hub client retries for minutes by default.
 os.environ.setdefault("HF_HUB_ETAG_TIMEOUT", "5")
@@ -25,6 +26,10 @@ def main(argv: list[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
 
     def body() -> None:
+        if arguments.dataset.startswith("glue/") or (
+            arguments.checkpoint and not Path(arguments.checkpoint).exists()
+        ):
+            offline_unless_reachable()
         from jouleline.measure.train.corpus import prepare
 
         prepare(
