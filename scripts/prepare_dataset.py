@@ -15,7 +15,7 @@ os.environ.setdefault("HF_HUB_DOWNLOAD_TIMEOUT", "30")
 def main(argv: list[str] | None = None) -> int:
     """Parse the arguments and write the two files; returns the exit code."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--dataset", required=True, help="docstrings or glue/<task>")
+    parser.add_argument("--dataset", required=True, help="docstrings, source, images or glue/<task>")
     parser.add_argument("--vocab-size", type=int, required=True, help="largest vocabulary of the tokenizer")
     parser.add_argument("--seed", type=int, default=0, help="order and held-out texts")
     parser.add_argument(

@@ -79,3 +79,25 @@ def small_dataset(once) -> Path:
         prepare("docstrings", 512, 0, folder / "dataset.parquet", folder / "tokenizer.json")
 
     return once("dataset", make) / "dataset.parquet"
+
+
+@pytest.fixture(scope="session")
+def source_dataset(once) -> Path:
+    """Source texts in a byte-level vocabulary of 512, for decoders."""
+    from jouleline.measure.train.corpus import prepare
+
+    def make(folder: Path) -> None:
+        prepare("source", 512, 0, folder / "dataset.parquet", folder / "tokenizer.json")
+
+    return once("source", make) / "dataset.parquet"
+
+
+@pytest.fixture(scope="session")
+def image_dataset(once) -> Path:
+    """Modules as labelled images."""
+    from jouleline.measure.train.corpus import prepare
+
+    def make(folder: Path) -> None:
+        prepare("images", 512, 0, folder / "dataset.parquet", folder / "tokenizer.json")
+
+    return once("images", make) / "dataset.parquet"

@@ -2,9 +2,10 @@
 
     python strategy_losses.py DATASET CASES.json OUT.json
 
-CASES.json maps a name to {"row": changes of ROW, "recipe": changes of Recipe, "steps": N}. Libraries are imported
-once and every case forks its ranks from here, as the node agent does. OUT.json maps the name to {"losses": mean
-over ranks per step, "rank_losses": [rank][step], "seeds": by rank, "eval_loss", "facts"} or {"error": text}.
+CASES.json maps a name to {"row": changes of ROW, "recipe": changes of Recipe, "steps": N, "dataset": another file}.
+Libraries are imported once and every case forks its ranks from here, as the node agent does. OUT.json maps the name to
+{"losses": mean over ranks per step, "rank_losses": [rank][step], "seeds": by rank, "eval_loss", "facts"} or {"error":
+text}.
 """
 
 import json
@@ -27,7 +28,7 @@ from jouleline.measure.node.files import rank_log
 from jouleline.measure.node.ranks import Ranks
 from jouleline.measure.node.rendezvous import Meeting, meet
 from jouleline.measure.train.data import read_dataset
-from jouleline.measure.train.modeling import Recipe
+from jouleline.measure.train.modeling import Recipe, class_of
 from jouleline.measure.train.parallel import Layout, join
 from jouleline.measure.train.trainer import Trainer
 
@@ -55,6 +56,8 @@ def run_case(dataset: Path, case: dict) -> dict:
     """One case on its own ranks."""
     row = complete_row({**ROW, **case["row"]})
     require(row, "cpu")
+    class_of(row)  # imported here, once
+    dataset = Path(case.get("dataset", dataset))
     folder = Path(tempfile.mkdtemp(prefix="losses-"))
     ranks = Ranks(folder)
     ranks.start(device_count(row), partial(train, row, case, dataset, meet_alone(folder), folder))

@@ -42,12 +42,9 @@ def test_a_row_by_name_or_by_hand_is_one_measurement(name):
 
 @pytest.mark.parametrize("name", sorted(models.known()))
 def test_every_shape_of_the_table_is_a_row_with_proxies(name):
-    shape = models.known()[name]
-    if shape["model_type"] == "vit":
-        assert "no data set of images" in refused({"model": name, "seq_len": 197})
-    else:
-        row = expand({"model": name}).row
-        assert proxies({**row, "device_count": 1})["parameters"] > 1e6
+    image = models.known()[name]["model_type"] == "vit"
+    row = expand({"model": name, "seq_len": 197} if image else {"model": name}).row
+    assert proxies({**row, "device_count": 1})["parameters"] > 1e6
 
 
 def test_a_model_is_an_axis_and_its_shape_can_be_derived_from():

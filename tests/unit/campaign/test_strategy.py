@@ -5,7 +5,7 @@ import sys
 
 import pytest
 from jouleline.campaign.grid import complete_row
-from jouleline.campaign.strategy import data_parallel, lora_modules, problems, require
+from jouleline.campaign.strategy import data_parallel, lora_parts, problems, require
 from jouleline.errors import UserError
 
 ROW = complete_row(
@@ -67,10 +67,49 @@ def test_good_rows_pass():
 
 
 def test_adapters_have_one_name_in_every_family():
-    assert lora_modules(ROW) == ["query", "value"]
-    assert lora_modules({**ROW, "model_type": "distilbert"}) == ["q_lin", "v_lin"]
+    assert lora_parts(ROW) == {"query", "value"}
+    assert lora_parts({**ROW, "model_type": "distilbert"}) == {"query", "value"}
     own = {**ROW, "model_type": "distilbert", "lora_targets": "lin1, output.dense"}
-    assert lora_modules(own) == ["lin1", "lin2", "out_lin"]
+    assert lora_parts(own) == {"up", "attention_output", "down"}
+    assert len(lora_parts({**DECODER, "lora_targets": "q,k,v,o,gate,up,down"})) == 7
+
+
+DECODER = {**ROW, "model_type": "llama", "task": "clm", "dataset": "source"}
+IMAGE = {"model_type": "vit", "task": "classification", "dataset": "images"}
+IMAGE |= {"image_size": 32, "patch_size": 8, "seq_len": 17}
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        DECODER,
+        {**DECODER, "kv_heads": 2, "head_dim": 32, "tied": True, "lora_rank": 4, "lora_targets": "gate"},
+        {**DECODER, "heads": 6, "hidden": 96, "kv_heads": 3, "gpus_per_node": 2, "tensor_parallel": 2},
+        {**DECODER, "kv_heads": 1, "gpus_per_node": 2, "tensor_parallel": 2},
+        {**ROW, **IMAGE},
+    ],
+)
+def test_decoders_and_images_pass(row):
+    assert problems(row, "cpu") == []
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"dataset": "docstrings"}, "docstrings does not go with task clm of llama; use source"),
+        ({"model_type": "bert", "task": "mlm"}, "source does not go with task mlm of bert; use docstrings"),
+        ({**IMAGE, "dataset": "docstrings"}, "use images"),
+        ({**IMAGE, "patch_size": 5, "seq_len": 37}, "32 is not divisible by patch_size 5"),
+        ({**IMAGE, "tied": True}, "tied does not go with model_type vit"),
+        (
+            {"model_type": "phi3", "kv_heads": 1, "gpus_per_node": 2, "tensor_parallel": 2},
+            "kv_heads 1 is not divisible by tensor_parallel 2",
+        ),
+    ],
+)
+def test_what_a_decoder_or_an_image_cannot_be_is_named_alone(change, said):
+    (found,) = problems({**DECODER, **change}, "cpu")
+    assert said in found
 
 
 def test_the_checks_need_nothing_heavy():

@@ -149,12 +149,14 @@ def fill(row: Mapping[str, Any], root: Path) -> tuple[dict[str, Any], list[str]]
 def follow(row: dict[str, Any], given: Mapping[str, Any]) -> None:
     """Set what follows from a complete row's family, in place: one measurement has one way of being written.
 
-    A decoder learns the next token of source text where `given`, the row as written, says nothing else. A column
-    that says what is so without it becomes null.
+    A decoder learns the next token of source text, and a ViT the label of an image, where `given`, the row as
+    written, says nothing else. A column that says what is so without it becomes null.
     """
     if row["model_type"] in DECODERS:
         row["task"] = given.get("task", "clm")
         row["dataset"] = given.get("dataset", "source")
+    if row["model_type"] == "vit":
+        row["dataset"] = given.get("dataset", "images")
     if row["model_type"] == "gemma2":  # it caps its scores, which no fused kernel does
         row["attention"] = given.get("attention", "eager")
     if row["kv_heads"] == row["heads"]:

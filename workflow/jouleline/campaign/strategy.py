@@ -19,17 +19,14 @@ from jouleline.schemas.row import (
     WINDOWED,
 )
 
-DISTILBERT_TARGETS = {
-    "query": ("q_lin",),
-    "key": ("k_lin",),
-    "value": ("v_lin",),
-    "attention.output.dense": ("out_lin",),
-    "intermediate.dense": ("lin1",),
-    "output.dense": ("out_lin", "lin2"),
+_DISTILBERT_TARGETS = {
+    **{"q_lin": ("query",), "k_lin": ("key",), "v_lin": ("value",)},
+    **{"out_lin": ("attention_output",), "lin1": ("up",), "lin2": ("down",)},
 }
 """DistilBERT's own names of the same layers; it understands both."""
 GLUE_TASKS = ("cola", "mnli", "mrpc", "qnli", "qqp", "rte", "sst2", "wnli")
 """GLUE tasks with class labels (stsb is a regression)."""
+_ONE_MATRIX = ("gpt2", "phi3")  # queries, keys and values in one, each of which is cut in equal parts
 
 
 def problems(row: Mapping[str, Any], device: str = "auto") -> list[str]:
@@ -75,27 +72,20 @@ def lora_names(model_type: str) -> dict[str, tuple[str, ...]]:
     """What `lora_targets` may name in a family, and the parts of a layer that each name puts adapters on."""
     short = DECODER_TARGETS if model_type in DECODERS else {}
     names = LORA_TARGETS | {k: v for k, v in short.items() if k != "gate" or model_type in GATED}
-    if model_type == "distilbert":
-        own = {modules[0]: LORA_TARGETS[name] for name, modules in DISTILBERT_TARGETS.items()}
-        names |= own | {"out_lin": ("attention_output",), "lin2": ("down",)}
-    return names
+    return names | (_DISTILBERT_TARGETS if model_type == "distilbert" else {})
 
 
 def _names(targets: str) -> list[str]:
     return [name.strip() for name in targets.split(",") if name.strip()]
 
 
-def lora_modules(row: Mapping[str, Any]) -> list[str]:
-    """Ends of the module names that carry adapters, from `lora_targets` (one string separated by commas).
+def lora_parts(row: Mapping[str, Any]) -> frozenset[str]:
+    """The parts of a layer that carry adapters, from `lora_targets` (one string separated by commas).
 
     Raises KeyError for a name that the row's family does not have.
     """
-    names = _names(row["lora_targets"])
-    known = {name: (name,) for name in LORA_TARGETS}
-    if row["model_type"] == "distilbert":
-        own = {module: (module,) for modules in DISTILBERT_TARGETS.values() for module in modules}
-        known = {**DISTILBERT_TARGETS, **own}
-    return sorted({module for name in names for module in known[name]})
+    known = lora_names(row["model_type"])
+    return frozenset(part for name in _names(row["lora_targets"]) for part in known[name])
 
 
 def _shape_problems(row: Mapping[str, Any]) -> Iterator[str]:
@@ -128,9 +118,13 @@ def _family_problems(row: Mapping[str, Any]) -> Iterator[str]:
         yield f"sliding_window does not go with model_type {family}; choose from {', '.join(WINDOWED)}"
     if row["attention"] == "sdpa" and family == "gemma2":
         yield "attention sdpa does not go with model_type gemma2, which caps its scores; give attention: eager"
+    if row["tied"] is not None and family not in DECODERS:
+        yield f"tied does not go with model_type {family}; leave it out"
     images = [name for name in ("image_size", "patch_size") if row[name] is not None]
     if (family == "vit") != (len(images) == 2):
         yield f"image_size and patch_size go together, with model_type vit and no other; not with {family}"
+    elif images and row["image_size"] % row["patch_size"]:
+        yield f"image_size {row['image_size']} is not divisible by patch_size {row['patch_size']}; change one of them"
     elif images and row["seq_len"] != (row["image_size"] // row["patch_size"]) ** 2 + 1:
         patches = (row["image_size"] // row["patch_size"]) ** 2
         yield f"seq_len {row['seq_len']} is not the {patches} patches and one; give {patches + 1}"
@@ -147,6 +141,11 @@ def _parallel_problems(row: Mapping[str, Any]) -> Iterator[str]:
         yield f"tensor_parallel {shards} is more than heads {row['heads']}; lower it, a head is not split"
     elif row["heads"] % shards:
         yield f"heads {row['heads']} is not divisible by tensor_parallel {shards}; change one"
+    elif row["model_type"] in _ONE_MATRIX and (row["kv_heads"] or shards) % shards:
+        yield (
+            f"kv_heads {row['kv_heads']} is not divisible by tensor_parallel {shards}; change one, because "
+            f"{row['model_type']} has queries, keys and values in one matrix"
+        )
     if row["intermediate"] % shards:
         yield f"intermediate {row['intermediate']} is not divisible by tensor_parallel {shards}; change one"
 
@@ -178,19 +177,15 @@ def _lora_problems(row: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _dataset_problems(row: Mapping[str, Any]) -> Iterator[str]:
-    if row["model_type"] == "vit":
-        yield "there is no data set of images, so model_type vit can be predicted but not measured; leave the row out"
-        return
     if row["task"] not in tasks(row["model_type"]):  # that is said already
         return
     name, _, task = str(row["dataset"]).partition("/")
-    if name in ("docstrings", "source") and not task:
-        if (name == "source") != (row["task"] == "clm"):
-            yield f"dataset {name} does not go with task {row['task']}; source is for clm and for nothing else"
-        return
-    if name != "glue":
-        yield f"dataset {row['dataset']!r} is unknown; use docstrings, source (for clm) or glue/<task>"
-    elif row["task"] == "clm":
-        yield "dataset glue does not go with task clm; use source"
-    elif task not in GLUE_TASKS:
+    texts = ["source"] if row["task"] == "clm" else ["docstrings", "glue"]
+    fitting = ["images"] if row["model_type"] == "vit" else texts
+    fit = " or ".join(fitting).replace("glue", "glue/<task>")
+    if name not in ("docstrings", "source", "images", "glue") or (task and name != "glue"):
+        yield f"dataset {row['dataset']!r} is unknown; use {fit}"
+    elif name not in fitting:
+        yield f"dataset {row['dataset']} does not go with task {row['task']} of {row['model_type']}; use {fit}"
+    elif name == "glue" and task not in GLUE_TASKS:
         yield f"glue task {task!r} is unknown or has no class labels; choose one of {', '.join(GLUE_TASKS)}"

@@ -1,23 +1,13 @@
 """Every strategy trains like one rank: same samples, same losses, step by step."""
 
 import json
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 from jouleline.schemas.row import ENCODER_TASKS, ENCODERS
-from paths import TESTS
+from parity import EXACT, STAGES, difference, strategy, train
 
-STAGES = (0, 1, 2, 3)
 SGD = {"optimizer": "sgd", "learning_rate": 0.1}
-EXACT = 1e-5
 PLAIN = {"clip": 0.0}
-
-
-def strategy(data: int, tensor: int, stage: int, **row) -> dict:
-    """Columns of data x tensor ranks on one node."""
-    return {"gpus_per_node": data * tensor, "tensor_parallel": tensor, "zero_stage": stage, **row}
 
 
 def default_cases() -> dict[str, dict]:
@@ -78,26 +68,10 @@ CASES = default_cases()
 COMPARED = [name for name, case in CASES.items() if "reference" in case]
 
 
-def train(cases: dict, dataset: Path, folder: Path, environment: dict) -> dict:
-    """Run strategy_losses.py on some cases."""
-    (folder / "cases.json").write_text(json.dumps(cases))
-    program = [sys.executable, str(TESTS / "helpers" / "strategy_losses.py"), str(dataset)]
-    command = [*program, str(folder / "cases.json"), str(folder / "out.json")]
-    subprocess.run(command, check=True, env=environment, stdin=subprocess.DEVNULL)
-    return json.loads((folder / "out.json").read_text())
-
-
 @pytest.fixture(scope="module")
 def trained(small_dataset, training_environment, tmp_path_factory) -> dict:
     cases = {**CASES, **sensitivity_cases()}
     return train(cases, small_dataset, tmp_path_factory.mktemp("parity"), training_environment)
-
-
-def difference(one: dict, other: dict) -> float:
-    """Largest difference of the losses of a step."""
-    assert "error" not in one, one["error"]
-    assert "error" not in other, other["error"]
-    return max(abs(a - b) for a, b in zip(one["losses"], other["losses"], strict=True))
 
 
 @pytest.mark.parametrize("name", COMPARED)

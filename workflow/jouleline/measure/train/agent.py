@@ -120,6 +120,9 @@ class RunAgent(NodeAgent):
         os.environ["DS_ACCELERATOR"] = self.device
         with self.timed("imports"):
             import jouleline.measure.train.rank  # noqa: F401
+            from jouleline.measure.train.modeling import class_of
+
+            class_of(self.request.row)  # its module
         if self.device == "cuda":
             gpus.require_cuda_torch()
 

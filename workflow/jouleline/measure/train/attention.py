@@ -24,6 +24,9 @@ def answer_from_data(data: Dataset) -> None:
         return (mask is None or not padded) and local_attention_size is None
 
     masking_utils._ignore_bidirectional_mask_sdpa = ignore
+    if pad_id is None:
+        # Decoders ask whether positions begin anew within a sequence. Here they never do: texts see each other.
+        masking_utils.find_packed_sequence_indices = lambda _positions: None
 
 
 @contextmanager

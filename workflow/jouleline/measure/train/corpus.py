@@ -1,8 +1,9 @@
-"""The texts that are fine-tuned on: real, labelled, tokenised once per dataset and vocabulary.
+"""The data that is fine-tuned on: real, tokenised once per dataset and vocabulary.
 
-`docstrings` needs no network: the docstrings of Python's own standard library, labelled by the family of
-the module they stand in. `glue/<task>` is read through the `datasets` package. A WordPiece vocabulary is
-trained on the spot from the training texts (or taken from a checkpoint).
+Three need no network. `docstrings`, for encoders: the docstrings of Python's own standard library, labelled by the
+family of the module they stand in. `source`, for decoders: the whole text of the same modules. `images`: the same
+modules, each byte a pixel. `glue/<task>` is read through the `datasets` package. A vocabulary is trained on the spot
+from the training texts (or taken from a checkpoint).
 """
 
 import ast
@@ -10,21 +11,25 @@ import hashlib
 import json
 import sys
 import sysconfig
+import tokenize
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+from tokenizers import Tokenizer
 
 from jouleline.errors import UserError
 from jouleline.files import atomic_path, write_text
+from jouleline.measure.train import vocabulary
 
 MAX_TOKENS = 512
-SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+SOURCE = "source"
+IMAGES = "images"
+IMAGE_SIDE = 64  # pixels of a stored image
 METADATA_KEY = b"jouleline"
 _EVAL_SHARE = 5  # one text in five is held out
 _MIN_CHARACTERS = 30
@@ -65,34 +70,82 @@ def prepare(
 ) -> None:
     """Write `dataset` as Parquet to `out` and its tokenizer as JSON to `tokenizer_out`.
 
-    Columns: input_ids list<int32> (at most 512 tokens, with [CLS] and [SEP]), label int32, split ("train" or
-    "eval"). The schema metadata holds one JSON object under "jouleline": source, labels, num_labels,
-    vocab_size and the special ids. The same arguments and Python give the same data. With `checkpoint` (a
-    folder or hub name) its tokenizer is used instead. Raises UserError where the data cannot be had.
+    Columns of labelled texts: input_ids list<int32> (at most 512, with [CLS] and [SEP]), label int32, split ("train"
+    or "eval"). A text of `source` has no label and is whole, with the end mark. `images` has a column image (bytes,
+    one a pixel) for the ids. The schema metadata holds one JSON object under "jouleline": source, labels, num_labels,
+    vocab_size and the special ids; `kind` of what is no labelled text. The same arguments and Python give the same
+    data. With `checkpoint` (a folder or hub name) its tokenizer is used instead. Images have no tokenizer; its file
+    says null. Raises UserError where the data cannot be had.
     """
-    corpus = _read(dataset, seed)
-    tokenizer = _checkpoint_tokenizer(checkpoint) if checkpoint else _train_wordpiece(corpus, vocab_size)
-    special = _special_ids(tokenizer)
-    facts = {
-        "dataset": dataset,
-        "source": corpus.source,
-        "seed": seed,
-        "checkpoint": checkpoint,
-        "labels": list(corpus.labels),
-        "num_labels": len(corpus.labels),
-        "vocab_size": tokenizer.get_vocab_size(),
-        **special,
-    }
-    table = pa.table(
-        {
-            "input_ids": pa.array(_encode(tokenizer, corpus, special), pa.list_(pa.int32())),
-            "label": pa.array([row[2] for row in corpus.rows], pa.int32()),
-            "split": pa.array([row[3] for row in corpus.rows], pa.string()),
-        }
-    ).replace_schema_metadata({METADATA_KEY: json.dumps(facts, sort_keys=True)})
-    write_text(tokenizer_out, tokenizer.to_str(pretty=False))
+    make = {SOURCE: _packed, IMAGES: _images}.get(dataset, _labelled)
+    columns, facts, tokenizer = make(dataset, vocab_size, seed, checkpoint)
+    facts |= {"dataset": dataset, "seed": seed, "checkpoint": checkpoint}
+    facts |= {"vocab_size": tokenizer.get_vocab_size() if tokenizer else None}
+    table = pa.table(columns).replace_schema_metadata({METADATA_KEY: json.dumps(facts, sort_keys=True)})
+    write_text(tokenizer_out, tokenizer.to_str(pretty=False) if tokenizer else "null\n")
     with atomic_path(out) as temporary:
         pq.write_table(table, temporary, compression="zstd")
+
+
+Made = tuple[dict[str, pa.Array], dict[str, Any], Tokenizer | None]
+"""Columns, facts and tokenizer."""
+
+
+def _labelled(dataset: str, vocab_size: int, seed: int, checkpoint: str | None) -> Made:
+    corpus = _read(dataset, seed)
+    if checkpoint:
+        tokenizer, _ = vocabulary.of_checkpoint(checkpoint)
+    else:
+        texts = (text for row in corpus.rows if row[3] == "train" for text in row[:2] if text)
+        tokenizer = vocabulary.train_wordpiece(texts, vocab_size)
+    special = vocabulary.special_ids(tokenizer)
+    columns = {
+        "input_ids": pa.array(_encode(tokenizer, corpus, special), pa.list_(pa.int32())),
+        "label": pa.array([row[2] for row in corpus.rows], pa.int32()),
+        "split": pa.array([row[3] for row in corpus.rows], pa.string()),
+    }
+    facts = {"source": corpus.source, "labels": list(corpus.labels), "num_labels": len(corpus.labels)}
+    return columns, facts | special, tokenizer
+
+
+def _packed(_dataset: str, vocab_size: int, seed: int, checkpoint: str | None) -> Made:
+    texts = [(text, split) for text, _, split in _read_modules(seed)]
+    if checkpoint:
+        tokenizer, end = vocabulary.of_checkpoint(checkpoint)
+        if end is None:
+            raise UserError(
+                f"the tokenizer of checkpoint {checkpoint!r} has no end of text; name one as its eos_token"
+            )
+    else:
+        tokenizer = vocabulary.train_bytes((text for text, split in texts if split == "train"), vocab_size)
+        end = tokenizer.token_to_id(vocabulary.END_TOKEN)
+    encoded = tokenizer.encode_batch([text for text, _ in texts], add_special_tokens=False)
+    columns = {
+        "input_ids": pa.array([[*one.ids, end] for one in encoded], pa.list_(pa.int32())),
+        "split": pa.array([split for _, split in texts], pa.string()),
+    }
+    source = f"source text of the standard library of Python {sys.version.split()[0]}"
+    facts = {"source": source, "kind": "packed", "end_id": end, "pad_id": None, "labels": None}
+    return columns, facts | {"num_labels": None}, tokenizer
+
+
+def _images(_dataset: str, _vocab_size: int, seed: int, checkpoint: str | None) -> Made:
+    """Modules drawn as pictures, each byte a grey pixel, labelled by the family of the module: what Nataraj et al.
+    2011 ("Malware images") classify programs by. A module fills as many pictures as it has bytes for."""
+    labels = tuple(_MODULE_FAMILIES)
+    size, images = IMAGE_SIDE**2, []
+    for text, label, split in _read_modules(seed):
+        content = text.encode()
+        images += [(content[at : at + size], label, split) for at in range(0, len(content) - size + 1, size)]
+    images.sort(key=lambda image: hashlib.sha256(image[0]).digest())  # so that a batch has several labels
+    columns = {
+        "image": pa.array([image for image, _, _ in images], pa.binary()),
+        "label": pa.array([label for _, label, _ in images], pa.int32()),
+        "split": pa.array([split for _, _, split in images], pa.string()),
+    }
+    source = f"source text of the standard library of Python {sys.version.split()[0]} as images"
+    facts = {"source": source, "kind": "images", "pad_id": None}
+    return columns, facts | {"labels": list(labels), "num_labels": len(labels)}, None
 
 
 def read_facts(path: Path, row: Mapping[str, Any]) -> dict[str, Any]:
@@ -113,7 +166,13 @@ def read_facts(path: Path, row: Mapping[str, Any]) -> dict[str, Any]:
             f"{path} has the tokens of {facts.get('checkpoint') or 'a vocabulary of its own'}, the row starts from "
             f"{row['checkpoint'] or 'no checkpoint'}; prepare the dataset with the row's checkpoint"
         )
-    if facts["vocab_size"] > row["vocab_size"]:
+    kind = facts.get("kind", "labelled text")
+    wanted = "images" if row["model_type"] == "vit" else "packed" if row["task"] == "clm" else "labelled text"
+    if kind != wanted:
+        raise UserError(
+            f"{path} holds {kind}, task {row['task']} of {row['model_type']} needs {wanted}; correct the row's dataset"
+        )
+    if facts["vocab_size"] is not None and facts["vocab_size"] > row["vocab_size"]:
         raise UserError(
             f"{path} has {facts['vocab_size']} token ids, the row's vocab_size is {row['vocab_size']}; "
             "prepare the dataset with the row's vocab_size"
@@ -130,49 +189,72 @@ def _read(dataset: str, seed: int) -> Corpus:
         return read_docstrings(seed)
     if name == "glue" and task in GLUE_COLUMNS:
         return _read_glue(task)
-    known = ", ".join(["docstrings", *(f"glue/{name}" for name in GLUE_COLUMNS)])
+    known = ", ".join(["docstrings", SOURCE, IMAGES, *(f"glue/{name}" for name in GLUE_COLUMNS)])
     raise UserError(f"dataset {dataset!r} is unknown; use one of {known}")
 
 
 def read_docstrings(seed: int, root: Path | None = None) -> Corpus:
     """Docstrings of the standard library under `root` (this Python's by default), each text once.
 
-    The order and the held-out fifth come from a hash of the text and `seed`, so they do not depend on the
-    file system. Raises UserError where a family has no text (a Python without its library).
+    Raises UserError where a family has no text (a Python without its library).
     """
     root = root or Path(sysconfig.get_path("stdlib"))
     labels = tuple(_MODULE_FAMILIES)
-    rows: dict[str, tuple[str, str | None, int, str]] = {}
+    rows: dict[str, int] = {}
     for label, family in enumerate(labels):
-        texts = [text for module in _MODULE_FAMILIES[family].split() for text in _docstrings(root, module)]
+        paths = list(_modules(root, family))
+        texts = [text for path in paths for text in _docstrings(path)]
         if len(texts) < 2 * _EVAL_SHARE:
             raise UserError(
                 f"no docstrings of {family} modules under {root}; use a Python with its whole library"
             )
         for text in texts:
-            rows.setdefault(text, (text, None, label, ""))
-    keyed = sorted((hashlib.sha256(f"{seed}\n{text}".encode()).digest(), text) for text in rows)
-    ordered = [
-        (*rows[text][:3], "eval" if index % _EVAL_SHARE == 0 else "train")
-        for index, (_, text) in enumerate(keyed)
-    ]
+            rows.setdefault(text, label)
+    ordered = [(text, None, rows[text], split) for text, split in _shuffled(rows, seed)]
     return Corpus(f"docstrings of the standard library of Python {sys.version.split()[0]}", labels, ordered)
 
 
-def _docstrings(root: Path, module: str) -> Iterator[str]:
-    folder = root / module
-    paths = sorted(folder.rglob("*.py")) if folder.is_dir() else [root / f"{module}.py"]
-    for path in paths:
-        if not path.is_file() or {"test", "tests"} & set(path.relative_to(root).parts):
-            continue
-        with warnings.catch_warnings():  # old escapes in old modules
-            warnings.simplefilter("ignore")
-            tree = ast.parse(path.read_bytes())
-        for node in ast.walk(tree):
-            if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
-                text = " ".join((ast.get_docstring(node) or "").split())
-                if len(text) >= _MIN_CHARACTERS:
-                    yield text
+def _read_modules(seed: int, root: Path | None = None) -> list[tuple[str, int, str]]:
+    """(whole text, label, split) of each module that `read_docstrings` reads, each text once; UserError as it has."""
+    root = root or Path(sysconfig.get_path("stdlib"))
+    texts: dict[str, int] = {}
+    for label, family in enumerate(_MODULE_FAMILIES):
+        found = len(texts)
+        for path in _modules(root, family):
+            with tokenize.open(path) as file:  # in the encoding that the module declares
+                texts.setdefault(file.read(), label)
+        if len(texts) == found:
+            raise UserError(
+                f"no source of {family} modules under {root}; use a Python with its whole library"
+            )
+    return [(text, texts[text], split) for text, split in _shuffled(texts, seed)]
+
+
+def _shuffled(texts: Iterable[str], seed: int) -> list[tuple[str, str]]:
+    """(text, split). The order and the held-out fifth come from a hash of the text and `seed`, so they do not depend
+    on the file system."""
+    keyed = sorted((hashlib.sha256(f"{seed}\n{text}".encode()).digest(), text) for text in texts)
+    return [(text, "train" if index % _EVAL_SHARE else "eval") for index, (_, text) in enumerate(keyed)]
+
+
+def _modules(root: Path, family: str) -> Iterator[Path]:
+    """The files of a family's modules, without their tests."""
+    for module in _MODULE_FAMILIES[family].split():
+        folder = root / module
+        for path in sorted(folder.rglob("*.py")) if folder.is_dir() else [root / f"{module}.py"]:
+            if path.is_file() and not {"test", "tests"} & set(path.relative_to(root).parts):
+                yield path
+
+
+def _docstrings(path: Path) -> Iterator[str]:
+    with warnings.catch_warnings():  # old escapes in old modules
+        warnings.simplefilter("ignore")
+        tree = ast.parse(path.read_bytes())
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            text = " ".join((ast.get_docstring(node) or "").split())
+            if len(text) >= _MIN_CHARACTERS:
+                yield text
 
 
 def _read_glue(task: str) -> Corpus:
@@ -195,69 +277,6 @@ def _read_glue(task: str) -> Corpus:
         for record in loaded[source]
     ]
     return Corpus(f"nyu-mll/glue {task}", tuple(loaded["train"].features["label"].names), rows)
-
-
-def _train_wordpiece(corpus: Corpus, vocab_size: int) -> Tokenizer:
-    if vocab_size < 256:
-        raise UserError(f"vocab_size {vocab_size} is too small for a WordPiece vocabulary; give at least 256")
-    trained = _bare_tokenizer(models.WordPiece(unk_token="[UNK]"))
-    # The trainer numbers letters inside a word in the order of a hash map, and breaks ties by these numbers:
-    # handing all of them in as special tokens fixes the numbers, so the same texts give the same vocabulary.
-    letters = [chr(code) for code in range(33, 127) if not 65 <= code <= 90]
-    trainer = trainers.WordPieceTrainer(
-        vocab_size=vocab_size,
-        initial_alphabet=letters,
-        limit_alphabet=len(letters),
-        special_tokens=[*SPECIAL_TOKENS, *(f"##{letter}" for letter in letters)],
-        show_progress=False,
-    )
-    texts = (text for row in corpus.rows if row[3] == "train" for text in row[:2] if text)
-    trained.train_from_iterator(texts, trainer)
-    tokenizer = _bare_tokenizer(models.WordPiece(trained.get_vocab(), unk_token="[UNK]"))
-    tokenizer.add_special_tokens(list(SPECIAL_TOKENS))
-    return tokenizer
-
-
-def _bare_tokenizer(model: models.Model) -> Tokenizer:
-    tokenizer = Tokenizer(model)
-    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
-    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    tokenizer.decoder = decoders.WordPiece()
-    return tokenizer
-
-
-def _checkpoint_tokenizer(checkpoint: str) -> Tokenizer:
-    from transformers import AutoTokenizer
-
-    try:
-        loaded = AutoTokenizer.from_pretrained(checkpoint)
-    except (OSError, ValueError) as error:
-        raise UserError(
-            f"no tokenizer in checkpoint {checkpoint!r}; give a folder or hub name that has one"
-        ) from error
-    if not loaded.is_fast:
-        raise UserError(f"checkpoint {checkpoint!r} has no tokenizer.json; save it with a fast tokenizer")
-    return loaded.backend_tokenizer
-
-
-def _special_ids(tokenizer: Tokenizer) -> dict[str, int]:
-    """Ids by role, under BERT's names of the special tokens or RoBERTa's."""
-    roles = {
-        "pad_id": ("[PAD]", "<pad>"),
-        "unk_id": ("[UNK]", "<unk>"),
-        "cls_id": ("[CLS]", "<s>"),
-        "sep_id": ("[SEP]", "</s>"),
-        "mask_id": ("[MASK]", "<mask>"),
-    }
-    found = {}
-    for role, names in roles.items():
-        ids = [tokenizer.token_to_id(name) for name in names if tokenizer.token_to_id(name) is not None]
-        if not ids:
-            raise UserError(
-                f"the tokenizer has none of {' or '.join(names)}; use one of a BERT-like checkpoint"
-            )
-        found[role] = ids[0]
-    return found
 
 
 def _encode(tokenizer: Tokenizer, corpus: Corpus, special: dict[str, int]) -> list[list[int]]:

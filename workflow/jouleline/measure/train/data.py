@@ -1,4 +1,4 @@
-"""Batches of a prepared dataset: padded to seq_len, in one global order, indexed by data-parallel replica.
+"""Batches of a prepared dataset, padded to seq_len or packed, in one global order, indexed by data-parallel replica.
 
 The order of samples is a permutation per epoch that depends on the seed alone. Optimizer step s of a job with a
 global batch of G takes samples s G ... (s+1) G - 1 of that order, whatever the strategy: first by micro-step, then
@@ -19,7 +19,7 @@ import torch
 
 from jouleline.errors import UserError
 from jouleline.measure.train import masks
-from jouleline.measure.train.corpus import read_facts
+from jouleline.measure.train.corpus import IMAGE_SIDE, read_facts
 
 IGNORED = -100  # label that transformers' losses leave out
 _QUESTION_TOKENS = 3
@@ -28,7 +28,8 @@ _MASKED_SHARE = 0.15
 
 @dataclass(frozen=True)
 class Samples:
-    """One split: `inputs` int32 [samples, seq_len] padded, and the targets of the task by argument name."""
+    """One split: `inputs` int32 [samples, seq_len], of images uint8 [samples, side, side]; and the targets of the
+    task by argument name."""
 
     inputs: np.ndarray
     targets: dict[str, np.ndarray]
@@ -42,36 +43,57 @@ class Dataset:
     """A prepared dataset as arrays, with the facts that its file carries."""
 
     facts: dict[str, Any]
-    num_labels: int
+    num_labels: int | None
     train: Samples
     evaluation: Samples
 
 
 def read_dataset(path: Path, row: Mapping[str, Any]) -> Dataset:
-    """Read what prepare_dataset wrote and pad it to the row's seq_len for the row's task.
+    """Read what prepare_dataset wrote, in sequences of the row's seq_len for the row's task.
 
     Raises UserError as `read_facts` does, and where a split is empty.
     """
     facts = read_facts(path, row)
     # ParquetFile, as read_table imports half a second of data-set machinery.
-    table = pq.ParquetFile(path).read(["input_ids", "label", "split"], use_threads=False)
+    table = pq.ParquetFile(path).read(use_threads=False)
     splits = np.array(table["split"].to_pylist())
-    column = table["input_ids"].combine_chunks()
-    tokens, offsets = _int32(column.values), _int32(column.offsets)
-    labels = _int32(table["label"].combine_chunks())
     made = {}
     for split in ("train", "eval"):
-        rows = np.flatnonzero(splits == split)
-        if not len(rows):
-            raise UserError(f"{path} has no {split} samples; prepare the dataset again")
-        inputs = _pad(tokens, offsets[rows], offsets[rows + 1], row["seq_len"], facts)
-        made[split] = _for_task(inputs, labels[rows], row, facts)
+        made[split] = _read_split(table, np.flatnonzero(splits == split), row, facts)
+        if not len(made[split]):
+            raise UserError(
+                f"{path} has no {split} sample of seq_len {row['seq_len']}; lower it, or prepare the dataset again"
+            )
     return Dataset(facts, row["num_labels"] or facts["num_labels"], made["train"], made["eval"])
+
+
+def _read_split(
+    table: pa.Table, rows: np.ndarray, row: Mapping[str, Any], facts: Mapping[str, Any]
+) -> Samples:
+    if "image" in table.column_names:
+        pixels = np.frombuffer(b"".join(table["image"].take(rows).to_pylist()), np.uint8)
+        labels = _int32(table["label"].combine_chunks())[rows].astype(np.int64)
+        return Samples(pixels.reshape(-1, IMAGE_SIDE, IMAGE_SIDE), {"labels": labels})
+    column = table["input_ids"].combine_chunks()
+    tokens, offsets = _int32(column.values), _int32(column.offsets)
+    bounds = offsets[rows], offsets[rows + 1]
+    if row["task"] == "clm":
+        return _packed(tokens, *bounds, row["seq_len"])
+    labels = _int32(table["label"].combine_chunks())[rows]
+    return _for_task(_pad(tokens, *bounds, row["seq_len"], facts), labels, row, facts)
 
 
 def _int32(array: pa.Array) -> np.ndarray:
     """The values of an int32 array without nulls; its own to_numpy imports pandas."""
     return np.frombuffer(array.buffers()[1], np.int32)[array.offset : array.offset + len(array)]
+
+
+def _packed(tokens: np.ndarray, start: np.ndarray, end: np.ndarray, seq_len: int) -> Samples:
+    """Causal language modelling: the texts one after the other, cut into sequences; the rest is dropped. Labels are
+    the inputs: transformers compares each token with the one after it."""
+    whole = np.concatenate([tokens[a:b] for a, b in zip(start, end, strict=True)] or [tokens[:0]])
+    inputs = whole[: len(whole) // seq_len * seq_len].reshape(-1, seq_len)
+    return Samples(inputs, {"labels": inputs})
 
 
 def _pad(tokens: np.ndarray, start: np.ndarray, end: np.ndarray, seq_len: int, facts: Mapping[str, int]):
@@ -135,7 +157,7 @@ class Batches:
     ):
         self.data, self.device = data, device
         self.micro_batch, self.grad_accum, self.seed = row["micro_batch"], row["grad_accum"], row["seed"]
-        self.replica, self.replicas = replica, replicas
+        self.replica, self.replicas, self.image_size = replica, replicas, row["image_size"]
         self._orders: dict[int, np.ndarray] = {}
         masks.answer_from_host()
 
@@ -178,20 +200,29 @@ class Batches:
         return min(wanted, -(-len(self.data.evaluation) // (self.micro_batch * self.replicas)))
 
     def _tensors(self, samples: Samples, chosen: np.ndarray) -> dict[str, torch.Tensor]:
-        inputs = samples.inputs[chosen].astype(np.int64)
-        real = inputs != self.data.facts["pad_id"]
-        masks.tell(not real.all())
-        arrays = {
-            "input_ids": inputs,
-            "attention_mask": real.astype(np.int64),
-            **{name: values[chosen] for name, values in samples.targets.items()},
-        }
+        arrays = {name: values[chosen].astype(np.int64) for name, values in samples.targets.items()}
+        if samples.inputs.dtype == np.uint8:
+            arrays["pixel_values"] = _scaled(samples.inputs[chosen], self.image_size)
+        else:
+            arrays["input_ids"] = samples.inputs[chosen].astype(np.int64)
+        # Packed sequences have no padding, and without a mask causal attention can run fused.
+        if self.data.facts["pad_id"] is not None:
+            real = arrays["input_ids"] != self.data.facts["pad_id"]
+            masks.tell(not real.all())
+            arrays["attention_mask"] = real.astype(np.int64)
         tensors = {name: torch.from_numpy(values) for name, values in arrays.items()}
         if self.device.type != "cuda":
             return tensors
         return {
             name: value.pin_memory().to(self.device, non_blocking=True) for name, value in tensors.items()
         }
+
+
+def _scaled(pixels: np.ndarray, side: int) -> np.ndarray:
+    """Grey images uint8 [images, s, s] as float32 [images, 3, side, side] from -1 to 1, by the nearest pixel."""
+    nearest = np.arange(side) * pixels.shape[-1] // side
+    grey = pixels[:, nearest[:, None], nearest].astype(np.float32) / 127.5 - 1
+    return np.repeat(grey[:, None], 3, axis=1)
 
 
 def digest(parts: list[bytes]) -> str:

@@ -18,6 +18,7 @@ from deepspeed.runtime.fp16 import unfused_optimizer
 
 from jouleline.campaign.strategy import device_count
 from jouleline.measure.node.process_group import enter
+from jouleline.measure.train import tensor_parallel
 from jouleline.measure.train.modeling import Recipe
 
 
@@ -104,15 +105,15 @@ def settings(row: Mapping[str, Any], recipe: Recipe) -> dict[str, Any]:
     if row["precision"] == "fp16":
         config["fp16"] = {"enabled": True}
     if row["tensor_parallel"] > 1:
-        config["tensor_parallel"] = {"autotp_size": row["tensor_parallel"]}
+        config["tensor_parallel"] = tensor_parallel.plan(row)
     return config
 
 
 def start_engine(model: torch.nn.Module, row: Mapping[str, Any], recipe: Recipe) -> Any:
     """The DeepSpeed engine of `model`; raises RuntimeError where the strategy is not the one asked for."""
-    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     whole = sum(parameter.numel() for parameter in model.parameters())
-    engine, *_ = deepspeed.initialize(model=model, model_parameters=trained, config=settings(row, recipe))
+    with tensor_parallel.prepared(model, row) as trained:
+        engine, *_ = deepspeed.initialize(model=model, model_parameters=trained, config=settings(row, recipe))
     _check_strategy(engine, row, whole)
     if row["tensor_parallel"] > 1:
         # The hook sends rank 0's first batch as pickled CUDA tensors: every rank would open a context on its GPU.

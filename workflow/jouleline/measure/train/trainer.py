@@ -27,6 +27,7 @@ from jouleline.measure.train.attention import answer_from_data, kernels_seen
 from jouleline.measure.train.data import Batches, Dataset, digest
 from jouleline.measure.train.modeling import Recipe, build
 from jouleline.measure.train.parallel import Layout, start_engine
+from jouleline.measure.train.tensor_parallel import predictions
 
 DIGEST_STEPS = 10  # the digest of the data order covers the steps that every run has
 
@@ -149,7 +150,8 @@ class Trainer:
             for number in range(self.batches.evaluation_batches(self.protocol["eval_batches"])):
                 counted, inputs = self.batches.evaluate(number)
                 output = self.engine(**inputs)
-                right = _right(output, inputs, torch.from_numpy(counted).to(self.device))
+                asked = torch.from_numpy(counted).to(self.device)
+                right = _right(self.row["task"], self.engine.module, output, inputs, asked)
                 sums += torch.stack([*right, output.loss.detach().double(), torch.ones_like(sums[0])])
         dist.all_reduce(sums)
         right, asked, loss, batches = sums.tolist()
@@ -286,13 +288,21 @@ class _StepClock:
         return [after - before for before, after in pairs]
 
 
-def _right(output: Any, inputs: Mapping[str, torch.Tensor], counted: torch.Tensor) -> list[torch.Tensor]:
-    """How many answers are right and how many were asked: samples (classification; a span with both ends right)
-    or masked tokens."""
+def _right(
+    task: str,
+    model: torch.nn.Module,
+    output: Any,
+    inputs: Mapping[str, torch.Tensor],
+    counted: torch.Tensor,
+) -> list[torch.Tensor]:
+    """How many answers are right and how many were asked: samples (classification; a span with both ends right),
+    masked tokens, or next tokens."""
     if "labels" in inputs:
-        labels = inputs["labels"]
+        labels, found = inputs["labels"], predictions(model, output.logits)
+        if task == "clm":
+            labels, found = labels[:, 1:], found[:, :-1]
         asked = (labels >= 0) & (counted if labels.dim() == 1 else counted[:, None])
-        right = (output.logits.argmax(-1) == labels) & asked
+        right = (found == labels) & asked
     else:
         asked = counted
         right = counted & (output.start_logits.argmax(-1) == inputs["start_positions"])

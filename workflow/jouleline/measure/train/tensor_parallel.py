@@ -1,0 +1,106 @@
+"""What a family needs beside DeepSpeed's AutoTP to be split over devices, and what a split head changes.
+
+AutoTP splits most families by transformers' own plan. Three need a plan from here, because theirs cannot be used
+(GPT-2 is refused by name, Phi-3's plan has styles that AutoTP lacks, ViT has no plan). Seen with deepspeed 0.19.8
+and transformers 5.23.
+"""
+
+import copy
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from deepspeed.module_inject.layers import VocabParallelLinear
+from transformers.pytorch_utils import Conv1D
+
+
+def plan(row: Mapping[str, Any]) -> dict[str, Any]:
+    """DeepSpeed's `tensor_parallel` configuration of a row."""
+    made: dict[str, Any] = {"autotp_size": row["tensor_parallel"]}
+    if row["model_type"] in _PLANS:
+        specs = [
+            {"patterns": [rf".*\.{ends}\.weight$"], "partition_type": how, **shape}
+            for ends, how, shape in _PLANS[row["model_type"]](row)
+        ]
+        made["partition_config"] = {"layer_specs": specs, "use_default_specs": False}
+    return made
+
+
+def _gpt2(row: Mapping[str, Any]) -> list[tuple[str, str, dict]]:
+    fused = {"shape": [3, -1], "partition_dim": 0}
+    return [("attn.c_attn", "column", fused), (r"mlp\.c_fc", "column", {}), ("c_proj", "row", {})]
+
+
+def _phi3(row: Mapping[str, Any]) -> list[tuple[str, str, dict]]:
+    width = row["hidden"] // row["heads"]
+    key = width * (row["kv_heads"] or row["heads"])
+    qkv = {"shape": [[row["hidden"], key, key], -1], "partition_dim": 0}
+    gate_up = {"shape": [2, -1], "partition_dim": 0}
+    rows = [(name, "row", {}) for name in ("o_proj", "down_proj")]
+    return [("qkv_proj", "column", qkv), ("gate_up_proj", "column", gate_up), *rows]
+
+
+def _vit(row: Mapping[str, Any]) -> list[tuple[str, str, dict]]:
+    return [("(?:[qkv]_proj|fc1)", "column", {}), ("(?:o_proj|fc2)", "row", {})]
+
+
+_PLANS = {"gpt2": _gpt2, "phi3": _phi3, "vit": _vit}
+
+
+@contextmanager
+def prepared(model: torch.nn.Module, row: Mapping[str, Any]) -> Iterator[list[torch.nn.Parameter]]:
+    """Bring `model` into the form that AutoTP can split, for the time in which the engine is made, and set right
+    afterwards what AutoTP does not know. Gives the parameters to train."""
+    shards = row["tensor_parallel"]
+    if shards > 1:
+        _use_linear(model)
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    if shards == 1:
+        yield trained
+        return
+    # AutoTP hangs a hook on these, which a frozen parameter does not take.
+    frozen = [
+        parameter
+        for name, parameter in model.named_parameters()
+        if name.split(".")[-2] in ("q_norm", "k_norm") and not parameter.requires_grad
+    ]
+    for parameter in frozen:
+        parameter.requires_grad_(True)
+    yield trained
+    for parameter in frozen:
+        parameter.requires_grad_(False)
+    for module in model.modules():
+        if row["model_type"] == "gpt2" and hasattr(module, "split_size"):
+            module.split_size //= shards
+        if row["model_type"] == "phi3" and hasattr(module, "qkv_proj"):
+            # It cuts queries from keys by the number of heads in its configuration.
+            module.config = copy.copy(module.config)
+            module.config.num_attention_heads //= shards
+
+
+def _use_linear(model: torch.nn.Module) -> None:
+    """Replace GPT-2's Conv1D by the Linear of the same numbers, with inputs last."""
+    for parent in list(model.modules()):
+        for name, child in list(parent.named_children()):
+            if isinstance(child, Conv1D):
+                linear = torch.nn.Linear(child.nx, child.nf, device="meta")
+                needed = child.weight.requires_grad
+                linear.weight = torch.nn.Parameter(child.weight.detach().t().contiguous(), needed)
+                linear.bias = child.bias
+                setattr(parent, name, linear)
+
+
+def predictions(model: torch.nn.Module, logits: torch.Tensor) -> torch.Tensor:
+    """The token of the highest logit, int64 [batch, tokens]. Where the head is split by its vocabulary each rank has
+    the logits [batch, tokens, V / t] of its own part, and the ranks agree on the best."""
+    best, token = logits.max(-1)
+    heads = [module for module in model.modules() if isinstance(module, VocabParallelLinear)]
+    if not heads:
+        return token
+    highest = best.clone()
+    dist.all_reduce(highest, dist.ReduceOp.MAX, heads[0].mp_group)
+    token = torch.where(best == highest, token + heads[0].vocab_start_index, heads[0].vocab_size)
+    dist.all_reduce(token, dist.ReduceOp.MIN, heads[0].mp_group)
+    return token
