@@ -149,9 +149,9 @@ def test_a_million_marks(folder):
             for kind, t_ns in ((START, 2000 * number), (END, 2000 * number + 1000)):
                 body = BODY.pack(0x4A4C, 1, kind, 2 * number + (kind == END), t_ns, number + 1, 0, 3, name)
                 handle.write(body + CHECK.pack(markers.zlib.crc32(body)))
-    begin = time.monotonic()
+    begin_s = time.process_time()
     ranks = regions_of(folder)
-    assert time.monotonic() - begin < 20
+    assert time.process_time() - begin_s < 20
     assert len(ranks.name) == count and ranks.ordinal[-1] == count - 1
     assert np.allclose(ranks.end_us - ranks.start_us, 1.0)
 
@@ -191,7 +191,7 @@ class Cuda:
     """As much of torch.cuda as the marks use: a device that is `lag_s` behind the host until it is synchronised."""
 
     def __init__(self, lag_s: float):
-        self.lag_s, self.done_s, self.broken = lag_s, 0.0, False
+        self.lag_s, self.done_s, self.broken, self.waits = lag_s, 0.0, False, 0
 
     def is_initialized(self):
         return True
@@ -199,6 +199,7 @@ class Cuda:
     def synchronize(self):
         if self.broken:
             raise RuntimeError("CUDA error: device-side assert triggered")
+        self.waits += 1
         time.sleep(max(self.done_s - time.monotonic(), 0))
 
     def launch(self):
@@ -223,17 +224,16 @@ def test_on_a_gpu_edges_wait_for_it_and_steps_are_on_its_own_time(folder, monkey
     cuda = Cuda(lag_s=0.03)
     monkeypatch.setitem(sys.modules, "torch", types.SimpleNamespace(cuda=cuda))
     cuda.launch()
-    before = time.monotonic()
     with markers.region("window"):
-        assert time.monotonic() - before > 0.025, "the edge did not wait for the device"
-        began = time.monotonic()
+        assert cuda.waits == 1, "the edge did not wait for the device"
         for _ in range(4):
             cuda.launch()
             markers.step()
-        assert time.monotonic() - began < 0.02, "a step waited for the device"
+        assert cuda.waits == 1, "a step waited for the device"
     ranks = regions_of(folder)
     assert ranks.end_us[0] - ranks.start_us[0] > 0.115e6
-    assert np.diff(ranks.step_us) == pytest.approx([30e3] * 3, abs=1e3)
+    # On the host's time they would follow each other at once.
+    assert (np.diff(ranks.step_us) >= 29e3).all()
     assert ranks.steps.tolist() == [4]
 
 

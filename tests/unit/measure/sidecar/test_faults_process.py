@@ -10,7 +10,7 @@ import time
 
 import pytest
 from fake_nvml.driver import DELAY, FOREVER, GPU_LOST, HANG, constant, square
-from fake_nvml.session import Session, codes
+from fake_nvml.session import Session, codes, when_quiet
 from jouleline.measure.raw.markers import DEVICE, STEP
 
 
@@ -73,15 +73,21 @@ def test_disk_full_for_good(node, tmp_path):
 @pytest.mark.fault("sidecar stopped (SIGSTOP) for 1.5 s", "`gap`; energy exact, the counter bridges it")
 def test_sidecar_stopped_for_a_while(node, tmp_path):
     n = node()
-    load(n)
-    session = Session(n, tmp_path / "out")
-    with session.region("window"):
-        time.sleep(1.0)
-        session.process.send_signal(signal.SIGSTOP)
-        time.sleep(1.5)
-        session.process.send_signal(signal.SIGCONT)
-        time.sleep(1.5)
-    row = session.row(session.finish(), 0)
+
+    def scenario(attempt):
+        load(n)
+        session = Session(n, tmp_path / f"out-{attempt}")
+        with session.region("window"):
+            time.sleep(1.0)
+            session.process.send_signal(signal.SIGSTOP)
+            time.sleep(1.5)
+            session.process.send_signal(signal.SIGCONT)
+            time.sleep(1.5)
+        return session, session.finish()
+
+    # The first reading after the stop is late by it.
+    session, rows = when_quiet(scenario, stops=1)
+    row = session.row(rows, 0)
     assert codes(row) == {"gap"} and row["verdict"] == "degraded"
     assert row["longest_gap_s"] == pytest.approx(1.5, abs=0.2)
     # What was missed is skipped: no burst of readings makes up for it.
@@ -317,10 +323,12 @@ def test_second_sidecar_of_a_job_refuses(node, tmp_path):
     n = node()
     first = Session(n, tmp_path / "first", SLURM_JOB_ID="71", SLURMD_NODENAME="n1")
     code, said = refusal(n, tmp_path / "second", SLURM_JOB_ID="71", SLURMD_NODENAME="n1")
-    assert code == 4 and "71" in said
-    # Another job on the same node may measure at the same time.
-    other = Session(n, tmp_path / "third", SLURM_JOB_ID="72", SLURMD_NODENAME="n1")
-    assert other.ready and other.stop() == 0
+    assert code == 4 and "71" in said and "srun" in said
+    # Another job on the same node may measure at the same time, and so may another step of the job.
+    for name, job, step in (("third", "72", None), ("fourth", "71", "0"), ("fifth", "71", "1")):
+        own = {"SLURM_JOB_ID": job, "SLURMD_NODENAME": "n1"} | ({"SLURM_STEP_ID": step} if step else {})
+        other = Session(n, tmp_path / name, **own)
+        assert other.ready and other.stop() == 0
     assert first.stop() == 0
 
 

@@ -23,13 +23,14 @@ def node_name() -> str:
 
 
 def claim_node(folder: Path) -> socket.socket:
-    """Take this node for this job (without Slurm: this folder). The kernel frees the name when the process
-    dies.
+    """Take this node for this step of this job (without Slurm: this folder). The kernel frees the name when the
+    process dies.
 
-    Raises UserError with exit code 4 when another sidecar has it.
+    Raises UserError with exit code 4 when another sidecar has it: the ranks of a step must not each measure the node.
+    Steps of one job are runs of their own, on GPUs of their own.
     """
-    job = os.environ.get("SLURM_JOB_ID")
-    key = f"{job}@{node_name()}" if job else os.path.realpath(folder)
+    job, step = os.environ.get("SLURM_JOB_ID"), os.environ.get("SLURM_STEP_ID")
+    key = f"{job}.{step}@{node_name()}" if job else os.path.realpath(folder)
     # A socket's name has 107 bytes, a path may have more: two long ones must not be taken for one.
     name = f"\0jouleline-sidecar-{os.getuid()}-{hashlib.sha256(os.fsencode(key)).hexdigest()}"
     claim = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
@@ -37,7 +38,10 @@ def claim_node(folder: Path) -> socket.socket:
         claim.bind(name)
     except OSError as error:
         what = f"job {job} on {node_name()}" if job else str(folder)
-        message = f"another sidecar already measures {what}; stop it, or measure one run at a time"
+        remedy = (
+            "start each run by an srun of its own, or measure one" if job else "stop it, or measure one run"
+        )
+        message = f"another sidecar already measures {what}; {remedy} at a time"
         raise UserError(message, OTHER_SIDECAR) from error
     return claim
 
