@@ -82,16 +82,24 @@ def shape(name: str, root: Path) -> dict[str, Any]:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        told = json.loads(path.read_text(encoding="utf-8"))
+        return parse(path.read_text(encoding="utf-8"), str(path))
     except FileNotFoundError as error:
         raise UserError(f"missing file {path} (model); correct the path") from error
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} (model) is not UTF-8; give the config.json of a model") from error
     except OSError as error:
         raise UserError(f"cannot read {path} (model): {error.strerror}; correct the path") from error
+
+
+def parse(text: str, where: str) -> dict[str, Any]:
+    """The columns of a model from the text of its config.json; raises UserError, one line, that names `where`."""
+    try:
+        told = json.loads(text)
     except ValueError as error:
-        raise UserError(f"{path} is no JSON ({error}); give the config.json of a model") from error
+        raise UserError(f"{where} is no JSON ({error}); give the config.json of a model") from error
     if not isinstance(told, dict):
-        raise UserError(f"{path} is no model's config.json; give one with model_type and a shape")
-    return from_config(told, str(path))
+        raise UserError(f"{where} is no model's config.json; give one with model_type and a shape")
+    return from_config(told, where)
 
 
 def from_config(told: Mapping[str, Any], where: str) -> dict[str, Any]:

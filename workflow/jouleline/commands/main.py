@@ -14,6 +14,7 @@ usage: jouleline COMMAND [ARGUMENTS]
   predict   time, energy, power, cost and CO2 of configurations, by a fitted model
   choose    which configuration to run: time, energy, cost, and how sure the choice is
   status    how far a campaign is: rows done, running, queued, failed, joules and what is left
+  model     the shape that `model: NAME` in a row stands for; an unknown name is asked of the hub
   import    turn a foreign table into a table of runs
 
 `jouleline COMMAND --help` explains a command. The pipeline itself runs with snakemake."""
@@ -48,6 +49,8 @@ def _command(name: str):
         from jouleline.commands.fit import main as command
     elif name == "predict":
         from jouleline.commands.predict import main as command
+    elif name == "model":
+        from jouleline.commands.model import main as command
     elif name == "choose":
         from jouleline.commands.choose import main as command
     elif name == "status":
