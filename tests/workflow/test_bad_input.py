@@ -4,6 +4,7 @@ import copy
 import shutil
 import subprocess
 import sys
+from importlib.metadata import version
 
 import pytest
 
@@ -45,6 +46,13 @@ def test_a_key_that_stands_twice_is_refused_wherever_the_campaign_is(checkout):
     done = subprocess.run(command, cwd=checkout.root, capture_output=True, text=True)
     assert done.returncode and "lines 2 and 4: the key 'protocol' stands twice" in done.stdout + done.stderr
     path.unlink()
+
+
+@pytest.mark.skipif(not version("torch").endswith("+cpu"), reason="this torch has CUDA")
+def test_a_torch_without_cuda_is_told_before_any_job_where_the_device_is_cuda(checkout):
+    for device, count in (("cuda", 1), ("cpu", 0)):
+        told = good(checkout, protocol={"device": device}).snakemake("-n").stdout
+        assert told.count("has no CUDA: every run of it would fail; run `make setup TORCH=cuda`") == count
 
 
 @pytest.mark.parametrize("name", ["a b", "x;y"])
