@@ -7,7 +7,7 @@ import threading
 
 import pytest
 from jouleline.errors import UserError
-from jouleline.measure.node import network
+from jouleline.measure.node import network, rendezvous
 from jouleline.measure.node.rendezvous import meet
 
 
@@ -75,6 +75,7 @@ def test_nodes_meet_at_the_address_that_answers(tmp_path, monkeypatch, address):
 
 def test_a_node_that_cannot_be_reached_is_named_with_the_remedy(tmp_path, monkeypatch):
     monkeypatch.setattr(network, "_CONNECT_S", 0.3)
+    monkeypatch.setattr(rendezvous, "REACH_S", 1.0)
     found = both(tmp_path, ("no-such-host.invalid", None))
     host = socket.gethostname()
     for node in (0, 1):

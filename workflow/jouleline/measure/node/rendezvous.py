@@ -24,6 +24,8 @@ from jouleline.measure.node.files import hello_file, meeting_file
 POLL_S = 0.1
 # How long node 0 waits, once one has failed, for those that are still to come and would wait for it.
 LATECOMERS_S = 60.0
+# How long node 0's addresses are tried: it may be held up by the shared folder.
+REACH_S = 20.0
 
 
 @dataclass(frozen=True)
@@ -118,7 +120,11 @@ def _reach(found: Mapping[str, Any], hello: dict) -> str | None:
     """Where node 0 answers; where nowhere, that becomes this node's failure."""
     if found["failures"] or hello["failure"]:
         return None
-    address = network.reach(found["addresses"], found["port"], hello["word"], found["word"])
+    until, address = time.monotonic() + REACH_S, None
+    while address is None and time.monotonic() < until:
+        address = network.reach(found["addresses"], found["port"], hello["word"], found["word"])
+        if address is None:
+            time.sleep(POLL_S)
     if address is None:
         tried = ", ".join(found["addresses"]) or "none is known"
         hello["failure"] = (
