@@ -118,3 +118,22 @@ def test_an_energy_that_is_not_estimated_gets_no_notice():
     assert labels.estimate_notice(["nvml_counter", None]) == ""
     assert labels.estimate_notice(["estimate", None]) == labels.ESTIMATED
     assert labels.estimate_notice(["estimate", "rapl"]) == labels.PARTLY_ESTIMATED
+
+
+def test_labels_of_close_half_saturations_do_not_collide():
+    import re
+
+    from jouleline.report.figures.calibration import saturation
+
+    quantities = [
+        {"quantity": "matmul_flops", "precision": precision, "size": size, "value": value}
+        for precision in ("bf16", "fp32")
+        for size, value in ((1e6, 1e9), (1e9, 1e11))
+    ]
+    quantities += [
+        {"quantity": "half_saturation_flop", "precision": precision, "value": value}
+        for precision, value in (("bf16", 3.0e7), ("fp32", 3.1e7))
+    ]
+    svg = saturation({"quantities": quantities}).svg
+    places = re.findall(r'<text[^>]*? y="([\d.]+)"[^>]*>[^<]*half saturation', svg)
+    assert len(places) == 2 and abs(float(places[0]) - float(places[1])) > 10, places

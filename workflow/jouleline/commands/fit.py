@@ -1,11 +1,13 @@
 """The command `jouleline fit`."""
 
 import argparse
+import itertools
 import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from jouleline.commands.progress import Progress
 from jouleline.errors import UserError
 from jouleline.files import read_json, require_writable, write_json, write_text
 
@@ -63,8 +65,11 @@ def _run(args: argparse.Namespace) -> None:
     note_unknown(raw, args.table, "left out")
     note_power(columns, args.table)
     fits, tables = [], []
-    for split_name in [*(name for name in args.splits if name != "all"), "all"]:
-        for model in dict.fromkeys([*args.models, *([args.ship] if args.ship else [])]):
+    splits = [*(name for name in args.splits if name != "all"), "all"]
+    models = list(dict.fromkeys([*args.models, *([args.ship] if args.ship else [])]))
+    with Progress(len(splits) * len(models)) as progress:
+        for split_name, model in itertools.product(splits, models):
+            progress.next(f"{model} on {split_name}")
             fit, table = _one(args, columns, split_name, model, calibration)
             fits.append(fit)
             tables.append(table)

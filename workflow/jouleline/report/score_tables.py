@@ -51,6 +51,10 @@ _SCORE_NOTE = (
 )
 
 
+_MOST_OPEN = 24
+"""Scores beyond which their table is folded: the figures of the headline say most of it."""
+
+
 def score_tables(rows: Sequence[Row], target: str, floor: float | None, stamp: str = "") -> list[Table]:
     """The scores of one target by hold-out: errors and coverage, and folded behind them the other scores.
 
@@ -65,7 +69,9 @@ def score_tables(rows: Sequence[Row], target: str, floor: float | None, stamp: s
         first = [score for score in first if score[1] != "n_intervals"]
     heads = columns("Model", "#MAPE", "#95 % interval", "#Predictions")
     heads += [Column("Against the law", True, "less the error of the paper's law, percentage points")]
-    caption = f"Held-out scores: {target} (noise floor {percent(floor)})"
+    caption = (
+        f"Held-out scores: {target} ({count(len(rows))} models and hold-outs, noise floor {percent(floor)})"
+    )
     note = _SCORE_NOTE if target == "energy" else ""
     main = Table(
         caption, [*heads, *_heads(first)], _lines(rows, first, _errors), note=note, dense=True, stamp=stamp

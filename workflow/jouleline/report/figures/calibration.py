@@ -24,11 +24,18 @@ def saturation(calibration: Row) -> Figure | None:
             xs, ys = zip(*sorted(curve), strict=True)
             style = {"color": SERIES[index % len(SERIES)], "marker": "osD^v"[index % 5], "markersize": 4.5}
             axes.plot(xs, ys, label=precision or "value", **style)
-        for precision, value in sorted(half.items()):
+        for line, (precision, value) in enumerate(sorted(half.items())):
             if xlim[0] < value < xlim[1]:
                 axes.axvline(value, color=MUTED, linestyle=":", linewidth=1.2)
                 words = f"\u00a0half saturation, {precision}"
-                axes.text(value, ylim[0], words, color=MUTED, fontsize=9.5, va="bottom")
+                # Each label on a line of its own: half saturations of two precisions are often close.
+                style = {
+                    "textcoords": "offset points",
+                    "xytext": (0, 12 * line),
+                    "color": MUTED,
+                    "fontsize": 9.5,
+                }
+                axes.annotate(words, (value, ylim[0]), va="bottom", **style)
         axes.legend(frameon=False, loc="upper left", labelcolor=INK)
         log_ticks(axes.xaxis, *xlim, "")
         log_ticks(axes.yaxis, *ylim, "")

@@ -46,7 +46,7 @@ def _levels(axes, trace: Trace, idle_w: float | None, mean_w: float | None) -> N
     right = axes.get_xlim()[1]
     if known(idle_w):
         axes.axhline(idle_w / devices, color=MUTED, linestyle=":", linewidth=1.2)
-        axes.text(right, idle_w / devices, "idle\u00a0", color=MUTED, ha="right", va="top", fontsize=9.5)
+        axes.text(right, idle_w / devices, "idle\u00a0", color=MUTED, ha="right", va="bottom", fontsize=9.5)
     if known(mean_w) and "window" in trace.spans:
         axes.plot(
             trace.spans["window"], [mean_w / devices] * 2, color=INK, linestyle="--", linewidth=1.4, zorder=4

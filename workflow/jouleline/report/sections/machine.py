@@ -70,7 +70,9 @@ def _environment(inputs: Inputs) -> Table | Text:
     if not seen:
         return Text("No run left a record of its environment.", "warn")
     rows = [[Cell(key), value, count(n)] for (key, value), n in sorted(seen.items())]
-    return Table("Environment", columns("Fact", "Value", "#Runs"), rows)
+    return Table(
+        f"Environment ({count(len(rows))} facts)", columns("Fact", "Value", "#Runs"), rows, folded=True
+    )
 
 
 def _protocol(inputs: Inputs) -> Table | None:
@@ -78,6 +80,6 @@ def _protocol(inputs: Inputs) -> Table | None:
     if not protocols:
         return None
     if len(protocols) == 1:
-        return facts("Measurement protocol", list(protocols.pop()))
+        return facts("Measurement protocol", list(protocols.pop()), folded=True)
     shared = sorted(set.union(*map(set, protocols)))
     return facts(f"Measurement protocol (the runs have {len(protocols)} different ones)", shared)

@@ -61,7 +61,7 @@ def _what(inputs: Inputs) -> Table | None:
     pairs += [("measuring code", digest) for digest in digests]
     pairs += [("runs table of the fits", digest) for digest in tables]
     pairs += [(f"fit: {key}", value) for key, value in sorted(fit_versions)]
-    return facts("Versions and dates", pairs)
+    return facts("Versions and dates", pairs, folded=True)
 
 
 def _digests(inputs: Inputs) -> Table | None:
