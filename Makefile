@@ -8,6 +8,8 @@ TORCH ?= $(if $(wildcard /dev/nvidia0 /dev/nvidiactl $(VENV)/.ready-cuda),cuda,c
 BIN := $(VENV)/bin
 LOCKS := workflow/envs/requirements.in workflow/envs/base.lock workflow/envs/torch-$(TORCH).lock
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
+# Texts are UTF-8, whatever the locale.
+export PYTHONUTF8 := 1
 
 .PHONY: setup setup-bundle bundle run reference reference-data rebuild test test-fast test-long lint format clean
 

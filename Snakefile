@@ -28,6 +28,7 @@ include: "rules/report.smk"
 # Before anything is submitted.
 onstart:
     require_srun()
+    require_times()
     require_budget()
 
 

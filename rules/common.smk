@@ -1,5 +1,6 @@
 # No rules here: the campaign is loaded and checked, and paths, parameters and resources get their functions.
 # Every Slurm job parses this again on its node, so nothing heavy is imported.
+import contextlib
 import gc
 import inspect
 import os
@@ -21,7 +22,7 @@ from jouleline.campaign import config as campaigns
 from jouleline.campaign import grid
 from jouleline.choose import ask
 from jouleline.errors import UserError
-from jouleline.files import canonical_json, require_writable, write_json
+from jouleline.files import canonical_json, read_json, require_writable, write_json
 from jouleline.slurm import patch
 
 # Snakemake keeps every job to the end: to look among ten thousand of them for garbage, over and over, takes a seventh
@@ -33,6 +34,8 @@ gc.set_threshold(100_000)
 os.environ.update(
     PATH=os.pathsep.join([str(Path(sys.executable).parent), *os.get_exec_path()]),
     PYTHONPATH=str(ROOT / "workflow"),
+    # Texts are UTF-8, whatever the locale of a user or a node.
+    PYTHONUTF8="1",
 )
 
 if Path.cwd().resolve() != ROOT.resolve():
@@ -213,6 +216,32 @@ def require_srun():
         )
 
 
+MEASURING = {"measure_run", "measure_run_multinode"}
+
+
+def require_times():
+    """Refuse to measure again only because files were copied without their times."""
+    if workflow.touch:
+        return
+    found = []
+    for job in (job for job in workflow.dag.needrun_jobs() if job.rule.name in MEASURING):
+        why = workflow.dag.reason(job)
+        others = why.missing_output or why.incomplete_output or why.updated_input_run or why.forced
+        changed = why.params_changed or why.code_changed or why.input_changed or why.software_stack_changed
+        if why.updated_input and not (others or changed):
+            with contextlib.suppress(UserError):
+                record = read_json(job.output.run)
+                known = (record["row_key"], record["code_digest"], record["protocol"])
+                if known == (BY_RUN_ID[job.wildcards.run_id].key, job.params.code, PROTOCOL):
+                    found.append(job.wildcards.run_id)
+    if found:
+        raise WorkflowError(
+            f"{len(found)} runs are measured with this row, protocol and code, but are older than their data set "
+            f"({found[0]}, ...). Were the results copied without their times? `snakemake --touch --cores 1` accepts "
+            "them; `--forcerun measure_run measure_run_multinode` measures them again"
+        )
+
+
 def require_budget():
     """Refuse the measurements that this call of Snakemake would start, and no others, where they exceed the budget or
     cannot fit in the memory of their devices."""
@@ -220,8 +249,7 @@ def require_budget():
     budget = settings["max_gpu_hours"] is not None or settings["max_kwh"] is not None
     if workflow.touch or not (budget or settings["memory_gb"] or settings["device"]):
         return
-    measuring = {"measure_run", "measure_run_multinode"}
-    jobs = [job for job in workflow.dag.needrun_jobs() if job.rule.name in measuring]
+    jobs = [job for job in workflow.dag.needrun_jobs() if job.rule.name in MEASURING]
     rows = [{"run_id": run_id, **BY_RUN_ID[run_id].row} for run_id in (job.wildcards.run_id for job in jobs)]
     if rows:
         from jouleline import plan  # loads numpy: only where there is something to keep

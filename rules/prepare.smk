@@ -175,6 +175,14 @@ rule calibrate_links:
         "--devices {wildcards.devices} --out {output.links} > {log} 2>&1"
 
 
+def calibrated_devices():
+    """How many devices the calibration is of; 0 where there is none, or where it does not say."""
+    try:
+        return read_json(f"{RESULTS}/node/device.json")["software"]["devices"]
+    except (UserError, KeyError, TypeError):
+        return 0
+
+
 rule calibrate_node:
     output:
         node=f"{RESULTS}/node/device.json",
@@ -193,6 +201,8 @@ rule calibrate_node:
         devices=LARGEST["gpus_per_node"],
         # Of all campaigns: what another found of such devices, with such software, is not measured again.
         known=Path(RESULTS).parent / "calibrations",
+        # More devices than were calibrated are calibrated anew, fewer are not.
+        devices=max(LARGEST["gpus_per_node"], calibrated_devices()),
     message:
         "Calibrate the node's devices"
     shell:

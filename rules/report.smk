@@ -32,7 +32,9 @@ rule render_report:
         planned=len(ALL_RUNS),
         code=code_digest("render_report"),
         # The template and its style are no modules, so the digest of the code does not see them.
-        template=provenance.digest_of(path.read_text() for path in sorted(TEMPLATES.iterdir())),
+        template=provenance.digest_of(
+            path.read_text(encoding="utf-8") for path in sorted(TEMPLATES.iterdir())
+        ),
     message:
         "Write the report"
     shell:

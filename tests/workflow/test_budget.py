@@ -1,6 +1,8 @@
 """A budget stops the measuring itself, before anything is submitted, and counts only what would really run."""
 
 import copy
+import os
+import time
 
 import pytest
 from jouleline.campaign import grid
@@ -62,7 +64,7 @@ def finish(checkout, count):
         (dataset / name).touch()
     for run in runs[:count]:
         folder = checkout.root / "results/budget/runs" / run.run_id
-        own = {"run_id": run.run_id, "row": run.row, "code_digest": digest}
+        own = {"run_id": run.run_id, "row": run.row, "row_key": run.key, "code_digest": digest}
         write_json(folder / "run.json", {**record, **own})
         for name in ("samples.parquet", "markers.parquet"):
             (folder / name).touch()
@@ -74,6 +76,19 @@ def test_finished_rows_do_not_count(checkout):
     finish(checkout, 2)
     done = checkout.snakemake("--cores", "1", "measurements", check=False)
     assert "Error in rule measure_run" in done.stdout and "plan.max" not in done.stdout
+
+
+def test_results_copied_without_their_times_are_not_measured_again(checkout):
+    """Said before anything runs, with the remedy; a run of another row is measured."""
+    finish(checkout, 2)
+    for path in (checkout.root / "results/budget/runs").glob("*/*"):
+        os.utime(path, (time.time() - 60, time.time() - 60))
+    done = checkout.snakemake("--cores", "1", "measurements", check=False)
+    assert done.returncode and "Error in rule" not in done.stdout and "Traceback" not in done.stdout
+    (line,) = {line for line in done.stdout.splitlines() if "copied without their times" in line}
+    assert line.startswith("2 runs are measured") and "snakemake --touch --cores 1" in line
+    checkout.snakemake("--cores", "1", "--touch", "measurements")
+    assert len(Checkout.planned(checkout, "measurements")["measure_run"]) == 3
 
 
 def test_a_plan_shows_its_table_every_time_and_refuses(checkout):

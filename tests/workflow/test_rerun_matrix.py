@@ -109,6 +109,18 @@ def test_a_row_on_another_number_of_nodes_calibrates_its_links_and_no_device(che
     assert "calibrate_node" not in jobs and {"collect_calibration", "fit_model"} <= set(jobs)
 
 
+def test_more_devices_of_a_node_calibrate_it_again_and_fewer_do_not(checkout):
+    checkout.campaign["grid"]["rows"].append({"layers": 1, **SHAPE, "gpus_per_node": 2, "zero_stage": 1})
+    checkout.save()
+    assert "calibrate_node" in checkout.planned()
+    checkout.snakemake("--touch", "--forceall", "--cores", "2")
+    (checkout.root / "results/matrix/node/device.json").write_text('{"software": {"devices": 2}}')
+    checkout.snakemake("--touch", "--cores", "2")
+    checkout.campaign["grid"]["rows"].pop()
+    checkout.save()
+    assert "calibrate_node" not in checkout.planned()
+
+
 def test_a_new_value_of_an_axis_measures_its_rows(checkout):
     checkout.campaign["grid"]["blocks"][0]["axes"]["layers"] = [1, 6, 2]
     checkout.save()

@@ -1,6 +1,7 @@
 """Atomic writes (a file is either whole under its name or not there at all), and why a file could not be used."""
 
 import errno
+import io
 import json
 import os
 import sys
@@ -119,8 +120,14 @@ def canonical_json(value: Any) -> str:
 
 
 def run_script(main: Callable[[], int | None]) -> int:
-    """Call a script's body; turn a UserError into its one line on stderr and its exit code, and a file that the
-    operating system refuses into one line and 2."""
+    """Call a script's body; a UserError becomes its one line on stderr and its exit code.
+
+    A file that the operating system refuses becomes one line and 2. What the locale cannot print (a degree sign, say)
+    is printed as a question mark.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
     try:
         return main() or 0
     except UserError as error:
