@@ -22,7 +22,7 @@ def main(argv: list[str]) -> int:
     from jouleline.model.table.runs import complete, read_columns, write_runs
 
     require_apart(args.out, args.table, args.mapping)
-    mapping = BUILT_IN.get(args.mapping) or read_json(args.mapping)
+    mapping = BUILT_IN.get(args.mapping) or read_json(args.mapping, "correct it")
     columns = complete(convert(read_columns(args.table), mapping, args.table), args.table)
     write_runs(columns, args.out)
     note_power(columns, args.table)

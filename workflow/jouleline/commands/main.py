@@ -1,8 +1,14 @@
 """The command `jouleline`: the parts of the pipeline that are tools of their own."""
 
+import importlib
 import sys
 
-from jouleline.errors import UserError
+from jouleline.files import run_script
+
+# Name of the command: module of this room.
+COMMANDS = {
+    name: name for name in ("doctor", "measure", "energy", "fit", "predict", "model", "choose", "status")
+} | {"import": "import_table"}
 
 USAGE = """\
 usage: jouleline COMMAND [ARGUMENTS]
@@ -21,45 +27,21 @@ usage: jouleline COMMAND [ARGUMENTS]
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run one command; a UserError becomes one line on stderr and its exit code."""
+    """Run one command; bad input and a file that is refused become one line on stderr, Ctrl-C ends it quietly."""
     arguments = sys.argv[1:] if argv is None else argv
     if not arguments or arguments[0] in ("-h", "--help"):
         print(USAGE)
         return 0 if arguments else 2
-    command = _command(arguments[0])
-    if command is None:
+    if arguments[0] not in COMMANDS:
         print(f"error: no command {arguments[0]!r}; `jouleline --help` lists them", file=sys.stderr)
         return 2
-    try:
-        return command(arguments[1:])
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
-
-
-def _command(name: str):
     # Each command imports its own room only: measuring must not load scipy, nor fitting the sidecar.
-    if name == "doctor":
-        from jouleline.commands.doctor import main as command
-    elif name == "measure":
-        from jouleline.commands.measure import main as command
-    elif name == "energy":
-        from jouleline.commands.energy import main as command
-    elif name == "fit":
-        from jouleline.commands.fit import main as command
-    elif name == "predict":
-        from jouleline.commands.predict import main as command
-    elif name == "model":
-        from jouleline.commands.model import main as command
-    elif name == "choose":
-        from jouleline.commands.choose import main as command
-    elif name == "status":
-        from jouleline.commands.status import main as command
-    elif name == "import":
-        from jouleline.commands.import_table import main as command
-    else:
-        return None
-    return command
+    command = importlib.import_module(f"jouleline.commands.{COMMANDS[arguments[0]]}").main
+    try:
+        return run_script(lambda: command(arguments[1:]))
+    except KeyboardInterrupt:
+        print("error: interrupted", file=sys.stderr)
+        return 130
 
 
 if __name__ == "__main__":

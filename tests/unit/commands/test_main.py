@@ -1,0 +1,48 @@
+"""The command line as a whole: what a user can do wrong with a file is one line and 2, whatever the command."""
+
+import pytest
+from jouleline.commands import main as cli
+
+# The words of a command, with FOLDER where a file should be.
+WORDS = {
+    "import: the table": ["import", "FOLDER", "--mapping", "ecai2025", "--out", "out.parquet"],
+    "import: the mapping": ["import", "t.csv", "--mapping", "FOLDER", "--out", "out.parquet"],
+    "fit: the runs": ["fit", "FOLDER", "--out", "out"],
+    "predict: the rows": ["predict", "FOLDER", "--model", "m.json", "--out", "out.csv"],
+    "predict: the model": ["predict", "t.csv", "--model", "FOLDER", "--out", "out.csv"],
+    "choose: the ask": ["choose", "--ask", "FOLDER"],
+    "energy: a folder without a measurement": ["energy", "FOLDER"],
+}
+
+
+@pytest.mark.parametrize("words", WORDS.values(), ids=WORDS)
+def test_a_folder_where_a_file_should_be(tmp_path, monkeypatch, capsys, words):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "FOLDER").mkdir()
+    (tmp_path / "t.csv").write_text("a,b\n1,2\n")
+    (tmp_path / "m.json").write_text('{"columns": {"time_s": "a"}}')
+    try:
+        code = cli.main(words)
+    except SystemExit as ended:  # argparse
+        code = ended.code
+    said = capsys.readouterr().err.strip().splitlines()
+    assert (code == 2 and said and "FOLDER" in said[-1]) or "folder" in said[-1], said
+    assert not list((tmp_path / "FOLDER").iterdir())
+
+
+def test_ctrl_c_is_one_line(monkeypatch, capsys, tmp_path):
+    from jouleline.commands import fit
+
+    def interrupted(argv):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(fit, "main", interrupted)
+    assert cli.main(["fit", "runs.parquet"]) == 130
+    assert capsys.readouterr().err == "error: interrupted\n"
+
+
+def test_every_command_is_in_the_usage(capsys):
+    assert cli.main(["--help"]) == 0
+    shown = capsys.readouterr().out
+    assert all(f"  {name} " in shown for name in cli.COMMANDS)
+    assert cli.main(["nothing"]) == 2
