@@ -207,7 +207,7 @@ def test_idle_power_is_the_declared_one_and_labelled(tmp_path):
     [
         ({"meter": "nvml", "device": "cpu"}, "nvml"),
         ({"colour": "blue"}, "protocol.colour is not known"),
-        ([1], "must be an object"),
+        ([1], "must be a json object"),
     ],
 )
 def test_what_cannot_be_is_said_in_one_line(tmp_path, script, protocol, message):

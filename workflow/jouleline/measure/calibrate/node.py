@@ -53,7 +53,7 @@ def calibrate(protocol: Mapping[str, Any], budget_s: float, folder: str | Path) 
         job = {
             **{"folder": str(folder), "device": device, "ranks": _ranks(device, protocol, ready)},
             **{"threads": protocol["threads_per_device"], "timeout_s": protocol["startup_timeout_s"]},
-            **{"end_s": begin + budget_s, "parent": os.getpid()},
+            **{"budget_s": budget_s, "end_s": begin + budget_s, "parent": os.getpid()},
         }
         _run_ranks(job)
     finally:

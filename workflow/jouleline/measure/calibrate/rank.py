@@ -24,8 +24,9 @@ _LONGEST_SLOT_S, _LONGEST_LOAD_S, _SHORTEST_LOAD_S = 1.0, 5.0, 0.5
 
 
 def main(job_file: str, rank: str) -> None:
-    """Be rank `rank` of the job: a JSON object with folder, device, ranks, threads, parent (pid), timeout_s and end_s,
-    the time on CLOCK_MONOTONIC (s) by which all of it should be done."""
+    """Be rank `rank` of the job: a JSON object with folder, device, ranks, threads, parent (pid), timeout_s,
+    budget_s, and end_s, the time on CLOCK_MONOTONIC (s) by which all of it should be done; half of the budget it has
+    in any case."""
     import torch
 
     from jouleline.measure.calibrate import links as calibrate_links
@@ -37,7 +38,8 @@ def main(job_file: str, rank: str) -> None:
     folder = Path(job["folder"])
     files.ready_file(folder, number).touch()
     _wait_for([files.ready_file(folder, other) for other in range(job["ranks"])], job["timeout_s"])
-    left_s = max(job["end_s"] - time.monotonic(), 0.0)
+    # However long libraries took to load from a slow disk: a curve of one point is no calibration.
+    left_s = max(job["end_s"] - time.monotonic(), job["budget_s"] / 2)
     slot_s = min(_SLOT_SHARE * left_s, _LONGEST_SLOT_S)
     load_s = min(max(_LOAD_SHARE * left_s, _SHORTEST_LOAD_S), _LONGEST_LOAD_S)
     entries: list[dict[str, Any]] = []
