@@ -149,7 +149,7 @@ def test_the_memory_of_a_cpu_is_not_checked_and_an_empty_plan_has_none():
 
 
 def test_the_plan_of_a_campaign_tells_what_does_not_fit(tmp_path):
-    lines, total = plan.campaign(tmp_path, llm(), {}, {}, settings(device="h100"), "roofline")
+    lines, total = plan.campaign(tmp_path / "mine", llm(), {}, {}, settings(device="h100"), "roofline")
     assert "1 cannot fit in memory, such as llama-L32" in plan.as_text(lines, total, "EUR")
     (cells,) = csv.DictReader(plan.as_csv(lines).splitlines())
     assert cells["memory"] == "cannot fit" and float(cells["memory_gb"]) > 100

@@ -65,7 +65,7 @@ def campaign(
 ) -> tuple[list[Row], Row]:
     """(lines, total) of the `rows` of a campaign that would be measured: complete grid rows with their run_id.
 
-    `folder` is the campaign's, `done` its finished records, of which the time beside the window is learnt.
+    `folder` is the campaign's, `done` its finished records, which tell the time beside the window.
     """
     overheads_s = [r["wall_s"] - r["training"]["time_s"] for r in done.values() if r["status"] == "ok"]
     model = newest_model(folder.parent, folder.name, headline, plan["device"])
@@ -151,7 +151,7 @@ def estimate(
 ) -> list[Row]:
     """One row of the plan for each complete grid row (with its run_id); null where nothing is known.
 
-    The job is taken to hold its predicted power from start to end, which is on the dear side.
+    The job is taken to hold its predicted power from start to end, which is on the expensive side.
     """
     if not rows:
         return []

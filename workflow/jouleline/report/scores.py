@@ -57,7 +57,7 @@ def finding(inputs: Inputs) -> str:
 
 
 def _beside_paper(inputs: Inputs, series: Series) -> str:
-    """How far the model is ahead of the paper's law, paired run by run, and whether these runs tell them apart."""
+    """How far the model is ahead of the paper's law, paired run by run, and whether these runs distinguish them."""
     parts = []
     for split in SPLITS:
         row = inputs.result(series, split, "energy")
@@ -79,7 +79,7 @@ def _told_apart(row: Row) -> str:
     low, high = row.get("above_paper_lo95"), row.get("above_paper_hi95")
     if not (known(low) and known(high)):
         return ", too few families for an interval"
-    return ", ahead" if high < 0 else ", behind" if low > 0 else ", not told apart by these runs"
+    return ", ahead" if high < 0 else ", behind" if low > 0 else ", not distinguished by these runs"
 
 
 def gap(row: Row) -> str:

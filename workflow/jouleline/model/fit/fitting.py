@@ -162,7 +162,7 @@ def _record(data: Data, name: str, train: np.ndarray, state: State, widths: dict
 
 def _beyond(data: Data, train: np.ndarray, test: np.ndarray) -> set[str]:
     """Of `intervals.EXTREMES` those along which rows that lie outside may be asked for: all of a model that is shipped,
-    of others what the held-out rows need (by their features; an inner fit is dear)."""
+    of others what the held-out rows need (by their features; an inner fit is expensive)."""
     if not (test & ~train).any():
         return set(intervals.EXTREMES)
     found = extrapolation(data.take(test), domain(data, train))

@@ -183,7 +183,7 @@ def measure_first(data: Data, rows: np.ndarray, count: int) -> np.ndarray:
     """Which of some rows (mask) to measure first on a device that nothing is known of: indices of `count` of them.
 
     Greedy D-optimal design for a law that is linear in the logs of work, traffic, work per launch, depth and number of
-    devices: the next configuration is the one of which the ones before say least. No measurement is looked at.
+    devices: the next configuration is the one that those before predict least well. No measurement is looked at.
     """
     candidates, features = _configurations(data, rows)
     spread = features.std(axis=0)

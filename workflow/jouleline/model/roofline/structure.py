@@ -228,7 +228,7 @@ def _groups(
     data: Data, machines: Machines | None, keys: tuple[str, ...]
 ) -> tuple[list[str], np.ndarray, list[tuple[str, str, int]]]:
     """(labels, each row's index among them, (device, precision, nodes) of each group), kept with the data. Links are
-    told apart by `link`, within a node or not, or by `span`, the number of nodes where it was calibrated (else 0)."""
+    distinct by `link`, within a node or not, or by `span`, the number of nodes where it was calibrated (else 0)."""
     memo = ("groups", keys, machines)
     if memo not in data.memo:
         parts = {"device": data.labels("device"), "precision": data.labels("precision")}

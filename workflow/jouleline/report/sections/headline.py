@@ -10,8 +10,8 @@ from jouleline.report.scores import SPLITS, finding, gap, gate_limit, ours, scor
 _FOREST_NOTE = (
     "Hollow marks are post-run: they use the run's own measured time or efficiency, so they are bounds, not "
     "predictions. Intervals are 95 %, resampled by workload family. MAPE is the mean absolute percentage "
-    "error. The noise floor is the coefficient of variation of replicates: what differs by less is not told apart "
-    "by these runs."
+    "error. The noise floor is the coefficient of variation of replicates: a smaller difference is not "
+    "distinguished by these runs."
 )
 
 

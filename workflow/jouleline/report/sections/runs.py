@@ -131,7 +131,7 @@ def _severity(name: str) -> int:
 
 
 def _failed_checks(inputs: Inputs) -> Table | None:
-    """Failed checks, worst first; runs of which the same is said share a line."""
+    """Failed checks, worst first; runs with the same message share a line."""
     groups: dict[tuple, list[str]] = {}
     for check in inputs.checks:
         if check.get("passed") is False:
