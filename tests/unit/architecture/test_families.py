@@ -6,10 +6,13 @@ import time
 
 import decoders
 import pytest
+import torch
 import transformers
 from jouleline.architecture import families, proxies
 from jouleline.architecture.counter import count_step as count_flop
 from jouleline.architecture.families import FAMILIES
+from jouleline.campaign import grid, models
+from jouleline.measure.train import modeling
 from memory_counter import count_step
 from paths import ROOT
 
@@ -86,6 +89,34 @@ def test_published_models_have_their_published_size(name):
     model_type, shape, parameters = PUBLISHED[name]
     row = {"model_type": model_type, "task": "clm", "seq_len": 128, "micro_batch": 1}
     assert proxies(row | dict(zip(COLUMNS, shape, strict=True)))["parameters"] == parameters
+
+
+def size_differs(name: str) -> tuple | None:
+    """(proxy, count) of a shipped shape's parameters where they are not the same; None where they are."""
+    shape = models.known()[name]
+    row = {"task": "clm" if FAMILIES[shape["model_type"]].causal else "classification", "num_labels": 2}
+    row = grid.complete_row(row | {"seq_len": 197, "micro_batch": 1, "attention": "eager"} | shape)
+    if row["task"] == "clm":
+        model = decoders.build(row)
+    else:
+        with torch.device("meta"):
+            model = modeling.build(row, 2, 0, modeling.Recipe())
+    counted, found = sum(parameter.numel() for parameter in model.parameters()), proxies(row)["parameters"]
+    return None if counted == found else (found, counted)
+
+
+SHIPPED = [name for name, shape in models.known().items() if shape["model_type"] != "vit"]
+
+
+@pytest.mark.parametrize("name", SHIPPED[::7])
+def test_shipped_shapes_have_the_size_of_the_model(name):
+    assert size_differs(name) is None
+
+
+@pytest.mark.long
+def test_all_shipped_shapes_have_the_size_of_the_model():
+    assert len(SHIPPED) >= 44
+    assert {name: size_differs(name) for name in SHIPPED if size_differs(name)} == {}
 
 
 def test_every_row_of_families_can_be_built_with_the_modules_it_names():
