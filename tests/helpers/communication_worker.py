@@ -64,26 +64,26 @@ def step(engine, row) -> None:
         engine.step()
 
 
-def settings(reuse_elements: int | None, row, recipe, known=parallel.settings) -> dict:
-    """The trainer's; ZeRO-3 lets go of weights as if a small model were large."""
+def settings(changes: dict, row, recipe, known=parallel.settings) -> dict:
+    """The trainer's, with some of ZeRO's sizes as if a small model were large."""
     config = known(row, recipe)
-    if reuse_elements:
-        names = ("stage3_max_reuse_distance", "stage3_max_live_parameters")
-        config["zero_optimization"] |= dict.fromkeys(names, reuse_elements)
-        config["zero_optimization"] |= {"stage3_prefetch_bucket_size": reuse_elements // 20}
+    config["zero_optimization"] |= changes
     return config
 
 
-def count(row) -> dict[int, list[float]]:
+def start(row) -> parallel.deepspeed.DeepSpeedEngine:
+    """The engine of a row; `zero` in it changes the sizes in DeepSpeed's configuration."""
     recipe = modeling.Recipe()
     if row["task"] == "clm":
         model = decoders.build(row, device="cpu")
     else:
         model = modeling.build(row, row["num_labels"], 0, recipe)
-    with mock.patch.object(
-        parallel, "settings", functools.partial(settings, row.pop("reuse_elements", None))
-    ):
-        engine = parallel.start_engine(model, row, recipe)
+    with mock.patch.object(parallel, "settings", functools.partial(settings, row.pop("zero", {}))):
+        return parallel.start_engine(model, row, recipe)
+
+
+def count(row) -> dict[int, list[float]]:
+    engine = start(row)
     for _ in range(3):  # ZeRO-3 learns the order of the modules in its first steps
         with Traffic() as traffic:
             step(engine, row)
@@ -91,11 +91,11 @@ def count(row) -> dict[int, list[float]]:
     return traffic.sent
 
 
-def main(store: str, rank: str, world_size: str, rows: str, out: str) -> None:
+def main(store: str, rank: str, world_size: str, rows: str, out: str, measure=count) -> None:
     torch.set_num_threads(1)
     ranks = int(world_size)
     parallel.join(int(rank), ranks, int(rank), dist.FileStore(store, ranks), torch.device("cpu"), 120.0)
-    counted = [count(row) for row in json.loads(Path(rows).read_text())]
+    counted = [measure(row) for row in json.loads(Path(rows).read_text())]
     if rank == "0":
         Path(out).write_text(json.dumps(counted))
     dist.barrier()

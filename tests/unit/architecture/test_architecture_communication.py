@@ -1,14 +1,10 @@
 """The communication formulas against what the collectives of real DeepSpeed runs send."""
 
-import json
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
 from jouleline.architecture import proxies, traffic
 from jouleline.campaign import grid
 from paths import TESTS
+from ranks import run
 
 WORKER = TESTS.joinpath("helpers", "communication_worker.py")
 SMALL = {"layers": 2, "hidden": 64, "heads": 4, "intermediate": 128, "seq_len": 32, "micro_batch": 4}
@@ -84,13 +80,19 @@ EVERY_STAGE = [SPLIT | {"zero_stage": stage} for stage in range(4)]
 )
 def test_bytes_and_calls_are_those_of_the_collectives(tmp_path, ranks, shards, rows):
     rows = [grid.complete_row(row | {"gpus_per_node": ranks, "tensor_parallel": shards}) for row in rows]
-    for row, counted in zip(rows, run(tmp_path, ranks, rows)):
+    for row, counted in zip(rows, run(tmp_path, ranks, rows, WORKER)):
         expected = proxies(row)
         sent = sum(total[0] for total in counted.values())
         calls = sum(total[1] for total in counted.values())
         assert expected["comm_byte"] == pytest.approx(sent, rel=0.05), row
         # Agreeing on norms and overflows takes up to two more calls of a few bytes.
         assert abs(expected["comm_calls"] - calls) <= 2, row
+
+
+def zero(elements: int) -> dict[str, int]:
+    """DeepSpeed's sizes, by which ZeRO-3 lets go of weights as if a small model were large."""
+    names = ("stage3_max_reuse_distance", "stage3_max_live_parameters")
+    return dict.fromkeys(names, elements) | {"stage3_prefetch_bucket_size": elements // 20}
 
 
 @pytest.mark.long
@@ -108,31 +110,3 @@ def test_large_models_are_gathered_again_by_zero_3(tmp_path, monkeypatch):
         # Half of each ring's bytes: n is 2. Gradients are one times the parameters, gathers the rest.
         excess = proxies(one)["comm_byte"] - sum(total[0] for total in sent.values())
         assert abs(excess) / (4 / 2 * proxies(one)["parameters"]) < 0.17, (share, one["tied"])
-
-
-def run(folder: Path, ranks: int, rows: list[dict]) -> list[dict]:
-    (folder / "rows.json").write_text(json.dumps(rows))
-    processes = [
-        subprocess.Popen(
-            [
-                sys.executable,
-                WORKER,
-                folder / "store",
-                str(rank),
-                str(ranks),
-                folder / "rows.json",
-                folder / "out.json",
-            ],
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for rank in range(ranks)
-    ]
-    try:
-        errors = [process.communicate(timeout=300)[1] for process in processes]
-    finally:
-        for process in processes:
-            process.kill()
-    assert [process.returncode for process in processes] == [0] * ranks, errors[0][-2000:]
-    return json.loads((folder / "out.json").read_text())
