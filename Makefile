@@ -8,6 +8,9 @@ TORCH ?= $(if $(wildcard /dev/nvidia0 /dev/nvidiactl $(VENV)/.ready-cuda),cuda,c
 BIN := $(VENV)/bin
 LOCKS := workflow/envs/requirements.in workflow/envs/base.lock workflow/envs/torch-$(TORCH).lock
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
+# A user's own pip settings must not install elsewhere than into $(VENV); indexes and certificates stay theirs.
+export PIP_USER := 0
+unexport PIP_TARGET PIP_PREFIX PIP_ROOT
 # Texts are UTF-8, whatever the locale.
 export PYTHONUTF8 := 1
 
@@ -27,6 +30,7 @@ $(VENV)/.ready-$(TORCH): $(LOCKS) pyproject.toml
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@$(BIN)/pip install -qq pip==$(PIP) 2> $(VENV)/pip.log || { cat $(VENV)/pip.log; exit 1; }
 	@$(INSTALL) workflow/envs/torch-$(TORCH).lock 2> $(VENV)/pip.log || { test $(TORCH) = cpu && \
+	  grep -q "No matching distribution" $(VENV)/pip.log && \
 	  echo "setup: pip finds no CPU build of torch in its indexes; taking the CUDA build, which runs on a CPU too (3 GB)" && \
 	  $(INSTALL) workflow/envs/torch-cuda.lock 2>> $(VENV)/pip.log; } || { cat $(VENV)/pip.log; \
 	  echo "setup: pip failed, see above; where it needs an index of your site, set PIP_EXTRA_INDEX_URL"; exit 1; }

@@ -202,6 +202,10 @@ def library(tmp_path, monkeypatch):
     ignore = shutil.ignore_patterns("__pycache__")
     shutil.copytree(ROOT / "workflow/jouleline", tmp_path / "jouleline", ignore=ignore)
     shutil.copytree(ROOT / "scripts", tmp_path / "scripts", ignore=ignore)
+    # What texts say is known by their content: it need not be worked out for every copy.
+    (tmp_path / "jouleline/__pycache__").mkdir()
+    for path in (ROOT / "workflow/jouleline/__pycache__").glob("code-meanings*.json"):
+        shutil.copy(path, tmp_path / "jouleline/__pycache__")
     monkeypatch.setattr(provenance, "_PACKAGE_ROOT", tmp_path / "jouleline")
     return tmp_path
 
