@@ -183,26 +183,28 @@ def calibrated_devices():
         return 0
 
 
+# More devices than were calibrated are calibrated anew, fewer are not.
+CALIBRATED = max(LARGEST["gpus_per_node"], calibrated_devices())
+
+
 rule calibrate_node:
     output:
         node=f"{RESULTS}/node/device.json",
     log:
         f"{RESULTS}/logs/calibrate_node.log",
-    threads: cpus_per_task(LARGEST)
+    threads: cpus_per_task({"gpus_per_node": CALIBRATED})
     resources:
         measuring=1,
-        mem_mb=calibration_mb(LARGEST["gpus_per_node"]),
+        mem_mb=calibration_mb(CALIBRATED),
         runtime=30,
-        gres=gres(LARGEST["gpus_per_node"]),
+        gres=gres(CALIBRATED),
         exclusive=exclusive(),
     params:
         protocol=CAMPAIGN.protocol_key,
         code=code_digest("calibrate_node"),
-        devices=LARGEST["gpus_per_node"],
+        devices=CALIBRATED,
         # Of all campaigns: what another found of such devices, with such software, is not measured again.
         known=Path(RESULTS).parent / "calibrations",
-        # More devices than were calibrated are calibrated anew, fewer are not.
-        devices=max(LARGEST["gpus_per_node"], calibrated_devices()),
     message:
         "Calibrate the node's devices"
     shell:
