@@ -37,6 +37,17 @@ def test_a_run_leaves_three_whole_files(tmp_path, dataset):
     assert "measured" in output  # progress
 
 
+def test_a_decoder_is_measured_from_its_row_to_its_record(tmp_path, source_dataset):
+    row = {"model_type": "llama", "kv_heads": 2, "tensor_parallel": 2, "zero_stage": 0}
+    code, output = Agent(tmp_path, source_dataset, row).wait()
+    assert code == 0, output
+    run = json.loads((tmp_path / "run.json").read_text())
+    training = run["training"]
+    assert (run["row"]["task"], run["row"]["dataset"]) == ("clm", "source") and training["num_labels"] is None
+    assert training["tensor_parallel"] == 2 and training["attention_kernels"]
+    assert 0 <= training["accuracy"] <= 1 and 0 < training["eval_loss"] < 7
+
+
 def test_markers_bound_the_measured_window_of_every_rank(tmp_path, dataset):
     code, output = Agent(tmp_path, dataset, {"zero_stage": 0, "tensor_parallel": 2}).wait()
     assert code == 0, output

@@ -3,6 +3,8 @@
 import json
 import subprocess
 import sys
+import sysconfig
+from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -11,7 +13,7 @@ import torch
 from jouleline.campaign import strategy
 from jouleline.campaign.grid import complete_row
 from jouleline.errors import UserError
-from jouleline.measure.train import corpus
+from jouleline.measure.train import corpus, vocabulary
 from jouleline.measure.train.corpus import prepare, read_docstrings, read_facts
 from jouleline.measure.train.data import IGNORED, Batches, read_dataset
 from paths import SCRIPTS
@@ -217,3 +219,67 @@ def test_glue_pairs_become_one_sequence_with_two_separators(tmp_path, monkeypatc
 
 def test_the_glue_tasks_that_a_row_may_name_are_those_that_can_be_read():
     assert sorted(corpus.GLUE_COLUMNS) == sorted(strategy.GLUE_TASKS)
+
+
+DECODER = {**ROW, "model_type": "llama", "task": "clm", "dataset": "source"}
+IMAGE = {**ROW, "model_type": "vit", "dataset": "images", "image_size": 32, "patch_size": 8, "seq_len": 17}
+
+
+def test_source_texts_are_written_whole_and_are_the_same_twice(source_dataset, tmp_path):
+    prepare("source", 512, 0, tmp_path / "again.parquet", tmp_path / "again.json")
+    tokenizer = Tokenizer.from_file(str(source_dataset.with_name("tokenizer.json")))
+    assert (tmp_path / "again.parquet").read_bytes() == source_dataset.read_bytes()
+    assert (tmp_path / "again.json").read_bytes() == source_dataset.with_name("tokenizer.json").read_bytes()
+    facts = read_facts(source_dataset, DECODER)
+    assert (facts["vocab_size"], facts["pad_id"], facts["num_labels"]) == (512, None, None)
+    ids = pq.read_table(source_dataset)["input_ids"][0].as_py()
+    assert ids[-1] == facts["end_id"] and facts["end_id"] not in ids[:-1]
+    text = tokenizer.decode(ids[:-1])
+    root = Path(sysconfig.get_path("stdlib"))
+    paths = [path for family in corpus._MODULE_FAMILIES for path in corpus._modules(root, family)]
+    assert text in {path.read_text(errors="replace") for path in paths}
+
+
+def test_a_byte_vocabulary_writes_any_text_and_is_smaller_than_the_models():
+    texts = ["def f(x):\n\treturn x"] * 3
+    tokenizer = vocabulary.train_bytes(texts, 128256)
+    assert tokenizer.get_vocab_size() <= vocabulary.BPE_SIZE
+    for text in (*texts, "Ünï ☃ \x00 🙂"):
+        assert tokenizer.decode(tokenizer.encode(text).ids) == text
+    with pytest.raises(UserError, match="give at least 257"):
+        vocabulary.train_bytes(texts, 256)
+
+
+def test_packed_sequences_are_full_and_carry_no_mask(source_dataset):
+    data = read_dataset(source_dataset, DECODER)
+    stored = pq.read_table(source_dataset).to_pydict()
+    texts = [ids for ids, split in zip(stored["input_ids"], stored["split"], strict=True) if split == "train"]
+    whole = np.concatenate([np.array(ids, np.int32) for ids in texts])
+    assert len(data.train) == len(whole) // 24
+    assert (data.train.inputs.ravel() == whole[: data.train.inputs.size]).all()
+    _, inputs = Batches(data, DECODER, 0, 1, CPU).train(0, 0)
+    assert set(inputs) == {"input_ids", "labels"} and torch.equal(inputs["input_ids"], inputs["labels"])
+
+
+def test_images_are_bytes_of_modules_with_their_labels(image_dataset):
+    data = read_dataset(image_dataset, IMAGE)
+    assert data.num_labels == 7 and len(data.train) > 2 * len(data.evaluation) > 400
+    _, inputs = Batches(data, IMAGE, 0, 1, CPU).train(0, 0)
+    assert {name: tuple(value.shape) for name, value in inputs.items()} == {
+        "labels": (3,),
+        "pixel_values": (3, 3, 32, 32),
+    }
+    assert -1 <= inputs["pixel_values"].min() < inputs["pixel_values"].max() <= 1
+
+
+def test_data_of_another_kind_is_refused(small_dataset, source_dataset, image_dataset):
+    for path, row in (
+        (source_dataset, ROW),
+        (small_dataset, DECODER),
+        (image_dataset, ROW),
+        (source_dataset, IMAGE),
+    ):
+        with pytest.raises(UserError, match="correct the row's dataset"):
+            read_facts(path, row)
+    with pytest.raises(UserError, match="no eval sample of seq_len"):
+        read_dataset(source_dataset, {**DECODER, "seq_len": 10**7})

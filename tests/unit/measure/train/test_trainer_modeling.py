@@ -5,10 +5,11 @@ import sys
 
 import pytest
 import torch
+from jouleline.architecture import proxies
 from jouleline.campaign.grid import complete_row
 from jouleline.errors import UserError
 from jouleline.measure.train.modeling import Recipe, build
-from jouleline.schemas.row import ENCODER_TASKS, ENCODERS
+from jouleline.schemas.row import DECODERS, ENCODER_TASKS, ENCODERS
 
 ROW = complete_row(
     {
@@ -119,3 +120,57 @@ def test_a_rank_imports_nothing_that_it_does_not_need(training_environment):
         [sys.executable, "-c", code], capture_output=True, text=True, env=training_environment
     )
     assert done.stdout.strip() == "[]", done.stderr
+
+
+DECODER = {**ROW, "task": "clm", "dataset": "source", "seq_len": 16}
+TOKENS = {"input_ids": INPUTS["input_ids"], "labels": INPUTS["input_ids"]}
+
+
+def decoder(family: str, **change):
+    eager = {"attention": "eager"} if family == "gemma2" else {}
+    return build({**DECODER, "model_type": family, **eager, **change}, None, None, RECIPE)
+
+
+@pytest.mark.parametrize("family", DECODERS)
+def test_every_decoder_sees_only_what_stands_before_and_has_its_parameters(family):
+    model = decoder(family).eval()
+    row = {**DECODER, "model_type": family}
+    assert sum(p.numel() for p in model.parameters()) == proxies(row)["parameters"]
+    with torch.no_grad():
+        output = model(**TOKENS)
+        later = TOKENS["input_ids"].clone()
+        later[:, 9:] += 1
+        changed = model(input_ids=later).logits
+    assert (
+        output.loss.item() > 0 and output.logits.shape == (2, 16, 300) and not output.get("past_key_values")
+    )
+    assert torch.allclose(output.logits[:, :9], changed[:, :9], atol=1e-6)
+    assert not torch.allclose(output.logits[:, 9:], changed[:, 9:], atol=1e-3)
+
+
+@pytest.mark.parametrize("family", [*DECODERS, "vit"])
+def test_what_is_trained_of_a_decoder_is_what_the_proxies_count(family):
+    image = {"task": "classification", "dataset": "images", "image_size": 24, "patch_size": 8, "seq_len": 10}
+    vit = family == "vit"
+    names = "query,value,output.dense" if vit else "q,k,v,o,up,down"
+    for change in ({"frozen_layers": 1}, {"lora_rank": 4, "frozen_layers": 1, "lora_targets": names}):
+        row = {**DECODER, "model_type": family, "num_labels": 5, **(image if vit else {}), **change}
+        model = build({**row, "attention": "eager"}, 5, None, RECIPE)
+        found = sum(p.numel() for p in model.parameters() if p.requires_grad)
+        assert found == proxies({**row, "attention": "eager"})["trainable_parameters"], change
+
+
+def test_adapters_of_bert_can_sit_on_one_of_two_modules_of_one_name():
+    names = trained(make(lora_rank=4, lora_targets="output.dense"))
+    assert any(".attention.output.dense.lora" in name for name in names)
+    down = trained(make(model_type="distilbert", lora_rank=4, lora_targets="lin2"))
+    assert {name.split(".ffn.")[-1].split(".lora")[0] for name in down if "lora" in name} == {"lin2"}
+
+
+def test_a_decoders_checkpoint_gives_its_weights_and_its_shape_is_compared(tmp_path):
+    source = decoder("llama", kv_heads=2, seed=3)
+    source.save_pretrained(tmp_path)
+    loaded = decoder("llama", kv_heads=2, checkpoint=str(tmp_path))
+    assert all(torch.equal(a, b) for a, b in zip(source.parameters(), loaded.parameters(), strict=True))
+    with pytest.raises(UserError, match="num_key_value_heads 2, the row says 4"):
+        decoder("llama", checkpoint=str(tmp_path))
