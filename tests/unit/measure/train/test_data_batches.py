@@ -281,5 +281,5 @@ def test_data_of_another_kind_is_refused(small_dataset, source_dataset, image_da
     ):
         with pytest.raises(UserError, match="correct the row's dataset"):
             read_facts(path, row)
-    with pytest.raises(UserError, match="no eval sample of seq_len"):
+    with pytest.raises(UserError, match="no train sample of seq_len"):
         read_dataset(source_dataset, {**DECODER, "seq_len": 10**7})
