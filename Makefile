@@ -3,8 +3,14 @@ SHELL := /bin/bash
 PYTHON ?= python3
 PIP := 26.3
 VENV := .venv
-# The build of torch: a CUDA one where an NVIDIA device is present or one was set up (on a login node), else the CPU one.
-TORCH ?= $(if $(wildcard /dev/nvidia0 /dev/nvidiactl $(VENV)/.ready-cuda),cuda,cpu)
+# The build of torch: cuda, cuda126 or cpu. As was set up before, else by the GPU here: CUDA 13's kernels begin at compute
+# capability 7.5 and its driver at 580; for what is older, and not too new for it, CUDA 12.6. Without a GPU the CPU build.
+DEVICES ?= /dev/nvidia0 /dev/nvidiactl
+BUILD_BY_GPU = $(shell nvidia-smi --query-gpu=driver_version,compute_cap --format=csv,noheader 2> /dev/null | \
+  awk -F '[., ]+' '{ can = 10 * $$(NF - 1) + $$NF; if (can < 75 || ($$1 < 580 && can < 100)) old = 1 } \
+  END { print old ? "cuda126" : "cuda" }')
+BUILD_BEFORE = $(firstword $(patsubst $(VENV)/.ready-%,%,$(wildcard $(VENV)/.ready-cuda*)))
+TORCH ?= $(or $(BUILD_BEFORE),$(if $(wildcard $(DEVICES)),$(BUILD_BY_GPU),cpu))
 BIN := $(VENV)/bin
 LOCKS := workflow/envs/requirements.in workflow/envs/base.lock workflow/envs/torch-$(TORCH).lock
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
@@ -14,7 +20,11 @@ unexport PIP_TARGET PIP_PREFIX PIP_ROOT
 # Texts are UTF-8, whatever the locale.
 export PYTHONUTF8 := 1
 
-.PHONY: setup setup-bundle bundle run reference reference-data rebuild test test-fast test-long lint format clean
+.PHONY: torch setup setup-bundle bundle run reference reference-data rebuild test test-fast test-long lint format clean
+
+# Which build `make setup` would install.
+torch:
+	@echo $(TORCH)
 
 setup: $(VENV)/.ready-$(TORCH)
 
