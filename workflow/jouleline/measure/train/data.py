@@ -18,7 +18,6 @@ import pyarrow.parquet as pq
 import torch
 
 from jouleline.errors import UserError
-from jouleline.measure.train import masks
 from jouleline.measure.train.corpus import IMAGE_SIDE, read_facts
 
 IGNORED = -100  # label that transformers' losses leave out
@@ -159,7 +158,6 @@ class Batches:
         self.micro_batch, self.grad_accum, self.seed = row["micro_batch"], row["grad_accum"], row["seed"]
         self.replica, self.replicas, self.image_size = replica, replicas, row["image_size"]
         self._orders: dict[int, np.ndarray] = {}
-        masks.answer_from_host()
 
     @property
     def global_batch(self) -> int:
@@ -207,9 +205,7 @@ class Batches:
             arrays["input_ids"] = samples.inputs[chosen].astype(np.int64)
         # Packed sequences have no padding, and without a mask causal attention can run fused.
         if self.data.facts["pad_id"] is not None:
-            real = arrays["input_ids"] != self.data.facts["pad_id"]
-            masks.tell(not real.all())
-            arrays["attention_mask"] = real.astype(np.int64)
+            arrays["attention_mask"] = (arrays["input_ids"] != self.data.facts["pad_id"]).astype(np.int64)
         tensors = {name: torch.from_numpy(values) for name, values in arrays.items()}
         if self.device.type != "cuda":
             return tensors
