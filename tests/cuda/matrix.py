@@ -16,9 +16,9 @@ PROTOCOL = {"window_s": 0.3, "idle_s": 0.3, "warmup_max_steps": 6, "device": "cu
 WINDOW_START, STEP = 1, 3
 # Fewer than a layer has.
 FEW_LAUNCHES = 20
-# Of an optimizer step, by ZeRO stage. From stage 1 on the norm is asked for again when it is clipped by; stage 3 waits
-# for its reductions and at the end of the step too. In fp16 the stages look for overflow first.
-OWN_STALLS = {0: 1, 1: 2, 2: 2, 3: 3}
+# Of an optimizer step, by ZeRO stage: one for the norm of the gradients. Stage 3 also waits for its reductions and at
+# the end of the step.
+OWN_STALLS = {0: 1, 1: 1, 2: 1, 3: 3}
 
 
 @dataclass

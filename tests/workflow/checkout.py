@@ -22,10 +22,12 @@ def change_a_constant(path: Path) -> None:
 
 
 class Checkout:
-    """A copy of the workflow with a campaign file of its own."""
+    """A copy of the workflow with a campaign file of its own; `python` and `environment` replace this process's own."""
 
-    def __init__(self, root: Path, campaign: dict):
-        self.root = root
+    def __init__(
+        self, root: Path, campaign: dict, python: Path = sys.executable, environment: dict | None = None
+    ):
+        self.root, self.python, self.environment = root, str(python), environment
         self.campaign = campaign
         root.mkdir(parents=True)
         ignore = shutil.ignore_patterns("__pycache__", "*.egg-info")
@@ -46,10 +48,11 @@ class Checkout:
         self, *arguments: str, check: bool = True, timeout: float = 300
     ) -> subprocess.CompletedProcess:
         """Run snakemake on the campaign; output and errors are in `stdout` together."""
-        command = [sys.executable, "-m", "snakemake", "--configfile", "campaign.yaml", *arguments]
+        command = [self.python, "-m", "snakemake", "--configfile", "campaign.yaml", *arguments]
         done = subprocess.run(
             command,
             cwd=self.root,
+            env=self.environment,
             text=True,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

@@ -1,0 +1,104 @@
+"""Calibration, idle power and a whole campaign with `device: cuda`, on fake GPUs."""
+
+import json
+import subprocess
+from collections import Counter
+
+import pyarrow.parquet as pq
+from matrix import PROTOCOL
+from paths import SCRIPTS
+
+from tests.workflow.checkout import Checkout
+
+GIVEN = json.dumps(PROTOCOL)
+
+
+def start(cuda, name: str, *options: str, **environment: str) -> subprocess.Popen:
+    command = [cuda.python, SCRIPTS / f"{name}.py", "--protocol", GIVEN, *options]
+    there = cuda.environment(**environment)
+    pipe = subprocess.PIPE
+    return subprocess.Popen(command, env=there, stdout=pipe, stderr=subprocess.STDOUT, text=True)
+
+
+def finish(process: subprocess.Popen) -> None:
+    output, _ = process.communicate(timeout=300)
+    assert process.returncode == 0, output
+
+
+def one_context_each(cuda, ranks: int) -> None:
+    contexts = cuda.events("context")
+    assert sorted(event.number for event in contexts) == list(range(ranks)), contexts
+    assert set(Counter(event.pid for event in contexts).values()) == {1}, contexts
+    assert not cuda.events("used after a fork", "copy between devices")
+
+
+def test_a_node_is_calibrated(gpus, tmp_path):
+    cuda, out = gpus(2), tmp_path / "device.json"
+    finish(start(cuda, "calibrate_node", "--out", str(out), "--budget-s", "10"))
+    found = json.loads(out.read_text())
+    assert (found["device"], found["software"]["devices"], found["meter"]) == ("NVIDIA Fake H100", 2, "nvml")
+    by_name = {(entry["quantity"], entry["precision"]): entry["value"] for entry in found["quantities"]}
+    for precision in ("fp32", "bf16", "fp16"):
+        assert by_name["peak_flops", precision] > 0
+    assert by_name["link_bandwidth_all_reduce", None] > 0 and by_name["launch_overhead_s", None] > 0
+    one_context_each(cuda, 2)
+
+
+def test_links_between_nodes_are_calibrated(gpus, tmp_path):
+    cuda, out = gpus(2), tmp_path / "links" / "N2x1.json"
+    options = ["--of-nodes", "2", "--devices", "1", "--out", str(out), "--budget-s", "5", "--nodes", "2"]
+    agents = [
+        start(
+            *(cuda, "calibrate_links", *options, "--node-rank", str(node), "--address", "127.0.0.1"),
+            CUDA_VISIBLE_DEVICES=str(node),
+        )
+        for node in (1, 0)
+    ]
+    for agent in agents:
+        finish(agent)
+    found = json.loads(out.read_text())
+    assert found["device"] == "NVIDIA Fake H100" and len(found["quantities"]) == 6
+    assert all(entry["value"] > 0 and "nccl" in entry["method"] for entry in found["quantities"])
+    one_context_each(cuda, 2)
+
+
+def test_idle_power_needs_no_context(gpus, tmp_path):
+    cuda, out = gpus(2), tmp_path / "idle.json"
+    finish(start(cuda, "measure_idle", "--out", str(out)))
+    devices = json.loads(out.read_text())["devices"]
+    assert len(devices) == 2 and not cuda.events()
+
+
+CAMPAIGN = {
+    "campaign": "gpu",
+    "node": {"exclusive": False},
+    "protocol": PROTOCOL | {"calibration_s": 8, "eval_batches": 1},
+    "grid": {
+        "defaults": {"vocab_size": 512, "hidden": 32, "heads": 4, "intermediate": 64, "seq_len": 16},
+        "blocks": [
+            {"axes": {"layers": [1, 2]}, "set": {"micro_batch": 4}},
+            {
+                "set": {
+                    "micro_batch": 4,
+                    "layers": 2,
+                    "gpus_per_node": 2,
+                    "zero_stage": 3,
+                    "precision": "bf16",
+                }
+            },
+        ],
+    },
+    "analysis": {"models": ["roofline", "constant"], "splits": ["H1"], "shards": 1},
+}
+
+
+def test_a_small_campaign_is_measured_and_reported(gpus, tmp_path):
+    cuda = gpus(2)
+    checkout = Checkout(tmp_path / "checkout", CAMPAIGN, cuda.python, cuda.environment())
+    text = checkout.snakemake("--resources", "measuring=1", "--cores", "8", "report", timeout=900).stdout
+    assert "steps (100%) done" in text
+    runs = pq.read_table(checkout.root / "results/gpu/tables/runs.parquet").to_pylist()
+    assert [run["status"] for run in runs] == ["ok"] * 3
+    assert {run["energy_source"] for run in runs} == {"nvml_counter"}
+    assert all(run["energy_j"] > 0 and run["device"] == "NVIDIA Fake H100" for run in runs)
+    assert not cuda.events("used after a fork", "copy between devices")
