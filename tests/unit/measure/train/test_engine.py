@@ -5,6 +5,7 @@ import json
 import subprocess
 import sys
 
+import deepspeed
 import numpy as np
 import pytest
 import torch
@@ -14,7 +15,7 @@ from jouleline.campaign.grid import complete_row
 from jouleline.measure.train.attention import answer_from_data, kernels_seen
 from jouleline.measure.train.data import Batches, Samples, read_dataset
 from jouleline.measure.train.modeling import Recipe, build
-from jouleline.measure.train.parallel import start_engine
+from jouleline.measure.train.parallel import _NoOperators, start_engine
 from paths import TESTS
 from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import masking_utils
@@ -53,15 +54,19 @@ def test_no_batch_is_pickled_between_the_ranks_of_a_tensor_parallel_group(traine
     assert trained["tensor 2"]["pickled"] == 0
 
 
-@pytest.fixture
-def alone(tmp_path, monkeypatch):
-    """A process group of one, on a CPU that DeepSpeed lets train in fp16."""
-    monkeypatch.setattr(type(get_accelerator()), "is_fp16_supported", lambda self: True)
-    dist.init_process_group("gloo", store=dist.FileStore(str(tmp_path / "store"), 1), rank=0, world_size=1)
-    for name, value in {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1"}.items():
-        monkeypatch.setenv(name, value)
-    yield
-    dist.destroy_process_group()
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory):
+    """A process group of one, on a CPU that DeepSpeed lets train in fp16. It keeps what it knows of its first group."""
+    store = dist.FileStore(str(tmp_path_factory.mktemp("alone") / "store"), 1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(type(get_accelerator()), "is_fp16_supported", lambda self: True)
+        # As in a rank: DeepSpeed compiles nothing, and waits for no compiler that another process left behind.
+        patch.setattr(deepspeed.ops, "__compatible_ops__", _NoOperators())
+        dist.init_process_group("gloo", store=store, rank=0, world_size=1)
+        for name, value in {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1"}.items():
+            patch.setenv(name, value)
+        yield
+        dist.destroy_process_group()
 
 
 class Waits(TorchDispatchMode):
@@ -127,4 +132,24 @@ def test_a_step_in_fp16_does_not_look_through_every_gradient_for_overflow(alone)
     engine.backward(engine(**inputs).loss)
     engine.step()
     assert engine.skipped_steps == 1
+    assert not all(torch.equal(value, before[name]) for name, value in engine.module.named_parameters())
+
+
+@pytest.mark.parametrize("stage", [1, 2])
+def test_a_step_in_fp16_with_zero_is_left_out_by_its_norm(alone, stage):
+    row = complete_row(ROW | {"precision": "fp16", "zero_stage": stage})
+    engine = start_engine(build(row, 2, 0, Recipe()), row, Recipe())
+    looked = []
+    engine.optimizer.has_overflow = lambda *_, **__: looked.append(1) or False
+    inputs = {"input_ids": torch.ones(4, 16, dtype=torch.int64), "labels": torch.zeros(4, dtype=torch.int64)}
+    before = {name: value.detach().clone() for name, value in engine.module.named_parameters()}
+    engine.backward(engine(**inputs).loss * float("inf"))
+    engine.step()
+    assert engine.skipped_steps == 1 and looked == []
+    assert all(torch.equal(value, before[name]) for name, value in engine.module.named_parameters())
+    # DeepSpeed halves its scale at the second overflow only.
+    for _ in range(3):
+        engine.backward(engine(**inputs).loss)
+        engine.step()
+    assert engine.skipped_steps <= 2 and looked == []
     assert not all(torch.equal(value, before[name]) for name, value in engine.module.named_parameters())
