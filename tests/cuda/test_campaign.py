@@ -1,0 +1,40 @@
+"""A whole campaign with `device: cuda` on fake GPUs: measured, tabled, fitted, reported."""
+
+import pyarrow.parquet as pq
+from matrix import PROTOCOL
+
+from tests.workflow.checkout import Checkout
+
+CAMPAIGN = {
+    "campaign": "gpu",
+    "node": {"exclusive": False},
+    "protocol": PROTOCOL | {"calibration_s": 8, "eval_batches": 1},
+    "grid": {
+        "defaults": {"vocab_size": 512, "hidden": 32, "heads": 4, "intermediate": 64, "seq_len": 16},
+        "blocks": [
+            {"axes": {"layers": [1, 2]}, "set": {"micro_batch": 4}},
+            {
+                "set": {
+                    "micro_batch": 4,
+                    "layers": 2,
+                    "gpus_per_node": 2,
+                    "zero_stage": 3,
+                    "precision": "bf16",
+                }
+            },
+        ],
+    },
+    "analysis": {"models": ["roofline", "constant"], "splits": ["H1"], "shards": 1},
+}
+
+
+def test_a_small_campaign_is_measured_and_reported(gpus, tmp_path):
+    cuda = gpus(2)
+    checkout = Checkout(tmp_path / "checkout", CAMPAIGN, cuda.python, cuda.environment())
+    text = checkout.snakemake("--resources", "measuring=1", "--cores", "8", "report", timeout=900).stdout
+    assert "steps (100%) done" in text
+    runs = pq.read_table(checkout.root / "results/gpu/tables/runs.parquet").to_pylist()
+    assert [run["status"] for run in runs] == ["ok"] * 3
+    assert {run["energy_source"] for run in runs} == {"nvml_counter"}
+    assert all(run["energy_j"] > 0 and run["device"] == "NVIDIA Fake H100" for run in runs)
+    assert not cuda.events("used after a fork", "copy between devices")
