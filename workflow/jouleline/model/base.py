@@ -12,6 +12,10 @@ State = dict[str, Any]
 """A fitted model as JSON: all that `predict` needs, and `identified`, `reason`, `parameters`, `diagnostics`."""
 
 
+USEFUL = float(np.log(3.0))
+"""Log of the factor that the half-width of a 95 % interval may have: what is known less well is not identified."""
+
+
 @dataclass(frozen=True)
 class Prediction:
     """One mode of a model's prediction for some rows; arrays [R], per step, NaN where a model says nothing.

@@ -123,7 +123,8 @@ def domain(data: Data, rows: np.ndarray | slice = slice(None)) -> dict:
         values, index = data.labels(name)
         categories[name] = sorted(values[code] for code in np.unique(index[rows]))
     ranges = {axis: [float(values.min()), float(values.max())] for axis, values in axes.items()}
-    return {"ranges": ranges, "categories": categories}
+    counts = sorted(set(axes["device_count"].tolist()))
+    return {"ranges": ranges, "categories": categories, "counts": counts}
 
 
 def _checks(data: Data, known: dict) -> list[tuple[str, np.ndarray]]:
@@ -132,6 +133,10 @@ def _checks(data: Data, known: dict) -> list[tuple[str, np.ndarray]]:
         (axis, (columns[axis] < low * (1 - 1e-9)) | (columns[axis] > high * (1 + 1e-9)))
         for axis, (low, high) in known["ranges"].items()
     ]
+    # Between two counts that were measured a third one is as unseen as beyond them: rings and nodes come in between.
+    if "counts" in known:
+        unseen = ~np.isin(columns["device_count"].astype(float), known["counts"])
+        checks = [(axis, unseen if axis == "device_count" else mask) for axis, mask in checks]
     for name, allowed in known["categories"].items():
         values, index = data.labels(name)
         checks.append((name, np.array([value not in allowed for value in values])[index]))

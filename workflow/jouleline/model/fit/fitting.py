@@ -191,6 +191,7 @@ def _intervals(
     fitted = model.fit(data, weights.astype(float), context, warm=[states[k] for k in owner])
     scores: list[dict[str, list]] = [{} for _ in train]
     labels = {name: np.array(data.labels(name)[0], dtype=object)[data.labels(name)[1]] for name in CATEGORIES}
+    labels["device_count"] = data.devices
     for k, mask, state in zip(owner, weights, fitted, strict=True):
         held = train[k] & ~mask
         out = np.array(extrapolation(data.take(held), domain(data, mask)), dtype=object)
@@ -216,7 +217,7 @@ def _log_errors(rows: Data, prediction: Prediction) -> dict[str, np.ndarray]:
 
 def _widths(chunks: list) -> dict[str, dict]:
     families, out, *labels = [np.concatenate(parts) for parts in list(zip(*chunks, strict=True))[1:]]
-    levels = dict(zip(CATEGORIES, labels, strict=True))
+    levels = dict(zip((*CATEGORIES, "device_count"), labels, strict=True))
     return {
         target: intervals.half_widths(
             np.concatenate([chunk[0][target] for chunk in chunks]), families, out, levels["device"], levels

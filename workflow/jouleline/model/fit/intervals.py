@@ -30,7 +30,7 @@ def inner_weights(
     """Training masks within a fold's training rows: `parts` groups of families out, then each end of each axis out.
 
     `beyond` names those of EXTREMES along which rows will be asked for that lie outside: each level of such a category
-    is left out too, either end of the device counts, and an axis needs no more than two values.
+    and each device count is left out too, and an axis needs no more than two values.
     """
     families = np.unique(data.families[train])
     if len(families) < 3:
@@ -47,7 +47,7 @@ def inner_weights(
 
 
 def _ends(data: Data, train: np.ndarray, beyond: Collection[str]) -> list[np.ndarray]:
-    """The families at either end of each axis and of compute, and the rows at either end of the device counts."""
+    """The families at either end of each axis and of compute, and the rows of each device count."""
     held = []
     for axis in AXES:
         levels = np.unique(data.columns[axis][train])
@@ -57,8 +57,7 @@ def _ends(data: Data, train: np.ndarray, beyond: Collection[str]) -> list[np.nda
     for end in (data.flop < low, data.flop > high):
         held.append(np.isin(data.families, data.families[train & end]))
     if "device_count" in beyond:
-        counts = np.unique(data.devices[train])
-        held += [data.devices == count for count in counts[[0, -1]]]
+        held += [data.devices == count for count in np.unique(data.devices[train])]
     return held
 
 
@@ -79,7 +78,9 @@ def half_widths(
     Every family weighs the same, however many rows it has, and one more family at infinity stands for the new one.
     Along a category it is its levels that are drawn, not the families: `levels` (axis -> [n]) takes their place there,
     for a hundred runs of one other device say how far off one device was. Where there are too few families (or levels)
-    for a quantile, a Student-t interval on the errors stands in its place; from one alone there is none.
+    for a quantile, a Student-t interval on the errors stands in its place; from one alone there is none. Counts of
+    devices are few, and all families share what is special about one: along `device_count` the width is the wider of
+    the families' and of a Student-t interval on the counts' root mean squares.
     """
     out = axes != ""
     inside = _stratum(scores[~out], families[~out])
@@ -87,7 +88,12 @@ def half_widths(
     for axis in sorted({one for row in set(axes[out].tolist()) for one in row.split(",")}):
         along = np.array([axis in row.split(",") for row in axes.tolist()])
         units = (levels or {}).get(axis, families)
-        widths = _stratum(scores[along], units[along])["widths"]
+        widths = _stratum(scores[along], families[along] if axis == "device_count" else units[along])[
+            "widths"
+        ]
+        if axis == "device_count" and levels:
+            for level, width in _of_counts(scores[along], units[along]).items():
+                widths[level] = _widest(widths[level], width)
         outside[axis] = {level: _widest(width, inside["widths"][level]) for level, width in widths.items()}
     return {
         "families": inside["families"],
@@ -100,6 +106,21 @@ def half_widths(
 
 def _widest(width: float | None, inside: float | None) -> float | None:
     return width if width is None or inside is None else max(width, inside)
+
+
+def _of_counts(scores: np.ndarray, counts: np.ndarray) -> dict[str, float | None]:
+    """Student-t half-widths by level from each count's mean square error; None from one count alone.
+
+    No mean is estimated, so there are as many degrees of freedom as counts.
+    """
+    from scipy.special import stdtrit
+
+    known = np.isfinite(scores)
+    squares = [np.mean(scores[known & (counts == count)] ** 2) for count in np.unique(counts[known])]
+    if len(squares) < 2:
+        return {f"{level:.2f}": None for level in LEVELS}
+    spread = np.sqrt(np.mean(squares))
+    return {f"{level:.2f}": float(stdtrit(len(squares), 0.5 + level / 2) * spread) for level in LEVELS}
 
 
 def _few_runs(scores: np.ndarray, families: np.ndarray, devices: np.ndarray) -> dict[str, dict]:

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from jouleline.errors import UserError
-from jouleline.model.base import Context, Prediction, State
+from jouleline.model.base import USEFUL, Context, Prediction, State
 from jouleline.model.features import Data, beyond, extrapolation
 from jouleline.model.fit import intervals, registry
 from jouleline.model.fit.fitting import ids_digest, load, masks, mode_key
@@ -78,15 +78,22 @@ def predict_rows(
     axes = np.full(len(rows), "", dtype=object)
     if out.any():
         axes[out] = extrapolation(rows.take(out), fold["domain"])
+    widest = np.inf if fit["model"] in registry.BASELINES else USEFUL
     return [
-        _table(rows, prediction, fold["intervals"].get(mode_key(prediction), {}), out, axes)
+        _table(rows, prediction, fold["intervals"].get(mode_key(prediction), {}), out, axes, widest)
         for prediction in predictions
     ]
 
 
 def _table(
-    rows: Data, prediction: Prediction, widths: Mapping[str, Any], out: np.ndarray, axes: np.ndarray
+    rows: Data,
+    prediction: Prediction,
+    widths: Mapping[str, Any],
+    out: np.ndarray,
+    axes: np.ndarray,
+    widest: float,
 ) -> Table:
+    """`out` and `axes`: whether and along which axes each row lies outside; `widest`: half-width (log) that counts."""
     time, energy = prediction.step_time_s * rows.steps, prediction.step_energy_j * rows.steps
     columns = rows.columns
     table = {name: columns[name] for name in ("run_id", "family", "energy_source", "time_s", "energy_j")}
@@ -98,7 +105,14 @@ def _table(
             table[f"{target}_lo{level}_{unit}"] = value * np.exp(-width)
             table[f"{target}_hi{level}_{unit}"] = value * np.exp(width)
     identified = prediction.identified & np.isfinite(energy)
-    reason = prediction.reason or "no prediction for this row"
+    energy95 = intervals.row_widths(widths.get("energy", {}), 0.95, axes, columns["device"])
+    useless = energy95 > widest  # of an interval that is not known, nothing is said
+    reason = np.where(
+        identified & useless,
+        f"its 95 % interval is wider than a factor of {np.exp(USEFUL):.0f}",
+        prediction.reason or "no prediction for this row",
+    )
+    identified &= ~useless
     labels = {"efficiency_mode": prediction.efficiency_mode, "post_run": prediction.post_run}
     return (
         table

@@ -44,6 +44,12 @@ LAWS: dict[str, Callable[[], Model]] = {
 
 MODELS = tuple(LAWS)
 
+BASELINES = {
+    *("constant", "flops", "flops_linear", "additive", "six_nd", "power_law"),
+    *("device_seconds", "device_seconds_measured", "tdp_time", "tdp_time_measured"),
+}
+"""What the models are compared with: scored however wide their intervals are."""
+
 
 def make(name: str) -> Model:
     """The model of that name; raises UserError for one that does not exist."""

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from jouleline.model.base import State, not_identified, parameter
+from jouleline.model.base import USEFUL, State, not_identified, parameter
 
 
 @dataclass(frozen=True)
@@ -64,6 +64,10 @@ def fit(
         "coefficients": coefficients.tolist(),
         "basis": basis.tolist(),
         "centre": centre.tolist(),
+        # Of the prediction's variance: that of a run, and how each direction of the design spreads it.
+        "variance": variance,
+        "spare": spare,
+        "singular": singular[kept].tolist(),
         "parameters": {
             name: parameter(value, "", spread, bool(ok), log=False)
             for name, value, spread, ok in zip(names, coefficients, sd, reachable, strict=True)
@@ -108,5 +112,19 @@ def predict(state: State, design: Design, rows: int) -> tuple[np.ndarray, np.nda
     basis = np.array(state["basis"])
     outside = np.abs(scaled - scaled @ basis.T @ basis).max(axis=1)
     known &= outside < 1e-6 * np.maximum(np.abs(scaled).max(axis=1), 1)
+    known &= _half_width(state, scaled @ basis.T) <= USEFUL
     value = x @ np.array(state["coefficients"]) + design.offset
     return np.where(known, value, np.nan), known
+
+
+def _half_width(state: State, directions: np.ndarray) -> np.ndarray:
+    """Half-width [R] of the 95 % interval of the law's own value, in log, from `directions` [R, kept].
+
+    Large where the training rows hardly reach: the design is nearly singular there.
+    """
+    from scipy.special import stdtrit
+
+    if not state["spare"]:
+        return np.full(len(directions), np.inf)
+    leverage = ((directions / np.array(state["singular"])) ** 2).sum(axis=1)
+    return stdtrit(state["spare"], 0.975) * np.sqrt(state["variance"] * leverage)
