@@ -40,7 +40,7 @@ $(VENV)/.ready-$(TORCH): $(LOCKS) pyproject.toml
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@$(BIN)/pip install -qq pip==$(PIP) 2> $(VENV)/pip.log || { cat $(VENV)/pip.log; exit 1; }
 	@$(INSTALL) workflow/envs/torch-$(TORCH).lock 2> $(VENV)/pip.log || { test $(TORCH) = cpu && \
-	  grep -q "No matching distribution" $(VENV)/pip.log && \
+	  grep -qE "No matching distribution|ResolutionImpossible" $(VENV)/pip.log && \
 	  echo "setup: pip finds no CPU build of torch in its indexes; taking the CUDA build, which runs on a CPU too (3 GB)" && \
 	  $(INSTALL) workflow/envs/torch-cuda.lock 2>> $(VENV)/pip.log; } || { cat $(VENV)/pip.log; \
 	  echo "setup: pip failed, see above; where it needs an index of your site, set PIP_EXTRA_INDEX_URL"; exit 1; }

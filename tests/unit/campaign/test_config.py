@@ -215,6 +215,7 @@ case "$*" in *torch-cpu.lock*) echo "{said}" >&2; exit {code};; esac
     ("said", "code", "other_build"),
     [
         ("ERROR: No matching distribution found for torch==2.13.0+cpu", 1, True),
+        ("ERROR: ResolutionImpossible: for help visit ...", 1, True),  # where a constraint is given too
         ("ERROR: Operation cancelled by user", 130, False),
         ("ERROR: Could not install packages due to an OSError: No space left on device", 1, False),
     ],
