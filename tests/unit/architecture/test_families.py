@@ -42,18 +42,9 @@ def test_parameters_and_flop_are_those_of_the_model(model_type):
 @pytest.mark.parametrize("variant", VARIANTS)
 @pytest.mark.parametrize("model_type", decoders.FAMILIES)
 def test_parameters_and_flop_over_twelve_shapes_of_every_variant(model_type, variant):
-    known = 0
     for seed in range(12):
         row = decoders.draw(model_type, variant, seed)
-        found = differences(row)
-        if row.get("lora_targets") == "o" and model_type == "gpt_neox" and "checkpointed" in variant:
-            # The lowest layer's feed-forward block, beside the attention, is not computed again: a few percent.
-            ((name, (proxy, counted)),) = found.items() or [("compute_flop", (1, 1))]
-            assert name == "compute_flop" and 1 <= proxy / counted < 1.1, row
-            known += 1
-        else:
-            assert found == {}, row
-    assert known < 6
+        assert differences(row) == {}, row
 
 
 # Sizes as published: hub pages and papers give them to three digits, Llama's to the last.

@@ -51,7 +51,7 @@ def step_flop(c: SimpleNamespace) -> SimpleNamespace:
     inner = sum(part.inner for part in parts)
     adapted = sum(_adapter_flop(c).values())
     recomputed = (c.gradient_checkpointing > 0) * c.open_layers * (layer + adapted)
-    spared = (c.gradient_checkpointing > 0) * c.open_layers * _spared(c, f)
+    spared = (c.gradient_checkpointing > 0) * _spared(c, f)
     layers = sum(_over_layers(c, part) for part in parts) - spared
     # Without an input gradient: the lowest tensor of all, which is the projection of the patches.
     embedding = np.where(c.is_full, 2 if c.family.patches else 3, 1) * f.embedding
@@ -144,12 +144,26 @@ def _adapter_flop(c: SimpleNamespace) -> dict[Matrix, np.ndarray]:
 
 
 def _spared(c: SimpleNamespace, f: SimpleNamespace) -> np.ndarray | float:
-    """FLOP that recomputing one layer leaves out: its last product, where nothing behind it needs the output."""
+    """FLOP that recomputing all trained layers leaves out: what comes after the last tensor that is needed.
+
+    That is a layer's last product, where nothing behind it needs the output. Beside the attention, a feed-forward block
+    without adapters in the lowest LoRA layer has no gradient at all: there it is left out too.
+    """
     if not c.family.stops_early:
         return 0.0
-    down = next(matrix for matrix in f.matrices if matrix[0] == "down")
     last = 2 * c.seq_len * c.lora_rank * c.hidden  # the second matrix of an adapter
-    return np.where(c.adapters[down] > 0, last, f.matrices[down])
+    named = {matrix[0]: matrix for matrix in f.matrices}
+
+    def ending(part: str) -> np.ndarray:
+        return np.where(c.adapters[named[part]] > 0, last, f.matrices[named[part]])
+
+    if not c.family.parallel:
+        return c.open_layers * ending("down")
+    block = [matrix for matrix in f.matrices if matrix[0] in ("gate", "up", "down")]
+    bare = (c.lora_rank > 0) & (sum(c.adapters[matrix] for matrix in block) == 0)
+    alone = ending("attention_output") + sum(f.matrices[matrix] for matrix in block)
+    lowest = np.minimum(c.open_layers, 1)
+    return (c.open_layers - lowest) * ending("down") + lowest * np.where(bare, alone, ending("down"))
 
 
 def _head(c: SimpleNamespace, f: SimpleNamespace) -> np.ndarray:
