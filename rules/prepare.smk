@@ -176,9 +176,10 @@ rule calibrate_links:
 
 
 def calibrated_devices():
-    """How many devices the calibration is of; 0 where there is none, or where it does not say."""
+    """How many GPUs the calibration is of; 0 where there is none. On a CPU it takes the ranks that there is room for."""
     try:
-        return read_json(f"{RESULTS}/node/device.json")["software"]["devices"]
+        known = read_json(f"{RESULTS}/node/device.json")
+        return known["software"]["devices"] if known["device_kind"] == "cuda" else 0
     except (UserError, KeyError, TypeError):
         return 0
 

@@ -114,7 +114,9 @@ def test_more_devices_of_a_node_calibrate_it_again_and_fewer_do_not(checkout):
     checkout.save()
     assert "calibrate_node" in checkout.planned()
     checkout.snakemake("--touch", "--forceall", "--cores", "2")
-    (checkout.root / "results/matrix/node/device.json").write_text('{"software": {"devices": 2}}')
+    (checkout.root / "results/matrix/node/device.json").write_text(
+        '{"device_kind": "cuda", "software": {"devices": 2}}'
+    )
     checkout.snakemake("--touch", "--cores", "2")
     checkout.campaign["grid"]["rows"].pop()
     checkout.save()
