@@ -97,7 +97,7 @@ rebuild: setup
 
 # Tests run on several workers; those of real time come after the others, without heavy neighbours.
 WORKERS ?= 4
-PYTEST = $(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup -m
+PYTEST = $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder -m
 
 test: setup
 	@status=0; $(PYTEST) "not long and not clock" || status=$$?; $(PYTEST) "clock and not long" || status=$$?; exit $$status

@@ -7,19 +7,21 @@ from jouleline.files import run_script
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Parse the arguments, check the files against their digests, lay them; returns the exit code."""
+    """Parse the arguments, check the files against their digests, copy them; returns the exit code."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument(
         "--data", type=Path, required=True, help="folder of the data, as pack_data.py left it"
     )
     parser.add_argument("--campaign", required=True, help="name of the campaign that they must be of")
-    parser.add_argument("--out", type=Path, nargs="+", required=True, help="files to lay, by folder and name")
+    parser.add_argument(
+        "--out", type=Path, nargs="+", required=True, help="files to copy, by folder and name"
+    )
     arguments = parser.parse_args(argv)
 
     def body() -> None:
-        from jouleline.reference.data import lay
+        from jouleline.reference.data import copy
 
-        lay(arguments.data, arguments.campaign, arguments.out)
+        copy(arguments.data, arguments.campaign, arguments.out)
 
     return run_script(body)
 

@@ -22,28 +22,47 @@ CLOCK = ("unit/measure/sidecar", "unit/measure/meters")
 SLOW = ("workflow", "scripts", "cuda")
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items):
-    """Mark the tests of a folder, and keep the tests of one file on one worker: they share what they build.
+# Files whose tests borrow the Slurm cluster, one after the other, since there is one.
+SLURM = ("test_slurm_campaign", "test_slurm_cluster", "test_slurm_faults", "test_slurm_real_faults")
+# What takes longest is begun first, or the last worker runs alone at the end.
+FIRST = ("workflow", "scripts", "cuda", "unit/measure")
 
-    The tests that borrow the Slurm cluster are one group, since there is one cluster.
-    """
+
+def pytest_collection_modifyitems(items):
+    """Mark the tests of a folder, and bring what takes longest to the front."""
     for item in items:
         folder = item.path.parent.relative_to(TESTS).as_posix()
         if folder.startswith(CLOCK):
             item.add_marker("clock")
         if folder.startswith(SLOW):
             item.add_marker("slow")
-        if not item.get_closest_marker("xdist_group"):
-            group = "slurm" if "slurm_session" in item.fixturenames else str(item.path)
-            item.add_marker(pytest.mark.xdist_group(group))
+    places = [*FIRST, ""]
+    items.sort(
+        key=lambda item: (
+            item.path.stem not in SLURM,
+            next(n for n, place in enumerate(places) if str(item.path).startswith(str(TESTS / place))),
+        )
+    )
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """All tests of a file on one worker, as they share what they build; those of the Slurm cluster too."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByFile(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            file = nodeid.split("::")[0]
+            return "slurm" if Path(file).stem in SLURM else file
+
+    return ByFile(config, log)
 
 
 @pytest.fixture(scope="session")
-def once(tmp_path_factory, worker_id) -> Callable[[str, Callable[[Path], None]], Path]:
+def once(tmp_path_factory) -> Callable[[str, Callable[[Path], None]], Path]:
     """`once(name, make)`: the folder that `make(folder)` fills, made by the first of all workers that asks for it."""
     base = tmp_path_factory.getbasetemp()
-    shared = base if worker_id == "master" else base.parent
+    shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
 
     def get(name: str, make: Callable[[Path], None]) -> Path:
         folder, done = shared / name, shared / f"{name}.done"

@@ -153,5 +153,6 @@ def stalls(made: Made) -> dict[int, tuple[int, int]]:
 def check_stalls(made: Made) -> None:
     """No device waits for its host more often than DeepSpeed's step asks."""
     for rank, (count, steps) in stalls(made).items():
-        most = OWN_STALLS[made.row["zero_stage"]] * steps
+        # One more: the wait that opens the window may end behind its mark.
+        most = OWN_STALLS[made.row["zero_stage"]] * steps + 1
         assert count <= most, f"rank {rank}: {count} stalls in {steps} steps, at most {most}"

@@ -39,6 +39,7 @@ def test_a_run_leaves_three_whole_files(tmp_path, dataset):
 
 def test_a_decoder_is_measured_from_its_row_to_its_record(tmp_path, source_dataset):
     row = {"model_type": "llama", "kv_heads": 2, "tensor_parallel": 2, "zero_stage": 0}
+    row |= {"task": "clm", "dataset": "source"}
     code, output = Agent(tmp_path, source_dataset, row).wait()
     assert code == 0, output
     run = json.loads((tmp_path / "run.json").read_text())

@@ -22,7 +22,7 @@ from jouleline.energy.windows import Windows
 NVML_GAIN_U = 0.05 / np.sqrt(3)
 AVERAGE_FROM_S = 10.0
 GAP_PERIODS, GAP_S = 10.0, 0.5
-# The 1 s average is read once a second: over a longer pause it says nothing of what lies more than a second back. The
+# The 1 s average is read once a second: over a longer pause it does not show what lies more than a second back. The
 # counter is checked against it where it was read for at least this share of the region.
 SLOW_GAP_US = 2.5e6
 CHECKED_SHARE = 0.5

@@ -58,7 +58,7 @@ def pack(results: Path, out: Path, raw_runs: int, limit_mb: float) -> float:
     return size_mb
 
 
-def lay(data: Path, campaign: str, targets: Iterable[Path]) -> None:
+def copy(data: Path, campaign: str, targets: Iterable[Path]) -> None:
     """Copy the file of `data` that has the folder and name of each target to it.
 
     Raises UserError where a file is not the one that was packed, or the data are of another campaign.

@@ -27,7 +27,7 @@ FAILURES = 3
 
 @dataclass
 class Session:
-    """`until` on CLOCK_MONOTONIC (s); `overlap` runs are started at a time, of which one has the devices. With `keep`
+    """`until` on CLOCK_MONOTONIC (s); `overlap` runs are started at a time, and one has the devices. With `keep`
     runs that other code measured are kept. `save` is called now and then while runs are measured."""
 
     root: Path

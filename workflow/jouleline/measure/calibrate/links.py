@@ -75,7 +75,7 @@ def wait_together(device: torch.device, seconds: float) -> None:
 
 
 def _times(kind: str, payload: int, device: torch.device, slot_s: float) -> np.ndarray:
-    """Seconds per call in blocks, of which all ranks make the same number: rank 0 decides from a first look."""
+    """Seconds per call in blocks. All ranks make the same number of them: rank 0 decides from a first look."""
     run = _collective(kind, payload, device)
     wait: Callable[[], Any] = torch.cuda.synchronize if device.type == "cuda" else lambda: None
     blocks(run, wait, 1, 2)

@@ -45,7 +45,7 @@ def _gravity(status: str, reason: str | None) -> int:
 
 
 def of_ranks(here: Ranks, first: int, kills_before: int) -> Outcome:
-    """The outcome of this node's ranks, of which the lowest has the number `first` in the job.
+    """The outcome of this node's ranks; the lowest has the number `first` in the job.
 
     `kills_before`: the kernel's count of memory kills before they began.
     """

@@ -204,7 +204,7 @@ _WEAK = 1e-2
 
 
 def _configurations(data: Data, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(the first row of each configuration that the law tells apart, their features [configurations, 5])."""
+    """(the first row of each configuration that differ to the law, their features [configurations, 5])."""
     index = np.flatnonzero(rows)
     amounts = (data.flop, data.byte, data.launch_flop, data.columns["layers"].astype(float), data.devices)
     features = np.log(np.column_stack([amount[index] for amount in amounts]))
