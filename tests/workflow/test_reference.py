@@ -171,8 +171,8 @@ def test_the_scores_of_the_gates_are_written_from_the_results(rebuilt, tmp_path)
     command += [str(checkout.root / "results/pieces"), "--out", str(tmp_path / "scores.md")]
     subprocess.run(command, check=True, cwd=checkout.root)
     text = (tmp_path / "scores.md").read_text()
-    assert "estimated, not measured" in text and "| unseen_architecture | H1 |" in text
-    assert "unseen_strategy" not in text  # one device cannot show it
+    assert "estimated, not measured" in text and "| unseen architecture | H1 |" in text
+    assert "unseen strategy" not in text  # one device cannot show it
 
 
 def test_where_no_run_can_start_the_piece_ends_early_and_says_why(tmp_path):

@@ -56,7 +56,7 @@ def test_the_jobs_of_a_node(recorder, tmp_path):
     dataset = "rule_prepare_dataset_wildcards_docstrings-v2048"
     assert found == {
         dataset: "-t 30 --mem 4000 --no-requeue --ntasks=1 --cpus-per-task=1 -D ROOT",
-        "rule_calibrate_node": "-t 30 --mem 8000 --no-requeue --cpus-per-task=16 -D ROOT --exclusive --gres=gpu:4",
+        "rule_calibrate_node": "-t 30 --mem 12000 --no-requeue --cpus-per-task=16 -D ROOT --exclusive --gres=gpu:4",
         "rule_measure_idle": "-t 10 --mem 2000 --no-requeue --cpus-per-task=1 -D ROOT --exclusive --gres=gpu:4",
     }
 
@@ -69,11 +69,11 @@ def test_links_are_calibrated_for_every_number_of_nodes(recorder, tmp_path):
     )
     found = submitted(recorder, checkout, "results/lines/node/calibration.json")
     assert {key: rest_of(text) for key, text in found.items()} == {
-        "rule_calibrate_links_wildcards_2_4": "-t 30 --mem 8000 --nodes=2 --no-requeue --ntasks=2"
+        "rule_calibrate_links_wildcards_2_4": "-t 30 --mem 12000 --nodes=2 --no-requeue --ntasks=2"
         " --cpus-per-task=16 -D ROOT --exclusive --gres=gpu:4",
         "rule_calibrate_links_wildcards_3_1": "-t 30 --mem 8000 --nodes=3 --no-requeue --ntasks=3"
         " --cpus-per-task=4 -D ROOT --exclusive --gres=gpu:1",
-        "rule_calibrate_node": "-t 30 --mem 8000 --no-requeue --cpus-per-task=16 -D ROOT --exclusive --gres=gpu:4",
+        "rule_calibrate_node": "-t 30 --mem 12000 --no-requeue --cpus-per-task=16 -D ROOT --exclusive --gres=gpu:4",
     }
 
 

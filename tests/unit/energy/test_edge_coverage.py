@@ -76,3 +76,12 @@ def test_a_steady_load_is_not_made_uncertain():
     load = Load(np.random.default_rng(0), 100.0, 1.0)
     u_j = load.curve().edge_u(np.linspace(15e6, 75e6, 100))
     assert u_j.max() < 0.0012 * HIGH_W * 1.0
+
+
+def test_a_reading_long_after_the_last_tick_is_held_against_that_one():
+    """A slow poll ends with readings of the power that no tick follows."""
+    curve = Load(np.random.default_rng(1), 0.5, 0.5).curve()
+    seen_us, seen_w = curve.seen
+    curve.seen = np.append(seen_us, curve.t_us[-1] + 1e6), np.append(seen_w, 300.0)
+    power_w = np.full(len(curve.t_us) - 1, 300.0)
+    assert len(curve._off_w(power_w)) == len(seen_us) + 1

@@ -112,7 +112,8 @@ class Curve:
         """How far (W) each reading of the instant power lies off the powers of the ticks that it may be of."""
         seen_us, seen_w = self.seen
         last = np.clip(np.searchsorted(self.t_us, seen_us, "right") - 1, 0, len(power) - 1)
-        first = np.searchsorted(self.t_us, seen_us - STALE_US, "right") - 1
+        # A reading long after the last tick can be of that one only.
+        first = np.minimum(np.searchsorted(self.t_us, seen_us - STALE_US, "right") - 1, last)
         low = high = power[last]
         for back in range(1, int(np.max(last - first, initial=0)) + 1):
             beside = power[np.clip(np.maximum(last - back, first), 0, None)]

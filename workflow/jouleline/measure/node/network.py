@@ -32,14 +32,18 @@ def interfaces() -> Iterator[tuple[str, str]]:
 
 
 def own_addresses() -> list[str]:
-    """Where other nodes may reach this one, the likeliest first: what its host name means, then every address."""
+    """Where other nodes may reach this one, the likeliest first: what its host name means, then every address.
+
+    The loopback comes last: agents of one host may have nothing else, and a word proves who answers.
+    """
     named: list[str] = []
     with contextlib.suppress(OSError):
         named = [
             info[4][0] for info in socket.getaddrinfo(socket.gethostname(), None, type=socket.SOCK_STREAM)
         ]
     found = [*named, *(address for _, address in interfaces())]
-    return [one for one in dict.fromkeys(found) if not one.startswith(("127.", "::1", "fe80"))]
+    outside = [one for one in dict.fromkeys(found) if not one.startswith(("127.", "::1", "fe80"))]
+    return [*outside, LOOPBACK]
 
 
 def interface_to(address: str) -> str | None:

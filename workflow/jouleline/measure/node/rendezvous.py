@@ -126,7 +126,7 @@ def _reach(found: Mapping[str, Any], hello: dict) -> str | None:
         if address is None:
             time.sleep(POLL_S)
     if address is None:
-        tried = ", ".join(found["addresses"]) or "none is known"
+        tried = ", ".join(one for one in found["addresses"] if one != network.LOOPBACK) or "none is known"
         hello["failure"] = (
             f"host {hello['host']} reaches host {found['host']} at none of its addresses ({tried}), port "
             f"{found['port']}; open the ports between them, or give node 0 an --address that the others reach"
