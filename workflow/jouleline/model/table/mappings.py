@@ -11,6 +11,7 @@ A mapping is a JSON object:
     source     energy_source of the rows; default "outside"
 """
 
+import difflib
 import json
 from collections import Counter
 from collections.abc import Mapping
@@ -194,8 +195,11 @@ def _require_fills(mapping: Mapping[str, Any]) -> None:
     scaled = list(mapping.get("scale", {}))
     wrong = [name for name in (*filled, *scaled) if name not in RUNS.names]
     if wrong:
+        near = (
+            ", ".join(difflib.get_close_matches(wrong[0], RUNS.names, n=3, cutoff=0.4)) or "energy_j, time_s"
+        )
         raise UserError(
-            f"the mapping fills {wrong[0]}, which is no column of the runs table; see docs/data-dictionary.md"
+            f"the mapping fills {wrong[0]}, which is no column of the runs table; near are {near}"
         )
     twice = [name for name, count in Counter(filled).items() if count > 1]
     if twice:
