@@ -90,7 +90,8 @@ class Cluster:
         for node in self.settings.node_names:
             self.boot(node)
         for node in self.nodes_in_state("down,drain"):
-            self.run("scontrol", "update", f"nodename={node}", "state=resume")
+            # A node may come back by itself in between, and then cannot be resumed: the wait below tells.
+            self.run("scontrol", "update", f"nodename={node}", "state=resume", check=False)
         self.wait_for(
             lambda: len(self.nodes_in_state("idle,mixed,allocated")) == self.settings.nodes, "idle nodes", 30
         )
