@@ -297,3 +297,19 @@ PRICES = {name: SETTINGS["plan"][name] for name in ("price_per_kwh", "currency",
 def rows_to_predict(wildcards):
     # Where the key is not given, its absence is what Snakemake reports as the missing file.
     return SETTINGS["predict"]["rows"] or "(predict.rows is not given: name a CSV file of configurations)"
+
+
+def asked_of_nodes():
+    """What the rows need of a node beside its devices, as options of `jouleline doctor`."""
+    precisions = sorted({run.row["precision"] for run in ALL_RUNS})
+    hub = any(row["dataset"].startswith("glue/") or row["checkpoint"] for row in DATASETS.values())
+    return " ".join([f"--precision {one}" for one in precisions] + ["--hub"] * hub)
+
+
+def calibrated_devices():
+    """How many GPUs the calibration is of; 0 where there is none. On a CPU it takes the ranks that there is room for."""
+    try:
+        known = read_json(f"{RESULTS}/node/device.json")
+        return known["software"]["devices"] if known["device_kind"] == "cuda" else 0
+    except (UserError, KeyError, TypeError):
+        return 0

@@ -18,13 +18,6 @@ EXAMINE = (
 )
 
 
-def asked_of_nodes():
-    """What the rows need of a node beside its devices, as options of `jouleline doctor`."""
-    precisions = sorted({run.row["precision"] for run in ALL_RUNS})
-    hub = any(row["dataset"].startswith("glue/") or row["checkpoint"] for row in DATASETS.values())
-    return " ".join([f"--precision {one}" for one in precisions] + ["--hub"] * hub)
-
-
 localrules:
     write_grid,
     write_labels,
@@ -173,15 +166,6 @@ rule calibrate_links:
         "{resources.mpi} -N {resources.nodes} --ntasks-per-node=1 -c {threads} --kill-on-bad-exit=1 "
         "python scripts/calibrate_links.py --protocol {params.protocol:q} --of-nodes {wildcards.nodes} "
         "--devices {wildcards.devices} --out {output.links} > {log} 2>&1"
-
-
-def calibrated_devices():
-    """How many GPUs the calibration is of; 0 where there is none. On a CPU it takes the ranks that there is room for."""
-    try:
-        known = read_json(f"{RESULTS}/node/device.json")
-        return known["software"]["devices"] if known["device_kind"] == "cuda" else 0
-    except (UserError, KeyError, TypeError):
-        return 0
 
 
 # More devices than were calibrated are calibrated anew, fewer are not.
