@@ -84,7 +84,9 @@ class Started:
         return wait_for(lambda: len(self.finished()) == after and self._training())
 
     def _training(self) -> Path | None:
-        return next((path.parents[2] for path in self.runs.glob("*/raw/node-0/training")), None)
+        # A run that has just been written keeps its raw folder until its job ends.
+        runs = (path.parents[2] for path in self.runs.glob("*/raw/node-0/training"))
+        return next((run for run in runs if not (run / "run.json").exists()), None)
 
     def children(self, word: str) -> list[int]:
         return [pid for pid in descendants(self.process.pid) if word in command_of(pid)]

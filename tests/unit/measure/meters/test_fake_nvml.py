@@ -85,8 +85,8 @@ OPEN = """
 import json, sys, threading, time, pynvml
 pynvml.nvmlInit()
 took = {}
+begin = time.monotonic()
 def first(index):
-    begin = time.monotonic()
     try:
         pynvml.nvmlDeviceGetHandleByIndex(index)
         took[index] = time.monotonic() - begin
