@@ -13,10 +13,6 @@ BUILD_BEFORE = $(firstword $(patsubst $(VENV)/.ready-%,%,$(wildcard $(VENV)/.rea
 TORCH ?= $(or $(BUILD_BEFORE),$(if $(wildcard $(DEVICES)),$(BUILD_BY_GPU),cpu))
 BIN := $(VENV)/bin
 LOCKS := workflow/envs/requirements.in workflow/envs/base.lock workflow/envs/torch-$(TORCH).lock
-export PIP_DISABLE_PIP_VERSION_CHECK := 1
-# A user's own pip settings must not install elsewhere than into $(VENV); indexes and certificates stay theirs.
-export PIP_USER := 0
-unexport PIP_TARGET PIP_PREFIX PIP_ROOT
 # Texts are UTF-8, whatever the locale.
 export PYTHONUTF8 := 1
 
@@ -28,7 +24,11 @@ torch:
 
 setup: $(VENV)/.ready-$(TORCH)
 
-INSTALL = $(BIN)/pip install -qq --require-hashes -r workflow/envs/requirements.in -c workflow/envs/base.lock -c
+SITE = $$($(BIN)/python -c 'import site; print(site.getsitepackages()[0])')
+# A user's own pip settings must not install something else, or elsewhere; indexes and certificates stay theirs. What
+# PYTHONPATH holds would count as installed.
+OWN = unset $${!PIP_@} PYTHONPATH PYTHONHOME && . $(VENV)/pip.env &&
+INSTALL = $(OWN) $(BIN)/pip install -qq --require-hashes -r workflow/envs/requirements.in -c workflow/envs/base.lock -c
 
 # Commands of the workflow stand in shells, so a path that a shell reads otherwise would break them.
 PLAIN = if printf '%s' "$$PWD" | grep -q "[[:space:]{}\"'\$$\`&|;<>()*?\\\\\#!~]"; then echo "setup: this folder's path,\
@@ -38,19 +38,19 @@ $(VENV)/.ready-$(TORCH): $(LOCKS) pyproject.toml
 	@$(PLAIN)
 	@echo "setup: installing the hashed locks with the $(TORCH) build of torch (one to two minutes)"
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	@$(BIN)/pip install -qq pip==$(PIP) 2> $(VENV)/pip.log || { cat $(VENV)/pip.log; exit 1; }
+	@umask 077; $(BIN)/python workflow/envs/pip_settings.py > $(VENV)/pip.env
+	@$(OWN) $(BIN)/pip install -qq pip==$(PIP) 2> $(VENV)/pip.log || { cat $(VENV)/pip.log; exit 1; }
 	@$(INSTALL) workflow/envs/torch-$(TORCH).lock 2> $(VENV)/pip.log || { test $(TORCH) = cpu && \
 	  grep -qE "No matching distribution|ResolutionImpossible" $(VENV)/pip.log && \
 	  echo "setup: pip finds no CPU build of torch in its indexes; taking the CUDA build, which runs on a CPU too (3 GB)" && \
 	  $(INSTALL) workflow/envs/torch-cuda.lock 2>> $(VENV)/pip.log; } || { cat $(VENV)/pip.log; \
 	  echo "setup: pip failed, see above; where it needs an index of your site, set PIP_EXTRA_INDEX_URL"; exit 1; }
-	@$(BIN)/pip install -qq --no-deps --no-build-isolation --editable .
+	@$(OWN) $(BIN)/pip install -qq --no-deps --no-build-isolation --editable .
+	@echo "import jouleline.home" > "$(SITE)/jouleline_home.pth"
 	@rm -f $(VENV)/.ready-* && touch $@
 
 # Where there is no network but a Python with torch: its packages, and the wheels of `make bundle` over them.
 setup-bundle: $(VENV)/.ready-bundle
-
-SITE = $$($(BIN)/python -c 'import site; print(site.getsitepackages()[0])')
 
 $(VENV)/.ready-bundle: $(BUNDLE)/requirements.txt
 	@$(PLAIN)
@@ -58,8 +58,9 @@ $(VENV)/.ready-bundle: $(BUNDLE)/requirements.txt
 	@$(PYTHON) -c 'import sys; [print(f"import site; site.addsitedir({p!r})") for p in sys.path if p.endswith("-packages")]' \
 	  > "$(SITE)/there.pth"
 	@realpath workflow > "$(SITE)/jouleline.pth"
-	@$(PYTHON) -m pip --python $(BIN)/python install -qq --no-index --no-deps --require-hashes --find-links $(BUNDLE) \
-	  -r $(BUNDLE)/requirements.txt
+	@echo "import jouleline.home" > "$(SITE)/jouleline_home.pth"
+	@unset $${!PIP_@}; PIP_CONFIG_FILE=/dev/null $(PYTHON) -m pip --python $(BIN)/python install -qq --no-index \
+	  --no-deps --require-hashes --find-links $(BUNDLE) -r $(BUNDLE)/requirements.txt
 	@touch $@
 
 $(BUNDLE)/requirements.txt:

@@ -20,7 +20,7 @@ TOOLS = {
 
 # A room may import the rooms before it, itself, and nothing else. Rooms of one line do not know each other.
 LAYERS = (
-    ("errors",),
+    ("errors", "home"),
     ("files",),
     ("provenance", "schemas", "slurm"),
     ("campaign",),

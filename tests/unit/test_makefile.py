@@ -3,6 +3,7 @@
 import os
 import re
 import subprocess
+import sys
 
 import pytest
 from jouleline.measure.node.torch_build import CUDA_12, CUDA_13
@@ -52,3 +53,71 @@ def test_every_build_has_a_lock_with_hashes_beside_the_others(build, major):
     assert re.search(rf"^nvidia-nccl-cu{major}==", text, re.MULTILINE)
     base = set(re.findall(r"^([\w-]+)==", (LOCKS / "base.lock").read_text(), re.MULTILINE))
     assert not base & set(names)
+
+
+PIP = """#!/bin/sh
+echo "pip $*" >> {log}; env | grep ^PIP_ >> {log}
+case "$*" in *torch-cpu*) {cpu};; esac
+"""
+
+
+@pytest.fixture
+def setup(tmp_path):
+    """`make setup` with a pip that writes down what it is called with, and does `cpu` for the CPU build of torch."""
+
+    def run(cpu: str = "true", **settings: str) -> tuple[int, str, str]:
+        binaries, log = tmp_path / "bin", tmp_path / "log"
+        binaries.mkdir()
+        (binaries / "pip").write_text(PIP.format(log=log, cpu=cpu))
+        (binaries / "pip").chmod(0o755)
+        (binaries / "python").write_text(
+            f'#!/bin/sh\ncase "$*" in *site*) echo {tmp_path};; *) exec {sys.executable} "$@";; esac\n'
+        )
+        (binaries / "python").chmod(0o755)
+        command = ["make", "-s", "setup", f"VENV={tmp_path}", "TORCH=cpu"]
+        there = os.environ | {"MAKEFLAGS": ""} | settings
+        done = subprocess.run(
+            command, cwd=ROOT, env=there, capture_output=True, text=True, start_new_session=True
+        )
+        return done.returncode, done.stdout + done.stderr, log.read_text()
+
+    return run
+
+
+def test_pip_is_told_nothing_of_a_user_but_where_packages_come_from(tmp_path, setup):
+    """Neither in variables nor in a pip.conf."""
+    conf = tmp_path / "pip.conf"
+    conf.write_text(
+        "[global]\nindex-url = https://site/simple\ntarget = /x\n[install]\nprefix = /y\nuser = true\n"
+    )
+    astray = {"PIP_ROOT": "/z", "PIP_REQUIRE_HASHES": "1", "PIP_NO_BINARY": ":all:", "PIP_DRY_RUN": "1"}
+    code, said, log = setup(PIP_CONFIG_FILE=str(conf), PIP_CERT="/c.pem", **astray)
+    assert code == 0, said
+    calls = log.split("pip install")[1:]
+    told = {"PIP_CONFIG_FILE=/dev/null", "PIP_INDEX_URL=https://site/simple", "PIP_CERT=/c.pem"}
+    kept = ("PIP_FIND_LINKS", "PIP_DEFAULT_TIMEOUT", "PIP_EXTRA_INDEX_URL", "PIP_DISABLE_PIP_VERSION_CHECK")
+    assert len(calls) == 3
+    for call in calls:
+        settings = set(call.splitlines()[1:])
+        assert told <= settings and all(one.startswith(kept) for one in settings - told), call
+
+
+@pytest.mark.parametrize(
+    ("cpu", "other"),
+    [
+        ("echo 'ERROR: No matching distribution found for torch' >&2; exit 1", True),
+        # Where a constraint is given too.
+        ("echo 'ERROR: ResolutionImpossible: for help visit ...' >&2; exit 1", True),
+        ("echo 'ERROR: Operation cancelled by user' >&2; exit 130", False),
+        ("echo 'ERROR: No space left on device' >&2; exit 1", False),
+    ],
+)
+def test_another_build_is_taken_only_where_there_is_none(setup, cpu, other):
+    code, said, log = setup(cpu)
+    assert ("torch-cuda.lock" in log, code == 0, "ERROR" in said) == (other, other, not other)
+
+
+def test_ctrl_c_stops_the_set_up(tmp_path, setup):
+    """Everything in the foreground gets it: pip, and make."""
+    code, _, log = setup("kill -INT 0; sleep 5")
+    assert code != 0 and "torch-cuda" not in log and not (tmp_path / ".ready-cpu").exists()

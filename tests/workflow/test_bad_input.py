@@ -1,6 +1,7 @@
 """What a user who gets something wrong is told by snakemake: what, where, remedy, and no traceback."""
 
 import copy
+import os
 import shutil
 import subprocess
 import sys
@@ -153,6 +154,23 @@ def test_without_slurms_commands_nothing_waits_for_them(checkout, monkeypatch):
     arguments = ("--profile", "profiles/slurm", "--", "smoke")
     done = good(checkout).snakemake(*arguments, check=False, timeout=120)
     assert done.returncode and "sbatch and squeue not found; load Slurm's module" in done.stdout
+
+
+NOBODY = ("unshare", "--user", "--map-user=54321", "--map-group=54321")
+
+
+@pytest.mark.skipif(subprocess.run([*NOBODY, "true"]).returncode != 0, reason="no user namespaces here")
+def test_a_uid_without_a_name_whose_home_cannot_be_written_plans_as_anybody(checkout, tmp_path):
+    """With what `make setup` lets every Python of the environment import; Snakemake alone ends in a traceback."""
+    root = good(checkout).root
+    start = "import jouleline.home; from snakemake.cli import main; main()"
+    names = ("USER", "LOGNAME", "LNAME", "USERNAME", "XDG_CACHE_HOME")
+    environment = {name: value for name, value in os.environ.items() if name not in names}
+    environment |= {"HOME": "/proc/none", "TMPDIR": str(tmp_path), "PYTHONPATH": str(root / "workflow")}
+    command = [*NOBODY, sys.executable, "-c", start, "-n", "--configfile", "campaign.yaml"]
+    done = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0 and "measure_run" in done.stdout, done.stderr
+    assert [path.name for path in tmp_path.glob("jouleline-*")] == ["jouleline-54321"]
 
 
 def test_a_title_with_braces_is_a_title(checkout):

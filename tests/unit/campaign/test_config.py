@@ -2,7 +2,6 @@
 
 import json
 import math
-import os
 import subprocess
 from pathlib import Path
 
@@ -203,43 +202,6 @@ def test_a_checkout_at_a_path_that_a_shell_reads_is_refused(name):
 @pytest.mark.parametrize("name", ["jouleline-0.1_x,y", "münchen", "a@b+c=d%e:f"])
 def test_other_signs_in_the_checkouts_path_are_good(name):
     config.require_plain_path(Path("/home/me") / name)
-
-
-FAKE_PIP = """#!/bin/sh
-echo "$PIP_USER|$PIP_TARGET|$PIP_PREFIX|$*" >> calls
-case "$*" in *torch-cpu.lock*) echo "{said}" >&2; exit {code};; esac
-"""
-
-
-@pytest.mark.parametrize(
-    ("said", "code", "other_build"),
-    [
-        ("ERROR: No matching distribution found for torch==2.13.0+cpu", 1, True),
-        ("ERROR: ResolutionImpossible: for help visit ...", 1, True),  # where a constraint is given too
-        ("ERROR: Operation cancelled by user", 130, False),
-        ("ERROR: Could not install packages due to an OSError: No space left on device", 1, False),
-    ],
-)
-def test_setup_takes_the_other_build_only_where_there_is_none_and_heeds_no_pip_user(
-    tmp_path, said, code, other_build
-):
-    folder = tmp_path / "checkout"
-    (folder / ".venv/bin").mkdir(parents=True)
-    (folder / "workflow/envs").mkdir(parents=True)
-    (folder / "Makefile").write_text((ROOT / "Makefile").read_text())
-    for needed in ("requirements.in", "base.lock", "torch-cpu.lock", "torch-cuda.lock"):
-        (folder / "workflow/envs" / needed).touch()
-    (folder / "pyproject.toml").touch()
-    for name, text in {"python": "#!/bin/sh\n", "pip": FAKE_PIP.format(said=said, code=code)}.items():
-        (folder / ".venv/bin" / name).write_text(text)
-        (folder / ".venv/bin" / name).chmod(0o755)
-    environment = os.environ | {"PIP_USER": "1", "PIP_TARGET": "/elsewhere", "PIP_PREFIX": "/elsewhere"}
-    done = subprocess.run(
-        ["make", "setup", "TORCH=cpu"], cwd=folder, capture_output=True, text=True, env=environment
-    )
-    calls = (folder / "calls").read_text()
-    assert ("torch-cuda.lock" in calls) is other_build and (done.returncode == 0) is other_build
-    assert all(line.startswith("0|||") for line in calls.splitlines())
 
 
 def test_setup_refuses_such_a_path_before_it_installs_anything(tmp_path):

@@ -1,0 +1,68 @@
+"""Users without a name or a home: what is set, and what is left alone."""
+
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import pytest
+from jouleline import home
+from paths import ROOT
+
+
+@pytest.fixture
+def nameless(monkeypatch, tmp_path):
+    """A uid that is in no list of users, with a folder for temporary files."""
+    for name in ("LOGNAME", "USER", "LNAME", "USERNAME", "HOME", *home.CACHES):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("pwd.getpwuid", lambda uid: {}[uid])
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    return tmp_path / f"jouleline-{os.getuid()}"
+
+
+def test_a_uid_without_an_entry_gets_a_name_and_a_home(nameless):
+    home.settle()
+    assert os.environ["USER"] == f"uid{os.getuid()}" and os.environ["HOME"] == str(nameless)
+    assert os.environ["XDG_CACHE_HOME"].startswith(str(nameless)) and nameless.stat().st_mode & 0o777 == 0o700
+
+
+# Homes that root cannot write either.
+@pytest.mark.parametrize("where", ["/proc/none", "/dev/null", "FILE"])
+def test_a_home_that_cannot_be_written_stays_and_caches_go_elsewhere(nameless, monkeypatch, where):
+    (nameless.parent / "FILE").touch()
+    where = where.replace("FILE", str(nameless.parent / "FILE"))
+    monkeypatch.setenv("HOME", where)
+    home.settle()
+    assert os.environ["HOME"] == where  # what can be read in it (profiles, keys) is still the user's
+    assert all(Path(os.environ[name]).is_relative_to(nameless) for name in home.CACHES)
+
+
+def test_a_home_that_can_be_written_is_left_alone(nameless, monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USER", "somebody")
+    before = dict(os.environ)
+    home.settle()
+    assert dict(os.environ) == before and not nameless.exists()
+
+
+def test_a_folder_that_another_has_taken_is_not_used(nameless, monkeypatch):
+    nameless.touch()
+    home.settle()
+    assert nameless.is_file() and Path(os.environ["XDG_CACHE_HOME"]).parent == nameless.parent
+
+
+def test_setup_lets_every_python_of_the_environment_import_it(tmp_path):
+    for target in ("setup", f"setup-bundle BUNDLE={tmp_path}"):
+        (tmp_path / "requirements.txt").touch()
+        command = ["make", "-n", *target.split(), f"VENV={tmp_path}/venv", "TORCH=cpu"]
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+        assert 'echo "import jouleline.home" > ' in done.stdout
+
+
+def test_it_loads_nothing_else():
+    names = (
+        "import jouleline.home, sys; print(*(name for name in sys.modules if name.startswith('jouleline')))"
+    )
+    said = subprocess.check_output([sys.executable, "-c", names], text=True)
+    assert said.split() == ["jouleline", "jouleline.home"]
