@@ -1,4 +1,4 @@
-# One self-contained page.
+# One self-contained page, and its parts as files.
 TEMPLATES = ROOT / "workflow/jouleline/report/templates"
 
 
@@ -18,6 +18,13 @@ rule render_report:
         answers=rules.choose_configuration.output.answers if SETTINGS["choose"] else [],
     output:
         page=report(f"{RESULTS}/report.html", caption="../workflow/report/page.rst", category="Report"),
+        # Every figure, every table, and the whole as JSON.
+        parts=report(
+            directory(f"{RESULTS}/report"),
+            patterns=["figures/{figure}.svg", "tables/{table}.csv", "{name}.json"],
+            caption="../workflow/report/part.rst",
+            category="Parts of the report",
+        ),
     log:
         f"{RESULTS}/logs/render_report.log",
     resources:
@@ -38,4 +45,4 @@ rule render_report:
     message:
         "Write the report"
     shell:
-        "python scripts/render_report.py --campaign {params.campaign} --runs {input.runs} --regions {input.regions} --timings {input.timings} --checks {input.checks} --validation {input.validation} --predictions {input.predictions} --fits {input.fits} --splits {input.splits} --config {input.config} --calibration {input.calibration} --idle {input.idle} --answers {input.answers} --runs-dir {params.raw} --planned {params.planned} --settings {params.settings:q} --out {output.page} > {log} 2>&1"
+        "python scripts/render_report.py --campaign {params.campaign} --runs {input.runs} --regions {input.regions} --timings {input.timings} --checks {input.checks} --validation {input.validation} --predictions {input.predictions} --fits {input.fits} --splits {input.splits} --config {input.config} --calibration {input.calibration} --idle {input.idle} --answers {input.answers} --runs-dir {params.raw} --planned {params.planned} --settings {params.settings:q} --out {output.page} --parts {output.parts} > {log} 2>&1"

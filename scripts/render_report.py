@@ -1,4 +1,4 @@
-"""Write the report of a campaign: one HTML file that needs nothing else."""
+"""Write the report of a campaign: one HTML file that needs nothing else, and its figures and tables as files."""
 
 import argparse
 from pathlib import Path
@@ -39,6 +39,7 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--planned", type=int, help="number of runs that the grid asks for")
     parser.add_argument("--settings", default="{}", help="JSON: title, traces (number of power traces)")
     parser.add_argument("--out", type=Path, required=True, help="report.html")
+    parser.add_argument("--parts", type=Path, help="folder for figures, tables and report.json")
     return parser
 
 
@@ -46,11 +47,11 @@ def _render(arguments: argparse.Namespace) -> int:
     from jouleline.report import inputs, page
 
     options = vars(arguments).copy()
-    out = options.pop("out")
+    out, parts = options.pop("out"), options.pop("parts")
     options["settings"] = json_object(options["settings"], "--settings")
     options["tables"] = {name: options.pop(name) for name in _TABLES}
     options["facts"] = {name: options.pop(name) for name in _FACTS}
-    page.write(inputs.load(**options), out)
+    page.write(inputs.load(**options), out, parts)
     print(f"wrote {out}")
     return 0
 

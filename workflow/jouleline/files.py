@@ -4,6 +4,7 @@ import errno
 import io
 import json
 import os
+import shutil
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -72,6 +73,25 @@ def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
     finally:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def atomic_folder(path: str | os.PathLike) -> Iterator[Path]:
+    """Yield an empty folder beside `path`; on success rename it into place, instead of what is there. On an error
+    nothing is left. Raises UserError where it cannot be written."""
+    target = Path(path)
+    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    try:
+        temporary.mkdir(parents=True)
+        yield temporary
+        shutil.rmtree(target, ignore_errors=True)
+        os.replace(temporary, target)
+    except OSError as error:
+        if not refused(error):
+            raise
+        raise UserError(f"cannot write {target}: {why(error)}") from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def require_writable(folder: str | os.PathLike) -> None:

@@ -109,7 +109,7 @@ def test_equal_panels_give_equal_markup_without_dates_and_fixed_colours():
     first, second = draw(), draw()
     assert first == second
     assert "<title>first &amp; last</title>" in first and "<title>&lt;second&gt;</title>" in first
-    assert "var(--series-1)" in first and "#0102" not in first
+    assert "var(--series-1)" in first and labels.SERIES[0] not in first
     assert "stamped" in first and "http" not in first and "metadata" not in first
     assert "&quot;quoted&quot;" in first
 

@@ -17,6 +17,11 @@ class Cell:
     tone: str = ""
     hover: str = ""
 
+    @property
+    def key(self) -> str:
+        """What it is sorted by, where its text alone would mislead."""
+        return getattr(self.text, "key", "")
+
 
 @dataclass(frozen=True)
 class Group:

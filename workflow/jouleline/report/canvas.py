@@ -1,6 +1,7 @@
-"""Inline SVG: matplotlib draws in stand-in colours, which become CSS variables, so that one figure serves a light and
-a dark page. A panel is small and of fixed size (its units are CSS pixels): pages lay panels out in a grid, so that text
-keeps its size on a narrow screen instead of shrinking with a wide drawing.
+"""Drawings: matplotlib draws in the colours of the light page. On the page each colour becomes its CSS variable, so
+that one figure serves light and dark; as a file of its own (SVG, PDF, PNG) it keeps them. A panel is small and of fixed
+size (its units are CSS pixels): pages lay panels out in a grid, so that text keeps its size on a narrow screen instead
+of shrinking with a wide drawing.
 """
 
 import hashlib
@@ -9,28 +10,34 @@ import io
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
 
 from markupsafe import Markup
 
 WIDTH, HEIGHT = 380, 300
 FONT_SIZE = 11
+KINDS = ("svg", "pdf", "png")
+"""Files that a figure can be had as."""
 
-# Stand-in colour -> CSS variable. Series colours differ in lightness too, and each series has its own marker.
-INK, MUTED, GRID, SURFACE, ACCENT, WARN = "#010101", "#010102", "#010103", "#010104", "#010105", "#010106"
-SERIES = tuple(f"#0102{i:02x}" for i in range(1, 8))
+TEMPLATES = Path(__file__).parent / "templates"
+_LIGHT = (TEMPLATES / "style.css").read_text(encoding="utf-8").split("@media")[0]
+# CSS variable -> colour of the light page, written down in the style alone. No two that are drawn may be equal.
+_COLOURS = dict(re.findall(r"--([\w-]+): (#\w{6});", _LIGHT))
+INK, MUTED, GRID, SURFACE, ACCENT, WARN = (
+    _COLOURS[name] for name in ("ink", "muted", "grid", "surface", "accent", "warn")
+)
+# They differ in lightness too, and each series has its own marker.
+SERIES = tuple(_COLOURS[f"series-{number}"] for number in range(1, 8))
 _VARIABLES = {
-    INK: "--ink",
-    MUTED: "--muted",
-    GRID: "--grid",
-    SURFACE: "--surface",
-    ACCENT: "--accent",
-    WARN: "--warn",
+    colour: name
+    for name, colour in _COLOURS.items()
+    if colour in {INK, MUTED, GRID, SURFACE, ACCENT, WARN, *SERIES}
 }
-_VARIABLES.update({colour: f"--series-{i}" for i, colour in enumerate(SERIES, start=1)})
 
 _STYLE = {
     "svg.fonttype": "none",
+    "pdf.fonttype": 3,  # TrueType takes ten times as long, for its subsets
     "svg.hashsalt": "jouleline",
     "text.parse_math": False,
     "axes.unicode_minus": True,
@@ -68,11 +75,37 @@ _STYLE = {
 
 @dataclass(frozen=True)
 class Figure:
-    """A finished panel: trusted SVG markup and the text that stands for it (`alt` goes to aria-label)."""
+    """A finished panel: trusted SVG markup, the text that stands for it (`alt` goes to aria-label), and its title."""
 
     svg: Markup
     alt: str
     caption: str = ""
+    title: str = ""
+    drawn: object = field(default=None, repr=False, compare=False)
+
+    def file(self, kind: str) -> bytes:
+        """The figure as a file of one of KINDS, on white; PNG with two pixels per CSS pixel. Equal figures give equal
+        bytes."""
+        import matplotlib
+
+        buffer = io.BytesIO()
+        with matplotlib.rc_context(_STYLE):
+            self.drawn.savefig(
+                buffer,
+                format=kind,
+                dpi=144 if kind == "png" else 72,
+                facecolor=SURFACE,
+                metadata=_TIMELESS[kind],
+            )
+        return buffer.getvalue()
+
+
+# What would make two files of one figure differ.
+_TIMELESS = {
+    "svg": {"Date": None, "Creator": None, "Format": None, "Type": None},
+    "pdf": {"CreationDate": None, "Creator": None, "Producer": None},
+    "png": {"Software": None},
+}
 
 
 @dataclass
@@ -113,11 +146,11 @@ def finish(drawn: Panel, alt: str, caption: str = "", stamp: str = "") -> Figure
             stamp, color=WARN, fontsize=FONT_SIZE - 1, fontweight="bold", x=0.99, ha="right"
         )
     buffer = io.BytesIO()
-    drawn.figure.savefig(
-        buffer, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None}
-    )
+    drawn.figure.savefig(buffer, format="svg", metadata=_TIMELESS["svg"])
+    drawn.figure.set_layout_engine("none")  # as it lies now, for the files too
     svg = buffer.getvalue().decode("utf-8")
-    return Figure(Markup(_inline(svg, drawn.titles, alt)), alt, caption)
+    title = drawn.figure.get_suptitle() or drawn.axes.get_title(loc="left")
+    return Figure(Markup(_inline(svg, drawn.titles, alt)), alt, caption, title, drawn.figure)
 
 
 def _inline(svg: str, titles: dict[str, list[str]], alt: str) -> str:
@@ -133,7 +166,7 @@ def _inline(svg: str, titles: dict[str, list[str]], alt: str) -> str:
     prefix = "f" + hashlib.sha256((alt + svg).encode()).hexdigest()[:8] + "-"
     svg = re.sub(r'(\sid="|href="#|url\(#)', lambda match: match.group(1) + prefix, svg)
     for colour, variable in _VARIABLES.items():
-        svg = svg.replace(colour, f"var({variable})")
+        svg = svg.replace(colour, f"var(--{variable})")
     body = svg[svg.index(">") + 1 :]
     box = re.search(r'viewBox="([^"]*)"', svg).group(1)
     label = html.escape(alt, quote=True)

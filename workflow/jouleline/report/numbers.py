@@ -12,6 +12,25 @@ _SI = ((1e18, "E"), (1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")
 _PLAIN_UNITS = ("", "1", "%")
 
 
+class Shown(str):
+    """A number as a reader sees it, with the number itself for files and for sorting: `value`, in `unit` without a
+    prefix (a fraction has "1", a count "")."""
+
+    value: float
+    unit: str
+
+    def __new__(cls, text: str, value: float, unit: str = ""):
+        shown = super().__new__(cls, text)
+        shown.value, shown.unit = value, unit
+        return shown
+
+    @property
+    def key(self) -> str:
+        """The number for sorting, where its text alone would mislead: it has a prefix or a power of ten."""
+        plain = self.unit in _PLAIN_UNITS and "·10" not in self
+        return "" if plain else f"{self.value:.6g}"
+
+
 def known(value: Any) -> bool:
     """True for a finite number (or a bool or text): what may be printed as a value."""
     if value is None:
@@ -25,19 +44,19 @@ def number(value: float | None, digits: int = 3) -> str:
         return DASH
     value = float(value)
     if value == 0:
-        return "0"
+        return Shown("0", value)
     exponent = math.floor(math.log10(abs(value)))
     if exponent >= 7 or exponent < -4:
         mantissa, power = f"{value:.{digits - 1}e}".split("e")
-        return f"{mantissa}·10{_superscript(int(power))}".replace("-", _MINUS)
+        return Shown(f"{mantissa}·10{_superscript(int(power))}".replace("-", _MINUS), value)
     rounded = round(value, digits - 1 - exponent)
     decimals = max(0, digits - 1 - math.floor(math.log10(abs(rounded))))
-    return f"{rounded:,.{decimals}f}".replace(",", _THIN).replace("-", _MINUS)
+    return Shown(f"{rounded:,.{decimals}f}".replace(",", _THIN).replace("-", _MINUS), value)
 
 
 def count(value: int | None) -> str:
     """A whole number with grouped thousands; a dash when null."""
-    return f"{int(value):,}".replace(",", _THIN) if known(value) else DASH
+    return Shown(f"{int(value):,}".replace(",", _THIN), int(value)) if known(value) else DASH
 
 
 def share(part: int | None, whole: int | None) -> str:
@@ -51,15 +70,19 @@ def quantity(value: float | None, unit: str, digits: int = 3) -> str:
     """`value` with an SI prefix on `unit`: 12 300 J is "12.3 kJ". Ratios ("", "1", "%") get no prefix."""
     if not known(value):
         return DASH
-    if unit in _PLAIN_UNITS or float(value) == 0:
+    return Shown(_quantity(float(value), unit, digits), float(value), unit)
+
+
+def _quantity(value: float, unit: str, digits: int) -> str:
+    if unit in _PLAIN_UNITS or value == 0:
         return f"{number(value, digits)}{_THIN}{unit}".rstrip(_THIN) if unit != "1" else number(value, digits)
     if not unit[0].isalpha() or unit[0] == "°" or unit.startswith(("log", "ln")):
         return f"{number(value, digits)}{_THIN}{unit}"
     # Rounding first, so that 999.9 does not become "1000 m..." one prefix too low.
-    size = abs(float(f"{float(value):.{digits - 1}e}"))
+    size = abs(float(f"{value:.{digits - 1}e}"))
     for scale, prefix in _SI:
         if size >= scale * (1 - 1e-12):
-            return f"{number(float(value) / scale, digits)}{_THIN}{prefix}{unit}"
+            return f"{number(value / scale, digits)}{_THIN}{prefix}{unit}"
     return f"{number(value, digits)}{_THIN}{unit}"
 
 
@@ -69,13 +92,15 @@ def duration(seconds: float | None) -> str:
         return quantity(seconds, "s")
     for size, unit, most in ((60, "min", 7200), (3600, "h", 172_800), (86_400, "d", math.inf)):
         if seconds < most:
-            return f"{number(seconds / size)}{_THIN}{unit}"
+            return Shown(f"{number(seconds / size)}{_THIN}{unit}", seconds, "s")
     return DASH
 
 
 def percent(fraction: float | None, digits: int = 2) -> str:
     """A fraction as per cent: 0.0534 is "5.3 %"; at least `digits` significant digits, at most one decimal."""
-    return f"{_per_cent(fraction, digits)}{_THIN}%" if known(fraction) else DASH
+    if not known(fraction):
+        return DASH
+    return Shown(f"{_per_cent(fraction, digits)}{_THIN}%", float(fraction), "1")
 
 
 def signed_percent(fraction: float | None) -> str:
@@ -83,12 +108,14 @@ def signed_percent(fraction: float | None) -> str:
     if not known(fraction):
         return DASH
     text = percent(fraction)
-    return f"+{text}" if fraction > 0 else text
+    return Shown(f"+{text}", text.value, "1") if fraction > 0 else text
 
 
 def points(fraction: float | None) -> str:
     """A difference of two percentages as signed percentage points: -0.0512 is "−5.1"."""
-    return f"{'+' if fraction > 0 else ''}{_per_cent(fraction)}" if known(fraction) else DASH
+    if not known(fraction):
+        return DASH
+    return Shown(f"{'+' if fraction > 0 else ''}{_per_cent(fraction)}", 100 * float(fraction), "points")
 
 
 def percent_interval(low: float | None, high: float | None) -> str:
@@ -114,7 +141,7 @@ def with_uncertainty(value: float | None, uncertainty: float | None) -> str:
         return number(value, 4)
     decimals = max(0, 1 - math.floor(math.log10(uncertainty)))
     text = f"{value:,.{decimals}f} ± {uncertainty:,.{decimals}f}"
-    return text.replace(",", _THIN).replace("-", _MINUS)
+    return Shown(text.replace(",", _THIN).replace("-", _MINUS), float(value))
 
 
 def text(value: Any) -> str:

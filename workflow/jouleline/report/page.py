@@ -1,11 +1,16 @@
 """The page: sections in order, one template, one file that needs nothing else."""
 
+import base64
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
+from markupsafe import Markup
+
 from jouleline import files
-from jouleline.report import labels
+from jouleline.report import export, labels
 from jouleline.report.blocks import Section
+from jouleline.report.canvas import TEMPLATES
 from jouleline.report.inputs import Inputs
 from jouleline.report.sections import (
     decide,
@@ -55,21 +60,33 @@ class Page:
 
 def render(inputs: Inputs) -> str:
     """The report as one HTML document; equal inputs give equal text."""
+    return markup(build(inputs))
+
+
+def markup(page: Page) -> str:
+    """A page as HTML."""
     import jinja2
 
     environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
+        loader=jinja2.FileSystemLoader(TEMPLATES),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    return environment.get_template("report.html.j2").render(page=build(inputs))
+    script = (TEMPLATES / "tables.js").read_text(encoding="utf-8").strip()
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    template = environment.get_template("report.html.j2")
+    return template.render(page=page, script=Markup(script), script_digest=digest)
 
 
-def write(inputs: Inputs, path: Path) -> None:
-    """Render and write the report to `path`, atomically."""
-    files.write_text(path, render(inputs))
+def write(inputs: Inputs, path: Path, folder: Path | None = None) -> None:
+    """Write the report to `path` and, where it is given, its parts as files into the new `folder`: see `export`."""
+    page = build(inputs)
+    if folder:
+        with files.atomic_folder(folder) as temporary:
+            export.write(page, temporary)
+    files.write_text(path, markup(page))
 
 
 def build(inputs: Inputs) -> Page:

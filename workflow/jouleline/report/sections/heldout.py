@@ -61,7 +61,7 @@ def _panel(inputs, series: Series, split: str, shown: list[Point], target: str, 
     row = inputs.result(series, split, target)
     score = f"MAPE {percent(row['mape'])}" if scored(row) else "MAPE –"
     score += f"\n{len(shown)} runs"
-    title = f"{split}: {labels.model(*series)}"
+    title = f"{split}{', time' if target == 'time' else ''}: {labels.model(*series)}"
     return predicted_measured(shown, target, title, score, limits, stamp)
 
 
