@@ -41,3 +41,9 @@ def gpus(tmp_path, libraries, cuda_libraries, cuda_python) -> Callable[[int], Fa
         return FakeCuda(tmp_path / "cuda", cuda_libraries, node, cuda_python)
 
     return make
+
+
+@pytest.fixture(scope="session")
+def datasets(small_dataset, source_dataset, image_dataset) -> dict[str, Path]:
+    """The prepared data sets by name."""
+    return {"docstrings": small_dataset, "source": source_dataset, "images": image_dataset}

@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 from agent_process import ROW
 from fake_cuda.driver import WAITS, FakeCuda
 from jouleline.energy.integrate import runs_regions
+from jouleline.schemas.row import DECODERS
 
 PROTOCOL = {"window_s": 0.3, "idle_s": 0.3, "warmup_max_steps": 6, "device": "cuda", "meter": "nvml"}
 WINDOW_START, STEP = 1, 3
@@ -43,8 +44,15 @@ class Made:
 
 
 def full(row: dict) -> dict:
-    """The row with the size that all rows of the tests share."""
-    return ROW | {"gpus_per_node": 1, "zero_stage": 0} | row
+    """The row with the size that all rows of the tests share, and the task and data of its family."""
+    kind = row.get("model_type", "bert")
+    of_family = {"task": "clm"} if kind in DECODERS else {}
+    return ROW | {"gpus_per_node": 1, "zero_stage": 0, "dataset": data_of(kind)} | of_family | row
+
+
+def data_of(kind: str) -> str:
+    """The data set of a family."""
+    return "source" if kind in DECODERS else {"vit": "images"}.get(kind, "docstrings")
 
 
 def name(row: dict) -> str:
@@ -52,18 +60,18 @@ def name(row: dict) -> str:
     return " ".join(f"{key}={value}" for key, value in row.items())
 
 
-def _agent(cuda: FakeCuda, row: dict, node: int, out: Path, dataset: Path, extra: dict) -> dict:
+def _agent(cuda: FakeCuda, row: dict, node: int, out: Path, datasets: dict, extra: dict) -> dict:
     devices = range(node * row["gpus_per_node"], (node + 1) * row["gpus_per_node"])
     arguments = ["--run-id", out.name, "--row", json.dumps(row), "--protocol", json.dumps(PROTOCOL)]
-    arguments += ["--code-digest", "0", "--dataset", str(dataset), "--out-dir", str(out)]
+    arguments += ["--code-digest", "0", "--dataset", str(datasets[row["dataset"]]), "--out-dir", str(out)]
     arguments += ["--node-rank", str(node), "--nodes", str(row["nodes"]), "--address", "127.0.0.1"]
     environment = {"FAKE_CUDA_LOG": str(cuda.log), "CUDA_VISIBLE_DEVICES": ",".join(map(str, devices))}
     output = str(out.parent / f"{out.name}-{node}.txt")
     return {"arguments": arguments, "output": output, "environment": environment | extra}
 
 
-def make(gpus, folder: Path, dataset: Path, wanted: list[dict], extra=(), spoil=None) -> list[Made]:
-    """Make a run of each row, one after the other; `extra` is the environment of all and
+def make(gpus, folder: Path, datasets: dict, wanted: list[dict], extra=(), spoil=None) -> list[Made]:
+    """Make a run of each row, one after the other; `datasets` are files by name, `extra` is the environment of all and
     `spoil` changes the node.
 
     Two nodes are two agents of one host with GPUs of their own.
@@ -78,7 +86,7 @@ def make(gpus, folder: Path, dataset: Path, wanted: list[dict], extra=(), spoil=
         fakes.append(FakeCuda(folder / f"cuda-{number}", node.libraries, node.node, node.python))
         # The first node starts last.
         order = range(row["nodes"] - 1, -1, -1)
-        runs.append([_agent(fakes[-1], row, n, out, dataset, dict(extra)) for n in order])
+        runs.append([_agent(fakes[-1], row, n, out, datasets, dict(extra)) for n in order])
     command = [node.python, "-m", "fake_cuda.rows"]
     tests = Path(__file__).resolve().parents[1]
     environment = node.environment()
