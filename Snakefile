@@ -58,8 +58,11 @@ rule doctor:
         [f"{RESULTS}/doctor/N{nodes}x{devices}" for nodes, devices in KINDS.items()],
     log:
         f"{RESULTS}/logs/doctor.log",
+    # Snakemake shows the log of what has failed, so the table, which is on the terminal, is not in it too.
+    # What it has shown is gone: a second try would find nothing.
+    retries: 0
     shell:
-        "python -m jouleline.commands.main doctor --show {input} 2>&1 | tee {log}"
+        "python -m jouleline.commands.main doctor --show {input} 2> {log}"
 
 
 # What the campaign would cost, before anything runs.

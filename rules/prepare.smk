@@ -104,7 +104,7 @@ rule examine_node:
         mem_mb=2000,
         runtime=5,
         gres=lambda wildcards: gres(wildcards.devices),
-        slurm_extra=exclusive(),
+        exclusive=exclusive(),
     params:
         device=PROTOCOL["device"],
         asked=asked_of_nodes(),
@@ -129,7 +129,7 @@ rule examine_nodes:
         gres=lambda wildcards: gres(wildcards.devices),
         mem_mb=2000,
         runtime=5,
-        slurm_extra=exclusive(),
+        exclusive=exclusive(),
     params:
         device=PROTOCOL["device"],
         asked=asked_of_nodes(),

@@ -1,5 +1,7 @@
 """The pipeline itself on a real Slurm: `snakemake --profile slurm`, single-node and two-node rows, real ranks."""
 
+import re
+
 import pytest
 from jouleline.files import read_json
 from jouleline.schemas import read_table
@@ -9,6 +11,23 @@ from jouleline.schemas.runs import RUNS
 from tests.workflow.slurm_runs import make_checkout, start
 
 pytestmark = pytest.mark.slurm
+
+
+def test_the_doctor_sends_one_short_job_to_each_kind_of_node(slurm, tmp_path):
+    """Of nodes by themselves and of two together, none of which has a GPU that NVML knows."""
+    rows = [{"layers": 1}, {"layers": 2, "gpus_per_node": 2}, {"layers": 1, "nodes": 2, "zero_stage": 1}]
+    checkout = make_checkout(tmp_path / "checkout", 0.5, *rows, device="cuda")
+    with start(slurm, checkout, "doctor") as campaign:
+        assert campaign.wait(120) == 1, campaign.said()
+    said = campaign.said()
+    assert said.count("has been submitted with SLURM jobid") == 2
+    nodes = re.findall(r"^node (n\d)$", said, re.M)
+    assert len(nodes) == 3 and len(set(nodes[1:])) == 2, said
+    assert len(re.findall(r"^FAILED +device +protocol.device is cuda and this node", said, re.M)) == 3
+    # The nodes of one job look for each other by name; those of the test cluster share one network interface.
+    assert sorted(re.findall(r"^\w+ +peers +(n\d) by \w+", said, re.M)) == sorted(nodes[1:]), said
+    assert "Trying to restart" not in said
+    assert not (checkout.root / "results/cluster/runs").exists()
 
 
 @pytest.mark.long
