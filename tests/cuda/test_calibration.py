@@ -60,7 +60,7 @@ def test_links_between_nodes_are_calibrated(gpus, tmp_path):
 
 
 def test_idle_power_needs_no_context(gpus, tmp_path):
-    cuda, out = gpus(2), tmp_path / "idle.json"
-    finish(start(cuda, "measure_idle", "--out", str(out)))
+    cuda, out = gpus(3), tmp_path / "idle.json"
+    finish(start(cuda, "measure_idle", "--devices", "2", "--out", str(out)))
     devices = json.loads(out.read_text())["devices"]
     assert len(devices) == 2 and not cuda.events()

@@ -12,6 +12,8 @@ import pytest
 import torch
 import torch.cuda.nccl
 from fake_nvml.driver import GPU_LOST, FakeNode
+from jouleline.errors import UserError
+from jouleline.measure.node import agent, gpu_users
 from jouleline.measure.node.gpus import full_uuid, identify
 from jouleline.measure.node.outcome import Outcome
 
@@ -152,6 +154,24 @@ def test_memory_that_others_held_makes_no_configuration_too_large():
     ) and "process 7 (python)" in shared.detail
     lost = Outcome("failed", "rank_killed")
     assert lost.shared_with(["process 7 (python) on GPU 0"]) == lost
+
+
+def test_the_agent_looks_for_others_before_its_ranks_compute_and_when_memory_ran_out(monkeypatch):
+    own = []
+    monkeypatch.setattr(gpu_users, "_PATIENCE_S", 0)
+    monkeypatch.setattr(
+        gpu_users, "foreign_users", lambda pids=(): own.append([*pids]) or ["process 7 on GPU 0"]
+    )
+    monkeypatch.setattr(agent, "of_ranks", lambda *_: Outcome("oom", "out_of_memory", "rank 0"))
+    there = {"place": SimpleNamespace(node=0, per_node=1), "ranks": SimpleNamespace(pids={0: 5}), "kills": 0}
+    of_gpus = SimpleNamespace(device="cuda", lock=SimpleNamespace(exists=False), **there)
+    with pytest.raises(UserError, match="in use: process 7 on GPU 0"):
+        agent.NodeAgent.take_device(of_gpus)
+    assert agent.NodeAgent.of_ranks(of_gpus).reason == "gpu_shared"
+    assert own == [[], [5]]
+    of_cpus = SimpleNamespace(**vars(of_gpus) | {"device": "cpu"})
+    agent.NodeAgent.take_device(of_cpus)
+    assert agent.NodeAgent.of_ranks(of_cpus).status == "oom" and len(own) == 2
 
 
 def test_two_slices_of_one_gpu_are_refused_beforehand(node):
