@@ -15,6 +15,11 @@ $(BENCH_VENV)/.ready: tests/benchmarks/bench_sidecar_peers.txt
 bench-fit: setup
 	@OMP_NUM_THREADS=1 $(BIN)/python tests/benchmarks/bench_fit.py
 
+# Time of choosing a batch among 10,000 rows, against its bar. Half a minute on two cores.
+.PHONY: bench-frugal
+bench-frugal: setup
+	@OMP_NUM_THREADS=1 $(BIN)/python tests/benchmarks/bench_frugal.py
+
 # Step time of the trainer beside a plain PyTorch loop. Seven minutes on two cores. Memory that was freed stays with the
 # process: else the pages that malloc gives back and takes again, some 10,000 a step or none, decide who is faster.
 KEEP_MEMORY := MALLOC_MMAP_THRESHOLD_=4294967296 MALLOC_TRIM_THRESHOLD_=4294967296 MALLOC_TOP_PAD_=67108864

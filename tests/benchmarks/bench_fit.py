@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "unit" / "model"))
+sys.path.insert(0, str(Path(__file__).parents[1] / "helpers"))
 
 import synthetic
 from jouleline.model.fit.configurations import predict_table

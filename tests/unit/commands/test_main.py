@@ -10,6 +10,8 @@ WORDS = {
     "fit: the runs": ["fit", "FOLDER", "--out", "out"],
     "predict: the rows": ["predict", "FOLDER", "--model", "m.json", "--out", "out.csv"],
     "predict: the model": ["predict", "t.csv", "--model", "FOLDER", "--out", "out.csv"],
+    "next: the runs": ["next", "FOLDER", "--candidates", "t.csv"],
+    "next: the candidates": ["next", "t.csv", "--candidates", "FOLDER"],
     "choose: the ask": ["choose", "--ask", "FOLDER"],
     "energy: a folder without a measurement": ["energy", "FOLDER"],
 }

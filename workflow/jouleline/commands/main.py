@@ -7,7 +7,8 @@ from jouleline.files import run_script
 
 # Name of the command: module of this room.
 COMMANDS = {
-    name: name for name in ("doctor", "measure", "energy", "fit", "predict", "model", "choose", "status")
+    name: name
+    for name in ("doctor", "measure", "energy", "fit", "predict", "model", "choose", "next", "status")
 } | {"import": "import_table"}
 
 USAGE = """\
@@ -19,6 +20,7 @@ usage: jouleline COMMAND [ARGUMENTS]
   fit       fit the scaling models to a table of runs
   predict   time, energy, power, cost and CO2 of configurations, by a fitted model
   choose    which configuration to run: time, energy, cost, and how sure the choice is
+  next      which runs to measure next: those that teach most per joule
   status    how far a campaign is: rows done, running, queued, failed, joules and what is left
   model     the shape that `model: NAME` in a row stands for; an unknown name is asked of the hub
   import    turn a foreign table into a table of runs

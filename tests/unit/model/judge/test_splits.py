@@ -5,7 +5,8 @@ import pytest
 import synthetic
 from jouleline.errors import UserError
 from jouleline.model.features import Data
-from jouleline.model.judge.splits import SPLITS, measure_first, split_runs
+from jouleline.model.frugal.choose import measure_first
+from jouleline.model.judge.splits import SPLITS, split_runs
 from jouleline.model.table.runs import take
 
 

@@ -53,8 +53,7 @@ def predict_table(
 def configured(fit: Mapping[str, Any], raw: Columns, where: str) -> tuple[Mapping[str, Any], Data]:
     """(the shipped fold of a fit, the rows that it is to predict), each as long as it says; see `predict_table`."""
     fold = shipped(fit)
-    rows = Data.of(complete(_with_defaults(raw, fold, where), where, require_energy=False))
-    _set_length(rows, where)
+    rows = planned_rows(raw, fold["domain"]["categories"]["device"], where)
     columns = rows.columns
     machines = Machines(fit.get("calibration"))
     unknown = set(columns["device"].tolist()) - set(fold["domain"]["categories"]["device"])
@@ -65,6 +64,14 @@ def configured(fit: Mapping[str, Any], raw: Columns, where: str) -> tuple[Mappin
             f"measure on it, or use one of {', '.join(fold['domain']['categories']['device'])}"
         )
     return fold, rows
+
+
+def planned_rows(raw: Columns, devices: list[str], where: str) -> Data:
+    """Rows that are still to be run, each as long as it says (one step where it says nothing); `devices` are those that
+    are known, the default where it is one."""
+    rows = Data.of(complete(_with_defaults(raw, devices, where), where, require_energy=False))
+    _set_length(rows, where)
+    return rows
 
 
 def predicted(fit: Mapping[str, Any], fold: Mapping[str, Any], rows: Data, plan: Mapping[str, Any]) -> Table:
@@ -103,10 +110,9 @@ def shipped(fit: Mapping[str, Any]) -> Mapping[str, Any]:
     return fold
 
 
-def _with_defaults(raw: Columns, fold: Mapping[str, Any], where: str) -> Columns:
+def _with_defaults(raw: Columns, devices: list[str], where: str) -> Columns:
     """Columns that a grid's row leaves out: the model's device, one device, no sharding, fp32."""
     count = len(next(iter(raw.values()), ()))
-    devices = fold["domain"]["categories"]["device"]
     defaults = {"tensor_parallel": 1, "zero_stage": 0, "precision": "fp32"}
     if len(devices) == 1:
         defaults["device"] = devices[0]

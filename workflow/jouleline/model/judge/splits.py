@@ -14,6 +14,8 @@ import numpy as np
 
 from jouleline.errors import UserError
 from jouleline.model.features import AXES, Data
+from jouleline.model.frugal.belief import configurations
+from jouleline.model.frugal.choose import measure_first
 from jouleline.model.table.runs import SHAPE, Columns, one_source, take, unusable, usable
 
 Fold = tuple[str, np.ndarray, np.ndarray]
@@ -167,7 +169,7 @@ def leave_device_out(data: Data, options: dict[str, Any]) -> Iterator[Fold]:
     for name in names:
         test = devices == name
         yield f"{name}-zero-shot", ~test, test
-        distinct, _ = _configurations(data, test)
+        distinct, _ = configurations(data, test)
         for shots in (3, 5):
             given = {"-planned": measure_first(data, test, shots)}
             for draw in range(1, int(options.get("draws", 5)) + 1):
@@ -177,39 +179,6 @@ def leave_device_out(data: Data, options: dict[str, Any]) -> Iterator[Fold]:
                 few[runs] = True
                 rest = test & ~np.isin(data.families, data.families[runs])
                 yield f"{name}-{shots}-runs{how}", few, rest
-
-
-def measure_first(data: Data, rows: np.ndarray, count: int) -> np.ndarray:
-    """Which of some rows (mask) to measure first on a device that nothing is known of: indices of `count` of them.
-
-    Greedy D-optimal design for a law that is linear in the logs of work, traffic, work per launch, depth and number of
-    devices: the next configuration is the one that those before predict least well. No measurement is looked at.
-    """
-    candidates, features = _configurations(data, rows)
-    spread = features.std(axis=0)
-    features = (features - features.mean(axis=0))[:, spread > 1e-9] / spread[spread > 1e-9]
-    features = np.hstack([np.ones((len(features), 1)), features])
-    information = _WEAK * np.eye(features.shape[1])
-    chosen: list[int] = []
-    for _ in range(min(count, len(candidates))):
-        unknown = np.einsum("ij,jk,ik->i", features, np.linalg.inv(information), features)
-        unknown[chosen] = -1
-        chosen.append(int(np.argmax(np.round(unknown, 9))))  # of equals the first, on every machine
-        information += np.outer(features[chosen[-1]], features[chosen[-1]])
-    return candidates[chosen]
-
-
-_WEAK = 1e-2
-"""What is known of each coefficient beforehand, in configurations measured: next to nothing."""
-
-
-def _configurations(data: Data, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(the first row of each configuration that differ to the law, their features [configurations, 5])."""
-    index = np.flatnonzero(rows)
-    amounts = (data.flop, data.byte, data.launch_flop, data.columns["layers"].astype(float), data.devices)
-    features = np.log(np.column_stack([amount[index] for amount in amounts]))
-    distinct, first = np.unique(np.round(features, 9), axis=0, return_index=True)
-    return index[first], distinct
 
 
 def leave_variant_out(data: Data, options: dict[str, Any]) -> Iterator[Fold]:

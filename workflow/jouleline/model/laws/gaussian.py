@@ -118,7 +118,7 @@ def choose_hyper(points: Points, kernel: Kernel, seed: int) -> np.ndarray:
 def condition(points: Points, hyper: np.ndarray) -> np.ndarray:
     """alpha = (K + noise / counts)^-1 y, [n]."""
     scaled = points.x * np.exp(-hyper[2:])
-    kernel = np.exp(2 * hyper[0]) * _correlation(scaled, scaled)
+    kernel = np.exp(2 * hyper[0]) * correlation(scaled, scaled)
     return np.linalg.solve(kernel + np.diag(np.exp(2 * hyper[1]) / points.counts + _JITTER), points.y)
 
 
@@ -130,7 +130,7 @@ def mean(x: np.ndarray, train: np.ndarray, alpha: np.ndarray, hyper: np.ndarray)
     step = max(1, 2**17 // max(len(train), 1))  # a block of distances that stays in the cache
 
     def fill(begin: int) -> None:
-        found[begin : begin + step] = _correlation(here[begin : begin + step], there) @ alpha
+        found[begin : begin + step] = correlation(here[begin : begin + step], there) @ alpha
 
     # numpy works outside the interpreter's lock, so the blocks of a long table go to all cores.
     with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
@@ -138,7 +138,7 @@ def mean(x: np.ndarray, train: np.ndarray, alpha: np.ndarray, hyper: np.ndarray)
     return np.exp(2 * hyper[0]) * found
 
 
-def _correlation(here: np.ndarray, there: np.ndarray) -> np.ndarray:
+def correlation(here: np.ndarray, there: np.ndarray) -> np.ndarray:
     """Matern 5/2 correlation (1 + d + d^2/3) exp(-d), d^2 = 5 r^2, [n, m] of points in units of the lengths.
 
     In place: a prediction of many rows is bound by the passes over this matrix.

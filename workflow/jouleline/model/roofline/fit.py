@@ -52,10 +52,10 @@ class Roofline:
             starts = np.array([state.get("vector", np.zeros(size)) for state in warm])[:, None]
             noise = np.array([state.get("noise", 1.0) for state in warm])
             solution = problem.solve(starts, noise)
-        unknown = int((problem.structure.prior_sd >= UNKNOWN_SD).sum())
+        needed = _rows_needed(problem.structure)
         states = []
         for k in range(len(weights)):
-            if 2 * rows[k] < max(unknown, 8):
+            if rows[k] < needed:
                 states.append(not_identified(f"{rows[k]} training rows for {size} parameters"))
                 continue
             states.append(problem.state(k, solution, float(noise[k]), checked=warm is None))
@@ -89,6 +89,15 @@ class Roofline:
         with np.errstate(over="ignore", invalid="ignore"):
             shares = law.energy_parts(values, rows)
         return {name: np.where(known, share, np.nan) for name, share in shares.items()}
+
+
+def rows_needed(data: Data, context: Context) -> int:
+    """How many runs the law asks for to be fitted to such rows: two numbers each, one for each unknown."""
+    return _rows_needed(build(data, context.machines, Roofline().options(context)))
+
+
+def _rows_needed(structure: Structure) -> int:
+    return -(-max(int((structure.prior_sd >= UNKNOWN_SD).sum()), 8) // 2)
 
 
 class Problem:

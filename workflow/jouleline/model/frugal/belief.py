@@ -1,0 +1,106 @@
+"""What is not known of the log energy of each row, as a Gaussian whose covariance says which rows tell of which.
+
+Before any run: a law that is linear in the logs of what a step does. After a fit: the roofline, linear in its
+parameters around the fit, each as wide as its prior, and beside it the Gaussian process of the hybrid's residual.
+Rasmussen & Williams, Gaussian Processes for Machine Learning (2006), section 2.7: a process with explicit basis
+functions.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from jouleline.model.base import Context, State
+from jouleline.model.features import CATEGORIES, Data
+from jouleline.model.laws import gaussian, tabular
+from jouleline.model.roofline import law
+from jouleline.model.roofline.fit import Roofline, row_values
+from jouleline.model.roofline.structure import build
+
+_UNKNOWN_SD = 10.0
+"""What is known of a coefficient before any run, in units of a run's noise: next to nothing."""
+
+
+@dataclass(frozen=True)
+class Belief:
+    """Covariance of R log energies: law law^T + signal^2 Matern(points); a run of a row adds noise^2.
+
+    `law` [R, K] has the directions of the law's parameters, each times the sd of its prior; `points` [R, P] are the
+    rows in units of the process's lengths.
+    """
+
+    law: np.ndarray
+    points: np.ndarray
+    signal: float
+    noise: float
+
+    def __len__(self) -> int:
+        return len(self.law)
+
+    def covariance(self, here: np.ndarray, there: np.ndarray) -> np.ndarray:
+        """Between some rows and others (indices), [here, there]."""
+        found = self.law[here] @ self.law[there].T
+        if self.signal:
+            found += self.signal**2 * gaussian.correlation(self.points[here], self.points[there])
+        return found
+
+    def variance(self) -> np.ndarray:
+        """Of every row, [R]."""
+        return (self.law**2).sum(axis=1) + self.signal**2
+
+
+def features(data: Data) -> np.ndarray:
+    """What is known of each row before any run, [R, K]: logs of work, traffic, work per launch, depth and devices, and
+    where the rows differ in a category, its levels but the first."""
+    amounts = (data.flop, data.byte, data.launch_flop, data.columns["layers"].astype(float), data.devices)
+    columns = [np.log(amount) for amount in amounts]
+    for name in CATEGORIES:
+        levels, index = data.labels(name)
+        columns += [(index == code).astype(float) for code in range(1, len(levels))]
+    return np.column_stack(columns)
+
+
+def configurations(data: Data, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(of some rows (mask) the first of each configuration that differ in features, these [configurations, K])."""
+    index = np.flatnonzero(rows)
+    distinct, first = np.unique(np.round(features(data)[index], 9), axis=0, return_index=True)
+    return index[first], distinct
+
+
+def before(values: np.ndarray) -> Belief:
+    """The belief before any run, in units of a run's noise, from the `features` of the rows. [R]"""
+    spread = values.std(axis=0)
+    varies = spread > 1e-9
+    scaled = (values - values.mean(axis=0))[:, varies] / spread[varies]
+    directions = _UNKNOWN_SD * np.hstack([np.ones((len(values), 1)), scaled])
+    return Belief(directions, np.zeros((len(values), 1)), 0.0, 1.0)
+
+
+def after(data: Data, state: State, context: Context) -> Belief:
+    """The belief of a fitted hybrid (`state`) about every row of `data`, its training rows among them or not."""
+    directions = _directions(data, state, context)
+    process = state["process"]
+    hyper = np.array(process["targets"]["energy"]["hyper"])
+    points = tabular.encode(data, process["columns"])[0] * np.exp(-hyper[2:])
+    return Belief(directions, points, float(np.exp(hyper[0])), float(np.exp(hyper[1])))
+
+
+def _directions(data: Data, state: State, context: Context) -> np.ndarray:
+    """d log energy / d parameter times the prior's sd, [R, K]. A slot that a row needs and no training row had is taken
+    to be as the other rows' for this: how far off it may be, the prior of its deviation says."""
+    roofline = Roofline()
+    options = roofline.options(context)
+    values, _, _ = row_values(state, data, context, options)
+    for name, value in values.items():
+        known = np.isfinite(value)
+        values[name] = np.where(known, value, value[known].mean() if known.any() else 0.0)
+    fitted = frozenset(name for name, entry in state["slots"].items() if entry["fitted"])
+    structure = build(data, context.machines, options, fitted)
+    with np.errstate(over="ignore", invalid="ignore"):
+        slopes = law.step(values, law.inputs(data))[3]
+    directions = np.zeros((len(data), len(structure.prior_sd)))
+    for name, slope in slopes.items():
+        slot = structure.slots[name]
+        for column, share in slot.loads.items():
+            directions[:, column] += np.nan_to_num(slope) * share[slot.group]
+    return directions * structure.prior_sd

@@ -1,0 +1,152 @@
+"""The runs to measure first, and those to measure next: one question, with nothing measured and with something.
+
+Nothing here reads the measurement of a run that it may choose.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any
+
+import numpy as np
+
+from jouleline.model.base import Context, State
+from jouleline.model.features import Data
+from jouleline.model.frugal import belief, greedy
+from jouleline.model.laws.hybrid import Hybrid
+from jouleline.model.roofline.fit import rows_needed
+from jouleline.model.table.runs import MIN_ROWS, WORKLOAD
+
+OPTIONS = {"starts": 16, "seed": 0, "calibration_priors": True, "fixed_time": False}
+"""Options of the fit that chooses."""
+
+_PLACEMENT = ("device", "device_count", "tensor_parallel", "zero_stage", "nodes")
+
+
+@dataclass(frozen=True)
+class Suggestion:
+    """A run to measure: `candidate` is its index, `reason` says why, `error_before` and `error_after` are the expected
+    error of the targets (log energy; None before there is a fit), `energy_j` what the run is expected to take (None:
+    not known), `step_energy_j` the prediction that the measurement will be held against (None before a fit).
+    """
+
+    candidate: int
+    reason: str
+    energy_j: float | None
+    step_energy_j: float | None
+    error_before: float | None
+    error_after: float | None
+
+
+def measure_first(data: Data, rows: np.ndarray, count: int) -> np.ndarray:
+    """Which of some rows (mask) to measure first, of what nothing is known of: indices of `count` of them.
+
+    Greedy D-optimal design for a law that is linear in the logs of work, traffic, work per launch, depth and number of
+    devices: the next configuration is the one that those before predict least well. No measurement is looked at.
+    """
+    index, distinct = belief.configurations(data, rows)
+    nothing = np.array([], dtype=int)
+    return index[greedy.spanning(belief.before(distinct), nothing, np.arange(len(index)), count)]
+
+
+def first_needed(data: Data, context: Context) -> int:
+    """How many runs identify the roofline on rows such as these, at the least."""
+    return max(MIN_ROWS, rows_needed(data, context))
+
+
+def fitted(runs: Data, context: Context) -> State | None:
+    """The hybrid on the runs measured so far; None where they are too few to identify it."""
+    if len(runs) < first_needed(runs, context):
+        return None
+    (state,) = Hybrid().fit(runs, np.ones((1, len(runs))), context)
+    return state if "process" in state else None
+
+
+def expected_joules(candidates: Data, state: State | None, context: Context) -> np.ndarray:
+    """What a run of each candidate would take by the fit, over its own steps, [R]; NaN where that is not known."""
+    if state is None:
+        return np.full(len(candidates), np.nan)
+    return Hybrid().predict(state, candidates, context)[0].step_energy_j * candidates.steps
+
+
+def expected_power(candidates: Data, state: State, context: Context) -> np.ndarray:
+    """The mean power of all devices of each candidate by the fit, W [R]."""
+    (law,) = Hybrid().predict(state, candidates, context)[:1]
+    return law.step_energy_j / law.step_time_s
+
+
+def measure_next(
+    runs: Data,
+    candidates: Data,
+    joules: np.ndarray,
+    count: int,
+    context: Context,
+    state: State | None,
+    targets: np.ndarray | None = None,
+) -> list[Suggestion]:
+    """The `count` candidates to measure next, best first.
+
+    `runs` are measured, `candidates` one row for each run that may be made (equal rows are repeats); `joules`
+    [candidates] is what each would take, NaN where that is not known; `state` is `fitted` on `runs`. `targets` are the
+    candidates (indices, default all) whose expected error is to be lowered, with the runs measured so far.
+    Without a fit the choice is D-optimal.
+    """
+    both = joined(runs, candidates)
+    measured, offered = np.arange(len(runs)), len(runs) + np.arange(len(candidates))
+    if state is None:
+        known = belief.before(belief.features(both))
+        chosen = greedy.spanning(known, measured, offered, count)
+        why = "first set: the row that the ones before it tell least of"
+        costs = [_known(joules[row - len(runs)]) for row in chosen]
+        return [
+            Suggestion(row - len(runs), why, cost, None, None, None)
+            for row, cost in zip(chosen, costs, strict=True)
+        ]
+    known = belief.after(both, state, context)
+    goal = np.concatenate([measured, offered]) if targets is None else len(runs) + targets
+    usual = np.nanmedian(joules) if np.isfinite(joules).any() else 1.0
+    costs = np.where(np.isfinite(joules) & (joules > 0), joules, usual)
+    repeats = _repeats(runs, candidates)
+    predicted = Hybrid().predict(state, candidates, context)[0].step_energy_j
+    found = []
+    for index, choice in islice(greedy.teaching(known, measured, offered, goal, costs), count):
+        cost, step_energy = _known(joules[index]), _known(predicted[index])
+        why = _reason(choice, bool(repeats[index]))
+        found.append(Suggestion(index, why, cost, step_energy, choice.error_before, choice.error_after))
+    return found
+
+
+def _reason(choice: greedy.Choice, repeat: bool) -> str:
+    what = "repeats a run, which tells the noise" if repeat else f"is known to {choice.own_error:.1%}"
+    return f"{what}; expected error {choice.error_before:.2%} to {choice.error_after:.2%}, the most per joule"
+
+
+def _known(value: float) -> float | None:
+    return float(value) if np.isfinite(value) else None
+
+
+def _workloads(data: Data) -> list[tuple]:
+    columns = (data.columns[name].tolist() for name in (*WORKLOAD, *_PLACEMENT))
+    return list(zip(*columns, strict=True))
+
+
+def _repeats(runs: Data, candidates: Data) -> np.ndarray:
+    """Candidates whose configuration has been measured. Bool [candidates]."""
+    measured = set(_workloads(runs))
+    return np.array([one in measured for one in _workloads(candidates)], dtype=bool)
+
+
+def joined(runs: Data, candidates: Data) -> Data:
+    """The rows of both, runs first; of the candidates nothing measured is there to be read."""
+    columns = {
+        name: np.concatenate([values, candidates.columns[name]]) for name, values in runs.columns.items()
+    }
+    made = {name: np.concatenate([values, candidates.proxies[name]]) for name, values in runs.proxies.items()}
+    return Data(columns, made)
+
+
+def context(calibration: Mapping[str, Any] | None = None) -> Context:
+    """The context of the fits that choose."""
+    from jouleline.model.machine import Machines
+
+    return Context(Machines(calibration), dict(OPTIONS))

@@ -1,0 +1,115 @@
+"""Choosing runs one after the other: each is the best after those before it, whatever they will measure.
+
+How much a run of a Gaussian teaches does not depend on what it measures, so a whole batch can be chosen ahead.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from jouleline.model.frugal.belief import Belief
+
+MOST_TARGETS = 1000
+"""Rows whose mean variance is to be lowered, drawn from those asked for: more change no choice and take time."""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A row that was chosen, the root mean variance of the targets (log energy) before and after a run of it, and how
+    little the row itself was known: the root of its variance."""
+
+    row: int
+    error_before: float
+    error_after: float
+    own_error: float
+
+
+class Beliefs:
+    """A belief and what runs of its rows have done to it: the variance of every row, and what rows still share.
+
+    `seen` are the whitened covariances [M, R] of M runs with every row: K(R, R) - seen^T seen is what is left.
+    """
+
+    def __init__(self, belief: Belief, runs: np.ndarray):
+        """`runs` are the rows (indices, with repeats) of runs that have been measured."""
+        from scipy.linalg import cholesky, solve_triangular
+
+        self.belief = belief
+        self._rows = np.arange(len(belief))
+        self._seen = np.empty((len(runs) + 64, len(belief)))
+        self._count = len(runs)
+        if len(runs):
+            inner = belief.covariance(runs, runs) + belief.noise**2 * np.eye(len(runs))
+            whitener = cholesky(inner, lower=True)
+            self._seen[: len(runs)] = solve_triangular(
+                whitener, belief.covariance(runs, self._rows), lower=True
+            )
+        self.variance = belief.variance() - (self.seen**2).sum(axis=0)
+
+    @property
+    def seen(self) -> np.ndarray:
+        return self._seen[: self._count]
+
+    def shared(self, here: np.ndarray, there: np.ndarray) -> np.ndarray:
+        """What is left of the covariance between some rows and others (indices), [here, there]."""
+        return self.belief.covariance(here, there) - self.seen[:, here].T @ self.seen[:, there]
+
+    def after_run(self, row: int) -> np.ndarray:
+        """Count a run of a row in; returns its whitened covariance with every row, [R]."""
+        with_all = self.shared(np.array([row]), self._rows)[0]
+        whitened = with_all / np.sqrt(max(self.variance[row], 0) + self.belief.noise**2)
+        if self._count == len(self._seen):
+            self._seen = np.vstack([self._seen, np.empty_like(self._seen)])
+        self._seen[self._count] = whitened
+        self._count += 1
+        self.variance = self.variance - whitened**2
+        return whitened
+
+
+def spanning(belief: Belief, runs: np.ndarray, rows: np.ndarray, count: int) -> list[int]:
+    """D-optimal: `count` of the `rows` (indices), each the one that is least known after `runs` and those before it.
+
+    None is chosen twice.
+    """
+    beliefs = Beliefs(belief, runs)
+    chosen: list[int] = []
+    free = np.ones(len(rows), dtype=bool)
+    for _ in range(min(count, len(rows))):
+        unknown = np.where(free, np.round(beliefs.variance[rows], 9), -1.0)
+        best = int(np.argmax(unknown))  # of equals the first, on every machine
+        free[best] = False
+        chosen.append(int(rows[best]))
+        beliefs.after_run(chosen[-1])
+    return chosen
+
+
+def teaching(
+    belief: Belief, runs: np.ndarray, candidates: np.ndarray, targets: np.ndarray, joules: np.ndarray
+) -> Iterator[tuple[int, Choice]]:
+    """(index, choice) of the candidates, the most useful per joule first: its run lowers the targets' variance.
+
+    `runs` are the rows of the runs measured so far, `candidates` the row of each run that may be made, `targets` rows
+    with repeats where some weigh more; `joules` [candidates] is what a run of each is expected to take.
+    """
+    if len(targets) > MOST_TARGETS:
+        targets = np.random.default_rng(0).permutation(targets)[:MOST_TARGETS]
+    beliefs = Beliefs(belief, runs)
+    shared = beliefs.shared(targets, candidates)
+    free = np.ones(len(candidates), dtype=bool)
+    error = _error(beliefs, targets)
+    while free.any():
+        variance = np.maximum(beliefs.variance[candidates], 0) + belief.noise**2
+        gain = np.einsum("tc,tc->c", shared, shared) / (len(targets) * variance)
+        best = int(np.argmax(np.where(free, gain / joules, -1.0)))
+        row = int(candidates[best])
+        own = max(float(beliefs.variance[row]), 0.0) ** 0.5
+        free[best] = False
+        whitened = beliefs.after_run(row)
+        shared -= np.outer(whitened[targets], whitened[candidates])
+        before, error = error, _error(beliefs, targets)
+        yield best, Choice(row, before, error, own)
+
+
+def _error(beliefs: Beliefs, targets: np.ndarray) -> float:
+    return max(float(beliefs.variance[targets].mean()), 0.0) ** 0.5

@@ -1,0 +1,75 @@
+"""The runs to measure next for people with tables of their own: runs measured, candidates, and how many."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from jouleline.architecture.memory import peak_memory
+from jouleline.errors import UserError
+from jouleline.model.features import Data
+from jouleline.model.fit.configurations import planned_rows
+from jouleline.model.fit.fitting import load
+from jouleline.model.frugal import choose
+from jouleline.model.machine import Machines
+from jouleline.model.table.runs import Columns, take
+
+_LENGTHS = ("steps", "samples", "tokens")
+SUGGESTED = ("order", "expected_energy_j", "expected_error_before", "expected_error_after", "reason")
+"""Columns that stand beside the candidates that are suggested."""
+
+
+def suggest(
+    measured: Columns,
+    raw: Columns,
+    where: str,
+    count: int,
+    calibration: Mapping[str, Any] | None = None,
+    memory_gb: float | None = None,
+) -> tuple[Columns, np.ndarray]:
+    """(the suggested candidates, best first, with SUGGESTED beside their columns; those that cannot fit in memory).
+
+    `measured` is a complete runs table, `raw` has candidates as in `predict_table`; one without a length is taken to
+    run as long as the measured runs did (median). The second is a mask of candidates that are left out: what a device
+    holds for certain is more than `memory_gb` (10^9 bytes), or than its data sheet says. Raises UserError for a count
+    that cannot be, or where no candidate is left.
+    """
+    runs = load(measured)
+    if not len(runs):
+        raise UserError("the runs table has no usable rows; `jouleline next` needs runs, however few")
+    rows = planned_rows(raw, sorted(set(runs.columns["device"].tolist())), where)
+    too_large = _too_large(rows, memory_gb)
+    kept = np.flatnonzero(~too_large)
+    if not len(kept):
+        raise UserError(f"{where}: no candidate fits in the memory of its device; give smaller ones")
+    if not 1 <= count <= len(kept):
+        raise UserError(
+            f"{count} runs are asked for; {where} has {len(kept)} candidates, give 1 to {len(kept)}"
+        )
+    context = choose.context(calibration)
+    state = choose.fitted(runs, context)
+    rest = rows.take(kept)
+    joules = choose.expected_joules(rest, state, context)
+    if not any(name in raw for name in _LENGTHS) and state is not None:
+        joules = choose.expected_power(rest, state, context) * np.median(runs.columns["time_s"])
+    found = choose.measure_next(runs, rest, joules, count, context, state)
+    chosen = take(raw, kept[[one.candidate for one in found]])
+    chosen["order"] = np.arange(1, count + 1)
+    for name, values in (
+        ("expected_energy_j", [one.energy_j for one in found]),
+        ("expected_error_before", [one.error_before for one in found]),
+        ("expected_error_after", [one.error_after for one in found]),
+    ):
+        chosen[name] = np.array([np.nan if value is None else value for value in values])
+    chosen["reason"] = np.array([one.reason for one in found], dtype=object)
+    return chosen, too_large
+
+
+def _too_large(rows: Data, memory_gb: float | None) -> np.ndarray:
+    """Rows of which a device would hold more than it has, for certain. Bool [R]."""
+    floor_gb = peak_memory(rows.columns)["floor"] / 1e9
+    names, index = rows.labels("device")
+    machines = Machines()
+    sheets = [memory_gb or (machines.get(name, "memory_capacity") or np.inf) / 1e9 for name in names]
+    on_cpu = np.array([memory_gb is None and machines.is_cpu(name) for name in names])[index]
+    return ~on_cpu & (floor_gb > np.array(sheets)[index])
