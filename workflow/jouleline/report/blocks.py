@@ -63,13 +63,14 @@ class Table:
 
 @dataclass(frozen=True)
 class Panels:
-    """Figures side by side, as many in a row as fit, under one heading and legend."""
+    """Figures side by side, as many in a row as fit, under one heading and legend; `folded` hides them behind it."""
 
     title: str
     figures: Sequence[Figure]
     legend: Sequence[LegendEntry] = ()
     note: str = ""
     wide: bool = False
+    folded: bool = False
     kind: str = field(default="panels", init=False)
 
 

@@ -51,10 +51,6 @@ _SCORE_NOTE = (
 )
 
 
-_MOST_OPEN = 24
-"""Scores beyond which their table is folded: the figures of the headline say most of it."""
-
-
 def score_tables(rows: Sequence[Row], target: str, floor: float | None, stamp: str = "") -> list[Table]:
     """The scores of one target by hold-out: errors and coverage, and folded behind them the other scores.
 
@@ -74,7 +70,13 @@ def score_tables(rows: Sequence[Row], target: str, floor: float | None, stamp: s
     )
     note = _SCORE_NOTE if target == "energy" else ""
     main = Table(
-        caption, [*heads, *_heads(first)], _lines(rows, first, _errors), note=note, dense=True, stamp=stamp
+        caption,
+        [*heads, *_heads(first)],
+        _lines(rows, first, _errors),
+        folded=True,
+        note=note,
+        dense=True,
+        stamp=stamp,
     )
     rest = _known(rows, _REST)
     more = Table(

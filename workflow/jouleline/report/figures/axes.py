@@ -19,7 +19,15 @@ def _log_ticks(axis, low: float, high: float, label) -> None:
     from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
     decades = math.log10(high / low)
-    steps = (1,) if decades > 3.2 else (1, 3) if decades > 1.9 else (1, 2, 5)
+    steps = (
+        (1,)
+        if decades > 3.2
+        else (1, 3)
+        if decades > 1.9
+        else (1, 2, 5)
+        if decades > 0.9
+        else (1, 2, 3, 4, 5, 7)
+    )
     stride = max(1, math.ceil(decades / 6))
     powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
     ticks = [m * 10.0**p for p in powers if p % stride == 0 for m in steps if low <= m * 10.0**p <= high]

@@ -13,6 +13,7 @@ from jouleline.report.points import span
 
 Result = Mapping[str, Any]
 _LABEL_WIDTH = 20
+_BACK = {"facecolor": SURFACE, "linewidth": 0, "pad": 0.5}  # so that a line does not cross the words
 _FARTHEST = 10.0  # errors above 1000 % are named but must not squeeze the others together
 
 
@@ -80,7 +81,15 @@ def _row(axes, place: int, row: Result, strong: bool) -> None:
 def _line(axes, value: float | None, words: str, colour: str, dashes: str, height: float) -> None:
     if known(value) and value > 0:
         axes.axvline(value, color=colour, linestyle=dashes, linewidth=1.2, zorder=1)
-        axes.text(value, height, f"\u00a0{words} {percent(value)}", color=colour, fontsize=10, va="center")
+        axes.text(
+            value,
+            height,
+            f"\u00a0{words} {percent(value)}",
+            color=colour,
+            fontsize=10,
+            va="center",
+            bbox=_BACK,
+        )
 
 
 def _label(row: Result) -> str:

@@ -66,11 +66,11 @@ def _picks(answer: Row, stamp: str) -> Table:
     return Table("What to run", heads, rows, note=note, stamp=stamp)
 
 
-def _sure(pick: Row) -> str:
+def _sure(pick: Row) -> Cell | str:
     if not known(pick["sure"]):
         return DASH
     limit = f"; meets its limit in {percent(pick['meets'])}" if pick["meets"] < 1 else ""
-    return f"best in {percent(pick['sure'])}, near in {percent(pick['near'])}{limit}"
+    return Cell(f"best in {percent(pick['sure'])}, near in {percent(pick['near'])}{limit}", "wide")
 
 
 def _front(answer: Row, stamp: str) -> Table:

@@ -19,11 +19,13 @@ def build(inputs: Inputs, stamp: str) -> Section:
     """Sentence, tiles, and the errors of all models side by side."""
     lead = " ".join(part for part in (_unfinished(inputs), finding(inputs)) if part)
     blocks: list[object] = [Text(lead, "lead"), Tiles(_tiles(inputs))]
-    wanted = [("energy", split) for split in inputs.split_names] + [("time", "H0")]
-    forests = [_forest(inputs, split, stamp, target) for target, split in wanted]
-    forests = [figure for figure in forests if figure]
-    if forests:
-        blocks.append(Panels("Error on held-out runs", forests, note=_FOREST_NOTE))
+    first = [("energy", split) for split in SPLITS] + [("time", "H0")]
+    rest = [("energy", split) for split in inputs.split_names if split not in SPLITS]
+    for wanted, title in ((first, "Error on held-out runs"), (rest, "Error on the other hold-outs")):
+        forests = [_forest(inputs, split, stamp, target) for target, split in wanted]
+        forests = [figure for figure in forests if figure]
+        if forests:
+            blocks.append(Panels(title, forests, note=_FOREST_NOTE, folded=wanted is rest))
     return Section("headline", "Headline", blocks)
 
 

@@ -1,10 +1,11 @@
-"""Predicted against measured, and every score of every model on every hold-out."""
+"""Errors of every model on every hold-out; behind them predicted against measured, and every score."""
 
 from jouleline.report import labels
 from jouleline.report.blocks import Panels, Section, Table, Text, columns
 from jouleline.report.canvas import Figure
 from jouleline.report.figures.validation import predicted_measured
 from jouleline.report.inputs import Inputs, Series, holdout, series_of
+from jouleline.report.matrix import matrix
 from jouleline.report.numbers import DASH, count, percent
 from jouleline.report.points import Point, points, span
 from jouleline.report.score_tables import gate_table, score_tables
@@ -12,7 +13,7 @@ from jouleline.report.scores import asked, ours, scored
 
 
 def build(inputs: Inputs, stamp: str) -> Section | None:
-    """Panels of predictions, then the tables of scores and gates."""
+    """The matrix of errors and the gates; folded behind them every prediction and every score."""
     if not inputs.predictions and not inputs.results:
         return Section(
             "heldout", "Held-out predictions", [Text("No model made a prediction in this campaign.", "warn")]
@@ -20,15 +21,18 @@ def build(inputs: Inputs, stamp: str) -> Section | None:
     first, rest = inputs.split_names[:1], inputs.split_names[1:]
     wanted = [(s, split) for split in first for s in inputs.series(split) if not labels.is_variant(s[0])]
     wanted += [(ours(inputs), split) for split in rest]
-    blocks = [_panels(inputs, wanted, "energy", stamp)]
+    floor, gates = inputs.validation.get("noise_floor") or {}, inputs.validation.get("gates") or []
+    blocks: list = [
+        matrix(inputs.results, gates, target, floor.get(f"{target}_cv"), stamp if target == "energy" else "")
+        for target in ("energy", "time")
+    ]
+    blocks.append(gate_table(gates, stamp) if gates else None)
+    blocks.append(_panels(inputs, wanted, "energy", stamp))
     blocks.append(_panels(inputs, [(ours(inputs), split) for split in inputs.split_names], "time", stamp))
-    floor = inputs.validation.get("noise_floor") or {}
     for target in ("energy", "time"):
         rows = [row for row in inputs.results if row.get("target") == target]
         blocks += score_tables(rows, target, floor.get(f"{target}_cv"), stamp)
     blocks.append(_gaps(inputs))
-    if inputs.validation.get("gates"):
-        blocks.append(gate_table(inputs.validation["gates"], stamp))
     return Section("heldout", "Held-out predictions", [block for block in blocks if block])
 
 
@@ -49,7 +53,7 @@ def _panels(inputs: Inputs, wanted: list[tuple[Series, str]], target: str, stamp
     title = {"energy": "Predicted against measured energy", "time": "Predicted against measured time"}[target]
     if stamp:
         title = "Predicted against estimated energy"
-    return Panels(title, figures, labels.legend(strategies), note)
+    return Panels(title, figures, labels.legend(strategies), note, folded=True)
 
 
 def _visible(point: Point) -> float:

@@ -5,7 +5,7 @@ from collections import Counter
 from jouleline.report import labels
 from jouleline.report.blocks import Cell, Section, Table, Text, columns
 from jouleline.report.inputs import Inputs, Row
-from jouleline.report.numbers import DASH, count, known, number, percent, text, with_uncertainty
+from jouleline.report.numbers import count, known, number, percent, text, with_uncertainty
 
 _TONES = {"ok": "good", "valid": "good", "degraded": "warn", "oom": "warn", "invalid": "bad", "failed": "bad"}
 _SEVERITIES = ("error", "warning", "info")
@@ -22,6 +22,7 @@ def build(inputs: Inputs, stamp: str) -> Section:
         _checks(inputs),
         _failed_checks(inputs),
         _table(runs, stamp),
+        _shapes(runs),
     ]
     return Section("runs", "Runs", [block for block in blocks if block])
 
@@ -162,14 +163,21 @@ def _names(runs: list[str], total: int) -> str:
 
 def _table(runs: list[Row], stamp: str) -> Table:
     heads = columns(
-        *("Run", "Outcome", "Strategy", "#N", "#L", "#d", "#h", "#ff", "#S", "#B", "Precision", "#Steps"),
-        *("#Time (s)", "#Energy (J)", "Source", "#Power (W)", "#Tokens/s", "#mJ/token"),
-        *("#Loss, first to last", "#Accuracy", "Reasons"),
+        *(
+            "Run",
+            "Outcome",
+            "#Time (s)",
+            "#Energy (J)",
+            "Source",
+            "#Power (W)",
+            "#Tokens/s",
+            "#mJ/token",
+            "Reasons",
+        )
     )
     note = (
-        "N devices, L layers, d hidden width, h heads, ff feed-forward width, S padded sequence length, B sequences "
-        "per device. Time, energy and steps are those of the measured window, over all devices; energy is gross, ± the "
-        "standard uncertainty of the window's edges where that is known."
+        "Time and energy are those of the measured window, over all devices; energy is gross, ± the standard "
+        "uncertainty of the window's edges where that is known."
     )
     return Table(
         f"All runs ({len(runs)})",
@@ -183,17 +191,11 @@ def _table(runs: list[Row], stamp: str) -> Table:
 
 
 def _row(run: Row) -> list[Cell | str]:
-    shape = ("device_count", "layers", "hidden", "heads", "intermediate", "seq_len", "micro_batch")
     status, verdict = str(run.get("status")), str(run.get("verdict"))
     energy_j = run.get("energy_j")
-    losses = [number(run.get(key)) for key in ("loss_first", "loss_last")]
     return [
         run["run_id"],
         _toned(verdict if status == "ok" else status),
-        labels.strategy(run).name,
-        *(count(run.get(key)) for key in shape),
-        text(run.get("precision")),
-        count(run.get("steps")),
         number(run.get("time_s"), 4),
         # Of an estimate nobody knows how wrong it is, so the sharpness of its edges would mislead.
         with_uncertainty(
@@ -203,10 +205,36 @@ def _row(run: Row) -> list[Cell | str]:
         number(run.get("mean_power_w")),
         number(_ratio(run.get("tokens"), run.get("time_s")), 4),
         number(_ratio(energy_j, run.get("tokens"), 1e3)),
-        " to ".join(losses) if losses != [DASH, DASH] else DASH,
-        percent(run.get("accuracy")),
         text(run.get("reasons")),
     ]
+
+
+_SHAPE = ("device_count", "layers", "hidden", "heads", "intermediate", "seq_len", "micro_batch")
+
+
+def _shapes(runs: list[Row]) -> Table:
+    """What was trained, and whether it learned: apart from what it took, so that no table is wider than a screen."""
+    heads = columns(
+        *("Run", "Strategy", "#N", "#L", "#d", "#h", "#ff", "#S", "#B", "Precision", "#Steps"),
+        *("#First loss", "#Last loss", "#Accuracy"),
+    )
+    note = (
+        "N devices, L layers, d hidden width, h heads, ff feed-forward width, S padded sequence length, B sequences "
+        "per device; steps are those of the measured window."
+    )
+    rows = [
+        [
+            run["run_id"],
+            labels.strategy(run).name,
+            *(count(run.get(key)) for key in _SHAPE),
+            text(run.get("precision")),
+            count(run.get("steps")),
+            *(number(run.get(key)) for key in ("loss_first", "loss_last")),
+            percent(run.get("accuracy")),
+        ]
+        for run in runs
+    ]
+    return Table(f"What every run trained ({len(runs)})", heads, rows, folded=True, dense=True, note=note)
 
 
 def _ratio(top: float | None, bottom: float | None, scale: float = 1.0) -> float | None:

@@ -30,7 +30,7 @@ def build(inputs: Inputs, stamp: str) -> Section | None:
         "Per run: tables/timings.parquet."
     )
     blocks = [
-        Panels("The mean job", [mean_job(summary)], wide=True),
-        Table("Where the time of a job went", heads, rows, note=note),
+        Panels("The mean job", [mean_job(summary)], wide=True, note=note),
+        Table("Where the time of a job went", heads, rows),
     ]
     return Section("timings", "Time of a job", blocks)
