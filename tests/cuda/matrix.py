@@ -15,11 +15,12 @@ from jouleline.schemas.row import DECODERS
 
 PROTOCOL = {"window_s": 0.3, "idle_s": 0.3, "warmup_max_steps": 6, "device": "cuda", "meter": "nvml"}
 WINDOW_START, STEP = 1, 3
+# No run takes so long, however busy the machine.
+HANGS_S = 600
 # Fewer than a layer has.
 FEW_LAUNCHES = 20
-# Of an optimizer step, by ZeRO stage: one for the norm of the gradients. Stage 3 also waits for its reductions and at
-# the end of the step.
-OWN_STALLS = {0: 1, 1: 1, 2: 1, 3: 3}
+# Of an optimizer step: one for the norm of the gradients.
+STALLS = 1
 
 
 @dataclass
@@ -97,7 +98,7 @@ def make(gpus, folder: Path, datasets: dict, wanted: list[dict], extra=(), spoil
         env=environment,
         stdout=subprocess.PIPE,
         text=True,
-        timeout=60 * len(runs) + 60,
+        timeout=HANGS_S * (len(runs) + 1),
     )
     assert done.returncode == 0
     answers = [json.loads(line) for line in done.stdout.splitlines()]
@@ -159,8 +160,8 @@ def stalls(made: Made) -> dict[int, tuple[int, int]]:
 
 
 def check_stalls(made: Made) -> None:
-    """No device waits for its host more often than DeepSpeed's step asks."""
+    """No device waits for its host more often than the norm of the gradients asks."""
     for rank, (count, steps) in stalls(made).items():
         # One more: the wait that opens the window may end behind its mark.
-        most = OWN_STALLS[made.row["zero_stage"]] * steps + 1
+        most = STALLS * steps + 1
         assert count <= most, f"rank {rank}: {count} stalls in {steps} steps, at most {most}"

@@ -24,6 +24,8 @@ class _WithTorch(importlib.abc.MetaPathFinder):
             import integers
 
             integers.register()
+            # cuDNN's convolutions, of images, ask the library for a plan, which the fake has not.
+            module.backends.cudnn.enabled = False
 
         spec.loader.exec_module = load_and_register
         return spec
