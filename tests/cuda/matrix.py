@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 from agent_process import ROW
 from fake_cuda.driver import WAITS, FakeCuda
 from jouleline.energy.integrate import runs_regions
-from jouleline.schemas.row import DECODERS
+from jouleline.schemas.families import DECODERS
 
 PROTOCOL = {"window_s": 0.3, "idle_s": 0.3, "warmup_max_steps": 6, "device": "cuda", "meter": "nvml"}
 WINDOW_START, STEP = 1, 3

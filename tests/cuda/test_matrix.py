@@ -6,7 +6,7 @@ from itertools import product
 import pytest
 from jouleline.campaign.grid import complete_row
 from jouleline.campaign.strategy import problems
-from jouleline.schemas.row import FAMILIES
+from jouleline.schemas.families import FAMILIES
 from matrix import check, full, make, name
 
 # Each row has something that the rows before it have not; a new kind joins by one line.

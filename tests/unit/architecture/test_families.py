@@ -8,11 +8,12 @@ import decoders
 import pytest
 import torch
 import transformers
-from jouleline.architecture import families, proxies
+from jouleline.architecture import proxies
 from jouleline.architecture.counter import count_step as count_flop
-from jouleline.architecture.families import FAMILIES
 from jouleline.campaign import grid, models
 from jouleline.measure.train import modeling
+from jouleline.schemas import families
+from jouleline.schemas.families import FAMILIES
 from memory_counter import count_step
 from paths import ROOT
 

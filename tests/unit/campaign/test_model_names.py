@@ -3,11 +3,11 @@
 import json
 
 import pytest
-from jouleline.architecture import families, proxies
+from jouleline.architecture import proxies
 from jouleline.campaign import grid, models
 from jouleline.campaign.strategy import lora_names
 from jouleline.errors import UserError
-from jouleline.schemas import row as rows
+from jouleline.schemas.families import FAMILIES
 from paths import ROOT
 
 ROW = {"seq_len": 128, "micro_batch": 1}
@@ -137,15 +137,8 @@ def test_every_way_of_writing_a_config_is_read(told, wanted):
     assert {name: found.get(name) for name in wanted} == wanted
 
 
-def test_the_facts_of_families_are_those_of_the_proxies():
-    known = families.FAMILIES
-    assert set(rows.FAMILIES) == set(known)
-    for name, family in known.items():
-        assert family.own_kv == (name in rows.GATED) == family.gated
-        assert family.own_head_dim == (name in rows.OWN_HEAD_DIM)
-        assert bool(family.windows) == (name in rows.WINDOWED)
-        assert family.tied == (name not in rows.UNTIED)
-        assert family.causal == (name in rows.DECODERS)
+def test_adapters_go_on_parts_that_the_family_has():
+    for name, family in FAMILIES.items():
         parts = {part for parts in lora_names(name).values() for part in parts}
         assert parts <= {part for matrix in family.matrices for part in matrix}
 

@@ -9,8 +9,8 @@ from types import SimpleNamespace
 
 import numpy as np
 
-from jouleline.architecture.families import QKV
 from jouleline.architecture.parameters import embedding_width, widths
+from jouleline.schemas.families import QKV
 
 Two = tuple[np.ndarray, np.ndarray]
 

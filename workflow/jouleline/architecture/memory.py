@@ -13,9 +13,9 @@ import numpy as np
 
 from jouleline.architecture import parameters, traffic
 from jouleline.architecture.columns import read_columns
-from jouleline.architecture.families import QKV
 from jouleline.architecture.parameters import Matrix
 from jouleline.architecture.proxies import groups
+from jouleline.schemas.families import QKV
 
 MARGIN_SHARE = 0.2
 CONTEXT_BYTE = 1.5e9

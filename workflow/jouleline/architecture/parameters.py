@@ -12,24 +12,16 @@ from types import SimpleNamespace
 
 import numpy as np
 
-from jouleline.architecture.families import QKV
 from jouleline.errors import UserError
+from jouleline.schemas.families import PARTS
+from jouleline.schemas.row import DECODER_TARGETS, DISTILBERT_TARGETS, LORA_TARGETS
 
 # ZeRO-3 keeps tensors of at most this many elements whole on every device (DeepSpeed's
 # stage3_param_persistence_threshold).
 PERSISTENT_ELEMENTS = 100_000
 
-# Names of `lora_targets` and the parts they stand for: short ones, then the ends of module names as peft matches
-# them, BERT's and DistilBERT's.
-_TARGETS = {"q": ("query",), "k": ("key",), "v": ("value",), "o": ("attention_output",)}
-_TARGETS |= {name: (name,) for name in (*QKV, "gate", "up", "down")}
-_TARGETS |= {
-    "attention.output.dense": ("attention_output",),
-    "intermediate.dense": ("up",),
-    "output.dense": ("attention_output", "down"),  # the end of two names
-    **{"q_lin": ("query",), "k_lin": ("key",), "v_lin": ("value",)},
-    **{"out_lin": ("attention_output",), "lin1": ("up",), "lin2": ("down",)},
-}
+# Names of `lora_targets` and the parts they stand for, of all families: module names, short names, and the parts' own.
+_TARGETS = LORA_TARGETS | DISTILBERT_TARGETS | DECODER_TARGETS | {part: (part,) for part in PARTS}
 
 Matrix = tuple[str, ...]
 

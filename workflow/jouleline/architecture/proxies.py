@@ -8,8 +8,8 @@ import numpy as np
 
 from jouleline.architecture import compute, memory_traffic, parameters, traffic
 from jouleline.architecture.columns import Texts, read_columns
-from jouleline.architecture.families import Family, family
 from jouleline.errors import UserError
+from jouleline.schemas.families import Family, family
 
 UNITS = {
     "compute_flop": "FLOP per device and step",

@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from jouleline.errors import UserError
-from jouleline.schemas.row import BY_NAME, DECODERS, FAMILIES, UNTIED
+from jouleline.schemas.families import FAMILIES
+from jouleline.schemas.row import BY_NAME
 
 TABLE = Path(__file__).with_name("models.csv")
 FETCHED = Path("config", "models")
@@ -160,16 +161,17 @@ def follow(row: dict[str, Any], given: Mapping[str, Any]) -> None:
     A decoder learns the next token of source text, and a ViT the label of an image, where `given`, the row as
     written, says nothing else. A column that says what is so without it becomes null.
     """
-    if row["model_type"] in DECODERS:
+    family = FAMILIES[row["model_type"]]
+    if family.causal:
         row["task"] = given.get("task", "clm")
         row["dataset"] = given.get("dataset", "source")
-    if row["model_type"] == "vit":
+    if family.patches:
         row["dataset"] = given.get("dataset", "images")
-    if row["model_type"] == "gemma2":  # it caps its scores, which no fused kernel does
-        row["attention"] = given.get("attention", "eager")
+    if row["attention"] not in family.attentions:
+        row["attention"] = given.get("attention", family.attentions[0])
     if row["kv_heads"] == row["heads"]:
         row["kv_heads"] = None
     if row["head_dim"] is not None and row["head_dim"] * row["heads"] == row["hidden"]:
         row["head_dim"] = None
-    if row["tied"] is (row["model_type"] not in UNTIED):
+    if row["tied"] is family.tied:
         row["tied"] = None

@@ -8,22 +8,9 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from jouleline.errors import UserError
-from jouleline.schemas.row import (
-    DECODER_TARGETS,
-    DECODERS,
-    ENCODER_TASKS,
-    GATED,
-    LORA_TARGETS,
-    OWN_HEAD_DIM,
-    ROW_COLUMNS,
-    WINDOWED,
-)
+from jouleline.schemas.families import FAMILIES
+from jouleline.schemas.row import DECODER_TARGETS, DISTILBERT_TARGETS, LORA_TARGETS, ROW_COLUMNS
 
-_DISTILBERT_TARGETS = {
-    **{"q_lin": ("query",), "k_lin": ("key",), "v_lin": ("value",)},
-    **{"out_lin": ("attention_output",), "lin1": ("up",), "lin2": ("down",)},
-}
-"""DistilBERT's own names of the same layers; it understands both."""
 GLUE_TASKS = ("cola", "mnli", "mrpc", "qnli", "qqp", "rte", "sst2", "wnli")
 """GLUE tasks with class labels (stsb is a regression)."""
 _ONE_MATRIX = ("gpt2", "phi3")  # queries, keys and values in one, each of which is cut in equal parts
@@ -63,16 +50,15 @@ def data_parallel(row: Mapping[str, Any]) -> int:
 
 def tasks(model_type: str) -> tuple[str, ...]:
     """The tasks that a family can be trained for."""
-    if model_type in DECODERS:
-        return ("clm",)
-    return ("classification",) if model_type == "vit" else ENCODER_TASKS
+    return FAMILIES[model_type].tasks
 
 
 def lora_names(model_type: str) -> dict[str, tuple[str, ...]]:
     """What `lora_targets` may name in a family, and the parts of a layer that each name puts adapters on."""
-    short = DECODER_TARGETS if model_type in DECODERS else {}
-    names = LORA_TARGETS | {k: v for k, v in short.items() if k != "gate" or model_type in GATED}
-    return names | (_DISTILBERT_TARGETS if model_type == "distilbert" else {})
+    family = FAMILIES[model_type]
+    short = DECODER_TARGETS if family.causal else {}
+    names = LORA_TARGETS | {k: v for k, v in short.items() if k != "gate" or family.gated}
+    return names | (DISTILBERT_TARGETS if model_type == "distilbert" else {})
 
 
 def _names(targets: str) -> list[str]:
@@ -105,23 +91,24 @@ def _shape_problems(row: Mapping[str, Any]) -> Iterator[str]:
 def _family_problems(row: Mapping[str, Any]) -> Iterator[str]:
     """What a family does not have: tasks, heads for keys and values, a head width, images, kernels."""
     family, task, heads, kv_heads = (row[name] for name in ("model_type", "task", "heads", "kv_heads"))
+    facts = FAMILIES[family]
     if task not in tasks(family):
         yield f"task {task} does not go with model_type {family}; choose {' or '.join(tasks(family))}"
-    if kv_heads is not None and (family not in GATED or kv_heads > heads or heads % kv_heads):
-        remedy = (
-            f"a divisor of heads {heads}" if family in GATED else "nothing, this family has none of its own"
-        )
+    if kv_heads is not None and (not facts.own_kv or kv_heads > heads or heads % kv_heads):
+        remedy = f"a divisor of heads {heads}" if facts.own_kv else "nothing, this family has none of its own"
         yield f"kv_heads {kv_heads} does not go with model_type {family}; give {remedy}"
-    if row["head_dim"] is not None and family not in OWN_HEAD_DIM:
+    if row["head_dim"] is not None and not facts.own_head_dim:
         yield f"head_dim {row['head_dim']} is not hidden / heads, which model_type {family} needs; leave it out"
-    if row["sliding_window"] is not None and family not in WINDOWED:
-        yield f"sliding_window does not go with model_type {family}; choose from {', '.join(WINDOWED)}"
-    if row["attention"] == "sdpa" and family == "gemma2":
-        yield "attention sdpa does not go with model_type gemma2, which caps its scores; give attention: eager"
-    if row["tied"] is not None and family not in DECODERS:
+    if row["sliding_window"] is not None and not facts.windows:
+        windowed = ", ".join(name for name, one in FAMILIES.items() if one.windows)
+        yield f"sliding_window does not go with model_type {family}; choose from {windowed}"
+    if (attention := row["attention"]) not in facts.attentions:
+        only = " or ".join(facts.attentions)
+        yield f"attention {attention} does not go with model_type {family}, which caps its scores; give {only}"
+    if row["tied"] is not None and not facts.causal:
         yield f"tied does not go with model_type {family}; leave it out"
     images = [name for name in ("image_size", "patch_size") if row[name] is not None]
-    if (family == "vit") != (len(images) == 2):
+    if facts.patches != (len(images) == 2):
         yield f"image_size and patch_size go together, with model_type vit and no other; not with {family}"
     elif images and row["image_size"] % row["patch_size"]:
         yield f"image_size {row['image_size']} is not divisible by patch_size {row['patch_size']}; change one of them"

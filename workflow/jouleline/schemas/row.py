@@ -8,20 +8,8 @@ So old results keep their names when a column is added.
 import math
 
 from jouleline.schemas import Column
+from jouleline.schemas.families import ENCODER_TASKS, FAMILIES
 
-ENCODERS = ("bert", "roberta", "distilbert", "electra")
-GATED = ("llama", "mistral", "qwen2", "qwen3", "phi3", "gemma2", "gemma3")
-"""Families with a gate in the feed-forward, and heads of their own for keys and values."""
-DECODERS = ("gpt2", "opt", "gpt_neox", *GATED)
-UNTIED = ("gpt_neox", "llama", "mistral", "qwen2", "qwen3", "phi3")
-"""Families whose head is a matrix of its own where nothing is said."""
-WINDOWED = ("mistral", "phi3", "gemma2", "gemma3")
-"""Families whose attention may look back a window only."""
-OWN_HEAD_DIM = ("llama", "mistral", "qwen3", "gemma2", "gemma3")
-"""Families whose head width may differ from hidden / heads."""
-FAMILIES = (*ENCODERS, *DECODERS, "vit")
-"""Model families, as transformers names them."""
-ENCODER_TASKS = ("classification", "qa", "mlm")
 TASKS = (*ENCODER_TASKS, "clm")
 PRECISIONS = ("fp32", "bf16", "fp16")
 LORA_TARGETS = {
@@ -36,14 +24,19 @@ DECODER_TARGETS = {
     **{"q": ("query",), "k": ("key",), "v": ("value",), "o": ("attention_output",)},
     **{"gate": ("gate",), "up": ("up",), "down": ("down",)},
 }
-"""The short names that decoders understand too; only GATED ones have a gate."""
+"""The short names that decoders understand too; only gated ones have a gate."""
+DISTILBERT_TARGETS = {
+    **{"q_lin": ("query",), "k_lin": ("key",), "v_lin": ("value",)},
+    **{"out_lin": ("attention_output",), "lin1": ("up",), "lin2": ("down",)},
+}
+"""DistilBERT's own names of the same layers; it understands both."""
 
 _C = Column
 _COUNT = (1, 10**6)
 _LENGTH = (1, 10**8)
 
 ROW_COLUMNS: tuple[Column, ...] = (
-    _C("model_type", "string", "", "Model family of transformers", "bert", choices=FAMILIES),
+    _C("model_type", "string", "", "Model family of transformers", "bert", choices=tuple(FAMILIES)),
     _C("checkpoint", "string", "", "Local checkpoint or hub name to start from; null: random initialisation"),
     _C("task", "string", "", "Head that is trained", "classification", choices=TASKS),
     _C(

@@ -8,6 +8,7 @@ import threading
 import pytest
 from jouleline.errors import UserError
 from jouleline.measure.node import network, rendezvous
+from jouleline.measure.node.environment import speed_variables
 from jouleline.measure.node.rendezvous import meet
 
 
@@ -39,6 +40,7 @@ def test_between_nodes_the_user_s_interface_counts_and_must_be_there(monkeypatch
     monkeypatch.setenv(variable, "^docker0")
     network.use_interface("127.0.0.1")
     assert sorted(os.environ[name] for name in network.VARIABLES) == ["^docker0", "lo"]
+    assert set(network.VARIABLES) <= set(speed_variables())  # numbers depend on it, so run.json has it
     monkeypatch.setenv(variable, "ib0")
     with pytest.raises(UserError, match=f"{variable}=ib0 is set and this node has no such interface"):
         network.use_interface("127.0.0.1")

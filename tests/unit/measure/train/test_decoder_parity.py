@@ -1,7 +1,8 @@
 """Decoders and image models: every strategy trains like one rank, whatever the family needs to be split."""
 
 import pytest
-from jouleline.schemas.row import DECODERS, GATED
+from jouleline.schemas.families import DECODERS
+from jouleline.schemas.families import FAMILIES as DESCRIBED
 from parity import EXACT, STAGES, difference, strategy, train
 
 SHAPE = {"hidden": 64, "intermediate": 128, "seq_len": 32, "max_positions": 64, "learning_rate": 3e-3}
@@ -20,7 +21,7 @@ FAMILIES = (*DECODERS, "vit")
 def shape(family: str) -> dict:
     """A tiny model of a family, with half as many heads for keys and values where it can have them."""
     row = {**(IMAGE if family == "vit" else TEXT), "model_type": family}
-    if family in GATED:
+    if DESCRIBED[family].gated:
         row["kv_heads"] = 2
     return row | ({"attention": "eager"} if family == "gemma2" else {})
 
@@ -50,7 +51,7 @@ def every_strategy() -> list[tuple]:
     for family in FAMILIES:
         found += [(family, data, tensor, stage, {}) for data, tensor in ((2, 1), (2, 2)) for stage in STAGES]
         found += [(family, 1, 2, 0, {}), (family, 1, 4, 0, {"kv_heads": None} if family == "phi3" else {})]
-        adapted = BERT_NAMES if family == "vit" else GATE if family in GATED else ALL
+        adapted = BERT_NAMES if family == "vit" else GATE if DESCRIBED[family].gated else ALL
         found += [(family, 2, 1, stage, adapted) for stage in STAGES]
         found += [(family, *layout, CHECKPOINTED) for layout in ((2, 1, 1), (2, 1, 3), (1, 2, 0), (2, 2, 1))]
     return found

@@ -9,7 +9,7 @@ from jouleline.architecture import proxies
 from jouleline.campaign.grid import complete_row
 from jouleline.errors import UserError
 from jouleline.measure.train.modeling import Recipe, build
-from jouleline.schemas.row import DECODERS, ENCODER_TASKS, ENCODERS
+from jouleline.schemas.families import DECODERS, ENCODER_TASKS, ENCODERS
 
 ROW = complete_row(
     {

@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from jouleline.schemas.row import ENCODER_TASKS, ENCODERS
+from jouleline.schemas.families import ENCODER_TASKS, ENCODERS
 from parity import EXACT, STAGES, difference, strategy, train
 
 SGD = {"optimizer": "sgd", "learning_rate": 0.1}

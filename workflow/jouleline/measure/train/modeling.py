@@ -13,9 +13,9 @@ from typing import Any
 import torch
 import transformers
 
-from jouleline.architecture.families import FAMILIES, Family
 from jouleline.campaign.strategy import lora_parts
 from jouleline.errors import UserError
+from jouleline.schemas.families import FAMILIES, Family
 
 ROBERTA_EXTRA_POSITIONS = 2  # RoBERTa counts positions from its padding id + 1
 

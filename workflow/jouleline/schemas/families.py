@@ -1,7 +1,7 @@
 """What each model family is made of: one row per family, from which every proxy follows.
 
 A layer is a list of matrices between norms; a family says which there are, how they are fused, what has a bias, and
-what stands before and after the layers. No module beside this one knows a family's name. Facts are those of
+what stands before and after the layers. Beside this module only the trainer knows a family's name. Facts are those of
 transformers 5.23; the tests build its models and count.
 """
 
@@ -161,6 +161,9 @@ FAMILIES = {
     ),
 }
 
+ENCODERS = tuple(name for name, one in FAMILIES.items() if one.tasks == ENCODER_TASKS)
+DECODERS = tuple(name for name, one in FAMILIES.items() if one.causal)
+
 EXPERTS = ("mixtral", "deepseek_v2", "deepseek_v3", "gpt_oss", "dbrx", "jamba", "arctic", "llama4")
 """Mixtures of experts whose names do not say so."""
 
@@ -176,5 +179,5 @@ def family(model_type: str) -> Family:
         )
     raise UserError(
         f"model_type {model_type!r} has no description (there are {', '.join(FAMILIES)}); add it to FAMILIES in "
-        "jouleline.architecture.families, or count it with jouleline.architecture.counter.flops_from_counter"
+        "jouleline.schemas.families, or count it with jouleline.architecture.counter.flops_from_counter"
     )
