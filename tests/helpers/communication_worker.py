@@ -1,6 +1,8 @@
-"""One rank of a small DeepSpeed run that counts what its collectives send in one optimizer step.
+"""Small DeepSpeed runs that count what the collectives of a rank send in one optimizer step.
 
-    python communication_worker.py STORE RANK WORLD_SIZE ROWS.json OUT.json
+    python communication_worker.py FOLDER
+
+FOLDER/groups.json lists groups of [number of ranks, rows]; FOLDER/<number of a group>/out.json takes what rank 0 found.
 
 Counted where torch hands them to the backend, so nothing that DeepSpeed does is missed. A ring sends, of a
 payload of b bytes over n ranks, 2 (n-1)/n b for an all-reduce and (n-1)/n b for an all-gather or a
@@ -10,12 +12,15 @@ reduce-scatter.
 import functools
 import json
 import sys
+import time
 from pathlib import Path
 from unittest import mock
 
 import decoders
 import torch
 import torch.distributed as dist
+from jouleline.measure.node.files import rank_log
+from jouleline.measure.node.ranks import Ranks
 from jouleline.measure.train import modeling, parallel
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -91,16 +96,31 @@ def count(row) -> dict[int, list[float]]:
     return traffic.sent
 
 
-def main(store: str, rank: str, world_size: str, rows: str, out: str, measure=count) -> None:
+def be_a_rank(folder: Path, ranks: int, rows: list[dict], measure, rank: int, _progress) -> int:
+    """Measure each row together with the other ranks; rank 0 writes out.json."""
     torch.set_num_threads(1)
-    ranks = int(world_size)
-    parallel.join(int(rank), ranks, int(rank), dist.FileStore(store, ranks), torch.device("cpu"), 120.0)
-    counted = [measure(row) for row in json.loads(Path(rows).read_text())]
-    if rank == "0":
-        Path(out).write_text(json.dumps(counted))
+    parallel.join(rank, ranks, rank, dist.FileStore(str(folder / "store"), ranks), torch.device("cpu"), 120.0)
+    measured = [measure(row) for row in rows]
+    if rank == 0:
+        (folder / "out.json").write_text(json.dumps(measured))
     dist.barrier()
     dist.destroy_process_group()
+    return 0
+
+
+def main(folder: Path, measure=count) -> None:
+    """Fork the ranks of one group after another, as the node agent does."""
+    for number, (count_of_ranks, rows) in enumerate(json.loads((folder / "groups.json").read_text())):
+        place = folder / str(number)
+        place.mkdir()
+        ranks = Ranks(place)
+        ranks.start(count_of_ranks, functools.partial(be_a_rank, place, count_of_ranks, rows, measure))
+        while ranks.poll() and not ranks.failed:
+            time.sleep(0.02)
+        ranks.end()
+        if ranks.failed:
+            sys.exit("\n".join(rank_log(place, rank).read_text()[-1500:] for rank in ranks.pids))
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    main(Path(sys.argv[1]))

@@ -1,6 +1,8 @@
-"""One rank of a small DeepSpeed run that reports the most bytes of tensors alive in one optimizer step.
+"""Small DeepSpeed runs that report the most bytes of tensors alive on a rank in one optimizer step.
 
-    python memory_worker.py STORE RANK WORLD_SIZE ROWS.json OUT.json
+    python memory_worker.py FOLDER
+
+as communication_worker.py does.
 
 What is alive before the step is found by Python's garbage collector; what comes and goes in it is told by PyTorch's
 allocator.
@@ -8,6 +10,7 @@ allocator.
 
 import gc
 import sys
+from pathlib import Path
 
 import torch
 from communication_worker import main, start, step
@@ -38,4 +41,4 @@ def peak(row) -> int:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:], measure=peak)
+    main(Path(sys.argv[1]), measure=peak)

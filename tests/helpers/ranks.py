@@ -1,4 +1,4 @@
-"""Ranks of a small DeepSpeed run as processes of their own."""
+"""Ranks of small DeepSpeed runs, in a program of its own that imports the libraries once."""
 
 import json
 import subprocess
@@ -6,30 +6,9 @@ import sys
 from pathlib import Path
 
 
-def run(folder: Path, ranks: int, rows: list[dict], worker: Path) -> list:
-    """What rank 0 of `worker` reports of each row."""
-    (folder / "rows.json").write_text(json.dumps(rows))
-    processes = [
-        subprocess.Popen(
-            [
-                sys.executable,
-                worker,
-                folder / "store",
-                str(rank),
-                str(ranks),
-                folder / "rows.json",
-                folder / "out.json",
-            ],
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for rank in range(ranks)
-    ]
-    try:
-        errors = [process.communicate(timeout=300)[1] for process in processes]
-    finally:
-        for process in processes:
-            process.kill()
-    assert [process.returncode for process in processes] == [0] * ranks, errors[0][-2000:]
-    return json.loads((folder / "out.json").read_text())
+def run(folder: Path, groups: list[tuple[int, list[dict]]], worker: Path) -> list[list]:
+    """What rank 0 of `worker` reports of each row, for each group of (number of ranks, rows)."""
+    (folder / "groups.json").write_text(json.dumps(groups))
+    done = subprocess.run([sys.executable, worker, folder], capture_output=True, text=True, timeout=900)
+    assert done.returncode == 0, done.stderr[-2000:]
+    return [json.loads((folder / str(number) / "out.json").read_text()) for number in range(len(groups))]

@@ -63,7 +63,7 @@ def test_a_node_that_does_not_come_is_named(tmp_path, dataset):
     assert output.count("\n") == 1
 
 
-@pytest.mark.parametrize("bad", [0, 1])
+@pytest.mark.parametrize("bad", [pytest.param(0, marks=pytest.mark.long), 1])
 def test_bad_input_on_one_node_ends_the_others_at_once(tmp_path, dataset, bad):
     datasets = [dataset, dataset]
     datasets[bad] = tmp_path / "none.parquet"
@@ -78,7 +78,10 @@ def test_bad_input_on_one_node_ends_the_others_at_once(tmp_path, dataset, bad):
         check_two_node_run(tmp_path, two_agents(tmp_path, dataset, TWO), 1)
 
 
-@pytest.mark.parametrize(("stopped", "trace"), [(0, "meeting.json"), (1, "hello-1.json"), (1, "node-1")])
+@pytest.mark.parametrize(
+    ("stopped", "trace"),
+    [(0, "meeting.json"), pytest.param(1, "hello-1.json", marks=pytest.mark.long), (1, "node-1")],
+)
 def test_a_node_told_to_end_before_the_ranks_have_met_ends_the_others(tmp_path, dataset, stopped, trace):
     """While it waits for the others in the meeting, and while it imports."""
     extras = [["--node-rank", str(node), "--nodes", "2", "--address", "127.0.0.1"] for node in (0, 1)]
@@ -96,11 +99,9 @@ def test_a_node_told_to_end_before_the_ranks_have_met_ends_the_others(tmp_path, 
     assert output.count("\n") == 1
     if stopped == 0:
         assert failed(tmp_path)["reason"] == "stopped"
-    else:
-        check_two_node_run(tmp_path, two_agents(tmp_path, dataset, TWO), 1)
 
 
-@pytest.mark.parametrize("bad", [0, 1])
+@pytest.mark.parametrize("bad", [pytest.param(0, marks=pytest.mark.long), 1])
 def test_a_sidecar_that_does_not_start_on_one_node_ends_the_other(tmp_path, dataset, bad):
     protocols = [SHORT, SHORT]
     protocols[bad] = {**SHORT, "meter": "nvml"}
@@ -115,7 +116,7 @@ def test_a_sidecar_that_does_not_start_on_one_node_ends_the_other(tmp_path, data
         assert failed(tmp_path)["reason"] == "node_failed"
 
 
-@pytest.mark.parametrize("family", ["IPv4", "IPv6"])
+@pytest.mark.parametrize("family", [pytest.param("IPv4", marks=pytest.mark.long), "IPv6"])
 def test_two_networks_train_as_one_without_a_name_that_both_know(tmp_path, dataset, two_networks, family):
     addresses, prefixes = two_networks
     for node in (0, 1) if family == "IPv6" else ():

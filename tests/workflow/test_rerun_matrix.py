@@ -1,6 +1,7 @@
 """What a change reruns, line by line: measurements are dear, so nothing may measure again without need.
 
-Every line holds for the local and for the Slurm profile, whichever made the results: both are planned, and must agree.
+Every line holds for the local and for the Slurm profile, whichever made the results. Results of real Slurm jobs are
+planned with both, and both must agree; results made by touch are planned with both where a profile could matter.
 """
 
 import copy
@@ -42,16 +43,18 @@ PROFILES = ("profiles/local", "slurm")
 
 
 class Matrix(Checkout):
+    profiles = PROFILES[:1]
+
     def planned(self, *arguments: str) -> dict[str, set[str]]:
-        """What would run, {rule: outputs}: the same with either profile."""
+        """What would run, {rule: outputs}: the same with every profile."""
 
         def plan(profile: str) -> dict[str, set[str]]:
             return super(Matrix, self).planned("--profile", profile, *arguments)
 
         with ThreadPoolExecutor() as pool:
-            local, slurm = pool.map(plan, PROFILES)
-        assert local == slurm
-        return local
+            first, *others = pool.map(plan, self.profiles)
+        assert all(jobs == first for jobs in others)
+        return first
 
 
 def make_on_slurm(checkout: Checkout, cluster) -> None:
@@ -68,6 +71,7 @@ def finished(request, tmp_path_factory):
     """A checkout whose every result is made."""
     checkout = Matrix(tmp_path_factory.mktemp("matrix") / "checkout", CAMPAIGN)
     if request.param == "slurm":
+        checkout.profiles = PROFILES
         make_on_slurm(checkout, request.getfixturevalue("slurm_session"))
     else:
         checkout.make_by_touch()
@@ -84,19 +88,26 @@ def checkout(finished, tmp_path):
     return twin
 
 
+@pytest.fixture
+def both(checkout):
+    """The same, planned with both profiles."""
+    checkout.profiles = PROFILES
+    return checkout
+
+
 def measured(jobs) -> int:
     """How many runs would be measured."""
     return sum(path.endswith("run.json") for rule in MEASURING for path in jobs.get(rule, ()))
 
 
-def test_nothing_changed_reruns_nothing(checkout):
-    assert checkout.planned() == {}
+def test_nothing_changed_reruns_nothing(both):
+    assert both.planned() == {}
 
 
-def test_a_new_row_measures_itself(checkout):
-    checkout.campaign["grid"]["rows"].append({"layers": 5, **SHAPE})
-    checkout.save()
-    jobs = checkout.planned()
+def test_a_new_row_measures_itself(both):
+    both.campaign["grid"]["rows"].append({"layers": 5, **SHAPE})
+    both.save()
+    jobs = both.planned()
     assert measured(jobs) == 1 and set(jobs) <= MEASURING | DOWNSTREAM | GRID | {"write_labels"}
     assert {"collect_runs", "fit_model", "render_report"} <= set(jobs)
 
@@ -217,13 +228,12 @@ def test_a_new_protocol_key_at_its_frozen_default_measures_nothing(checkout):
     assert measured(checkout.planned()) == 0
 
 
-def test_memory_partition_and_run_time_rerun_nothing(checkout):
-    checkout.edit("rules/common.smk", "return 2000 + row", "return 4000 + row")
-    checkout.campaign["node"] |= {"exclusive": True, "gres": "gpu:h100"}
-    checkout.save()
+def test_memory_partition_and_run_time_rerun_nothing(both):
+    both.edit("rules/common.smk", "return 2000 + row", "return 4000 + row")
+    both.campaign["node"] |= {"exclusive": True, "gres": "gpu:h100"}
+    both.save()
     assert (
-        checkout.planned("--set-resources", "measure_run:slurm_partition=other", "measure_run:runtime=99")
-        == {}
+        both.planned("--set-resources", "measure_run:slurm_partition=other", "measure_run:runtime=99") == {}
     )
 
 
@@ -243,29 +253,25 @@ def test_measuring_code_measures_everything_and_touch_accepts_the_old_results(ch
     assert checkout.planned() == {}
 
 
+SOME = ("sidecar/lanes", "meters/nvml", "train/trainer")
+OTHERS = (
+    *("sidecar/process", "sidecar/writer", "sidecar/client", "raw/samples", "raw/markers", "meters/rapl"),
+    *("train/data", "node/ranks", "node/agent"),
+)
+
+
 @pytest.mark.parametrize(
-    "module",
-    [
-        *(
-            "sidecar/process",
-            "sidecar/lanes",
-            "sidecar/writer",
-            "sidecar/client",
-            "raw/samples",
-            "raw/markers",
-        ),
-        *("meters/rapl", "meters/nvml", "train/trainer", "train/data", "node/ranks", "node/agent"),
-    ],
+    "module", [*SOME, *(pytest.param(module, marks=pytest.mark.long) for module in OTHERS)]
 )
 def test_one_constant_of_what_measures_measures_everything(checkout, module):
     change_a_constant(checkout.root / f"workflow/jouleline/measure/{module}.py")
-    assert measured(Checkout.planned(checkout, "--profile", "profiles/local")) == 5
-
-
-def test_the_protocol_measures_everything(checkout):
-    checkout.campaign["protocol"]["window_s"] = 2
-    checkout.save()
     assert measured(checkout.planned()) == 5
+
+
+def test_the_protocol_measures_everything(both):
+    both.campaign["protocol"]["window_s"] = 2
+    both.save()
+    assert measured(both.planned()) == 5
 
 
 def test_fitting_code_refits_and_nothing_before(checkout):

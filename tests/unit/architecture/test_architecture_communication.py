@@ -1,5 +1,7 @@
 """The communication formulas against what the collectives of real DeepSpeed runs send."""
 
+from pathlib import Path
+
 import pytest
 from jouleline.architecture import proxies, traffic
 from jouleline.campaign import grid
@@ -63,30 +65,54 @@ DECODERS = [
 EVERY_STAGE = [SPLIT | {"zero_stage": stage} for stage in range(4)]
 
 
-@pytest.mark.parametrize(
-    ("ranks", "shards", "rows"),
-    [
-        pytest.param(2, 1, TWO_RANKS, id="data parallel 2"),
-        pytest.param(2, 2, TENSOR_PARALLEL, id="tensor parallel 2"),
-        pytest.param(4, 2, EVERY_STAGE, id="tensor parallel 2 x data parallel 2"),
-        pytest.param(2, 2, SPLIT_DECODERS, id="decoders on tensor parallel 2"),
-        pytest.param(
-            2, 2, MORE_SPLIT_DECODERS, id="more decoders on tensor parallel 2", marks=pytest.mark.long
-        ),
-        pytest.param(2, 1, DECODERS, id="decoders on data parallel 2", marks=pytest.mark.long),
-        pytest.param(2, 1, MORE_ON_TWO_RANKS, id="more on data parallel 2", marks=pytest.mark.long),
-        pytest.param(4, 1, EVERY_STAGE, id="data parallel 4", marks=pytest.mark.long),
-    ],
-)
-def test_bytes_and_calls_are_those_of_the_collectives(tmp_path, ranks, shards, rows):
-    rows = [grid.complete_row(row | {"gpus_per_node": ranks, "tensor_parallel": shards}) for row in rows]
-    for row, counted in zip(rows, run(tmp_path, ranks, rows, WORKER)):
+GROUPS = {  # (data-parallel x tensor-parallel ranks, tensor parallel, rows) by name
+    "data parallel 2": (2, 1, TWO_RANKS),
+    "tensor parallel 2": (2, 2, TENSOR_PARALLEL),
+    "tensor parallel 2 x data parallel 2": (4, 2, EVERY_STAGE),
+    "decoders on tensor parallel 2": (2, 2, SPLIT_DECODERS),
+}
+MORE_GROUPS = {
+    "more decoders on tensor parallel 2": (2, 2, MORE_SPLIT_DECODERS),
+    "decoders on data parallel 2": (2, 1, DECODERS),
+    "more on data parallel 2": (2, 1, MORE_ON_TWO_RANKS),
+    "data parallel 4": (4, 1, EVERY_STAGE),
+}
+
+
+def complete(ranks: int, shards: int, rows: list[dict]) -> list[dict]:
+    return [grid.complete_row(row | {"gpus_per_node": ranks, "tensor_parallel": shards}) for row in rows]
+
+
+def counted(groups: dict, folder: Path) -> dict[str, list]:
+    found = run(folder, [(group[0], complete(*group)) for group in groups.values()], WORKER)
+    return dict(zip(groups, found, strict=True))
+
+
+@pytest.fixture(scope="module")
+def sent(tmp_path_factory) -> dict[str, list]:
+    return counted(GROUPS, tmp_path_factory.mktemp("communication"))
+
+
+def check(group: tuple, found: list[dict]) -> None:
+    for row, totals in zip(complete(*group), found, strict=True):
         expected = proxies(row)
-        sent = sum(total[0] for total in counted.values())
-        calls = sum(total[1] for total in counted.values())
-        assert expected["comm_byte"] == pytest.approx(sent, rel=0.05), row
+        sent_byte = sum(total[0] for total in totals.values())
+        calls = sum(total[1] for total in totals.values())
+        assert expected["comm_byte"] == pytest.approx(sent_byte, rel=0.05), row
         # Agreeing on norms and overflows takes up to two more calls of a few bytes.
         assert abs(expected["comm_calls"] - calls) <= 2, row
+
+
+@pytest.mark.parametrize("name", GROUPS)
+def test_bytes_and_calls_are_those_of_the_collectives(sent, name):
+    check(GROUPS[name], sent[name])
+
+
+@pytest.mark.long
+def test_bytes_and_calls_of_more_rows(tmp_path):
+    found = counted(MORE_GROUPS, tmp_path)
+    for name, group in MORE_GROUPS.items():
+        check(group, found[name])
 
 
 def zero(elements: int) -> dict[str, int]:
@@ -102,9 +128,8 @@ def test_large_models_are_gathered_again_by_zero_3(tmp_path, monkeypatch):
     row |= {"micro_batch": 1, "seq_len": 16}
     made = [(share, row | {"tied": tied}) for tied in (False, True) for share in (0.25, 0.5, 1.0, 2.0)]
     reuse = [int(share * proxies(one)["parameters"]) for share, one in made]
-    counted = run(
-        tmp_path, 2, [one | {"reuse_elements": elements} for (_, one), elements in zip(made, reuse)]
-    )
+    rows = [one | {"zero": zero(elements)} for (_, one), elements in zip(made, reuse, strict=True)]
+    counted = run(tmp_path, [(2, rows)], WORKER)[0]
     for (share, one), elements, sent in zip(made, reuse, counted, strict=True):
         monkeypatch.setattr(traffic, "REUSE_ELEMENTS", elements)
         # Half of each ring's bytes: n is 2. Gradients are one times the parameters, gathers the rest.

@@ -112,7 +112,7 @@ def test_the_parts_are_what_is_alive_on_real_ranks(tmp_path, monkeypatch):
         for stage in range(4)
     ]
     made = [one | {"zero": {"reduce_bucket_size": bucket}} for one in rows]
-    for one, alive in zip(rows, run(tmp_path, 2, made, WORKER), strict=True):
+    for one, alive in zip(rows, run(tmp_path, [(2, made)], WORKER)[0], strict=True):
         found = peak_memory(one)
         assert found["floor"] < alive, one  # no run that fits is refused
         if one["precision"] == "fp32":  # in bf16 a CPU's kernels take room for casts, which no GPU does
