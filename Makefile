@@ -98,14 +98,18 @@ rebuild: setup
 
 # Tests run on several workers; those of real time come after the others, without heavy neighbours.
 WORKERS ?= 4
-PYTEST = $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder -m
+CLOCK := tests/unit/measure/sidecar tests/unit/measure/meters
+# What starts agents, ranks or Snakemake; single files and tests elsewhere are marked `slow`.
+SLOW := tests/cuda tests/scripts tests/workflow
+PYTEST = $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
+OTHERS = $(CLOCK:%=--ignore=%)
 
 test: setup
-	@status=0; $(PYTEST) "not long and not clock" || status=$$?; $(PYTEST) "clock and not long" || status=$$?; exit $$status
+	@status=0; $(PYTEST) -m "not long" $(OTHERS) || status=$$?; $(PYTEST) -m "not long" $(CLOCK) || status=$$?; exit $$status
 
 # What one runs after each change: no agents, no ranks, no Snakemake.
 test-fast: setup
-	@$(PYTEST) "not long and not clock and not slow"
+	@$(PYTEST) -m "not long and not slow" $(OTHERS) $(SLOW:%=--ignore=%)
 
 test-long: setup
 	@$(BIN)/python -m pytest -m long

@@ -16,12 +16,6 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 os.environ.setdefault("JOULELINE_DEVICE_LOCK", "")
 
 TESTS = Path(__file__).resolve().parent
-# Tests of real time: they run after the others, without heavy neighbours.
-CLOCK = ("unit/measure/sidecar", "unit/measure/meters")
-# Tests that start agents, ranks or Snakemake: `make test-fast` leaves them out.
-SLOW = ("workflow", "scripts", "cuda")
-
-
 # Files whose tests borrow the Slurm cluster, one after the other, since there is one.
 SLURM = ("test_slurm_campaign", "test_slurm_cluster", "test_slurm_faults", "test_slurm_real_faults")
 # What takes longest is begun first, or the last worker runs alone at the end.
@@ -29,13 +23,7 @@ FIRST = ("workflow", "scripts", "cuda", "unit/measure")
 
 
 def pytest_collection_modifyitems(items):
-    """Mark the tests of a folder, and bring what takes longest to the front."""
-    for item in items:
-        folder = item.path.parent.relative_to(TESTS).as_posix()
-        if folder.startswith(CLOCK):
-            item.add_marker("clock")
-        if folder.startswith(SLOW):
-            item.add_marker("slow")
+    """Bring what takes longest to the front."""
     places = [*FIRST, ""]
     items.sort(
         key=lambda item: (

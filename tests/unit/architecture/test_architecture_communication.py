@@ -8,6 +8,8 @@ from jouleline.campaign import grid
 from paths import TESTS
 from ranks import run
 
+pytestmark = pytest.mark.slow
+
 WORKER = TESTS.joinpath("helpers", "communication_worker.py")
 SMALL = {"layers": 2, "hidden": 64, "heads": 4, "intermediate": 128, "seq_len": 32, "micro_batch": 4}
 SMALL |= {"vocab_size": 1000, "num_labels": 2, "max_positions": 64}

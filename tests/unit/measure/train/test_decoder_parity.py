@@ -5,6 +5,8 @@ from jouleline.schemas.families import DECODERS
 from jouleline.schemas.families import FAMILIES as DESCRIBED
 from parity import EXACT, STAGES, difference, strategy, train
 
+pytestmark = pytest.mark.slow
+
 SHAPE = {"hidden": 64, "intermediate": 128, "seq_len": 32, "max_positions": 64, "learning_rate": 3e-3}
 TEXT = {**SHAPE, "task": "clm", "dataset": "source"}
 IMAGE = {**SHAPE, "dataset": "images", "image_size": 32, "patch_size": 8, "seq_len": 17}

@@ -6,6 +6,8 @@ import pytest
 from jouleline.schemas.families import ENCODER_TASKS, ENCODERS
 from parity import EXACT, STAGES, difference, strategy, train
 
+pytestmark = pytest.mark.slow
+
 SGD = {"optimizer": "sgd", "learning_rate": 0.1}
 PLAIN = {"clip": 0.0}
 
