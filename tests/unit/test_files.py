@@ -64,7 +64,7 @@ def test_a_missing_and_a_torn_file_are_told_apart(tmp_path):
     with pytest.raises(UserError, match="missing file"):
         read_json(tmp_path / "none.json")
     (tmp_path / "torn.json").write_text('{"a": ')
-    with pytest.raises(UserError, match="not whole JSON .* delete it and run again"):
+    with pytest.raises(UserError, match="not whole JSON .* make it again"):
         read_json(tmp_path / "torn.json")
     with pytest.raises(UserError, match="not whole JSON .* correct it"):
         read_json(tmp_path / "torn.json", "correct it")

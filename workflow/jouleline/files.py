@@ -23,6 +23,8 @@ _REMEDIES = {
     errno.ENOTDIR: "a folder should be there: name one, or move the file away",
     errno.EEXIST: "choose another name",
     errno.ENAMETOOLONG: "choose a shorter name",
+    errno.ELOOP: "take the link away, or name the file that it should lead to",
+    errno.EFBIG: "raise the limit of a file's size (ulimit -f), or choose another place",
     errno.ESTALE: "the file server has lost it: try again, or mount it again",
     errno.EIO: "the disk or the file server fails: try again, or use another",
     **dict.fromkeys(
@@ -33,9 +35,12 @@ _REMEDIES = {
 
 def why(error: OSError) -> str:
     """What the operating system refused and what helps, in one line without the file's name."""
-    said = (error.strerror or " ".join(str(error).split()) or type(error).__name__).strip()
-    remedy = _REMEDIES.get(error.errno)
-    return f"{said[0].lower()}{said[1:]}; {remedy}" if remedy else f"{said[0].lower()}{said[1:]}"
+    # Arrow writes the path and its own function into the words of an error.
+    words = os.strerror(error.errno) if error.errno else " ".join(str(error).split())
+    said = words.strip() or type(error).__name__
+    return (
+        f"{said[0].lower()}{said[1:]}; {_REMEDIES.get(error.errno, 'correct the path, or name another file')}"
+    )
 
 
 def refused(error: BaseException) -> bool:
@@ -115,20 +120,38 @@ def write_json(path: str | os.PathLike, value: Any) -> None:
     write_text(path, json.dumps(value, indent=1, allow_nan=False, ensure_ascii=False) + "\n")
 
 
-def read_json(path: str | os.PathLike, remedy: str = "delete it and run again") -> Any:
-    """Read a JSON file (UTF-8, with or without a byte order mark).
+@contextmanager
+def reading(
+    path: str | os.PathLike, kind: str = "UTF-8 text", remedy: str = "make it again, or name another"
+) -> Iterator[None]:
+    """Turn what the body may raise as it reads `path` into a UserError: the file is missing, refused, or not `kind`.
 
-    Raises UserError that names the file and says whether it is missing, cannot be read, or is torn; `remedy` is for the
-    last: a file that the user wrote must not be deleted.
+    `remedy` is for the last. Where a user may have written the file, it must not be to delete it.
     """
     try:
-        return json.loads(Path(path).read_text(encoding="utf-8-sig"))
+        yield
     except FileNotFoundError as error:
         raise UserError(f"missing file {path}; run the rule that makes it, or correct the path") from error
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {why(error)}") from error
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} is not whole JSON ({error}); {remedy}") from error
+    except (OSError, ValueError, NotImplementedError) as error:  # also of JSON, UTF-8 and Arrow
+        if isinstance(error, OSError) and (error.errno or Path(path).is_dir()):
+            cause = error if error.errno else IsADirectoryError(errno.EISDIR, "")
+            raise UserError(f"cannot read {path}: {why(cause)}") from error
+        raise UserError(f"{path} is not {kind} ({' '.join(str(error).split())}); {remedy}") from error
+
+
+def read_text(path: str | os.PathLike) -> str:
+    """Read a text (UTF-8, with or without a byte order mark). Raises UserError that says why it cannot be read."""
+    with reading(path):
+        return Path(path).read_text(encoding="utf-8-sig")
+
+
+def read_json(path: str | os.PathLike, remedy: str = "make it again, or name another") -> Any:
+    """Read a JSON file (UTF-8, with or without a byte order mark).
+
+    Raises UserError that says whether the file is missing, cannot be read, or is torn; `remedy` is for the last.
+    """
+    with reading(path, "whole JSON", remedy):
+        return json.loads(Path(path).read_text(encoding="utf-8-sig"))
 
 
 _CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"), allow_nan=False, ensure_ascii=True)
@@ -155,7 +178,7 @@ def run_script(main: Callable[[], int | None]) -> int:
         return error.exit_code
     except OSError as error:
         # Without a file it may be anything, for which a traceback is of more use.
-        if not (refused(error) and error.filename):
+        if not error.filename:
             raise
         print(f"error: {one_line(error)}", file=sys.stderr)
         return 2

@@ -54,7 +54,7 @@ class Status:
 def read(results: Path, campaign: str) -> Status:
     """The status of `results`/`campaign`. Raises UserError where there is no such campaign."""
     folder = results / campaign
-    if not (folder / "grid.json").exists():
+    if not os.path.lexists(folder / "grid.json"):
         known = ", ".join(sorted(path.parent.name for path in results.glob("*/grid.json"))) or "none"
         raise UserError(
             f"there is no campaign {campaign!r} in {results} (its grid.json is missing); known are {known}"

@@ -5,7 +5,7 @@ import os
 import subprocess
 import sys
 
-import numpy as np
+import made_up
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -13,41 +13,11 @@ from jouleline.commands.energy import main
 from jouleline.energy.integrate import runs_regions
 from jouleline.errors import UserError
 from jouleline.files import write_json
-from jouleline.measure.raw.markers import END, START, MarkerFile, encode_name
-from jouleline.schemas.samples import SAMPLES
-from made_up import fast_lane, slow_lane
-
-DEVICE = {"index": 0, "uuid": "GPU-0", "name": "fake", "kind": "gpu", "role": "job", "counter": "ticking"}
 
 
 @pytest.fixture
 def folder(tmp_path):
-    """A measurement of one GPU for 10 s, with a region from 2 s to 8 s."""
-    lanes = []
-    for number, lane in enumerate((fast_lane(10), slow_lane(10))):
-        lane |= {
-            "lane": np.full(len(lane["t_us"]), number),
-            "node": lane["t_us"] * 0,
-            "device": lane["t_us"] * 0,
-        }
-        columns = [pa.array(lane[f.name], from_pandas=True) for f in SAMPLES.arrow_schema()]
-        columns = [c.cast(f.type, safe=False) for c, f in zip(columns, SAMPLES.arrow_schema())]
-        lanes.append(pa.table(columns, schema=SAMPLES.arrow_schema()))
-    pq.write_table(pa.concat_tables(lanes), tmp_path / "samples.parquet")
-    (tmp_path / "markers").mkdir()
-    markers = MarkerFile(str(tmp_path / "markers"), 0)
-    markers.write(START, 2_000_000_000, 1, 0, encode_name("window"))
-    markers.write(END, 8_000_000_000, 1, 0, encode_name("window"))
-    meta = {
-        "host": "n",
-        "period_ms": 20.0,
-        "start_us": 0,
-        "start_utc_us": 0,
-        "end_us": 10**7,
-        "devices": [DEVICE],
-    }
-    (tmp_path / "meta.json").write_text(json.dumps(meta))
-    (tmp_path / "events.jsonl").write_text('{"kind": "started", "t_us": 1}\n{"kind": "ended", "t_us": 9}\n')
+    made_up.measurement(tmp_path)
     return tmp_path
 
 

@@ -87,7 +87,7 @@ def test_a_run_without_a_window_is_invalid_and_one_never_tried_is_not_listed(cam
 
 def test_a_run_of_another_row_is_refused(campaign):
     other = {**RECORD, "row": {**RUN.row, "layers": 3}}
-    with pytest.raises(UserError, match="differs in layers.*delete its folder"):
+    with pytest.raises(UserError, match="differs in layers.*--forcerun"):
         collect(campaign, other)
 
 

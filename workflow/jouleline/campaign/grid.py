@@ -16,7 +16,7 @@ from jouleline.campaign import models
 from jouleline.campaign.expression import evaluate
 from jouleline.campaign.strategy import contradictions
 from jouleline.errors import UserError
-from jouleline.files import canonical_json, write_json
+from jouleline.files import canonical_json, why, write_json
 from jouleline.schemas.row import BY_NAME, LABEL_COLUMNS, ROW_COLUMNS, SUGAR_COLUMNS
 
 _KNOWN = frozenset(BY_NAME) | frozenset(LABEL_COLUMNS) | frozenset(SUGAR_COLUMNS)
@@ -168,7 +168,7 @@ def _table_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     except FileNotFoundError as error:
         raise UserError(f"missing file {path} (grid.table); correct the path or remove the key") from error
     except OSError as error:
-        raise UserError(f"cannot read {path} (grid.table): {error.strerror}; give a CSV file") from error
+        raise UserError(f"cannot read {path} (grid.table): {why(error)}") from error
     except UnicodeDecodeError as error:
         raise UserError(f"{path} (grid.table) is not UTF-8; save it as CSV in UTF-8") from error
 

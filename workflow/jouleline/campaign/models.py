@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from jouleline.errors import UserError
+from jouleline.files import read_text
 from jouleline.schemas.families import FAMILIES
 from jouleline.schemas.row import BY_NAME
 
@@ -82,14 +83,7 @@ def shape(name: str, root: Path) -> dict[str, Any]:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    try:
-        return parse(path.read_text(encoding="utf-8"), str(path))
-    except FileNotFoundError as error:
-        raise UserError(f"missing file {path} (model); correct the path") from error
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path} (model) is not UTF-8; give the config.json of a model") from error
-    except OSError as error:
-        raise UserError(f"cannot read {path} (model): {error.strerror}; correct the path") from error
+    return parse(read_text(path), str(path))
 
 
 def parse(text: str, where: str) -> dict[str, Any]:

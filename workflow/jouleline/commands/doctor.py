@@ -64,7 +64,10 @@ def show(folders: list[Path]) -> int:
 
     bad = 0
     for folder in folders:
-        for path in sorted(folder.glob("*.json")):
+        found = sorted(folder.glob("*.json"))
+        if not found:
+            raise UserError(f"{folder} keeps no findings; `jouleline doctor --json {folder}` makes some")
+        for path in found:
             kept = read_json(path)
             findings = [checks.Finding(**one) for one in kept["findings"]]
             print(f"{table.text(findings, kept['facts']['host'])}\n", flush=True)

@@ -1,6 +1,7 @@
 """Raw files to one in-memory `Measurement`, from a finished run or from a measurement directory."""
 
 import contextlib
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -77,7 +78,7 @@ def load_measurement(folder: str | Path) -> Measurement:
     """
     folder = Path(folder)
     try:
-        if not (folder / "meta.json").exists():
+        if not os.path.lexists(folder / "meta.json"):
             raise UserError(
                 f"{folder} is not a measurement directory (no meta.json); give the --out of `measure`"
             )

@@ -1,5 +1,6 @@
 """What the raw tables of the hardware check say: ticks, refresh, gain, whether the counter is a true integral, cost."""
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +10,7 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from jouleline.errors import UserError
-from jouleline.files import read_json
+from jouleline.files import read_json, reading
 from jouleline.hardware.tables import LATENCIES, LOADS, READINGS, STEPS, SUPPORT
 from jouleline.schemas import Table
 
@@ -54,9 +55,10 @@ def load(folder: Path) -> Tables:
 
 def _columns(folder: Path, table: Table) -> dict[str, np.ndarray]:
     path = folder / f"{table.name}.parquet"
-    if not path.exists():
+    if not os.path.lexists(path):
         raise UserError(f"missing {path}: the check did not get that far; run it again")
-    read = pq.read_table(path)
+    with reading(path, "a whole Parquet file", "run the check again"):
+        read = pq.ParquetFile(path).read()
     return {name: read[name].to_numpy(zero_copy_only=False) for name in table.names}
 
 

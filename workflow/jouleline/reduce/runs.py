@@ -90,7 +90,7 @@ def _require_same_row(entry: Mapping[str, Any], record: Mapping[str, Any]) -> No
     if differs or not measured:
         raise UserError(
             f"run {entry['run_id']} was measured with another row than the grid's (differs in "
-            f"{', '.join(differs) or 'everything'}); delete its folder, so that it is measured again"
+            f"{', '.join(differs) or 'everything'}); measure it again: --forcerun PATH of its run.json"
         )
 
 

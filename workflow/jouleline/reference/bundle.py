@@ -13,7 +13,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name, parse_wheel_filename
 
 from jouleline.errors import UserError
-from jouleline.files import write_text
+from jouleline.files import read_text, write_text
 
 # What measuring needs; the analysis of what was measured is done elsewhere.
 ROOTS = (
@@ -32,12 +32,8 @@ PLATFORMS = tuple(
 
 def read_there(path: Path) -> dict[str, str | None]:
     """{package: version or None} of a file with one package a line, as `pip list --format=freeze` prints it."""
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror}; list the packages that are there") from error
     there = {}
-    for line in lines:
+    for line in read_text(path).splitlines():
         name, _, version = line.partition("#")[0].strip().partition("==")
         if name:
             there[canonicalize_name(name)] = version or None
@@ -46,7 +42,7 @@ def read_there(path: Path) -> dict[str, str | None]:
 
 def read_lock(path: Path) -> dict[str, str]:
     """{package: its lines} of a lock file with hashes."""
-    blocks = re.split(r"\n(?=[A-Za-z0-9])", path.read_text(encoding="utf-8").strip())
+    blocks = re.split(r"\n(?=[A-Za-z0-9])", read_text(path).strip())
     return {canonicalize_name(re.split(r"[=\[; ]", block, maxsplit=1)[0]): block for block in blocks}
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from jouleline.errors import UserError
-from jouleline.files import atomic_path
+from jouleline.files import atomic_path, reading
 
 SCHEMA_VERSION = 1
 
@@ -134,17 +134,11 @@ def write_table(table: Table, rows: Iterable[Mapping[str, Any]], path: str | Pat
 
 def read_table(table: Table, path: str | Path) -> list[dict[str, Any]]:
     """Read a Parquet file of `table` as dict rows; raises UserError when it is missing or not that table."""
-    import pyarrow as pa
     import pyarrow.parquet as pq
 
-    try:
-        read = pq.ParquetFile(
-            path
-        ).read()  # pq.read_table would load pyarrow's data sets, a third of a second
-    except FileNotFoundError as error:
-        raise UserError(f"missing file {path}; run the rule that makes it, or correct the path") from error
-    except pa.ArrowInvalid as error:
-        raise UserError(f"{path} is not a whole Parquet file ({error}); delete it and run again") from error
+    with reading(path, "a whole Parquet file"):
+        # pq.read_table would load pyarrow's data sets, a third of a second
+        read = pq.ParquetFile(path).read()
     missing = set(table.names) - set(read.column_names)
     if missing:
         raise UserError(

@@ -32,7 +32,7 @@ def require_unused(out: Path) -> None:
     require_free(out)
     left = next((path for pattern in LEFT for path in out.glob(pattern)), None)
     if left is not None:
-        raise UserError(f"{out} already holds a measurement ({left}); choose another --out, or delete it")
+        raise UserError(f"{out} already holds a measurement ({left}); choose another --out")
 
 
 def measure_command(command: Sequence[str], out: Path, options: Mapping[str, Any]) -> int:

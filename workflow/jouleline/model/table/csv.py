@@ -52,7 +52,7 @@ def read_csv(path: Path, texts: tuple[str, ...]):
         number = _line_with(lines, separator, found, expected) + bool(skipped)
         raise UserError(
             f"{path} line {number} has {found} field{'s' if found != 1 else ''} where the header has {expected}; "
-            "complete that line or delete it"
+            "complete that line, or leave it out"
         ) from error
 
 
@@ -77,7 +77,7 @@ def _without_sep(text: str) -> tuple[str, str]:
 def _require_one_header(path: Path, lines: list[str], header: str, after_sep: bool) -> None:
     again = Counter(lines)[header] > 1 and len(lines) - lines[::-1].index(header) + after_sep
     if header and again:
-        raise UserError(f"{path} line {again} repeats the header: two files in one; delete that line")
+        raise UserError(f"{path} line {again} repeats the header: two files in one; leave that line out")
 
 
 def _has_decimal_commas(lines: list[str], separator: str) -> bool:

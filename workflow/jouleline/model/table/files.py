@@ -1,6 +1,7 @@
 """Columns from and to files: Parquet and CSV as numpy arrays, whatever their types; bad files refused with one line."""
 
 import difflib
+import os
 import sys
 from collections import Counter
 from collections.abc import Iterable
@@ -9,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from jouleline.errors import UserError
-from jouleline.files import atomic_path
+from jouleline.files import atomic_path, reading
 from jouleline.model.table.csv import read_csv
 from jouleline.schemas.runs import RUNS
 
@@ -24,21 +25,12 @@ def read_columns(path: str | Path) -> Columns:
     Numbers are arrays of their kind (a null as NaN), everything else objects (a null as None). In a CSV file our own
     columns of strings and truth values are text, whatever they look like: "001" stays what it is.
     """
-    import pyarrow as pa
-
     path = Path(path)
-    if not path.exists():
-        raise UserError(f"missing file {path}; run the rule that makes it, or correct the path")
-    try:
+    with reading(path, "a whole Parquet or CSV table", "give a .parquet or .csv file"):
         table = read_csv(path, _TEXTS) if path.suffix.lower() == ".csv" else _read_parquet(path)
-    except (pa.ArrowException, OSError) as error:
-        reason = str(error).splitlines()[0]
-        raise UserError(
-            f"{path} is not a whole Parquet or CSV table ({reason}); give a .parquet or .csv file"
-        ) from error
     twice = [name for name, count in Counter(table.column_names).items() if count > 1]
     if twice:
-        raise UserError(f"{path} has two columns named {twice[0]!r}; rename or delete one of them")
+        raise UserError(f"{path} has two columns named {twice[0]!r}; rename one of them, or leave it out")
     if not table.num_rows or not table.num_columns:
         raise UserError(f"{path} has no rows; give at least one run")
     return {name: _to_numpy(table[name], f"{path}: column {name}") for name in table.column_names}
@@ -72,7 +64,7 @@ def _to_numpy(column, what: str) -> np.ndarray:
 def require_apart(out: str | Path, *inputs: str | Path) -> None:
     """Raise UserError where `out` is one of the files that it is made from."""
     for one in inputs:
-        if Path(out).resolve() == Path(one).resolve():
+        if os.path.realpath(out) == os.path.realpath(one):  # Path.resolve fails at a link to itself
             raise UserError(f"--out {out} is the input {one}, which would be lost; name another file")
 
 
@@ -103,8 +95,6 @@ def write_arrow(table, path: str | Path) -> None:
                 parquet.write_table(table, temporary, compression="zstd")
     except pa.ArrowException as error:
         raise UserError(f"{path} cannot be CSV ({error}); write .parquet instead") from error
-    except OSError as error:
-        raise UserError(f"cannot write {path} ({error.strerror}); name another file") from error
 
 
 def note_unknown(names: Iterable[str], where: str, fate: str) -> None:

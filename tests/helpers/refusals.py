@@ -1,0 +1,133 @@
+"""Everything that an operating system may refuse of a file, as real as root can be refused it too.
+
+A fault is laid on a path, and taken away again with the file as it was: `with INPUTS["missing"](path): ...`.
+"""
+
+import contextlib
+import ctypes
+import errno
+import os
+import resource
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+_DAC_OVERRIDE, _DAC_READ_SEARCH = 1, 2
+_VERSION_3 = 0x20080522
+
+
+@contextmanager
+def without_privileges() -> Iterator[None]:
+    """Permissions count for this thread, although it may be root's."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    header, sets = (ctypes.c_uint32 * 2)(_VERSION_3, 0), (ctypes.c_uint32 * 6)()
+    libc.capget(header, sets)
+    effective = sets[0]
+    sets[0] = effective & ~(1 << _DAC_OVERRIDE | 1 << _DAC_READ_SEARCH)
+    assert libc.capset(header, sets) == 0, os.strerror(ctypes.get_errno())
+    try:
+        yield
+    finally:
+        sets[0] = effective
+        libc.capset(header, sets)
+
+
+@contextmanager
+def _aside(path: Path) -> Iterator[Path]:
+    """What is at a path is elsewhere meanwhile."""
+    kept = Path(tempfile.mkdtemp(dir=path.parents[1])) / path.name
+    there = os.path.lexists(path)
+    if there:
+        path.rename(kept)
+    try:
+        yield kept
+    finally:
+        shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink(missing_ok=True)
+        path.parent.mkdir(exist_ok=True)  # a program may have taken away what it has shown
+        if there:
+            kept.rename(path)
+        kept.parent.rmdir()
+
+
+def _instead(put: Callable[[Path, Path], object]) -> Callable[[Path], contextlib.AbstractContextManager]:
+    @contextmanager
+    def fault(path: Path) -> Iterator[None]:
+        with _aside(path) as kept:
+            put(path, kept)
+            yield
+
+    return fault
+
+
+@contextmanager
+def _closed(path: Path) -> Iterator[None]:
+    mode = path.stat().st_mode
+    path.chmod(0o555 if path.is_dir() else 0)
+    try:
+        with without_privileges():
+            yield
+    finally:
+        path.chmod(mode)
+
+
+@contextmanager
+def _parent_closed(path: Path) -> Iterator[None]:
+    with _closed(path.parent):
+        yield
+
+
+@contextmanager
+def _no_room(path: Path) -> Iterator[None]:
+    """Not a byte can be written to any file (EFBIG)."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def _at_the_end(code: int) -> Callable[[Path], contextlib.AbstractContextManager]:
+    """What file servers say when a file is flushed: a full disk, a full quota."""
+
+    @contextmanager
+    def fault(path: Path) -> Iterator[None]:
+        def refuse(descriptor: int) -> None:
+            raise OSError(code, os.strerror(code))
+
+        kept, os.fsync = os.fsync, refuse
+        try:
+            yield
+        finally:
+            os.fsync = kept
+
+    return fault
+
+
+def _torn(path: Path, kept: Path) -> None:
+    content = kept.read_bytes()
+    path.write_bytes(content[: len(content) * 2 // 3])
+
+
+# Of a file that is read.
+INPUTS = {
+    "missing": _instead(lambda path, kept: None),
+    "a folder": _instead(lambda path, kept: path.mkdir()),
+    "a link to itself": _instead(lambda path, kept: path.symlink_to(path)),
+    "not permitted": _closed,
+    "torn": _instead(_torn),
+    "empty": _instead(lambda path, kept: path.touch()),
+    "no text": _instead(lambda path, kept: path.write_bytes(b"\xff\xfe\x00PAR1" * 9)),
+}
+# Of a file that is written.
+OUTPUTS = {
+    "a folder": _instead(lambda path, kept: path.mkdir()),
+    "not permitted": _parent_closed,
+    "no room": _no_room,
+    "disk full": _at_the_end(errno.ENOSPC),
+    "quota full": _at_the_end(errno.EDQUOT),
+    "stale": _at_the_end(errno.ESTALE),
+    "read-only": _at_the_end(errno.EROFS),
+}
