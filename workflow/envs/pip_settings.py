@@ -33,7 +33,7 @@ def kept(listing: str) -> dict[str, str]:
 def main() -> int:
     """The exit code is pip's."""
     command = [sys.executable, "-m", "pip", "config", "list"]
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True)
+    done = subprocess.run(command, stdout=subprocess.PIPE, encoding="utf-8", errors="replace")
     for key, value in kept(done.stdout).items():
         print(f"export PIP_{key.upper().replace('-', '_')}={shlex.quote(value)}")
     print("export PIP_CONFIG_FILE=/dev/null PIP_DISABLE_PIP_VERSION_CHECK=1")

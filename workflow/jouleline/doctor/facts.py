@@ -139,7 +139,9 @@ def slurm_peers() -> list[str]:
         return []
     with suppress(OSError, subprocess.SubprocessError):
         command = ["scontrol", "show", "hostnames", nodes]
-        done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=ASK_LIMIT_S)
+        done = subprocess.run(
+            command, capture_output=True, encoding="utf-8", errors="replace", check=True, timeout=ASK_LIMIT_S
+        )
         return [name for name in done.stdout.split() if name != own]
     return []
 

@@ -206,7 +206,9 @@ class Check:
         only = os.environ | {"CUDA_DEVICE_ORDER": "PCI_BUS_ID", "CUDA_VISIBLE_DEVICES": str(self.index)}
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
         with open(log, "wb") as errors:
-            process = subprocess.Popen(self.load_command, **pipes, stderr=errors, text=True, env=only)
+            process = subprocess.Popen(
+                self.load_command, **pipes, stderr=errors, encoding="utf-8", errors="replace", env=only
+            )
         try:
             ready = Ask(process, log).answer()
             yield ready["device"], Ask(process, log)
@@ -303,7 +305,7 @@ class Ask:
     def answer(self) -> dict[str, Any]:
         line = self.process.stdout.readline()
         if not line:
-            said = self.log.read_text(errors="replace").strip().splitlines()
+            said = self.log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
             raise UserError(f"the load of the check failed: {said[-1] if said else 'it said nothing'}", 1)
         return json.loads(line)
 

@@ -105,7 +105,7 @@ def write_bundle(out: Path, there: Mapping[str, str | None], python: str, lock: 
 def _fetch(out: Path, name: str, locked: str, python: str) -> Path:
     """The wheel of one locked package, downloaded or built."""
     request = out / ".request.txt"
-    request.write_text(locked + "\n")
+    request.write_text(locked + "\n", encoding="utf-8")
     pip = [sys.executable, "-m", "pip"]
     common = ["-q", "--no-deps", "--require-hashes", "-r", str(request)]
     target = ["--only-binary=:all:", "--python-version", python, "--implementation", "cp"]
@@ -131,7 +131,7 @@ def _fetch(out: Path, name: str, locked: str, python: str) -> Path:
 def _run(command: list[str]) -> subprocess.CompletedProcess:
     # DeepSpeed's operators are compiled where they are used; none is used here.
     environment = os.environ | {"DS_BUILD_OPS": "0", "CUDA_HOME": ""}
-    return subprocess.run(command, capture_output=True, text=True, env=environment)
+    return subprocess.run(command, capture_output=True, encoding="utf-8", errors="replace", env=environment)
 
 
 def _pin(wheel: Path) -> str:

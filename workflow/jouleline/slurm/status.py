@@ -206,7 +206,7 @@ def said_by_slurm(logs: Iterable[str | None]) -> str:
     said: list[str] = []
     for log in filter(None, logs):
         with contextlib.suppress(OSError):
-            said += _OF_SLURM.findall(Path(log).read_text(errors="replace"))
+            said += _OF_SLURM.findall(Path(log).read_text(encoding="utf-8", errors="replace"))
     return "".join(f"\n        {line}" for line in dict.fromkeys(said)) + "\n"
 
 

@@ -32,7 +32,7 @@ def main(job_file: str, rank: str) -> None:
     from jouleline.measure.calibrate import links as calibrate_links
     from jouleline.measure.calibrate.device import Bench
 
-    job, number = json.loads(Path(job_file).read_text()), int(rank)
+    job, number = json.loads(Path(job_file).read_text(encoding="utf-8", errors="replace")), int(rank)
     die_with_parent(job["parent"])
     device = _take_device(job, number)
     folder = Path(job["folder"])

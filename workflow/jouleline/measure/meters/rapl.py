@@ -32,7 +32,7 @@ def zones(root: Path) -> list[Path]:
     found = []
     for zone in sorted(root.glob("intel-rapl:*")):
         try:
-            name = (zone / "name").read_text().strip()
+            name = (zone / "name").read_text(encoding="utf-8", errors="replace").strip()
         except OSError:
             continue
         if name.startswith("package") or name == "dram":
@@ -55,9 +55,9 @@ class Zone:
     def __init__(self, path: Path):
         self.path = path
         try:
-            name = (path / "name").read_text().strip()
+            name = (path / "name").read_text(encoding="utf-8", errors="replace").strip()
             self.label, self.memory = f"{name} ({path.name})", name == "dram"
-            self.range_uj = int((path / "max_energy_range_uj").read_text())
+            self.range_uj = int((path / "max_energy_range_uj").read_text(encoding="utf-8", errors="replace"))
             self.handle = os.open(path / "energy_uj", os.O_RDONLY)
             self.last_uj, self.last_s = self.raw_uj(), time.monotonic()
         except PermissionError as error:

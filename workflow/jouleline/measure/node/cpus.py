@@ -43,7 +43,7 @@ class ForeignLoad:
 def busy_ns(cpus: Collection[int], stat: Path = Path("/proc/stat")) -> int | None:
     """Time (ns, in ticks of 10 ms) that `cpus` were not idle, a hypervisor's share included; None: not known."""
     try:
-        lines = [line.split() for line in stat.read_text().splitlines()]
+        lines = [line.split() for line in stat.read_text(encoding="utf-8", errors="replace").splitlines()]
     except OSError:
         return None
     wanted = {f"cpu{number}" for number in cpus}

@@ -62,7 +62,7 @@ def describe(device: str, found: Mapping[str, Any] | None = None) -> dict[str, A
 def cpu_name() -> str:
     """Model name of the processor, as the kernel gives it."""
     try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
         lines = []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith(("model name", "Model"))]
@@ -112,7 +112,7 @@ def temperature_c(device: str) -> float | None:
     values = []
     for path in Path("/sys/class/thermal").glob("thermal_zone*/temp"):
         try:
-            values.append(int(path.read_text()) / 1000)
+            values.append(int(path.read_text(encoding="utf-8", errors="replace")) / 1000)
         except (OSError, ValueError):
             continue
     return max(values, default=None)

@@ -95,7 +95,7 @@ def oom_kills(root: Path = Path("/")) -> int:
     count = 0
     for path in [root / "proc/vmstat", *_cgroup_events(root)]:
         try:
-            lines = path.read_text().splitlines()
+            lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
         except OSError:
             continue
         count += sum(int(line.split()[1]) for line in lines if line.split()[:1] == ["oom_kill"])
@@ -105,7 +105,7 @@ def oom_kills(root: Path = Path("/")) -> int:
 def _cgroup_events(root: Path) -> list[Path]:
     """memory.events of this process's cgroup (version 2), or memory.oom_control (version 1)."""
     try:
-        lines = (root / "proc/self/cgroup").read_text().splitlines()
+        lines = (root / "proc/self/cgroup").read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
         return []
     found = []

@@ -107,7 +107,7 @@ def meter_folder(folder: Path) -> Path:
 def last_lines(path: Path, count: int = 1) -> list[str]:
     """The last `count` lines of a log that are not empty; fewer where there are fewer, none without the file."""
     try:
-        lines = path.read_text(errors="replace").splitlines()
+        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
         return []
     return [line.strip() for line in lines if line.strip()][-count:]

@@ -46,6 +46,6 @@ def require_unused() -> None:
 
 def _name(pid: int) -> str:
     try:
-        return Path(f"/proc/{pid}/comm").read_text().strip()
+        return Path(f"/proc/{pid}/comm").read_text(encoding="utf-8", errors="replace").strip()
     except OSError:  # of another user's pid namespace: a container
         return "not visible here"

@@ -25,7 +25,7 @@ def interfaces() -> Iterator[tuple[str, str]]:
                 found = fcntl.ioctl(probe, _SIOCGIFADDR, struct.pack("256s", name.encode()[:15]))
                 yield name, socket.inet_ntoa(found[20:24])
     with contextlib.suppress(OSError):
-        for line in Path("/proc/net/if_inet6").read_text().splitlines():
+        for line in Path("/proc/net/if_inet6").read_text(encoding="utf-8", errors="replace").splitlines():
             digits, _, _, scope, _, name = line.split()
             if scope == "00":
                 yield name, socket.inet_ntop(socket.AF_INET6, bytes.fromhex(digits))

@@ -88,7 +88,7 @@ def _be_a_rank(agent: int, log: Path, body: RankBody, local: int) -> None:
         die_with_parent(agent)
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
             signal.signal(number, signal.SIG_DFL)
-        progress = os.fdopen(os.dup(2), "w", buffering=1)
+        progress = os.fdopen(os.dup(2), "w", buffering=1, encoding="utf-8")
         output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
         os.dup2(output, 1)
         os.dup2(output, 2)

@@ -91,7 +91,9 @@ class Sidecar:
     def _is_ready(self) -> bool:
         # The pid tells this sidecar's file from one that an earlier measurement left.
         with contextlib.suppress(OSError):
-            return f'"pid": {self.process.pid},' in (self.folder / "ready.json").read_text()
+            return f'"pid": {self.process.pid},' in (self.folder / "ready.json").read_text(
+                encoding="utf-8", errors="replace"
+            )
         return False
 
     def _pass_on(self) -> None:

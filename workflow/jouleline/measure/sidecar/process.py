@@ -78,7 +78,7 @@ def own_code() -> dict[str, str | None]:
 
 def peak_rss_mib() -> float | None:
     """Most memory this process ever had (VmHWM; ru_maxrss would count what it was before exec)."""
-    for line in Path("/proc/self/status").read_text().splitlines():
+    for line in Path("/proc/self/status").read_text(encoding="utf-8", errors="replace").splitlines():
         if line.startswith("VmHWM:"):
             return round(int(line.split()[1]) / 1024, 1)
     return None
