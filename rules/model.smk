@@ -68,6 +68,7 @@ rule predict_holdout:
 rule validate_holdout:
     input:
         runs=rules.collect_runs.output.runs,
+        checks=rules.check_runs.output.checks,
         fits=fit_files(ANALYSIS["splits"]),
         predictions=prediction_files(),
     output:
@@ -84,7 +85,7 @@ rule validate_holdout:
     message:
         "Score every model on its held-out runs"
     shell:
-        "python scripts/validate_holdout.py --runs {input.runs} --predictions {input.predictions} --fits {input.fits} --gates {params.gates:q} --headline {params.headline} --out {output.validation} > {log} 2>&1"
+        "python scripts/validate_holdout.py --runs {input.runs} --checks {input.checks} --predictions {input.predictions} --fits {input.fits} --gates {params.gates:q} --headline {params.headline} --out {output.validation} > {log} 2>&1"
 
 
 # Apart from validate_holdout, so that the report of a campaign that misses a gate can still be read.

@@ -10,6 +10,7 @@ def main(argv: list[str] | None = None) -> int:
     """Parse the command line and write the validation."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--runs", required=True, help="runs table, .parquet or .csv")
+    parser.add_argument("--checks", help="checks table: runs with a failed error are kept out")
     parser.add_argument("--predictions", nargs="+", required=True, help="files of predict_holdout")
     parser.add_argument("--fits", nargs="*", default=[], help="files of fit_model")
     parser.add_argument(
@@ -25,12 +26,17 @@ def main(argv: list[str] | None = None) -> int:
 
 def _run(args: argparse.Namespace) -> None:
     from jouleline.model.judge.validate import read_predictions, validate
-    from jouleline.model.table.runs import read_runs
+    from jouleline.model.table.runs import read_runs, usable
+    from jouleline.reduce.checks import excluded
+    from jouleline.schemas import read_table
+    from jouleline.schemas.checks import CHECKS
 
     gates = json_object(args.gates, "--gates")
     tables = [read_predictions(path) for path in args.predictions]
-    predicted = {run_id for table in tables for run_id in table["run_id"].tolist()}
-    runs = read_runs(args.runs, only=predicted) if predicted else {}
+    # Of all runs that can be used: what noise there is shows in replicates that no model was fit for, too.
+    failed = excluded(read_table(CHECKS, args.checks)) if args.checks else {}
+    runs = read_runs(args.runs, excluded=failed)
+    runs = runs if usable(runs).any() else {}
     fits = [read_json(path) for path in args.fits]
     write_json(args.out, validate(runs, tables, fits, gates, args.headline))
 

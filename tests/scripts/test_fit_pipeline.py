@@ -9,6 +9,8 @@ import pytest
 import synthetic
 from jouleline.model.table.runs import write_runs
 from jouleline.report.numbers import percent
+from jouleline.schemas import write_table
+from jouleline.schemas.checks import CHECKS
 from jouleline.schemas.model import PREDICTIONS
 from paths import ROOT
 from pyarrow import parquet
@@ -139,3 +141,21 @@ def test_scoring_without_the_public_tables_is_one_line(tmp_path, monkeypatch):
     assert done.returncode == 2 and done.stderr.startswith("error: no folder of public tables")
     done = call("score_public_tables", "--data", tmp_path, "--out", tmp_path / "scores.md")
     assert done.returncode == 2 and "missing file" in done.stderr and not (tmp_path / "scores.md").exists()
+
+
+def test_the_noise_is_of_all_usable_runs_also_where_too_few_are_for_any_split(tmp_path):
+    """Three configurations, two of them measured twice, and one run that a check keeps out."""
+    columns = synthetic.table(3, replicates=2, noise=0.1)
+    columns["run_id"] = np.array([f"row-{row}" for row in range(6)], dtype=object)
+    write_runs(columns, tmp_path / "runs.parquet")
+    failed = {"run_id": "row-5", "name": "loss_finite", "severity": "error", "passed": False}
+    write_table(CHECKS, [failed | {"message": "nan", "details": "{}"}], tmp_path / "checks.parquet")
+    write_table(PREDICTIONS, [], tmp_path / "none.parquet")
+    words = ["--runs", tmp_path / "runs.parquet", "--checks", tmp_path / "checks.parquet"]
+    words += ["--predictions", tmp_path / "none.parquet", "--out", tmp_path / "validation.json"]
+    done = call("validate_holdout", *words)
+    assert done.returncode == 0, done.stderr
+    floor = json.loads((tmp_path / "validation.json").read_text())["noise_floor"]
+    logs = np.log(columns["energy_j"] / columns["steps"])
+    spread = np.sqrt(((logs[[0, 2]] - logs[[1, 3]]) ** 2).sum() / 2 / 2)
+    assert floor["n_groups"] == 2 and floor["energy_cv"] == pytest.approx(spread)
