@@ -201,7 +201,7 @@ def test_a_table_as_excel_writes_it_is_read_and_one_that_is_none_is_told(tmp_pat
     assert len(expand({"table": "rows.csv"}, root=tmp_path)) == 1
     table.write_bytes(table.read_bytes() + "é,1\n".encode("latin-1"))
     assert "is not UTF-8" in problems({"table": "rows.csv"}, root=tmp_path)
-    assert "Is a directory" in problems({"table": "."}, root=tmp_path)
+    assert "is a directory" in problems({"table": "."}, root=tmp_path)
 
 
 # Names of runs that were measured before the columns after `replicate` were there.
