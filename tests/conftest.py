@@ -17,7 +17,10 @@ os.environ.setdefault("JOULELINE_DEVICE_LOCK", "")
 
 TESTS = Path(__file__).resolve().parent
 # Files whose tests borrow the Slurm cluster, one after the other, since there is one.
-SLURM = ("test_slurm_campaign", "test_slurm_cluster", "test_slurm_faults", "test_slurm_real_faults")
+SLURM = (
+    *("test_slurm_campaign", "test_slurm_cluster", "test_slurm_faults", "test_slurm_neighbours"),
+    "test_slurm_real_faults",
+)
 # What takes longest is begun first, or the last worker runs alone at the end.
 FIRST = ("workflow", "scripts", "cuda", "unit/measure")
 

@@ -19,7 +19,8 @@ class Campaign:
     def __init__(self, cluster: Cluster, folder: Path, *arguments: str):
         self.cluster = cluster
         self.folder = folder
-        self.log = folder / "snakemake.out"
+        # Several in one folder have a log each.
+        self.log = folder / f"snakemake-{len(list(folder.glob('snakemake-*.out')))}.out"
         binaries = Path(sys.executable).parent
         path = f"{folder}/bin:{cluster.state}/bin:{binaries}:{os.environ['PATH']}"
         with open(self.log, "wb") as log:

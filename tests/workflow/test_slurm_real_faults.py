@@ -4,6 +4,7 @@ After each: the user is told, nothing half-written counts, what is finished stay
 """
 
 import json
+import math
 import os
 import re
 import signal
@@ -203,7 +204,9 @@ def sampled(checkout: Checkout) -> list[str]:
 @pytest.mark.long
 def test_memory_that_runs_out_is_a_failure_of_the_job_and_a_result_of_the_trainer(slurm, make):
     """Slurm kills what takes more than was asked for: retried. What the trainer itself cannot allocate: `oom`."""
-    large = {"layers": 2, "intermediate": 2**31}  # a matrix of 512 GiB
+    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    # A matrix larger than the machine's memory.
+    large = {"layers": 2, "intermediate": 10**6, "hidden": 2 ** math.ceil(math.log2(memory / 4e6))}
     checkout = make(1, {"layers": 1}, large)
     limit = "measure_run:mem_mb=400 if attempt == 1 else 6000"
     with start(slurm, checkout, "measurements", "--set-resources", limit) as campaign:
