@@ -36,6 +36,7 @@ PROGRAMS = {
     "--out fitted | >fitted/validation.json",
     "predict": "<rows.csv --model <all.json --out >predicted.csv",
     "choose": "--model <all.json --ask <ask.yaml --out >answers.json",
+    "next": "<runs.parquet --candidates <rows.csv --calibration <c/calibration.json -n 1 --out >next.csv",
     "energy": "m | <m/meta.json <m/samples.parquet",
     "model": "<config.json",
     "status": "c --results . | <c/grid.json",
@@ -70,6 +71,7 @@ PROGRAMS = {
     "--fits <c/fit/roofline/H0.json --predictions <c/predictions/roofline/H0.parquet --splits <H0.json "
     "--config <c/grid.json --runs-dir c/runs --out >report.html",
     "score_campaign": "--results c --out >scores.md | <c/tables/runs.parquet <c/validation.json",
+    "score_frugal": "--data public --out scores.md | <public/ecai2025_transformer.csv",
     "score_public_tables": "--data public --out scores.md | <public/ecai2025_transformer.csv",
     "show_headline": "--campaign c --results . | <c/tables/runs.parquet <c/validation.json",
     "split_runs": "--runs <runs.parquet --checks <c/tables/checks.parquet --labels <labels.json --split H0 "
@@ -87,7 +89,7 @@ ELSEWHERE = {
     "measure_run": "tests/scripts/test_measure_run.py",
 }
 # What takes a second each time is spared most of the faults.
-LONG = ("fit", "fit_model")
+LONG = ("fit", "fit_model", "next")
 CAUSES = {
     "missing": "keeps no|missing|no such file|there is no|is not|does not exist",
     "a folder": r"is a directory|folder|missing file \S+/config.json",
