@@ -12,6 +12,7 @@ from jouleline.commands.main import main
 from jouleline.errors import UserError
 from jouleline.model.fit.fitting import fit_split
 from jouleline.model.judge.splits import split_runs
+from jouleline.model.machine import Machines
 
 SHAPE = {"layers": 4, "hidden": 256, "heads": 4, "intermediate": 1024, "seq_len": 128}
 SHEET = {**SHAPE, "tokens": 1e9, "device": "H100", "devices": 8, "global_batch": 32, "precision": "bf16"}
@@ -64,7 +65,7 @@ def test_the_front_is_what_nothing_beats_in_both(model):
     answer = decide(asked(), model)
     every = np.array(answer["all"])
     front = np.array([[entry["time_h"], entry["energy_kwh"]] for entry in answer["front"]])
-    for time, energy in every:
+    for time, energy, *_ in every:
         assert any(t <= time * (1 + 1e-9) and e <= energy * (1 + 1e-9) for t, e in front)
     assert (np.diff(front[:, 0]) >= 0).all() and (np.diff(front[:, 1]) < 0).all()
     cheapest, fastest = answer["picks"]
@@ -158,7 +159,7 @@ BAD = [
     ({"layers": None}, "the ask does not say layers"),
     ({"devices": 0}, "devices is 0; give a whole number of at least 1"),
     ({"deadline": 3}, "unknown key deadline; known are"),
-    ({"device": "H9000"}, "H9000', which has no data sheet here; known are B200, H200"),
+    ({"device": "H9000"}, "H9000', which has no data sheet here; near it is H200"),
     ({"device": None}, "the ask names no device; known are B200"),
     ({"deadline_h": 0.001}, "candidates meets deadline_h 0.001; the nearest needs 0."),
     ({"budget_kwh": 0}, "candidates meets budget_kwh 0; the nearest needs 0."),
@@ -199,3 +200,50 @@ def test_the_command_reads_an_ask_and_writes_its_answer(model, tmp_path, capsys)
     assert main(["choose"]) == 2
     errors = capsys.readouterr().err.splitlines()
     assert len(errors) == 2 and all(line.startswith("error: ") for line in errors)
+
+
+def test_a_model_by_name_is_its_shape_and_trains_as_such_a_row_does():
+    one = asked(**dict.fromkeys(SHAPE), model="Qwen3-8B", precision="bf16", devices=2)
+    assert {name: one.row[name] for name in ("layers", "hidden", "seq_len")} == {
+        "layers": 36,
+        "hidden": 4096,
+        "seq_len": 2048,
+    }
+    assert one.words.startswith("Qwen3-8B (layers 36")
+    row = candidates.enumerate_rows(one)[0]
+    assert (row["model_type"], row["task"]) == ("qwen3", "clm")
+    assert asked(**dict.fromkeys(SHAPE), model="bert-base").row["seq_len"] == 512, "it has no more positions"
+    with pytest.raises(UserError, match="near it are qwen3-8b"):
+        asked(model="qwen3-8")
+    with pytest.raises(UserError, match="layers is 4 here and 36 in model"):
+        asked(model="qwen3-8b")
+
+
+@pytest.mark.parametrize(
+    ("device", "memory_gb"),
+    [
+        *(("NVIDIA H100 80GB HBM3", 80), ("NVIDIA H100 NVL", 94), ("NVIDIA A100-SXM4-40GB", 40)),
+        *(("NVIDIA A100-SXM4-80GB", 80), ("Tesla V100-SXM2-16GB", 16), ("A100", None), ("V100", None)),
+        *(("NVIDIA H200", 141), ("NVIDIA GH200 480GB", None), ("NVIDIA GB200", None)),
+    ],
+)
+def test_memory_is_that_of_the_device_named_or_not_known(device, memory_gb):
+    found = Machines().get(device, "memory_capacity")
+    assert found == (None if memory_gb is None else memory_gb * 1e9)
+
+
+def test_an_unknown_device_is_answered_with_the_nearest():
+    with pytest.raises(UserError, match="'H10', which has no data sheet here; near it is H100"):
+        decide(asked(device="H10"), None)
+    with pytest.raises(UserError, match="no rate of bf16 here; choose another precision, or give a fitted"):
+        decide(asked(device="NVIDIA H100 NVL", precision="bf16"), None)
+
+
+def test_nothing_is_above_the_roof_of_its_data_sheet():
+    answer = decide(ask.make(SHEET, "the ask"), None)
+    roof = answer["roof"]
+    assert roof["source"] == "data sheet" and roof["peak_flop_per_s"] == 989e12
+    for _, _, intensity, rate in answer["all"]:
+        assert 0 < rate < min(roof["peak_flop_per_s"], intensity * roof["memory_byte_per_s"])
+    entry = answer["front"][0]
+    assert [entry["flop_per_byte"], entry["flop_per_s"]] in [values[2:] for values in answer["all"]]

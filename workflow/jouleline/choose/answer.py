@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from jouleline.choose import candidates, forecast, memory
+from jouleline.choose import candidates, forecast, memory, roof
 from jouleline.choose.ask import CHOSEN, Ask
 from jouleline.errors import UserError
 from jouleline.files import read_json
@@ -52,7 +52,8 @@ def decide(
             f"the smallest needs {room.peak_gb[least]:.4g} ({candidates.name(rows[least])})"
         )
     found = found.only(room.fits)
-    figures = {**_figures(found, plan), "memory_gb": room.peak_gb}
+    place = roof.place(columns, found.time_s)
+    figures = {**_figures(found, plan), "memory_gb": room.peak_gb, **place}
     front = _front(figures["time_h"], figures["energy_kwh"])
     picks = [_pick(ask, goal, rows, found, figures, plan) for goal in _goals(ask, plan)]
     entries = [_entry(rows[k], k, found, figures, plan) for k in front]
@@ -66,10 +67,11 @@ def decide(
         "candidates": len(rows),
         "not_predicted": int((room.fits & ~found.known).sum()),
         "memory": room.words,
+        "roof": roof.limits(found.machines, found.device, rows[0]["precision"]),
         "picks": picks,
         "front": entries,
         "all": [
-            [_rounded(figures[name][k]) for name in ("time_h", "energy_kwh")]
+            [_rounded(figures[name][k]) for name in ("time_h", "energy_kwh", *place)]
             for k in np.flatnonzero(found.known)
         ],
     }

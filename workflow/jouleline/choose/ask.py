@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from jouleline.campaign import models
 from jouleline.campaign.config import read_yaml
 from jouleline.errors import UserError
 from jouleline.schemas.row import ROW_COLUMNS
@@ -21,7 +22,7 @@ LIMITS = ("deadline_h", "budget_kwh", "budget_cost", "budget_kgco2", "memory_gb"
 _WITHOUT_MEANING = ("checkpoint", "dataset", "learning_rate", "seed", "replicate", "task")
 _ROW = {column.name for column in ROW_COLUMNS}
 _SHAPE = ("layers", "hidden", "heads", "intermediate", "seq_len")
-_OWN = ("name", "epochs", "device", "devices", "devices_per_node", "global_batch")
+_OWN = ("name", "model", "epochs", "device", "devices", "devices_per_node", "global_batch")
 _LIMIT_WORDS = {
     "deadline_h": "within {} h",
     "budget_kwh": "within {} kWh",
@@ -31,6 +32,8 @@ _LIMIT_WORDS = {
 }
 GLOBAL_BATCH = 64
 """Sequences per optimizer step of an ask that does not say it."""
+SEQ_LEN = 2048
+"""Tokens of a sequence where an ask names a model and no length; the model's most positions where they are fewer."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +50,7 @@ class Ask:
     global_batch: int
     fixed: dict[str, Any] = field(default_factory=dict)
     limits: dict[str, float] = field(default_factory=dict)
+    model: str | None = None
 
     @property
     def words(self) -> str:
@@ -54,6 +58,7 @@ class Ask:
         shape = ", ".join(f"{name.replace('_', ' ')} {self.row[name]}" for name in _SHAPE)
         lora = f", LoRA rank {self.row['lora_rank']}" if self.row.get("lora_rank") else ""
         asked = "".join(f", {_LIMIT_WORDS[name].format(f'{value:g}')}" for name, value in self.limits.items())
+        shape = f"{self.model} ({shape})" if self.model else shape
         work = f"{self.work[1]:,.0f} {self.work[0]}, {self.global_batch} sequences per step"
         at_most = f"at most {self.devices} x {self.device or 'the device of the model'}"
         return f"{shape}, {self.row.get('precision', 'fp32')}{lora}; {work}; {at_most}{asked}"
@@ -76,9 +81,12 @@ def make(given: Mapping[str, Any], where: str) -> Ask:
     unknown = sorted(set(map(str, given)) - known)
     if unknown:
         raise UserError(f"{where}: unknown key {unknown[0]}; known are {', '.join(sorted(known))}")
+    given = _filled(given, where)
     lacking = [name for name in _SHAPE if given.get(name) is None]
     if lacking:
-        raise UserError(f"{where}: the ask does not say {', '.join(lacking)}; give the model's shape")
+        raise UserError(
+            f"{where}: the ask does not say {', '.join(lacking)}; give the model's shape, or its name as `model`"
+        )
     number = {name: _whole(given, name, default, where) for name, default in _COUNTS.items()}
     per_node = number["devices_per_node"] or min(number["devices"], 8)
     return Ask(
@@ -91,7 +99,18 @@ def make(given: Mapping[str, Any], where: str) -> Ask:
         global_batch=number["global_batch"],
         fixed={name: given[name] for name in CHOSEN if given.get(name) is not None},
         limits={n: _positive(given[n], n, where, zero=True) for n in LIMITS if given.get(n) is not None},
+        model=given.get("model"),
     )
+
+
+def _filled(given: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """The ask with the shape of the model that it names."""
+    filled, wrong = models.fill(given, Path())
+    if wrong:
+        raise UserError(f"{where}: {wrong[0]}")
+    if filled.get("model") and filled.get("seq_len") is None and filled.get("max_positions"):
+        filled["seq_len"] = min(SEQ_LEN, filled["max_positions"])
+    return filled
 
 
 _COUNTS = {"devices": 1, "devices_per_node": 0, "global_batch": GLOBAL_BATCH}

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from jouleline.campaign import models
 from jouleline.campaign.grid import complete_row
 from jouleline.campaign.strategy import problems
 from jouleline.choose.ask import CHOSEN, Ask
@@ -23,6 +24,7 @@ def enumerate_rows(ask: Ask) -> list[dict[str, Any]]:
         if any(choice[name] != value for name, value in ask.fixed.items()):
             continue
         row = complete_row({**ask.row, **choice})
+        models.follow(row, ask.row)
         wrong = problems(row, "auto")
         if not wrong:
             found.append(row)

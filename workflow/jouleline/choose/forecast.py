@@ -2,11 +2,12 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from difflib import get_close_matches
 from typing import Any
 
 import numpy as np
 
-from jouleline.architecture import proxies
+from jouleline.choose import roof
 from jouleline.choose.candidates import Columns
 from jouleline.errors import UserError
 from jouleline.model.base import Context
@@ -40,7 +41,8 @@ class Forecast:
     parts: dict[str, np.ndarray] | None
     axes: list[str]
     energy_source: str
-    device: str | None
+    device: str
+    machines: Machines
 
     def only(self, kept: np.ndarray) -> "Forecast":
         """The same with nothing known of the candidates that are not kept (mask [K])."""
@@ -82,6 +84,7 @@ def by_model(fit: Mapping[str, Any], path: str, columns: Columns, where: str) ->
         axes=table["extrapolation_axes"].tolist(),
         energy_source=str(fold["energy_source"]),
         device=str(rows.columns["device"][0]),
+        machines=Machines(fit.get("calibration")),
     )
 
 
@@ -127,12 +130,9 @@ def by_data_sheet(columns: Columns, device: str | None, where: str) -> Forecast:
     machines = Machines()
     if device is None or not machines.known(device):
         what = "names no device" if device is None else f"names {device!r}, which has no data sheet here"
-        raise UserError(
-            f"{where}: the ask {what}; known are {', '.join(machines.names())}; or give a fitted --model"
-        )
+        raise UserError(f"{where}: the ask {what}; {_known(machines, device)}; or give a fitted --model")
     devices = (columns["nodes"] * columns["gpus_per_node"]).astype(float)
-    parallel = {"device_count": devices, "data_parallel": devices / columns["tensor_parallel"].astype(float)}
-    work = proxies({**columns, **parallel})
+    work = roof.work(columns)
     precision = str(columns["precision"][0])
     rates = {
         "memory": machines.get(device, "memory_bandwidth_triad"),
@@ -140,7 +140,10 @@ def by_data_sheet(columns: Columns, device: str | None, where: str) -> Forecast:
     }
     rates["peak_flops"] = machines.get(device, "peak_flops", precision)
     if rates["peak_flops"] is None:
-        raise UserError(f"{where}: the data sheet of {device} has no {precision}; choose another precision")
+        raise UserError(
+            f"{where}: the data sheet of {device} has no rate of {precision} here; choose another precision, or give "
+            "a fitted --model"
+        )
     share = _shares()
     busy_s = np.maximum(
         work["compute_flop"] / (rates["peak_flops"] * share["peak_flops"]),
@@ -167,6 +170,18 @@ def by_data_sheet(columns: Columns, device: str | None, where: str) -> Forecast:
         axes=["everything"] * len(devices),
         energy_source="data sheet",
         device=device,
+        machines=machines,
+    )
+
+
+def _known(machines: Machines, device: str | None) -> str:
+    """The nearest of the known devices, else all of them."""
+    names = {name.casefold(): name for name in machines.names()}
+    near = get_close_matches((device or "").casefold(), names, n=2, cutoff=0.5)
+    return (
+        f"near it is {', '.join(names[one] for one in near)}"
+        if near
+        else f"known are {', '.join(names.values())}"
     )
 
 

@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from jouleline.commands.progress import Progress
 from jouleline.errors import UserError
 from jouleline.files import write_json
 
@@ -25,6 +26,9 @@ def main(argv: list[str]) -> int:
         "--ask", type=Path, help="YAML file with one ask, or several under `asks` (docs/choose.md)"
     )
     parser.add_argument("--out", type=Path, help="answers to write, JSON")
+    parser.add_argument(
+        "--shape", metavar="NAME", help="a model by name (qwen3-8b), or a folder with its config.json"
+    )
     for names, kind in ((_NUMBERS, float), (_COUNTS, int), (_TEXTS, str)):
         for name in names:
             parser.add_argument(f"--{name.replace('_', '-')}", type=kind, help=f"the ask's {name}")
@@ -49,8 +53,9 @@ def _run(args: argparse.Namespace) -> None:
         for name in (*_NUMBERS, *_COUNTS, *_TEXTS)
         if getattr(args, name) is not None
     }
+    given |= {"model": args.shape} if args.shape else {}
     if args.ask and given:
-        option = next(iter(given)).replace("_", "-")
+        option = next(iter(given)).replace("_", "-").replace("model", "shape")
         raise UserError(
             f"--ask and --{option} are both given; write {option} into the file, or leave out --ask"
         )
@@ -63,8 +68,10 @@ def _run(args: argparse.Namespace) -> None:
         name: getattr(args, name) for name in ("price_per_kwh", "currency", "grid_gco2_per_kwh", "pue")
     }
     answers = []
-    for one in asks:
-        answers.append(decide(one, args.model, plan))
-        print("\n".join(words.lines(answers[-1])), flush=True)
+    with Progress(len(asks)) as progress:
+        for one in asks:
+            progress.next(one.name)
+            answers.append(decide(one, args.model, plan))
+            print("\n".join(words.lines(answers[-1])), flush=True)
     if args.out:
         write_json(args.out, {"schema": 1, "answers": answers})

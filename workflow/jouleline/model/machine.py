@@ -7,15 +7,18 @@ from typing import Any
 import numpy as np
 
 # Dense peak FLOP/s (fp32 without, bf16/fp16 with tensor cores), memory B/s, link B/s per direction, power limit W,
-# memory B (None where the name says not which).
-# Source: the vendors' data sheets. First match wins, so the longer name stands first.
+# memory B. None: not known, or the name must say it ("A100-SXM4-80GB"). The first match wins: longer names first.
+# Rates: the vendors' data sheets. Memory: huggingface.co/hardware (H100, H200, L40S), docs.vultr.com (B200),
+# gpu_specs.csv of huggingface.co/spaces/lambdabrendan (A100, RTX 3090), nvidia_gpu.csv of ohdoking/gpu_spec (RTX 4090),
+# Google's table of its GPUs (T4), vassvik's table of 2019 (RTX 2080 Ti). H100 NVL: hawkvelt.id.au, aiminingco.com.
 _SPECIFICATIONS = (
-    (r"B200", 80e12, 2250e12, 2250e12, 8.0e12, 900e9, 1000.0, 180e9),
-    (r"H200", 67e12, 989e12, 989e12, 4.8e12, 450e9, 700.0, 141e9),
+    (r"\bB200", 80e12, 2250e12, 2250e12, 8.0e12, 900e9, 1000.0, 180e9),
+    (r"\bH200", 67e12, 989e12, 989e12, 4.8e12, 450e9, 700.0, 141e9),
+    (r"H100.*NVL", None, None, None, 3.9e12, 300e9, 400.0, 94e9),
     (r"H100.*PCI", 51e12, 756e12, 756e12, 2.0e12, 300e9, 350.0, 80e9),
     (r"H100", 67e12, 989e12, 989e12, 3.35e12, 450e9, 700.0, 80e9),
     (r"A100.*40", 19.5e12, 312e12, 312e12, 1.555e12, 300e9, 400.0, 40e9),
-    (r"A100", 19.5e12, 312e12, 312e12, 2.039e12, 300e9, 400.0, 80e9),
+    (r"A100", 19.5e12, 312e12, 312e12, 2.039e12, 300e9, 400.0, None),
     (r"L40S", 91.6e12, 362e12, 362e12, 864e9, 32e9, 350.0, 48e9),
     (r"V100", 15.7e12, None, 125e12, 900e9, 150e9, 300.0, None),
     (r"\bT4\b", 8.1e12, None, 65e12, 320e9, 16e9, 70.0, 16e9),
@@ -99,5 +102,7 @@ def _data_sheet(device: str, quantity: str, precision: str | None) -> float | No
         return {"fp32": fp32, "bf16": bf16, "fp16": fp16}.get(precision or "fp32")
     if quantity.startswith("link_bandwidth"):
         return link
+    named = re.search(r"(\d+) ?GB\b", device)  # "Tesla V100-SXM2-16GB"
+    capacity = float(named.group(1)) * 1e9 if named else capacity
     known = {"memory_bandwidth_triad": memory, "power_limit_w": power, "memory_capacity": capacity}
     return known.get(quantity)

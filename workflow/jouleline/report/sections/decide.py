@@ -3,6 +3,7 @@
 from jouleline.report import labels
 from jouleline.report.blocks import Cell, Panels, Section, Table, Text, columns
 from jouleline.report.figures import decide as figures
+from jouleline.report.figures.roofline import roofline
 from jouleline.report.inputs import Inputs, Row
 from jouleline.report.numbers import DASH, count, duration, known, number, percent, quantity
 
@@ -26,6 +27,9 @@ def _answer(answer: Row) -> list:
         else labels.estimate_notice([answer["energy_source"]])
     )
     drawn = [figures.front(answer["all"], answer["front"], stamp), figures.parts(answer["front"], stamp)]
+    # Predicted rates are of times: an estimate of energies is not in them.
+    if answer.get("roof"):
+        drawn.append(roofline(answer["roof"], answer["all"], answer["front"], ""))
     panels = Panels("The front", [figure for figure in drawn if figure], note=_NOTE)
     return [question, _picks(answer, stamp), panels, _front(answer, stamp), Text(_about(answer), "note")]
 
@@ -34,7 +38,8 @@ _SHEET = "Energy is bounded by a data sheet, not measured"
 _NOTE = (
     "Faint marks are all candidates. The front is what no other candidate beats in both time and energy, numbered from "
     "the fastest, with 95 % intervals. Compute and memory: energy per FLOP and byte. Communication and host: static "
-    "power while devices wait for them, and energy per byte sent. Static: the rest of static power."
+    "power while devices wait for them, and energy per byte sent. Static: the rest of static power. The roof: what the "
+    "peak of a device and its memory bandwidth allow at an intensity; how far below it a configuration is predicted."
 )
 
 

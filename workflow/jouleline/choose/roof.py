@@ -1,0 +1,36 @@
+"""Where candidates and measured rows sit on the roofline of a device: FLOP per byte of memory, and FLOP/s reached."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from jouleline.architecture import proxies
+from jouleline.model.machine import Machines
+
+
+def work(columns: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The proxies of configurations, per device and step, [K] each."""
+    devices = (columns["nodes"] * columns["gpus_per_node"]).astype(float)
+    parallel = {"device_count": devices, "data_parallel": devices / columns["tensor_parallel"].astype(float)}
+    return proxies({**columns, **parallel})
+
+
+def place(columns: Mapping[str, np.ndarray], time_s: np.ndarray) -> dict[str, np.ndarray]:
+    """Intensity (FLOP per byte) and rate (FLOP/s of one device) of configurations whose `steps` take `time_s`, [K]."""
+    done = work(columns)
+    return {
+        "flop_per_byte": done["compute_flop"] / done["memory_byte"],
+        "flop_per_s": done["compute_flop"] * columns["steps"].astype(float) / time_s,
+    }
+
+
+def limits(machines: Machines, device: str, precision: str) -> dict[str, Any] | None:
+    """The roof of a device: its peak (FLOP/s) and its memory bandwidth (B/s), calibrated or of its data sheet; None
+    where one of them is not known."""
+    peak = machines.get(device, "peak_flops", precision)
+    bandwidth = machines.get(device, "memory_bandwidth_triad")
+    if not peak or not bandwidth:
+        return None
+    source = "calibration" if machines.calibrated(device) else "data sheet"
+    return {"peak_flop_per_s": peak, "memory_byte_per_s": bandwidth, "source": source, "device": device}
