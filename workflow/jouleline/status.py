@@ -21,7 +21,7 @@ FRESH_S = 60.0
 """A run whose raw files nobody has written to for so long is no longer running."""
 
 _HEAD_BYTES = 8192
-_FACTS = re.compile(r'^ "(status|wall_s)": "?([\w.]+)', re.MULTILINE)
+_FACTS = {name: re.compile(rb'\n "%s": "?([\w.]+)' % name.encode()) for name in ("status", "wall_s")}
 
 
 @dataclass
@@ -69,27 +69,37 @@ def read(results: Path, campaign: str) -> Status:
 
 def _add(status: Status, folder: Path, run_id: str, job: tuple[str, str] | None) -> None:
     run, state = folder / "runs" / run_id, job[0] if job else ""
-    began = _written(run / "raw")
+    there = _names(run)  # ten thousand rows are looked at: what is not there is not asked for
+    began = _written(run / "raw") if "raw" in there else None
     if state == "RUNNING" or (began is not None and time.time() - began < FRESH_S):
         status.running.append((run_id, _steps(run)))
-    elif facts := _facts(run / "run.json"):
+    elif "run.json" in there and (facts := _facts(run / "run.json")):
         status.done[facts.get("status", "unknown")] += 1
         status.wall_s += [float(facts["wall_s"])] if "wall_s" in facts else []
     elif state:
         status.queued.append((run_id, job[1]))
-    elif (run / "run.failed.json").exists():
+    elif "run.failed.json" in there:
         status.failed.append((run_id, _why(folder, run_id)))
     elif began is not None:
         status.stopped.append(run_id)
 
 
+def _names(folder: Path) -> set[str]:
+    try:
+        return set(os.listdir(folder))
+    except OSError:
+        return set()
+
+
 def _facts(path: Path) -> dict[str, str]:
     """Status and wall time of a run's record: both stand in its head, and ten thousand records are not read whole."""
     try:
-        with path.open(encoding="utf-8", errors="replace") as record:
-            return dict(_FACTS.findall(record.read(_HEAD_BYTES))) or {"status": "unknown"}
-    except FileNotFoundError:
+        with open(path, "rb", buffering=0) as record:
+            head = record.read(_HEAD_BYTES)
+    except FileNotFoundError:  # measured again in this moment
         return {}
+    found = {name: match.group(1).decode() for name, fact in _FACTS.items() if (match := fact.search(head))}
+    return {"status": "unknown"} | found
 
 
 def _written(raw: Path) -> float | None:

@@ -6,6 +6,7 @@ import os
 import sys
 from pathlib import Path
 
+from jouleline.commands.progress import Progress
 from jouleline.energy.integrate import regions
 from jouleline.energy.load import load_measurement, load_run
 from jouleline.energy.verdict import REASONS
@@ -73,7 +74,11 @@ def main(argv: list[str]) -> int:
     made.add_argument("--json", action="store_true", help="every column, as JSON")
     options = made.parse_args(argv)
     try:
-        rows = regions(load(options.folder))
+        with Progress(2) as progress:
+            progress.next("reading")
+            measurement = load(options.folder)
+            progress.next("integrating")
+            rows = regions(measurement)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code

@@ -2,6 +2,7 @@
 
 import argparse
 
+from jouleline.commands.progress import Progress
 from jouleline.files import read_json
 
 
@@ -23,8 +24,15 @@ def main(argv: list[str]) -> int:
 
     require_apart(args.out, args.table, args.mapping)
     mapping = BUILT_IN.get(args.mapping) or read_json(args.mapping, "correct it")
-    columns = complete(convert(read_columns(args.table), mapping, args.table), args.table)
-    write_runs(columns, args.out)
+    with Progress(4) as progress:
+        progress.next(f"reading {args.table}")
+        foreign = read_columns(args.table)
+        progress.next("converting")
+        converted = convert(foreign, mapping, args.table)
+        progress.next("checking")
+        columns = complete(converted, args.table)
+        progress.next(f"writing {args.out}")
+        write_runs(columns, args.out)
     note_power(columns, args.table)
     print(f"{len(columns['run_id'])} runs of {len(set(columns['family']))} families; {args.out}")
     return 0
