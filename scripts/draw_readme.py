@@ -21,19 +21,6 @@ MOST_BYTES = 300_000
 ASK = ("--tokens", "5e7", "--devices", "2", "--global-batch", "16", "--price-per-kwh", "0.3")
 SHAPE = ("--layers", "6", "--hidden", "256", "--heads", "8", "--intermediate", "1024")
 TEXT = ("--seq-len", "64", "--vocab-size", "8192")
-    "--layers",
-    "6",
-    "--hidden",
-    "256",
-    "--heads",
-    "8",
-    "--intermediate",
-    "1024",
-    "--seq-len",
-    "64",
-    "--vocab-size",
-    "8192",
-]
 COLUMNS, CHARACTER, LINE, MARGIN = 118, 7.3, 18, 16
 WIDTH, HEIGHT = 1280, 1180
 
@@ -43,7 +30,7 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--results", type=Path, default=Path("results"), help="default: %(default)s")
     parser.add_argument("--campaign", default="demo", help="default: %(default)s")
-    parser.add_argument("--out", type=Path, default=Path("docs/pictures"), help="default: %(default)s")
+    parser.add_argument("--out", type=Path, required=True, help="folder of the pictures: docs/pictures")
     for part in ("status", "choose", "report"):
         parser.add_argument(f"--{part}", action="store_true", help=f"draw {part}")
     args = parser.parse_args(argv)

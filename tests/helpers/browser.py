@@ -5,16 +5,40 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 import tempfile
 from pathlib import Path
 from typing import Any, Self
 
-MISSING = "no chromium here: apt-get install chromium (Debian), or put it on PATH"
+from tests.slurm import packages
+
+PREFIX = Path(sys.prefix) / "chromium"
+HOW = "install chromium (Debian: apt-get install chromium), or put it on PATH"
 
 
 def program() -> str | None:
-    """Chromium on this machine; None where there is none."""
-    return next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    """Chromium on this machine, or as `obtain` has unpacked it; None where there is none."""
+    unpacked = PREFIX / "usr/lib/chromium/chromium"
+    names = ("chromium", "chromium-browser", "google-chrome")
+    return next(filter(None, map(shutil.which, names)), str(unpacked) if unpacked.exists() else None)
+
+
+def obtain() -> str:
+    """Chromium on this machine, else Debian's packages of it, unpacked once beside the environment. Raises
+    `packages.Unavailable`, which says why there is none."""
+    if not program():
+        packages.unpack(PREFIX, packages.names(Path(__file__).with_name("chromium.txt")), HOW)
+    return program() or ""
+
+
+def _libraries(path: str) -> dict[str, str]:
+    """What unpacked packages need of the environment to be found."""
+    if not path.startswith(str(PREFIX)):
+        return {}
+    folders = [PREFIX / part / packages.TRIPLET for part in ("usr/lib", "lib")]
+    found = [*folders, folders[0] / "pulseaudio"]
+    fonts = {"XDG_DATA_HOME": str(PREFIX / "usr/share"), "FONTCONFIG_PATH": str(PREFIX / "etc/fonts")}
+    return {"LD_LIBRARY_PATH": ":".join(map(str, found)), **fonts}
 
 
 class Browser:
@@ -47,6 +71,7 @@ class Browser:
             preexec_fn=descriptors,
             close_fds=False,
             stderr=subprocess.DEVNULL,
+            env=os.environ | _libraries(path),
         )
         os.close(ours[0])
         os.close(theirs[1])

@@ -61,8 +61,8 @@ class Packages:
         return {"LD_LIBRARY_PATH": f"{self.libraries}:{self.plugins}", "LC_ALL": "C"}
 
 
-def names() -> list[str]:
-    lines = (line.split("#")[0].strip() for line in PACKAGE_LIST.read_text().splitlines())
+def names(path: Path = PACKAGE_LIST) -> list[str]:
+    lines = (line.split("#")[0].strip() for line in path.read_text().splitlines())
     return [line for line in lines if line]
 
 
@@ -85,20 +85,27 @@ def _is_unpacked() -> bool:
 
 
 def _unpack(prefix: Path) -> None:
+    unpack(prefix, names(), HOW)
+    for program in (prefix / "usr/sbin").glob("slurm*-wlm"):  # slurmctld crashes under its packaged name
+        program.with_name(program.name.removesuffix("-wlm")).symlink_to(program.name)
+
+
+def unpack(prefix: Path, listed: list[str], how: str) -> None:
+    """Put apt's packages of these names under the prefix. Raises Unavailable, which ends in `how`."""
     if not shutil.which("apt-get") or not shutil.which("dpkg"):
-        raise Unavailable(f"no Slurm packages under {prefix}; {HOW}")
+        raise Unavailable(f"no packages under {prefix}; {how}")
     shutil.rmtree(prefix, ignore_errors=True)
     files = prefix / "debs"
     files.mkdir(parents=True)
-    if _download(files, []):  # with the system's own lists first; they may be missing, old, or not readable
+    if _download(
+        files, [], listed
+    ):  # with the system's own lists first; they may be missing, old, or not readable
         private = _private_lists(prefix)
-        problem = _apt([*private, "update"], files) or _download(files, private)
+        problem = _apt([*private, "update"], files) or _download(files, private, listed)
         if problem:
-            raise Unavailable(f"apt-get could not fetch the Slurm packages ({problem}); {HOW}")
+            raise Unavailable(f"apt-get could not fetch packages ({problem}); {how}")
     for deb in sorted(files.glob("*.deb")):
         subprocess.run(["dpkg", "-x", str(deb), str(prefix)], check=True)
-    for program in (prefix / "usr/sbin").glob("slurm*-wlm"):  # slurmctld crashes under its packaged name
-        program.with_name(program.name.removesuffix("-wlm")).symlink_to(program.name)
     shutil.rmtree(files)
     shutil.rmtree(prefix / "apt", ignore_errors=True)
 
@@ -114,8 +121,8 @@ def _private_lists(prefix: Path) -> list[str]:
     ]
 
 
-def _download(folder: Path, options: list[str]) -> str:
-    return _apt([*options, "download", *names()], folder)
+def _download(folder: Path, options: list[str], listed: list[str]) -> str:
+    return _apt([*options, "download", *listed], folder)
 
 
 def _apt(arguments: list[str], folder: Path) -> str:

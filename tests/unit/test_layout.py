@@ -14,7 +14,7 @@ MODULES = sorted(LIBRARY.rglob("*.py"))
 
 # Scripts that no rule runs: the end of `make run`, scores for docs/, what measures and keeps a reference campaign.
 TOOLS = {
-    *{"show_headline", "score_public_tables", "score_campaign", "score_frugal", "draw_rooms"},
+    *{"show_headline", "score_public_tables", "score_campaign", "score_frugal", "draw_readme", "draw_rooms"},
     *{"bundle_wheels", "check_hardware", "measure_reference", "pack_data", "import_data"},
 }
 

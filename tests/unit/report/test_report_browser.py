@@ -11,6 +11,8 @@ from jouleline.choose import ask
 from jouleline.choose.answer import decide
 from jouleline.report import page
 
+from tests.slurm import packages
+
 MEASURE = Path(__file__).with_name("measure_page.js").read_text(encoding="utf-8")
 OPEN = "document.querySelectorAll('details').forEach((one) => (one.open = true))"
 LOOKS = [(1280, {}), (1280, {"dark": True}), (390, {}), (390, {"dark": True}), (1280, {"printed": True})]
@@ -18,11 +20,12 @@ LOOKS = [(1280, {}), (1280, {"dark": True}), (390, {}), (390, {"dark": True}), (
 
 @pytest.fixture(scope="module")
 def chromium():
-    path = browser.program()
-    if path is None and os.environ.get("CI") == "true":
-        pytest.fail(browser.MISSING)
-    if path is None:
-        pytest.skip(f"THE PAGE IS NOT LOOKED AT: {browser.MISSING}")
+    try:
+        path = browser.obtain()
+    except packages.Unavailable as problem:
+        if os.environ.get("CI") == "true":
+            pytest.fail(str(problem))
+        pytest.skip(f"THE PAGE IS NOT LOOKED AT: {problem}")
     with browser.Browser(path) as started:
         yield started
 
