@@ -21,6 +21,7 @@ include: "rules/common.smk"
 include: "rules/prepare.smk"
 include: "rules/measure.smk"
 include: "rules/reduce.smk"
+include: "rules/frugal.smk"
 include: "rules/model.smk"
 include: "rules/report.smk"
 
@@ -74,12 +75,12 @@ rule plan:
 # The first row only: does this machine measure at all?
 rule smoke:
     input:
-        run_file(RUNS[0].run_id),
+        lambda wildcards: run_file((rounds(1)[1] if FRUGAL else RUNS)[0].run_id),
 
 
 rule measurements:
     input:
-        run_files(RUNS),
+        lambda wildcards: run_files(chosen_runs()),
 
 
 rule tables:

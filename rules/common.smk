@@ -3,6 +3,7 @@
 import contextlib
 import gc
 import inspect
+import itertools
 import os
 import shlex
 import shutil
@@ -19,7 +20,7 @@ from snakemake.logging import logger
 
 from jouleline import provenance
 from jouleline.campaign import config as campaigns
-from jouleline.campaign import grid
+from jouleline.campaign import frugal, grid
 from jouleline.choose import ask
 from jouleline.errors import UserError
 from jouleline.files import canonical_json, read_json, require_writable, write_json
@@ -89,11 +90,63 @@ if not RUNS:
     raise WorkflowError("partial: true, but no run is finished yet; measure first, or say partial: false")
 BY_RUN_ID = {run.run_id: run for run in ALL_RUNS}
 
+# The campaign chooses its own rows, round after round. What was packed elsewhere was chosen there.
+FRUGAL = None if SETTINGS["data"] else SETTINGS["grid"].get("frugal")
+
+
+def rounds(last=None):
+    """{number: its runs} of the rounds of a frugal campaign, up to the `last`, that are chosen.
+
+    What asks for a round that is not chosen yet is asked again by Snakemake when it is: the checkpoint sees to it.
+    """
+    found = {}
+    for number in itertools.count(1) if last is None else range(1, last + 1):
+        path = frugal.path(RESULTS, number)
+        if SETTINGS["partial"]:
+            chosen = frugal.run_ids(read_json(path)) if Path(path).exists() else []
+        else:
+            chosen = frugal.run_ids(read_json(checkpoints.choose_rows.get(round=number).output.rows))
+        if not chosen:
+            break
+        runs = [BY_RUN_ID[run_id] for run_id in chosen if run_id in BY_RUN_ID]
+        found[number] = [
+            run for run in runs if not SETTINGS["partial"] or Path(run_file(run.run_id)).exists()
+        ]
+    return found
+
+
+def round_files(wildcards):
+    """The rounds that are there, and the one that ended the choice."""
+    count = len(rounds())
+    return [frugal.path(RESULTS, n) for n in range(1, count + 2) if n <= count or not SETTINGS["partial"]]
+
+
+def chosen_runs():
+    """Every run, in a frugal campaign of those that are chosen."""
+    return [run for runs in rounds().values() for run in runs] if FRUGAL else RUNS
+
+
+def runs_of_shard(shard):
+    """The runs that one job integrates; in a frugal campaign a round is a shard."""
+    return rounds(shard)[shard] if FRUGAL else SHARDS[shard]
+
+
+def energy_files(wildcards=None, before=None):
+    """The integrated energies of all shards, in a frugal campaign of the rounds `before` one."""
+    if not FRUGAL:
+        shards = sorted(SHARDS)
+    elif before:
+        shards = range(1, before)
+    else:
+        shards = [number for number, runs in rounds().items() if runs]
+    return [f"{RESULTS}/energy/shard-{shard}.parquet" for shard in shards]
+
+
 SHARDS = {}
 for run in RUNS:
     SHARDS.setdefault(grid.shard_of(run.run_id, ANALYSIS["shards"]), []).append(run)
 # Linux takes 128 KiB in one argument, and the names of a shard's runs are in one.
-if max(sum(len(path) + 1 for path in run_files(runs)) for runs in SHARDS.values()) > 120_000:
+if not FRUGAL and max(sum(len(path) + 1 for path in run_files(runs)) for runs in SHARDS.values()) > 120_000:
     raise WorkflowError(
         f"{len(RUNS)} runs are too many for analysis.shards = {ANALYSIS['shards']}; give more"
     )

@@ -4,7 +4,7 @@
 # Many runs per job: ten thousand rows do not become ten thousand tiny jobs.
 rule integrate_energy:
     input:
-        runs=lambda wildcards: run_files(SHARDS[int(wildcards.shard)]),
+        runs=lambda wildcards: run_files(runs_of_shard(int(wildcards.shard))),
     output:
         energy=f"{RESULTS}/energy/shard-{{shard}}.parquet",
     log:
@@ -14,7 +14,7 @@ rule integrate_energy:
         measuring=1,
         # A thousand short runs take 150 MB; on Slurm all shards share a job, which asks for the sum.
         mem_mb=1000,
-        runtime=lambda wildcards: 10 + len(SHARDS[int(wildcards.shard)]) // 100,
+        runtime=lambda wildcards: 10 + len(SHARDS.get(int(wildcards.shard), RUNS)) // 100,
     params:
         code=code_digest("integrate_energy"),
     message:
@@ -28,7 +28,7 @@ rule ask_accounting:
     input:
         grid=rules.write_grid.output.grid,
         # These stand for the runs: ten thousand files need not be looked at once more.
-        energy=[f"{RESULTS}/energy/shard-{shard}.parquet" for shard in sorted(SHARDS)],
+        energy=energy_files,
     output:
         answers=update(f"{RESULTS}/accounting.json"),
     log:
@@ -48,11 +48,7 @@ rule collect_runs:
     input:
         grid=rules.write_grid.output.grid,
         # With `data`, what stands for all of its files.
-        energy=(
-            f"{SETTINGS['data']}/provenance.json"
-            if SETTINGS["data"]
-            else [f"{RESULTS}/energy/shard-{shard}.parquet" for shard in sorted(SHARDS)]
-        ),
+        energy=f"{SETTINGS['data']}/provenance.json" if SETTINGS["data"] else energy_files,
         slurm=[] if SETTINGS["data"] else rules.ask_accounting.output.answers,
     output:
         runs=f"{RESULTS}/tables/runs.parquet",

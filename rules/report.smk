@@ -15,6 +15,7 @@ rule render_report:
         config=rules.write_config.output.config,
         calibration=rules.collect_calibration.output.calibration,
         idle=rules.measure_idle.output.idle,
+        rounds=round_files if FRUGAL else [],
         answers=rules.choose_configuration.output.answers if SETTINGS["choose"] else [],
     output:
         page=report(f"{RESULTS}/report.html", caption="../workflow/report/page.rst", category="Report"),
@@ -45,4 +46,4 @@ rule render_report:
     message:
         "Write the report"
     shell:
-        "python scripts/render_report.py --campaign {params.campaign} --runs {input.runs} --regions {input.regions} --timings {input.timings} --checks {input.checks} --validation {input.validation} --predictions {input.predictions} --fits {input.fits} --splits {input.splits} --config {input.config} --calibration {input.calibration} --idle {input.idle} --answers {input.answers} --runs-dir {params.raw} --planned {params.planned} --settings {params.settings:q} --out {output.page} --parts {output.parts} > {log} 2>&1"
+        "python scripts/render_report.py --campaign {params.campaign} --runs {input.runs} --regions {input.regions} --timings {input.timings} --checks {input.checks} --validation {input.validation} --predictions {input.predictions} --fits {input.fits} --splits {input.splits} --config {input.config} --calibration {input.calibration} --idle {input.idle} --answers {input.answers} --rounds {input.rounds} --runs-dir {params.raw} --planned {params.planned} --settings {params.settings:q} --out {output.page} --parts {output.parts} > {log} 2>&1"

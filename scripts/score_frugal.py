@@ -6,6 +6,7 @@ A row's measurement is looked up when the row is chosen, and not before. The tab
 import argparse
 import os
 from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -32,6 +33,7 @@ def main(argv: list[str] | None = None) -> int:
         "--runs", type=Path, help="runs table of a campaign, such as the demo's, to replay too"
     )
     parser.add_argument("--seeds", type=int, default=20, help="hold-outs, each with an order of its own")
+    parser.add_argument("--jobs", type=int, default=1, help="hold-outs worked out at a time")
     parser.add_argument(
         "--out", required=True, help="docs/scores.md: its section on frugal choice is replaced"
     )
@@ -51,7 +53,7 @@ def _run(args: argparse.Namespace) -> None:
         tables["Demonstration campaign"] = read_runs(args.runs)
     lines = [_HEAD.format(seeds=args.seeds)]
     for name, columns in tables.items():
-        lines += [f"### {name}", "", *_replayed(name, columns, args.seeds), ""]
+        lines += [f"### {name}", "", *_replayed(name, columns, args.seeds, args.jobs), ""]
     lines += [] if args.runs else [_NO_DEMO, ""]
     _replace(Path(args.out), [*lines, _MLPERF, ""])
 
@@ -62,28 +64,35 @@ def _replace(path: Path, lines: list[str]) -> None:
     write_text(path, text.partition(_TITLE)[0].rstrip("\n") + "\n\n" + "\n".join(lines))
 
 
-def _replayed(name: str, columns: dict, seeds: int) -> list[str]:
+def _replayed(name: str, columns: dict, seeds: int, jobs: int) -> list[str]:
     """One table's errors: mean over the seeds and its 95 % interval, by design and share of the joules."""
     from jouleline.model.features import Data
     from jouleline.model.judge.splits import grouped
     from jouleline.model.table.runs import take, usable
 
     data = Data.of(take(columns, usable(columns)))
-    errors: dict[str, list] = {design: [] for design in DESIGNS}
-    counts: dict[str, list] = {design: [] for design in DESIGNS}
-    whole = []
-    for seed, (_, train, test) in enumerate(grouped(data, {"seeds": seeds})):
-        replay = Replay(data, np.flatnonzero(train), test, seed)
-        whole.append(replay.error(replay.pool))
-        for design, order in DESIGNS.items():
-            found = replay.along(order)
-            errors[design].append([error for error, _ in found])
-            counts[design].append([count for _, count in found])
-            shown = " ".join(f"{error:.4f}" for error, _ in found)
-            print(f"{name} seed {seed} {design}: {shown}; whole grid {whole[-1]:.4f}", flush=True)
-    stacked = {design: np.array(values) for design, values in errors.items()}
-    rows = {design: np.mean(values, axis=0) for design, values in counts.items()}
-    return [*_table(stacked, rows, np.array(whole)), "", *_bars(stacked, np.array(whole))]
+    folds = [
+        (data, train, test, seed) for seed, (_, train, test) in enumerate(grouped(data, {"seeds": seeds}))
+    ]
+    found = []
+    with ProcessPoolExecutor(jobs) as pool:
+        for whole, curves in pool.map(_one, folds):
+            found.append((whole, curves))
+            shown = ", ".join(f"{design} {curve[-1][0]:.4f}" for design, curve in curves.items())
+            print(
+                f"{name}: hold-out {len(found)} of {len(folds)}: whole grid {whole:.4f}, {shown}", flush=True
+            )
+    errors = {d: np.array([[error for error, _ in curves[d]] for _, curves in found]) for d in DESIGNS}
+    counts = {d: np.mean([[count for _, count in curves[d]] for _, curves in found], axis=0) for d in DESIGNS}
+    whole = np.array([one for one, _ in found])
+    return [*_table(errors, counts, whole), "", *_bars(errors, whole)]
+
+
+def _one(fold: tuple) -> tuple[float, dict[str, list[tuple[float, int]]]]:
+    """(error of the whole grid, {design: its errors and runs}) of one hold-out."""
+    data, train, test, seed = fold
+    replay = Replay(data, np.flatnonzero(train), test, seed)
+    return replay.error(replay.pool), {design: replay.along(order) for design, order in DESIGNS.items()}
 
 
 class Replay:

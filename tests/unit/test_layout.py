@@ -1,6 +1,7 @@
 """The house itself: which room may know which, how long a file may be, what a Snakefile may load."""
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -43,6 +44,7 @@ LAYERS = (
     ("energy",),
     ("reduce",),
     ("plan", "choose", "status"),
+    ("rounds",),
     ("report",),
     ("hardware", "reference", "doctor"),
     ("commands",),
@@ -186,7 +188,8 @@ def test_every_rule_has_its_script_and_every_script_its_rule():
     rules = "".join(path.read_text() for path in (ROOT / "rules").glob("*.smk"))
     for path in SCRIPTS:
         if path.stem not in TOOLS:
-            assert f"scripts/{path.name}" in rules and f"rule {path.stem}" in rules, path.name
+            named = re.search(rf"^(rule|checkpoint) {path.stem}:", rules, re.M)
+            assert named and f"scripts/{path.name}" in rules, path.name
 
 
 @pytest.mark.parametrize("path", SCRIPTS, ids=lambda p: p.stem)

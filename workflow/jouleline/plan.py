@@ -67,14 +67,12 @@ def campaign(
 
     `folder` is the campaign's, `done` its finished records, which tell the time beside the window.
     """
-    overheads_s = [r["wall_s"] - r["training"]["time_s"] for r in done.values() if r["status"] == "ok"]
     model = newest_model(folder.parent, folder.name, headline, plan["device"])
-    overhead_s = median(overheads_s) if overheads_s else OVERHEAD_S
     protocol = complete_protocol(protocol)
-    lines = estimate(rows, protocol, plan, model, overhead_s)
-    for line, found in zip(lines, memory(rows, protocol, plan), strict=True):
+    planned = estimate(rows, protocol, plan, model, overhead(done))
+    for line, found in zip(planned, memory(rows, protocol, plan), strict=True):
         line |= found
-    return lines, totals(lines)
+    return planned, totals(planned)
 
 
 def memory(rows: list[Row], protocol: Mapping[str, Any], plan: Mapping[str, Any]) -> list[Row]:
@@ -156,7 +154,24 @@ def estimate(
     if not rows:
         return []
     steps = _by_model(rows, *model) if model else _by_data_sheet(rows, plan["device"])
+    return priced(rows, steps, protocol, plan, overhead_s)
+
+
+def priced(
+    rows: list[Row],
+    steps: list[Row],
+    protocol: Mapping[str, Any],
+    plan: Mapping[str, Any],
+    overhead_s: float,
+) -> list[Row]:
+    """A row of the plan for each row and what is known of its step: `step_s` and `power_w`, low, middle and high."""
     return [_line(row, step, protocol, plan, overhead_s) for row, step in zip(rows, steps, strict=True)]
+
+
+def overhead(done: Mapping[str, Row]) -> float:
+    """A job's time beside its window, s: the median of the finished runs' (see `finished`), OVERHEAD_S without any."""
+    known_s = [r["wall_s"] - r["training"]["time_s"] for r in done.values() if r["status"] == "ok"]
+    return median(known_s) if known_s else OVERHEAD_S
 
 
 def _by_model(rows: list[Row], path: str, fit: Mapping[str, Any]) -> list[Row]:

@@ -12,6 +12,7 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
+from jouleline.campaign import frugal
 from jouleline.errors import UserError
 from jouleline.files import read_json
 from jouleline.measure.raw import markers
@@ -59,12 +60,21 @@ def read(results: Path, campaign: str) -> Status:
         raise UserError(
             f"there is no campaign {campaign!r} in {results} (its grid.json is missing); known are {known}"
         )
-    run_ids = [run["run_id"] for run in read_json(folder / "grid.json")["runs"]]
+    run_ids = _asked_for(folder)
     status, jobs = Status(campaign, len(run_ids)), _slurm_jobs()
     for run_id in run_ids:
         _add(status, folder, run_id, jobs.get(run_id))
     status.energy_j, status.measured = _energy(folder)
     return status
+
+
+def _asked_for(folder: Path) -> list[str]:
+    """The runs of the grid; of one that the campaign chooses from, those that are chosen so far."""
+    whole = [run["run_id"] for run in read_json(folder / "grid.json")["runs"]]
+    chosen = {run_id for document in frugal.documents(folder) for run_id in frugal.run_ids(document)}
+    # Other runs were measured: the grid is not chosen from any more, or was not before.
+    begun = any(run_id not in chosen and (folder / "runs" / run_id).exists() for run_id in whole)
+    return whole if begun or not chosen else [run_id for run_id in whole if run_id in chosen]
 
 
 def _add(status: Status, folder: Path, run_id: str, job: tuple[str, str] | None) -> None:

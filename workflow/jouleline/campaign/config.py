@@ -8,7 +8,7 @@ from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
-from jouleline.campaign import grid
+from jouleline.campaign import frugal, grid
 from jouleline.campaign.protocol import PROTOCOL_DEFAULTS, complete_protocol, protocol_problems
 from jouleline.errors import UserError
 from jouleline.files import canonical_json
@@ -77,9 +77,11 @@ class Campaign:
     @cached_property
     def runs(self) -> list[grid.Run]:
         node = self.settings["node"]
-        return grid.expand(
+        runs = grid.expand(
             self.settings["grid"], _device_here(self.protocol["device"]), node["gpus"], self.root
         )
+        frugal.check(self.settings["grid"].get("frugal"), runs)
+        return runs
 
 
 def _device_here(device: str) -> str:

@@ -41,6 +41,7 @@ class Inputs:
     runs_dir: Path
     splits: list[Row] = field(default_factory=list)
     answers: list[Row] = field(default_factory=list)
+    rounds: list[Row] = field(default_factory=list)
     config: Row | None = None
     settings: Row = field(default_factory=dict)
     headline: str = HEADLINE
@@ -131,6 +132,7 @@ def load(
     splits: Iterable[Path] = (),
     config: Path | None = None,
     answers: Iterable[Path] = (),
+    rounds: Iterable[Path] = (),
     **choices: Any,
 ) -> Inputs:
     """Read the inputs of a report.
@@ -143,7 +145,8 @@ def load(
         sorted(map(Path, paths)) for paths in (predictions, fits, splits, answers)
     )
     files = [*tables.values(), *facts.values(), *predictions, *fits, *splits, *answers]
-    files += [config] if config else []
+    rounds = list(map(Path, rounds))
+    files += [*rounds, *([config] if config else [])]
     known = {name: read_json(path) for name, path in facts.items()}
     runs = sorted(read_table(RUNS, tables["runs"]), key=lambda run: run["run_id"])
     return Inputs(
@@ -160,6 +163,7 @@ def load(
         runs_dir=Path(runs_dir),
         splits=[read_json(path) for path in splits],
         answers=[answer for path in answers for answer in read_json(path)["answers"]],
+        rounds=sorted((read_json(path) for path in rounds), key=lambda one: one["round"]),
         config=_config(config),
         digests=_digests(map(Path, files)),
         **choices,
@@ -199,6 +203,6 @@ def _digests(files: Iterable[Path]) -> dict[str, str]:
     """SHA-256 of each input, keyed by the end of its path (the rest of it is the machine's business)."""
     digests = {}
     for path in files:
-        depth = 3 if path.parts[-3:-2] in (("fit",), ("predictions",)) else 2
+        depth = 3 if path.parts[-3:-2] in (("fit",), ("predictions",), ("rounds",)) else 2
         digests["/".join(path.parts[-depth:])] = hashlib.sha256(path.read_bytes()).hexdigest()
     return digests

@@ -69,10 +69,10 @@ def expected_joules(candidates: Data, state: State | None, context: Context) -> 
     return Hybrid().predict(state, candidates, context)[0].step_energy_j * candidates.steps
 
 
-def expected_power(candidates: Data, state: State, context: Context) -> np.ndarray:
-    """The mean power of all devices of each candidate by the fit, W [R]."""
-    (law,) = Hybrid().predict(state, candidates, context)[:1]
-    return law.step_energy_j / law.step_time_s
+def expected_step(candidates: Data, state: State, context: Context) -> tuple[np.ndarray, np.ndarray]:
+    """By the fit, of each candidate: time of a step (s) and mean power of all its devices (W), [R]."""
+    law = Hybrid().predict(state, candidates, context)[0]
+    return law.step_time_s, law.step_energy_j / law.step_time_s
 
 
 def measure_next(
@@ -94,14 +94,9 @@ def measure_next(
     both = joined(runs, candidates)
     measured, offered = np.arange(len(runs)), len(runs) + np.arange(len(candidates))
     if state is None:
-        known = belief.before(belief.features(both))
-        chosen = greedy.spanning(known, measured, offered, count)
+        chosen = [row - len(runs) for row in _by_design(both, measured, offered, count)]
         why = "first set: the row that the ones before it tell least of"
-        costs = [_known(joules[row - len(runs)]) for row in chosen]
-        return [
-            Suggestion(row - len(runs), why, cost, None, None, None)
-            for row, cost in zip(chosen, costs, strict=True)
-        ]
+        return [Suggestion(row, why, _known(joules[row]), None, None, None) for row in chosen]
     known = belief.after(both, state, context)
     goal = np.concatenate([measured, offered]) if targets is None else len(runs) + targets
     usual = np.nanmedian(joules) if np.isfinite(joules).any() else 1.0
@@ -114,6 +109,20 @@ def measure_next(
         why = _reason(choice, bool(repeats[index]))
         found.append(Suggestion(index, why, cost, step_energy, choice.error_before, choice.error_after))
     return found
+
+
+def _by_design(both: Data, measured: np.ndarray, offered: np.ndarray, count: int) -> list[int]:
+    """`count` of the rows that are offered, D-optimal: no configuration twice while there are others."""
+    values = belief.features(both)
+    _, first, index = np.unique(np.round(values, 9), axis=0, return_index=True, return_inverse=True)
+    index = index.reshape(-1)
+    new = offered[(first[index[offered]] == offered) & ~np.isin(index[offered], index[measured])]
+    known = belief.before(values)
+    chosen = greedy.spanning(known, measured, new, count)
+    if len(chosen) < count:
+        runs = np.concatenate([measured, np.array(chosen, dtype=int)])
+        chosen += greedy.spanning(known, runs, np.setdiff1d(offered, chosen), count - len(chosen))
+    return chosen
 
 
 def _reason(choice: greedy.Choice, repeat: bool) -> str:

@@ -51,7 +51,8 @@ def suggest(
     rest = rows.take(kept)
     joules = choose.expected_joules(rest, state, context)
     if not any(name in raw for name in _LENGTHS) and state is not None:
-        joules = choose.expected_power(rest, state, context) * np.median(runs.columns["time_s"])
+        _, power_w = choose.expected_step(rest, state, context)
+        joules = power_w * np.median(runs.columns["time_s"])
     found = choose.measure_next(runs, rest, joules, count, context, state)
     chosen = take(raw, kept[[one.candidate for one in found]])
     chosen["order"] = np.arange(1, count + 1)

@@ -1,0 +1,32 @@
+# A campaign that chooses its own rows (the key `grid.frugal`): a round is a target, chosen by what those before have taught.
+# Only the rows that are chosen are jobs. Without the key nothing here is asked for.
+localrules:
+    choose_rows,
+
+
+checkpoint choose_rows:
+    input:
+        grid=rules.write_grid.output.grid,
+        earlier=lambda wildcards: [frugal.path(RESULTS, n) for n in range(1, int(wildcards.round))],
+        energy=lambda wildcards: energy_files(before=int(wildcards.round)),
+        # The first round is chosen before anything is measured.
+        calibration=lambda wildcards: (
+            [] if wildcards.round == "1" else rules.collect_calibration.output.calibration
+        ),
+    output:
+        # What was chosen stands, whatever this is made again for.
+        rows=update(f"{RESULTS}/rounds/{{round}}/rows.json"),
+    log:
+        f"{RESULTS}/logs/choose_rows/{{round}}.log",
+    wildcard_constraints:
+        round=r"[1-9]\d*",
+    params:
+        # By a function: what is given may have braces, which Snakemake takes for wildcards.
+        settings=lambda wildcards: canonical_json(
+            {"frugal": FRUGAL, "plan": SETTINGS["plan"], "protocol": PROTOCOL}
+        ),
+        code=code_digest("choose_rows"),
+    message:
+        "Choose the rows of round {wildcards.round}"
+    shell:
+        "python scripts/choose_rows.py --grid {input.grid} --earlier {input.earlier} --energy {input.energy} --calibration {input.calibration} --settings {params.settings:q} --out {output.rows} > {log} 2>&1"

@@ -1,0 +1,68 @@
+"""A campaign that chooses its own rows: its key `grid.frugal`, and the rounds that have been chosen.
+
+Standard library only: this runs every time Snakemake parses the workflow.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from jouleline.campaign.grid import Run
+from jouleline.errors import UserError
+from jouleline.files import read_json
+
+UNTIL = ("error", "kwh", "gpu_hours", "rounds")
+
+
+def check(frugal: Mapping[str, Any] | None, runs: Sequence[Run]) -> None:
+    """Raise UserError where `grid.frugal` cannot do with these runs what it says."""
+    if frugal is None:
+        return
+    problem = _problem(frugal, runs)
+    if problem:
+        raise UserError(f"grid.frugal{problem}")
+
+
+def _problem(frugal: Mapping[str, Any], runs: Sequence[Run]) -> str | None:
+    missing = [key for key in ("first", "batch", "until") if key not in frugal]
+    if missing:
+        return f": {missing[0]} is missing; give first, batch and until"
+    if not any(frugal["until"].get(key) is not None for key in UNTIL):
+        return f".until says nothing; give one of {', '.join(UNTIL)}"
+    if frugal["first"] > len(runs):
+        return (
+            f".first is {frugal['first']}, and the grid has {len(runs)} runs; lower it, widen the grid, or leave "
+            "grid.frugal out"
+        )
+    most = 1 + -(-(len(runs) - frugal["first"]) // frugal["batch"])
+    rounds = frugal["until"].get("rounds")
+    if rounds is not None and rounds > most:
+        return (
+            f".until.rounds is {rounds}, and the grid's {len(runs)} runs are all measured after {most}; lower it, or "
+            "make the batch smaller"
+        )
+    held = next((run for run in runs if run.labels.get("split") == "holdout"), None)
+    if held:
+        return (
+            f" learns from every run that it measures, and {held.run_id} is labelled holdout; leave out the label, or "
+            "measure these rows in a campaign of their own"
+        )
+    return None
+
+
+def path(results: str | Path, number: int) -> str:
+    """Where the rows of a round stand."""
+    return f"{results}/rounds/{number}/rows.json"
+
+
+def documents(results: str | Path) -> Iterator[dict[str, Any]]:
+    """The rounds that are there, from the first on."""
+    number = 1
+    while Path(path(results, number)).exists():
+        yield read_json(path(results, number))
+        number += 1
+
+
+def run_ids(document: Mapping[str, Any]) -> list[str]:
+    """The runs of a round; none in the one that ended the choice."""
+    return [entry["run_id"] for entry in document["runs"]]
