@@ -45,7 +45,10 @@ def test_a_decoder_is_measured_from_its_row_to_its_record(tmp_path, source_datas
     run = json.loads((tmp_path / "run.json").read_text())
     training = run["training"]
     assert (run["row"]["task"], run["row"]["dataset"]) == ("clm", "source") and training["num_labels"] is None
-    assert training["tensor_parallel"] == 2 and training["attention_kernels"]
+    assert training["tensor_parallel"] == 2
+    assert (
+        training["attention_kernels"] == ["flash_attention"] and training["attention_causal_half_share"] == 1
+    )
     assert 0 <= training["accuracy"] <= 1 and 0 < training["eval_loss"] < 7
 
 

@@ -12,7 +12,7 @@ import torch
 import torch.distributed as dist
 from deepspeed.accelerator import get_accelerator
 from jouleline.campaign.grid import complete_row
-from jouleline.measure.train.attention import answer_from_data, kernels_seen
+from jouleline.measure.train.attention import answer_from_data, attention_seen
 from jouleline.measure.train.data import Batches, Samples, read_dataset
 from jouleline.measure.train.modeling import Recipe, build
 from jouleline.measure.train.parallel import _NoOperators, start_engine
@@ -89,11 +89,34 @@ def test_a_forward_pass_waits_for_nothing_and_its_kernel_is_known(small_dataset,
     batches = Batches(data, row, 0, 1, torch.device("cpu"))
     answer_from_data(data)
     inputs = [batches.train(step, 0)[1] for step in range(4)]
-    with kernels_seen() as kernels, Waits() as waits:
+    with attention_seen() as seen, Waits() as waits:
         losses = [model(**one).loss for one in inputs]
     assert waits.count == 0
-    assert len(kernels) == (attention == "sdpa") and kernels <= {"math", "flash_attention"}
+    # A CPU's flash attention knows no dropout.
+    assert seen.kernels == ({"math"} if attention == "sdpa" else set())
+    assert seen.causal_half_share == 0 and seen.calls == (attention == "sdpa") * 4 * row["layers"]
     assert all(loss.isfinite() for loss in losses)
+
+
+# (family, sliding window, dropout): the kernel, and the share of calls that computed the causal half.
+CAUSAL = [
+    ("llama", None, 0.0, "flash_attention", 1.0),
+    ("gpt2", None, 0.0, "flash_attention", 1.0),
+    ("gpt2", None, 0.1, "math", 0.0),
+    # Its five windowed layers of six have a mask.
+    ("gemma3", 8, 0.0, "flash_attention", 1 / 6),
+]
+
+
+@pytest.mark.parametrize(("family", "window", "dropout", "kernel", "share"), CAUSAL)
+def test_what_causal_attention_computed_is_known(family, window, dropout, kernel, share):
+    row = {"model_type": family, "task": "clm", "layers": 6, "sliding_window": window}
+    model = build(complete_row(ROW | row), None, None, Recipe(dropout=dropout))
+    tokens = torch.arange(32).reshape(2, 16)
+    with attention_seen() as seen:
+        model(input_ids=tokens, labels=tokens)
+    assert (seen.kernels, seen.calls) == ({kernel}, 6)
+    assert seen.causal_half_share == pytest.approx(share)
 
 
 @pytest.mark.parametrize("padded", [True, False])

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -9,6 +10,9 @@ from torch.nn.attention import SDPBackend
 from transformers import masking_utils
 
 from jouleline.measure.train.data import Dataset
+
+# Of scaled_dot_product_attention, after the queries.
+_ARGUMENTS = ("key", "value", "attn_mask", "dropout_p", "is_causal")
 
 
 def answer_from_data(data: Dataset) -> None:
@@ -29,14 +33,37 @@ def answer_from_data(data: Dataset) -> None:
         masking_utils.find_packed_sequence_indices = lambda _positions: None
 
 
+@dataclass
+class Seen:
+    """What fused attention did: `kernels` by the names of SDPBackend in lower case, how often it was called, and how
+    often it computed only the pairs that a causal mask leaves. Attention in parts (`eager`) calls no such kernel."""
+
+    kernels: set[str] = field(default_factory=set)
+    calls: int = 0
+    halves: int = 0
+
+    @property
+    def causal_half_share(self) -> float:
+        """The share of calls that left out what lies above the diagonal; 0: all computed the full square."""
+        return self.halves / self.calls if self.calls else 0.0
+
+
 @contextmanager
-def kernels_seen() -> Iterator[set[str]]:
-    """The kernels that torch chooses for fused attention meanwhile, by the names of SDPBackend in lower case."""
-    seen: set[str] = set()
+def attention_seen() -> Iterator[Seen]:
+    """What torch chooses for fused attention meanwhile.
+
+    Told of no mask but that it is causal, every fused kernel skips blocks above the diagonal. The `math` kernel does
+    not; on a CPU it is the one that knows dropout.
+    """
+    seen = Seen()
     attention = torch.nn.functional.scaled_dot_product_attention
 
     def look(query: torch.Tensor, *arguments: Any, **options: Any) -> torch.Tensor:
-        seen.add(SDPBackend(torch._fused_sdp_choice(query, *arguments, **options)).name.lower())
+        kernel = SDPBackend(torch._fused_sdp_choice(query, *arguments, **options)).name.lower()
+        causal = dict(zip(_ARGUMENTS, arguments)).get("is_causal", options.get("is_causal", False))
+        seen.kernels.add(kernel)
+        seen.calls += 1
+        seen.halves += bool(causal) and kernel != "math"
         return attention(query, *arguments, **options)
 
     torch.nn.functional.scaled_dot_product_attention = look

@@ -23,7 +23,7 @@ from jouleline.measure.node.environment import temperature_c
 from jouleline.measure.node.failures import RunFailure
 from jouleline.measure.raw.markers import region, step
 from jouleline.measure.train import rules
-from jouleline.measure.train.attention import answer_from_data, kernels_seen
+from jouleline.measure.train.attention import Seen, answer_from_data, attention_seen
 from jouleline.measure.train.data import Batches, Dataset, digest
 from jouleline.measure.train.modeling import Recipe, build
 from jouleline.measure.train.parallel import Layout, start_engine
@@ -62,7 +62,7 @@ class Trainer:
         self.batches = Batches(self.data, self.row, self.layout.replica, self.layout.replicas, self.device)
         self.losses: list[torch.Tensor] = []
         self.foreign_cores: float | None = None
-        self.kernels: set[str] = set()
+        self.attention = Seen()
         answer_from_data(self.data)
         self.taken: list[bytes] = []
         # Replicas drop different units; the ranks of one tensor-parallel group must drop the same.
@@ -118,7 +118,7 @@ class Trainer:
         while True:
             for _ in range(max(self.protocol["warmup_steps"], 1)):
                 begin = time.perf_counter()
-                with nullcontext(self.kernels) if times_s else kernels_seen() as self.kernels:
+                with nullcontext(self.attention) if times_s else attention_seen() as self.attention:
                     self.train_step()
                 self._wait_for_device()
                 times_s.append(time.perf_counter() - begin)
@@ -225,7 +225,8 @@ class Trainer:
             "loss_first": losses[len(warmup_s)],
             "loss_last": losses[-1],
             **evaluation,
-            "attention_kernels": sorted(self.kernels),
+            "attention_kernels": sorted(self.attention.kernels),
+            "attention_causal_half_share": self.attention.causal_half_share,
             "num_labels": self.data.num_labels,
             "parameters": self.parameters,
             "trainable_parameters": self.trainable_parameters,
