@@ -106,16 +106,16 @@ def test_the_parts_are_what_is_alive_on_real_ranks(tmp_path, monkeypatch):
     monkeypatch.setattr(memory, "BUCKET_ELEMENTS", bucket)
     row = {"model_type": "llama", "task": "clm", "layers": 3, "hidden": 128, "heads": 4, "kv_heads": 2}
     row |= {"intermediate": 512, "vocab_size": 1000, "seq_len": 64, "micro_batch": 8, "gpus_per_node": 2}
+    # ZeRO 3 changes torch for what comes after it in the same process.
     rows = [
-        grid.complete_row(row | {"precision": precision, "zero_stage": stage})
-        for precision in ("fp32", "bf16")
+        grid.complete_row(row | {"precision": precision, "zero_stage": stage, "micro_batch": micro_batch})
         for stage in range(4)
+        for precision, micro_batch in (("fp32", 8), ("fp32", 32), ("bf16", 8))
     ]
     made = [one | {"zero": {"reduce_bucket_size": bucket}} for one in rows]
     for one, alive in zip(rows, run(tmp_path, [(2, made)], WORKER)[0], strict=True):
         found = peak_memory(one)
         assert found["floor"] < alive, one  # no run that fits is refused
-        if one["precision"] == "fp32":  # in bf16 a CPU's kernels take room for casts, which no GPU does
-            assert (
-                0.9 < sum(found[part] for part in PARTS if part not in ("margin", "context")) / alive < 1.02
-            ), one
+        counted = sum(found[part] for part in PARTS if part not in ("margin", "context"))
+        print(one["precision"], one["zero_stage"], one["micro_batch"], round(counted / alive, 3))
+        assert 0.95 < counted / alive < 1.02, one

@@ -90,7 +90,7 @@ def _parts(c: SimpleNamespace, f: SimpleNamespace) -> list[SimpleNamespace]:
     """One layer in parts: name, forward FLOP (without adapters), adapters (theirs), and forward and backward FLOP of a
     layer whose input needs a gradient (inner), and of the lowest trained one, whose input needs none (lowest)."""
     lora, a = c.lora_rank > 0, c.adapters
-    reached = _reached(c)
+    reached = reached_inputs(c)
     adapted = _adapter_flop(c)
     parts = []
     for matrix, (d_in, d_out) in widths(c).items():
@@ -115,7 +115,7 @@ def _parts(c: SimpleNamespace, f: SimpleNamespace) -> list[SimpleNamespace]:
     return [*parts, attention]
 
 
-def _reached(c: SimpleNamespace) -> dict[Matrix, np.ndarray]:
+def reached_inputs(c: SimpleNamespace) -> dict[Matrix, np.ndarray]:
     """1 for each matrix of the lowest LoRA layer whose input needs a gradient: an adapter lies before it.
 
     In that layer the gradient starts at the first adapter: what lies before it only runs forward.

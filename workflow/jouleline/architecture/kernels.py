@@ -9,7 +9,7 @@ from types import SimpleNamespace
 
 import numpy as np
 
-from jouleline.architecture.parameters import embedding_width, widths
+from jouleline.architecture.parameters import Matrix, embedding_width, widths
 from jouleline.schemas.families import QKV
 
 Two = tuple[np.ndarray, np.ndarray]
@@ -33,7 +33,7 @@ _SCORES, _SCORES_FP32, _CAP = (8, 9), (16, 18), (6, 7)
 def layer(c: SimpleNamespace) -> Two:
     """Elements per token of one trained layer without adapters; under LoRA the matrices' gradients are still in it."""
     t, d, family = c.tensor_parallel, c.hidden, c.family
-    whole, split = [_norms(c, family.norms * d), _residual(c)], [_attention(c), _feed_forward(c)]
+    whole, split = [norms(c, family.norms * d), _residual(c)], [attention(c), feed_forward(c)]
     for matrix, (d_in, d_out) in widths(c).items():
         bias = d_out * (matrix[0] in family.bias)
         columns = matrix[0] not in ("attention_output", "down")
@@ -41,11 +41,16 @@ def layer(c: SimpleNamespace) -> Two:
         split.append((inner, 2 * inner + bias * columns))
         whole.append((outer, 2 * outer + bias * (not columns)))
         if len(matrix) > 1:
-            # Query, key and value each in its family's way; gate and up come apart in one piece each.
-            split.append((0, (family.unfusing if matrix == QKV else 2) * d_out))
+            split.append((0, unfusing(c, matrix) * d_out))
     if family.qk_norm:
-        split.append(_norms(c, c.query_width + c.key_width))
+        split.append(norms(c, c.query_width + c.key_width))
     return tuple(sum(part[way] for part in whole) + sum(part[way] for part in split) / t for way in (0, 1))
+
+
+def unfusing(c: SimpleNamespace, matrix: Matrix) -> float:
+    """Elements backward per output of a fused matrix, to join the gradients of its parts: of query, key and value in
+    the family's way; gate and up come apart in one piece each."""
+    return c.family.unfusing if matrix == QKV else 2
 
 
 def spared(c: SimpleNamespace) -> np.ndarray:
@@ -57,7 +62,7 @@ def ends(c: SimpleNamespace) -> Two:
     """Elements per token of embeddings, the last norm and the head, with the logits of a language model."""
     d, e, family = c.hidden, embedding_width(c), c.family
     embedding = (2 + 3 * (family.positions is not None), (1 + (family.positions is not None)) * c.is_full)
-    last = _norms(c, d)
+    last = norms(c, d)
     backward = embedding[1] * e + last[1]
     if c.task != "clm":  # the head of an image sees one token
         return embedding[0] * e + last[0], backward
@@ -81,7 +86,7 @@ def vocabulary(c: SimpleNamespace, runs: np.ndarray) -> np.ndarray:
     return np.where(tied, size * (2 + 3 * c.is_full), size * (2 - runs))
 
 
-def _norms(c: SimpleNamespace, width: np.ndarray) -> Two:
+def norms(c: SimpleNamespace, width: np.ndarray) -> Two:
     low = c.precision != "fp32"
     fp32, mixed = _NORM[c.family.norm_kernel]
     spared = (c.lora_rank > 0) * np.where(
@@ -90,28 +95,36 @@ def _norms(c: SimpleNamespace, width: np.ndarray) -> Two:
     return width * np.where(low, mixed[0], fp32[0]), width * (np.where(low, mixed[1], fp32[1]) - spared)
 
 
+def norm_input(c: SimpleNamespace) -> np.ndarray:
+    """Of a norm whose weight is trained, by element backward: what its input gradient alone takes."""
+    if c.family.norm == "layer":
+        return 1.0 + 0 * c.hidden
+    kind, low = c.family.norm_kernel, c.precision != "fp32"
+    return np.where(low, _NORM[kind][1][1] - _NORM_WEIGHT[kind][1], _NORM[kind][0][1] - _NORM_WEIGHT[kind][0])
+
+
+def dropouts(c: SimpleNamespace) -> Two:
+    """Both dropouts of the residual stream, by element: each reads and writes, with a mask of one byte."""
+    moved = 2 * (2 + c.precision.lookup(lambda name: 0.25 if name == "fp32" else 0.5)) * c.family.dropout
+    return moved, moved
+
+
 def _residual(c: SimpleNamespace) -> Two:
     """Two additions; backward one sum where the stream forks, and one for each further matrix of the same input."""
     names = [matrix[0] for matrix in c.family.matrices]
     shared = sum(name in QKV for name in names) + sum(name in ("gate", "up") for name in names) - 2
-    # A dropout reads and writes, with a mask of one byte.
-    dropout = 2 * (2 + c.precision.lookup(lambda name: 0.25 if name == "fp32" else 0.5)) * c.family.dropout
-    return c.hidden * (6 + dropout), c.hidden * (6 + 3 * shared + dropout)
+    dropped = dropouts(c)
+    return c.hidden * (6 + dropped[0]), c.hidden * (6 + 3 * shared + dropped[1])
 
 
-def _attention(c: SimpleNamespace) -> Two:
+def attention(c: SimpleNamespace) -> Two:
     """The fused kernel, or its parts; positions; the scaling of the queries."""
     f, queries, keys = c.family, c.query_width, c.key_width
     both = queries + keys
     forward, backward = 2 * both, 4 * both
     if f.rotary:
-        share = f.rotary_share or 1.0
-        # Backward the gradients of queries and keys are copied into the products' layout.
-        forward = forward + both * _ROTARY[0] * share
-        backward = backward + both * (_ROTARY[1] * share + 2 * (f.rotary_share != 0.25))
-        if f.rotary_share:
-            forward = forward + both * _JOINED[0] + 2 * queries  # and so is the output
-            backward = backward + both * (_JOINED[1] - 2 * (share == 1))
+        forward, backward = (one + both * more for one, more in zip((forward, backward), rotary(c)))
+        forward = forward + 2 * queries * bool(f.rotary_share)  # the output is copied
     if f.scaled_queries:
         forward, backward = forward + 2 * queries, backward + 2 * queries
     eager = _eager(c)
@@ -120,23 +133,38 @@ def _attention(c: SimpleNamespace) -> Two:
     )
 
 
+def rotary(c: SimpleNamespace) -> tuple[float, float]:
+    """Rotary positions, by element of queries and keys."""
+    part, share = c.family.rotary_share, c.family.rotary_share or 1.0
+    # Backward the gradients of queries and keys are copied into the products' layout.
+    forward, backward = _ROTARY[0] * share, _ROTARY[1] * share + 2 * (part != 0.25)
+    return (forward + _JOINED[0], backward + _JOINED[1] - 2 * (share == 1)) if part else (forward, backward)
+
+
+def scores(c: SimpleNamespace) -> Two:
+    """Attention in parts, by pair of tokens and head."""
+    f, low = c.family, c.precision != "fp32"
+    dropout = (2 + np.where(low, 0.5, 0.25)) * f.attention_dropout
+    fp32 = low & f.softmax_fp32
+    return tuple(
+        np.where(fp32, _SCORES_FP32[way], _SCORES[way]) + _CAP[way] * f.capped + dropout for way in (0, 1)
+    )
+
+
 def _eager(c: SimpleNamespace) -> Two:
     """What attention in parts moves beyond the fused kernel: scores, copies of queries, keys, values and the output for
     the products, and keys and values repeated for every head."""
     f, queries, keys = c.family, c.query_width, c.key_width
-    low, own = c.precision != "fp32", c.kv_heads < c.heads
-    fp32 = low & f.softmax_fp32
-    dropout = (2 + np.where(low, 0.5, 0.25)) * f.attention_dropout
-    pairs = c.heads * c.seq_len
-    scores = [np.where(fp32, _SCORES_FP32[w], _SCORES[w]) + _CAP[w] * f.capped + dropout for w in (0, 1)]
+    own, pairs = c.kv_heads < c.heads, c.heads * c.seq_len
     joined = bool(f.rotary_share)
     forward = queries * (8 - 4 * joined) - joined * (queries + keys) * ~own
     layout = 0 if f.rotary else 2 - bool(f.fused)
     backward = queries * (6 + 2 * own + layout) + keys * (2 * own - 2 + layout)
-    return scores[0] * pairs + forward, scores[1] * pairs + backward
+    by_pair = scores(c)
+    return by_pair[0] * pairs + forward, by_pair[1] * pairs + backward
 
 
-def _feed_forward(c: SimpleNamespace) -> Two:
+def feed_forward(c: SimpleNamespace) -> Two:
     forward, backward = _ACTIVATION[c.family.activation]
     if c.family.gated:  # the product with the gate
         forward, backward = forward + 3, backward + 6

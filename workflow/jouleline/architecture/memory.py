@@ -1,9 +1,9 @@
 """Peak memory of one rank, by part: whether a run can fit, and what takes the room, before anything is queued.
 
 Three moments compete: the loss, when all activations and the logits are there; the end of the backward pass, when all
-gradients are; and the optimizer's step, with its temporaries. The formulas follow DeepSpeed 0.19. On two ranks in fp32
-they gave 0.96 to 0.98 of what was alive at once in a small Llama, ZeRO 0 to 3. What a GPU adds (context, fragments,
-workspaces) is a stated margin, which no GPU has confirmed.
+gradients are; and the optimizer's step, with its temporaries. The formulas follow DeepSpeed 0.19. On two ranks they
+gave 0.96 to 0.98 of what was alive at once in a small Llama, ZeRO 0 to 3 in fp32 and bf16. What a GPU adds (context,
+fragments, workspaces) is a stated margin, which no GPU has confirmed.
 """
 
 from types import SimpleNamespace

@@ -10,7 +10,7 @@ from types import SimpleNamespace
 
 import numpy as np
 
-from jouleline.architecture import kernels
+from jouleline.architecture import kernels, lowest
 from jouleline.architecture.parameters import embedding_tensors, embedding_width, widths
 
 # Elements per token that a layer moves, in units of d: of the residual stream, which is whole on every
@@ -67,7 +67,8 @@ def _layers(c: SimpleNamespace) -> np.ndarray:
     again = c.gradient_checkpointing > 0
     spared = kernels.spared(c) if c.family.stops_early else 0
     recomputed = again * (forward - spared) + (1 + again) * adapted[0]
-    return c.layers * forward + c.open_layers * (recomputed + backward)
+    ended = lowest.spared(c) if c.family.pre_norm else 0
+    return c.layers * forward + c.open_layers * (recomputed + backward) - ended
 
 
 def _fitted_layer(c: SimpleNamespace, way: int) -> np.ndarray:
@@ -95,7 +96,8 @@ def _weights(c: SimpleNamespace, p: SimpleNamespace) -> np.ndarray:
     matrices = p.device - sum(tensor.elements * tensor.copies for tensor in embedding_tensors(c))
     open_share = c.open_layers / c.layers
     runs = 1 + open_share * (1 + (c.gradient_checkpointing > 0))
+    unread = lowest.unread_weights(c) if c.family.pre_norm else 0
     if c.task == "clm":
-        return matrices * runs + kernels.vocabulary(c, runs)
+        return matrices * runs - unread + kernels.vocabulary(c, runs)
     decoder = (c.task == "mlm") * (2 + 4 * c.is_full) * c.vocab_size * embedding_width(c)
-    return matrices * runs + decoder
+    return matrices * runs - unread + decoder

@@ -6,13 +6,14 @@ and transformers 5.23.
 """
 
 import copy
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from deepspeed.module_inject.layers import VocabParallelLinear
+from deepspeed.sequence.cross_entropy import VocabParallelCausalLMLoss, _VocabParallelCrossEntropy
 from transformers.pytorch_utils import Conv1D
 
 
@@ -78,6 +79,21 @@ def prepared(model: torch.nn.Module, row: Mapping[str, Any]) -> Iterator[list[to
             # It cuts queries from keys by the number of heads in its configuration.
             module.config = copy.copy(module.config)
             module.config.num_attention_heads //= shards
+    if isinstance(getattr(model, "loss_function", None), VocabParallelCausalLMLoss):
+        model.loss_function = _without_asking(model.loss_function)
+
+
+def _without_asking(split: VocabParallelCausalLMLoss) -> Callable[..., torch.Tensor]:
+    """DeepSpeed's loss of a head that is split by its vocabulary. It asks the device in every micro-batch whether a
+    label lies outside of the vocabulary, and waits; here labels are a data set's own tokens, each of which counts."""
+
+    def loss(logits: torch.Tensor, labels: torch.Tensor, **_: Any) -> torch.Tensor:
+        place = split.tp_group, split.vocab_start_index, split.vocab_end_index, split.ignore_index
+        return _VocabParallelCrossEntropy.apply(
+            logits[:, :-1].contiguous(), labels[:, 1:].contiguous(), *place
+        ).mean()
+
+    return loss
 
 
 def _use_linear(model: torch.nn.Module) -> None:
