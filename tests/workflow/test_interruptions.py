@@ -12,6 +12,9 @@ import time
 from pathlib import Path
 
 import pytest
+from jouleline.measure.node.device_lock import DeviceLock
+from jouleline.schemas import read_table
+from jouleline.schemas.runs import RUNS
 
 from tests.workflow.checkout import Checkout
 
@@ -135,6 +138,27 @@ def test_an_interrupt_keeps_what_is_finished(checkout):
     assert started.finished() == finished
     checkout.snakemake(*ARGUMENTS)
     assert finished.items() <= started.finished().items()
+
+
+@pytest.mark.long
+def test_what_may_run_beside_a_campaign_and_what_may_not(checkout, tmp_path, monkeypatch):
+    """A plan, a partial table and another campaign may; the same campaign may not. None disturbs it."""
+    planned = Checkout.planned(checkout, "measurements")["measure_run"]
+    checkout.snakemake("--cores", "2", next(path for path in sorted(planned) if path.endswith("run.json")))
+    monkeypatch.setenv("JOULELINE_DEVICE_LOCK", str(tmp_path / "lock"))
+    with DeviceLock():  # the campaign's second row waits for the end of this "measurement"
+        campaign = Started(checkout)
+        first = campaign.finished()
+        wait_for(lambda: len(list(campaign.runs.glob("*/raw"))) == 1)
+        assert "1 of 2 runs are measured" in checkout.snakemake("--cores", "1", "plan").stdout
+        checkout.snakemake("--cores", "1", "--config", "partial=true", "--", "tables")
+        assert len(read_table(RUNS, checkout.root / "results/short/tables/runs.parquet")) == 1
+        again = checkout.snakemake(*ARGUMENTS, check=False)
+        assert again.returncode and "LockException" in again.stdout
+        checkout.snakemake("--cores", "1", "--config", "campaign=other", "--", "results/other/grid.json")
+        assert campaign.process.poll() is None and campaign.finished() == first
+    assert campaign.process.wait(timeout=150) == 0
+    assert first.items() <= campaign.finished().items() and len(campaign.finished()) == 2
 
 
 def test_a_killed_snakemake_leaves_no_measurement_behind(checkout):

@@ -15,7 +15,7 @@ from tests.slurm.cluster import Cluster, Unavailable
 from tests.slurm.settings import Settings
 from tests.workflow.test_slurm_faults import go, start, starts
 
-pytestmark = pytest.mark.slurm
+pytestmark = [pytest.mark.slurm, pytest.mark.long]
 SOMEBODY = 65534
 
 
@@ -117,7 +117,6 @@ def strict(tmp_path_factory):
     cluster.down()
 
 
-@pytest.mark.long
 def test_a_limit_of_submitted_jobs_costs_no_attempt(strict, tmp_path):
     names = [f"row{n}" for n in range(5)]
     with start(strict, tmp_path, *(f"gated-{name}" for name in names), retries=0) as campaign:
@@ -128,7 +127,6 @@ def test_a_limit_of_submitted_jobs_costs_no_attempt(strict, tmp_path):
     assert campaign.said().count("No more jobs may be submitted now") <= 3
 
 
-@pytest.mark.long
 def test_what_could_never_start_is_told_before_anything_runs(strict, tmp_path):
     options = ("--default-resources", "slurm_partition=short")
     with start(strict, tmp_path, "gated-long", options=options) as campaign:
@@ -142,7 +140,6 @@ def test_what_could_never_start_is_told_before_anything_runs(strict, tmp_path):
     assert not strict.jobs() or not starts(tmp_path, "long")
 
 
-@pytest.mark.long
 def test_why_a_job_waits_for_somebody_is_told_once(slurm, tmp_path):
     blocker = fill(slurm, tmp_path)
     with start(slurm, tmp_path, "gated-held") as campaign:

@@ -9,21 +9,12 @@ import subprocess
 from collections.abc import Mapping, MutableMapping
 
 TIMEOUT_S = 60
-# Every variable with these beginnings changes what a tool answers or prints; SRUN_ and SALLOC_ change a step's shape.
+# Every variable with these beginnings changes what a tool answers or prints, or the shape of a job or step (srun reads
+# SLURM_GPUS, SLURM_OVERLAP, SLURM_STDOUTMODE). Slurm sets a job's own anew.
 PREFIXES = (
     *("SQUEUE_", "SACCT_", "SACCTMGR_", "SCANCEL_", "SCONTROL_", "SINFO_", "SSTAT_", "SPRIO_", "SSHARE_"),
-    *("SRUN_", "SALLOC_", "SBATCH_"),
+    *("SRUN_", "SALLOC_", "SBATCH_", "SLURM_"),
 )
-NAMES = {
-    *(
-        "SLURM_TIME_FORMAT",
-        "SLURM_BITSTR_LEN",
-        "SLURM_DEBUG_FLAGS",
-        "SLURM_EXIT_ERROR",
-        "SLURM_EXIT_IMMEDIATE",
-    ),
-    *("SLURM_HINT", "SLURM_FEDERATION", "SLURM_JSON", "SLURM_YAML"),
-}
 # Where a job goes and who pays is the site's to say. Its shape, its time and how it is submitted are the row's.
 KEPT = {
     *("SBATCH_ACCOUNT", "SBATCH_PARTITION", "SBATCH_QOS", "SBATCH_RESERVATION", "SBATCH_CONSTRAINT"),
@@ -34,6 +25,9 @@ KEPT = {
         "SBATCH_NETWORK",
         "SBATCH_BURST_BUFFER",
     ),
+    # Where Slurm is, by whom one is known to it, and which job this is.
+    *("SLURM_CONF", "SLURM_CONF_SERVER", "SLURM_CLUSTERS", "SLURM_CLUSTER_NAME", "SLURM_JWT"),
+    *("SLURM_JOB_ID", "SLURM_JOBID", "SLURM_STEP_ID", "SLURM_NODELIST", "SLURM_NODEID", "SLURM_NNODES"),
 }
 
 
@@ -42,9 +36,7 @@ def clean(environment: MutableMapping[str, str]) -> list[str]:
 
     Every tool talks to the clusters that sbatch submits to.
     """
-    found = sorted(
-        name for name in environment if (name.startswith(PREFIXES) or name in NAMES) and name not in KEPT
-    )
+    found = sorted(name for name in environment if name.startswith(PREFIXES) and name not in KEPT)
     for name in found:
         del environment[name]
     if environment.get("SBATCH_CLUSTERS"):
