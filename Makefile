@@ -16,7 +16,7 @@ LOCKS := workflow/envs/requirements.in workflow/envs/base.lock workflow/envs/tor
 # Texts are UTF-8, whatever the locale.
 export PYTHONUTF8 := 1
 
-.PHONY: torch setup setup-bundle bundle run reference reference-data rebuild test test-fast test-long lint format clean
+.PHONY: torch setup setup-bundle bundle run reference reference-data rebuild public test test-fast test-long lint format clean
 
 # Which build `make setup` would install.
 torch:
@@ -95,6 +95,10 @@ run: setup
 rebuild: setup
 	@$(BIN)/snakemake --profile profiles/local --config campaign=$(CAMPAIGN) data=$(DATA)
 	@$(BIN)/python scripts/show_headline.py --campaign $(CAMPAIGN)
+
+# Public measured tables, fetched (or in FROM) with their licences shown, and a report of each in results/public.
+public: setup
+	@$(BIN)/python scripts/make_public.py $(if $(FROM),--data $(FROM))
 
 # Tests run on several workers; those of real time come after the others, without heavy neighbours.
 WORKERS ?= 4

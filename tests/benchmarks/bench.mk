@@ -10,7 +10,7 @@ $(BENCH_VENV)/.ready: tests/benchmarks/bench_sidecar_peers.txt
 	@$(BENCH_VENV)/bin/pip install -qq -r $<
 	@touch $@
 
-# Time of fitting and predicting, against its bars. Under two minutes on two cores.
+# Time of fitting and predicting, against its bars. About fifteen minutes on two cores.
 .PHONY: bench-fit
 bench-fit: setup
 	@OMP_NUM_THREADS=1 $(BIN)/python tests/benchmarks/bench_fit.py

@@ -17,6 +17,7 @@ MODULES = sorted(LIBRARY.rglob("*.py"))
 TOOLS = {
     *{"show_headline", "score_public_tables", "score_campaign", "score_frugal", "draw_readme", "draw_rooms"},
     *{"bundle_wheels", "check_hardware", "measure_reference", "pack_data", "import_data"},
+    "make_public",
 }
 
 # A room may import the rooms before it, itself, and nothing else. Rooms of one line do not know each other.
@@ -46,7 +47,7 @@ LAYERS = (
     ("plan", "choose", "status"),
     ("rounds",),
     ("report",),
-    ("hardware", "reference", "doctor"),
+    ("hardware", "reference", "doctor", "public"),
     ("commands",),
 )
 RANK = {room: rank for rank, layer in enumerate(LAYERS) for room in layer}

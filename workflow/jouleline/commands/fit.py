@@ -2,14 +2,19 @@
 
 import argparse
 import itertools
+import multiprocessing
 import os
 from collections.abc import Mapping
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
 
 from jouleline.commands.progress import Progress
 from jouleline.errors import UserError
 from jouleline.files import read_json, require_writable, write_json, write_text
+
+LONG = 200
+"""Rows from which a table is fitted on all cores."""
 
 
 def main(argv: list[str]) -> int:
@@ -65,14 +70,9 @@ def _run(args: argparse.Namespace) -> None:
     note_unknown(raw, args.table, "left out")
     note_power(columns, args.table)
     fits, tables = [], []
-    splits = [*(name for name in args.splits if name != "all"), "all"]
-    models = list(dict.fromkeys([*args.models, *([args.ship] if args.ship else [])]))
-    with Progress(len(splits) * len(models)) as progress:
-        for split_name, model in itertools.product(splits, models):
-            progress.next(f"{model} on {split_name}")
-            fit, table = _one(args, columns, split_name, model, calibration)
-            fits.append(fit)
-            tables.append(table)
+    for fit, table in _fits(args, columns, calibration):
+        fits.append(fit)
+        tables.append(table)
     validation = validate(columns, tables, fits, {}, args.ship or args.models[0])
     write_json(args.out / "validation.json", validation)
     shipped = next(
@@ -106,7 +106,44 @@ def _is_quantity(entry: Any) -> bool:
     return entry["value"] is None or isinstance(entry["value"], (int, float))
 
 
-def _one(args: argparse.Namespace, columns, split_name: str, model: str, calibration):
+def _fits(args: argparse.Namespace, columns, calibration) -> list[tuple]:
+    """(fit, predictions) of every model on every split. Of a long table the splits go to all cores; the models of a
+    split stay together, for they share the fit of the law."""
+    splits = [*(name for name in args.splits if name != "all"), "all"]
+    models = list(dict.fromkeys([*args.models, *([args.ship] if args.ship else [])]))
+    rows = len(columns["run_id"])
+    workers = min(len(os.sched_getaffinity(0)), len(splits))
+    if rows < LONG or workers < 2:
+        pairs = list(itertools.product(splits, models))
+        found = []
+        with Progress(len(pairs)) as progress:
+            for split_name, model in pairs:
+                progress.next(f"{model} on {split_name}")
+                found.append(_one(args, columns, split_name, model, calibration))
+        return found
+    pieces: dict[str, list] = {}
+    with Progress(len(splits)) as progress, _pool(workers) as pool:
+        progress.announce(f"{len(models)} models on {', '.join(splits)} of {rows} rows")
+        waiting = {
+            pool.submit(_of_split, args, columns, name, models, calibration): name
+            for name in reversed(splits)
+        }
+        for one in as_completed(waiting):
+            pieces[waiting[one]] = one.result()
+            progress.next(f"done with {waiting[one]}")
+    return [piece for name in splits for piece in pieces[name]]
+
+
+def _pool(workers: int):
+    # A fork has the libraries and the table already.
+    return ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("fork"))
+
+
+def _of_split(args: argparse.Namespace, columns, split_name: str, models: list[str], calibration) -> list:
+    return [_one(args, columns, split_name, model, calibration) for model in models]
+
+
+def _one(args: argparse.Namespace, columns, split_name: str, model: str, calibration) -> tuple:
     from jouleline.model.fit.fitting import fit_split
     from jouleline.model.fit.predict import predict_split
     from jouleline.model.judge.splits import split_runs

@@ -17,6 +17,11 @@ class Progress:
     def __enter__(self) -> Self:
         return self
 
+    def announce(self, words: str) -> None:
+        """What begins, where it is known beforehand that it takes long."""
+        self._say(words)
+        self.done = 0
+
     def next(self, words: str) -> None:
         """The part that begins now; its predecessor is done."""
         self.done += 1

@@ -150,8 +150,13 @@ def beyond(data: Data, known: dict) -> np.ndarray:
 
 def extrapolation(data: Data, known: dict) -> list[str]:
     """For each row, the axes along which it lies outside `known`, separated by commas; "" is inside."""
-    outside: list[list[str]] = [[] for _ in range(len(data))]
-    for axis, mask in _checks(data, known):
-        for row in np.flatnonzero(mask):
-            outside[row].append(axis)
-    return [",".join(axes) for axes in outside]
+    checks = _checks(data, known)
+    code = sum(
+        (mask.astype(int) << place for place, (_, mask) in enumerate(checks)), np.zeros(len(data), int)
+    )
+    patterns, index = np.unique(code, return_inverse=True)
+    texts = [
+        ",".join(name for place, (name, _) in enumerate(checks) if pattern >> place & 1)
+        for pattern in patterns
+    ]
+    return [texts[row] for row in index]

@@ -1,5 +1,6 @@
 """What is known of a device before any run: calibration measurements, else its data sheet."""
 
+import json
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -40,6 +41,13 @@ class Machines:
     def __init__(self, calibrations: Mapping[str, Any] | None = None):
         listed = (calibrations or {}).get("devices") or ([calibrations] if calibrations else [])
         self._calibrated = {one["device"]: one for one in listed}
+        self._content = json.dumps(listed, sort_keys=True, default=str)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Machines) and self._content == other._content
+
+    def __hash__(self) -> int:
+        return hash(self._content)
 
     def is_cpu(self, device: str) -> bool:
         kind = self._calibrated.get(device, {}).get("device_kind")

@@ -7,7 +7,8 @@ from jouleline.model.base import Context
 from jouleline.model.features import Data
 from jouleline.model.machine import Machines
 from jouleline.model.roofline import law as roofline
-from jouleline.model.roofline.fit import Problem, Roofline
+from jouleline.model.roofline.fit import Roofline
+from jouleline.model.roofline.problem import Problem
 from jouleline.model.roofline.structure import Options, build
 from test_roofline import assert_jacobian_is_that_of_differences
 

@@ -8,7 +8,8 @@ from jouleline.model.base import Context, Model
 from jouleline.model.features import Data
 from jouleline.model.laws.paper import Paper
 from jouleline.model.roofline import law, lsq
-from jouleline.model.roofline.fit import Problem, Roofline
+from jouleline.model.roofline.fit import Roofline
+from jouleline.model.roofline.problem import Problem
 
 KEPT = 100
 """Draws whose parameters a shipped roofline keeps, so that choices between configurations know its uncertainty."""
@@ -138,7 +139,7 @@ def _along(problem: Problem, slot, state: dict[str, Any], grid: np.ndarray):
 
     def evaluate(theta, index):
         residuals, jacobian = problem.evaluate(full(theta, index), np.zeros(len(theta), dtype=int))
-        return residuals, jacobian[:, free]
+        return residuals, jacobian.without(column)
 
     points = len(grid)
     weights = np.repeat(problem.row_weights[:1], points, axis=0)

@@ -12,6 +12,7 @@ from jouleline.errors import UserError
 from jouleline.model.base import Context, Model, Prediction, State
 from jouleline.model.features import CATEGORIES, Data, domain, extrapolation
 from jouleline.model.fit import intervals, registry
+from jouleline.model.laws import efficiency
 from jouleline.model.machine import Machines
 from jouleline.model.table.runs import Columns, digest, one_source, take, usable
 
@@ -36,12 +37,25 @@ def check_options(options: Mapping[str, Any]) -> dict[str, Any]:
     return DEFAULTS | dict(options)
 
 
+_MOST_ROWS = 3000
+"""Rows of a table up to which inner fits see all of them."""
+
+_last: dict[str, Data] = {}
+
+
 def load(columns: Columns) -> Data:
-    """The usable rows of a table, of one energy source, as arrays; raises UserError where sources are mixed."""
-    kept = take(columns, usable(columns))
-    if len(kept["run_id"]):
-        one_source(kept)
-    return Data.of(kept)
+    """The usable rows of a table, of one energy source, as arrays; raises UserError where sources are mixed.
+
+    The last table stays, with what models derived from it: they begin with the same fits and ask for the same rows.
+    """
+    key = digest(columns)
+    if key not in _last:
+        kept = take(columns, usable(columns))
+        if len(kept["run_id"]):
+            one_source(kept)
+        _last.clear()
+        _last[key] = Data.of(kept)
+    return _last[key]
 
 
 def named_runs(split: Mapping[str, Any]) -> set[str]:
@@ -177,7 +191,32 @@ def _intervals(
     states: list[State],
     context: Context,
 ) -> list[dict]:
-    """Per fold: half-widths of the log prediction interval, by mode and target (see `intervals.half_widths`)."""
+    """Per fold: half-widths of the log prediction interval, by mode and target (see `intervals.half_widths`).
+
+    A long table's come from a sample of its families, of each fold its own.
+    """
+    if len(data) <= _MOST_ROWS:
+        return _inner(model, data, train, beyond, states, context)
+    found = []
+    for mask, names, state in zip(train, beyond, states, strict=True):
+        key = ("drawn", mask.tobytes())
+        if key not in data.memo:
+            rows = intervals.drawn(data, mask, _MOST_ROWS, int(context.options["seed"]))
+            data.memo[key] = efficiency.take(data, rows)
+        some = data.memo[key]
+        found += _inner(model, some, np.ones((1, len(some)), dtype=bool), [names], [state], context)
+    return found
+
+
+def _inner(
+    model: Model,
+    data: Data,
+    train: np.ndarray,
+    beyond: list[set[str]],
+    states: list[State],
+    context: Context,
+) -> list[dict]:
+    """Errors on what inner fits have not seen, by fold, as widths."""
     parts, seed = int(context.options["inner_parts"]), int(context.options["seed"])
     extremes = getattr(model, "inner_extremes", True)
     inner = [

@@ -46,6 +46,22 @@ def inner_weights(
     return [mask for mask in masks if len(np.unique(data.families[mask])) >= 2 and (train & ~mask).any()]
 
 
+def drawn(data: Data, train: np.ndarray, most: int, seed: int = 0) -> np.ndarray:
+    """Indices of about `most` of a fold's training rows, by whole families, to take the errors of inner fits from.
+
+    Of every device, device count, precision, strategy and variant enough families are kept for a width of its own.
+    """
+    families = np.random.default_rng([seed, 2]).permutation(np.unique(data.families[train]))
+    sizes = np.bincount(data.families[train], minlength=data.families.max() + 1)[families]
+    kept = np.cumsum(sizes) <= most
+    for name in (*LEVELLED, "device_count"):
+        levels, index = data.labels(name)
+        for code in range(len(levels)):
+            having = np.isin(families, data.families[train & (index == code)])
+            kept[np.flatnonzero(having)[: 2 * MANY]] = True
+    return np.flatnonzero(train & np.isin(data.families, families[kept]))
+
+
 def _ends(data: Data, train: np.ndarray, beyond: Collection[str]) -> list[np.ndarray]:
     """The families at either end of each axis and of compute, and the rows of each device count."""
     held = []

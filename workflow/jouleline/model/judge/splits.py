@@ -88,9 +88,16 @@ def architectures(data: Data) -> np.ndarray:
     return np.array([f"L{a}-d{b}-h{c}-f{d}" for a, b, c, d in shape], dtype=object)
 
 
+MOST_ARCHITECTURES = 40
+
+
 def leave_one_architecture_out(data: Data, options: dict[str, Any]) -> Iterator[Fold]:
-    """H1."""
-    yield from _leave_one_out(data, architectures(data))
+    """H1; of more than MOST_ARCHITECTURES so many groups of them are left out, each from what all others show."""
+    labels = architectures(data)
+    if len(set(labels.tolist())) <= MOST_ARCHITECTURES:
+        yield from _leave_one_out(data, labels)
+    else:
+        yield from _shapes_in_parts(data, labels, MOST_ARCHITECTURES, options)
 
 
 def _leave_one_out(data: Data, labels: np.ndarray) -> Iterator[Fold]:
@@ -190,10 +197,13 @@ def leave_variant_out(data: Data, options: dict[str, Any]) -> Iterator[Fold]:
 def leave_shapes_out(data: Data, options: dict[str, Any]) -> Iterator[Fold]:
     """H8: the architectures in ten parts, each predicted from the other nine."""
     labels = architectures(data)
+    parts = min(int(options.get("parts", 10)), len(set(labels.tolist())))
+    if parts >= 2:
+        yield from _shapes_in_parts(data, labels, parts, options)
+
+
+def _shapes_in_parts(data: Data, labels: np.ndarray, parts: int, options: dict[str, Any]) -> Iterator[Fold]:
     names = np.array(sorted(set(labels.tolist())), dtype=object)
-    parts = min(int(options.get("parts", 10)), len(names))
-    if parts < 2:
-        return
     shuffled = np.random.default_rng(int(options.get("seed", 0))).permutation(names)
     for number in range(parts):
         test = np.isin(labels.astype(str), shuffled[number::parts].astype(str))

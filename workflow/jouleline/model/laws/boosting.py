@@ -7,6 +7,8 @@ from jouleline.model.features import Data
 from jouleline.model.laws import tabular
 
 _GROWN = {"n_estimators": 150, "max_depth": 4, "learning_rate": 0.1, "subsample": 0.8, "min_samples_leaf": 2}
+_SAMPLE = 400
+"""Rows that a tree is grown on where there are more than 500: each stage draws others, and the trees add up."""
 
 
 class GradientBoosting:
@@ -19,8 +21,6 @@ class GradientBoosting:
         self, data: Data, weights: np.ndarray, context: Context, warm: list[State] | None = None
     ) -> list[State]:
         """See `Model.fit`."""
-        from sklearn.ensemble import GradientBoostingRegressor
-
         states = []
         for row in weights:
             used = row > 0
@@ -37,14 +37,7 @@ class GradientBoosting:
                 "columns": how,
             }
             for name, target in (("energy", data.step_energy_j), ("time", data.step_time_s)):
-                grown = GradientBoostingRegressor(random_state=int(context.options["seed"]), **_GROWN)
-                grown.fit(x, np.log(target[used]), sample_weight=row[used])
-                trees = [_arrays(tree[0].tree_) for tree in grown.estimators_]
-                state[name] = {
-                    "start": float(grown.init_.constant_.ravel()[0]),
-                    "rate": grown.learning_rate,
-                    "trees": trees,
-                }
+                state[name] = _grow(x, np.log(target[used]), row[used], int(context.options["seed"]))
             states.append(state)
         return states
 
@@ -64,6 +57,19 @@ class GradientBoosting:
 def _matrix(data: Data, how: dict) -> tuple[np.ndarray, np.ndarray]:
     x, known = tabular.encode(data, how)
     return np.column_stack([x, np.log(data.flop), np.log(data.flop * data.devices), np.log(data.byte)]), known
+
+
+def _grow(x: np.ndarray, y: np.ndarray, weights: np.ndarray, seed: int) -> dict:
+    import sklearn
+    from sklearn.ensemble import GradientBoostingRegressor
+
+    share = min(_GROWN["subsample"], _SAMPLE / len(y))
+    # Each of the 150 trees would check the same arguments again, at the cost of growing it.
+    with sklearn.config_context(skip_parameter_validation=True, assume_finite=True):
+        grown = GradientBoostingRegressor(random_state=seed, **_GROWN | {"subsample": share})
+        grown.fit(x.astype(np.float32), y, sample_weight=weights)
+    trees = [_arrays(tree[0].tree_) for tree in grown.estimators_]
+    return {"start": float(grown.init_.constant_.ravel()[0]), "rate": grown.learning_rate, "trees": trees}
 
 
 def _arrays(tree) -> list[list]:

@@ -49,18 +49,19 @@ def take(data: Data, rows: np.ndarray) -> Data:
 def _measured(data: Data) -> Scaling:
     rate = data.tokens / data.step_time_s
     joule = data.step_energy_j / data.tokens
-    reference = np.full(len(data), np.nan)
-    rate0, joule0 = reference.copy(), reference.copy()
-    lowest = data.devices.min()
-    for family in np.unique(data.families):
-        rows = data.families == family
-        first = rows & (data.devices == data.devices[rows].min())
-        if data.devices[first][0] > lowest:
-            continue
-        reference[rows] = data.devices[first][0]
-        # rates are averaged as time per token and power as energy per time, so the identity holds for the means too
-        rate0[rows] = 1 / np.mean(1 / rate[first])
-        joule0[rows] = joule[first].mean()
+    smallest = np.full(data.families.max(initial=-1) + 1, np.inf)
+    np.minimum.at(smallest, data.families, data.devices)
+    first = data.devices == smallest[data.families]
+    known = smallest == data.devices.min(initial=np.inf)
+    reference = np.where(known, smallest, np.nan)[data.families]
+    counts = np.bincount(data.families[first], minlength=len(known))
+
+    def mean(values: np.ndarray) -> np.ndarray:
+        sums = np.bincount(data.families[first], values[first], len(known))
+        return np.where(known, sums / np.maximum(counts, 1), np.nan)[data.families]
+
+    # rates are averaged as time per token and power as energy per time, so the identity holds for the means too
+    rate0, joule0 = 1 / mean(1 / rate), mean(joule)
     efficiency = rate / (data.devices / reference * rate0)
     power_ratio = (joule * rate / data.devices) / (joule0 * rate0 / reference)
     return Scaling(reference, efficiency, power_ratio, joule / joule0)

@@ -18,6 +18,9 @@ from jouleline.model.laws import tabular
 _MOST_POINTS = 250
 """Configurations that the hyper-parameters are chosen on; the process itself keeps them all."""
 
+_EXACT, _INDUCING = 1000, 400
+"""Configurations up to which a process is conditioned on each of them, and, beyond, those that it is summed over."""
+
 _JITTER = 1e-8
 
 _LENGTH = (np.log(3.0), 1.0)
@@ -115,11 +118,24 @@ def choose_hyper(points: Points, kernel: Kernel, seed: int) -> np.ndarray:
     ).x
 
 
-def condition(points: Points, hyper: np.ndarray) -> np.ndarray:
-    """alpha = (K + noise / counts)^-1 y, [n]."""
-    scaled = points.x * np.exp(-hyper[2:])
-    kernel = np.exp(2 * hyper[0]) * correlation(scaled, scaled)
-    return np.linalg.solve(kernel + np.diag(np.exp(2 * hyper[1]) / points.counts + _JITTER), points.y)
+def condition(points: Points, hyper: np.ndarray, bases: np.ndarray | None = None) -> np.ndarray:
+    """alpha [m] of the posterior mean k(x, bases) @ alpha, for bases [m, P]; by default the points themselves.
+
+    Of the points alpha = (K + noise / counts)^-1 y. Fewer bases give the subset of regressors (eq. 8.14)
+    at a cost of n m^2: alpha = (noise K_mm + K_mn counts K_nm)^-1 K_mn counts y, by two Cholesky factors.
+    """
+    from scipy.linalg import cho_factor, cho_solve, solve_triangular
+
+    scale, signal, noise = np.exp(-hyper[2:]), np.exp(2 * hyper[0]), np.exp(2 * hyper[1])
+    if bases is None:
+        kernel = signal * correlation(points.x * scale, points.x * scale)
+        return np.linalg.solve(kernel + np.diag(noise / points.counts + _JITTER), points.y)
+    within = signal * (correlation(bases * scale, bases * scale) + 1e-6 * np.eye(len(bases)))
+    lower = np.linalg.cholesky(within)
+    root = np.sqrt(points.counts / noise)
+    across = solve_triangular(lower, signal * correlation(bases * scale, points.x * scale), lower=True) * root
+    inner = cho_factor(np.eye(len(bases)) + across @ across.T)
+    return solve_triangular(lower.T, cho_solve(inner, across @ (root * points.y)))
 
 
 def mean(x: np.ndarray, train: np.ndarray, alpha: np.ndarray, hyper: np.ndarray) -> np.ndarray:
@@ -179,8 +195,10 @@ class Residuals:
             hyper = (
                 np.array(warm["targets"][name]["hyper"]) if warm else choose_hyper(points, self.kernel, seed)
             )
-            fitted["x"] = points.x.tolist()
-            fitted["targets"][name] = {"hyper": hyper.tolist(), "alpha": condition(points, hyper).tolist()}
+            bases = points.some(_INDUCING, seed).x if len(points.y) > _EXACT else None
+            fitted["x"] = (points.x if bases is None else bases).tolist()
+            alpha = condition(points, hyper, bases)
+            fitted["targets"][name] = {"hyper": hyper.tolist(), "alpha": alpha.tolist()}
         return fitted
 
     def predict(self, fitted: dict, data: Data) -> tuple[dict[str, np.ndarray], np.ndarray]:

@@ -78,7 +78,11 @@ class Paper:
         }
         first = laws[self.modes[0]]
         slim = (
-            {key: fitted[key] for key in ("vector", "slots", "identified", "reason") if key in fitted}
+            {
+                key: fitted[key]
+                for key in ("vector", "noise", "slots", "identified", "reason")
+                if key in fitted
+            }
             if fitted
             else None
         )

@@ -29,6 +29,7 @@ def diagnose(problem, k: int, theta: np.ndarray, state: dict[str, Any]) -> dict[
     residuals, jacobian = problem.evaluate(theta[None], np.array([k]))
     weights = problem.row_weights[k]
     normal, _ = lsq.normal_equations(residuals, jacobian, weights[None])
+    jacobian = jacobian.dense()
     used = weights > 0
     rows = problem.weights[k] > 0
     clustering = rows.sum() / max(len(set(problem.families[rows].tolist())), 1)

@@ -8,16 +8,23 @@ The batch stays although scipy has a solver: scipy takes one problem at a time, 
 arithmetic of so few parameters. Here all starts of all folds share each evaluation of the law.
 """
 
+import os
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
 
-# Elements of one batch of Jacobians; bounds the memory to about 0.2 GB.
-_CHUNK = 2**24
+from jouleline.model.roofline.jacobian import Jacobian
 
-Evaluate = Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]
-"""(theta [B, P], problem index [B]) -> residuals [B, M], Jacobian [B, P, M]."""
+# Residuals of one batch of starts: arrays of this size stay in the cache.
+_CHUNK = 2**16
+
+# Residuals beyond which scipy's solver, which factors the whole Jacobian, costs more than it brings.
+_MOST_POLISHED = 10_000
+
+Evaluate = Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, Jacobian]]
+"""(theta [B, P], problem index [B]) -> residuals [B, M], their Jacobian."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +54,6 @@ def minimise(
     prior_sd: np.ndarray,
     starts: np.ndarray,
     polish: bool = True,
-    iterations: int = 150,
     tolerance: float = 1e-9,
 ) -> Solution:
     """Solve K problems (weights [K, M], prior_sd [K, P]) from starts [K, S, P]; see the module for the objective.
@@ -55,26 +61,65 @@ def minimise(
     A start stops when two steps in a row lower its cost by less than `tolerance` of it, and agrees when its cost is
     within 0.1 % and 0.01 of the best. Returns the best optimum of each problem.
     """
+    theta, cost = descend(evaluate, weights, prior_sd, starts, tolerance=tolerance)
+    best = np.argmin(cost, axis=1)
+    rows = np.arange(len(starts))
+    lowest = cost[rows, best]
+    agreeing = reach(cost, lowest[:, None]).mean(axis=1)
+    found = theta[rows, best]
+    if polish and weights.shape[1] <= _MOST_POLISHED:
+        for k in rows:
+            found[k], lowest[k] = _trust_region(evaluate, found[k], k, weights[k], prior_sd[k])
+    return Solution(found, lowest, agreeing, starts.shape[1])
+
+
+def reach(cost: np.ndarray, lowest: np.ndarray) -> np.ndarray:
+    """Whether a cost is the lowest, but for what an unfinished descent may leave."""
+    return cost <= lowest * 1.001 + 0.01
+
+
+def descend(
+    evaluate: Evaluate,
+    weights: np.ndarray,
+    prior_sd: np.ndarray,
+    starts: np.ndarray,
+    iterations: int = 150,
+    tolerance: float = 1e-9,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Where each start of `minimise` ends: theta [K, S, P] and its cost [K, S]."""
     problems, count, size = starts.shape
     theta = starts.reshape(problems * count, size).copy()
     index = np.repeat(np.arange(problems), count)
     cost = np.empty(len(theta))
-    per_chunk = max(1, _CHUNK // (weights.shape[1] * size))
-    for begin in range(0, len(theta), per_chunk):
+    per_chunk = max(1, _CHUNK // weights.shape[1])
+
+    def solve(begin: int) -> None:
         part = slice(begin, begin + per_chunk)
         theta[part], cost[part] = _descend(
             evaluate, theta[part], index[part], weights, prior_sd, iterations, tolerance
         )
-    theta, cost = theta.reshape(problems, count, size), cost.reshape(problems, count)
-    best = np.argmin(cost, axis=1)
-    rows = np.arange(problems)
-    lowest = cost[rows, best]
-    agreeing = (cost <= lowest[:, None] * 1.001 + 0.01).mean(axis=1)
-    found = theta[rows, best]
-    if polish:
-        for k in rows:
-            found[k], lowest[k] = _trust_region(evaluate, found[k], k, weights[k], prior_sd[k])
-    return Solution(found, lowest, agreeing, count)
+
+    # numpy works outside the interpreter's lock, so the batches go to all cores.
+    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+        list(pool.map(solve, range(0, len(theta), per_chunk)))
+    return theta.reshape(problems, count, size), cost.reshape(problems, count)
+
+
+def lowest_of_each(theta: np.ndarray, cost: np.ndarray, most: int) -> tuple[np.ndarray, np.ndarray]:
+    """Of the ends [K, S, P] of many starts the `most` lowest that differ in cost, [K, most, P], and the share of the
+    starts that reached each, [K, most]; the lowest again, with no share, where there are fewer."""
+    found = np.repeat(theta[np.arange(len(theta)), np.argmin(cost, axis=1)][:, None], most, axis=1)
+    share = np.zeros((len(theta), most))
+    for k in range(len(theta)):
+        left = np.isfinite(cost[k])
+        for place in range(most):
+            if not left.any():
+                break
+            best = np.argmin(np.where(left, cost[k], np.inf))
+            same = left & reach(cost[k], cost[k, best])
+            found[k, place], share[k, place] = theta[k, best], same.mean()
+            left &= ~same
+    return found, share
 
 
 def _cost(residuals: np.ndarray, weights: np.ndarray, theta: np.ndarray, prior_sd: np.ndarray) -> np.ndarray:
@@ -84,12 +129,10 @@ def _cost(residuals: np.ndarray, weights: np.ndarray, theta: np.ndarray, prior_s
 
 
 def normal_equations(
-    residuals: np.ndarray, jacobian: np.ndarray, weights: np.ndarray
+    residuals: np.ndarray, jacobian: Jacobian, weights: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     """(J^T W J [B, P, P], J^T W r [B, P]) with the Huber weights min(1, 1/|r|) in W."""
-    robust = weights / np.maximum(np.abs(residuals), 1)
-    weighted = jacobian * robust[..., None, :]
-    return weighted @ np.swapaxes(jacobian, -1, -2), (weighted @ residuals[..., None])[..., 0]
+    return jacobian.normal(weights / np.maximum(np.abs(residuals), 1), residuals)
 
 
 def _descend(evaluate, theta, index, weights, prior_sd, iterations, tolerance):
@@ -118,7 +161,7 @@ def _descend(evaluate, theta, index, weights, prior_sd, iterations, tolerance):
         won = live[better]
         theta[won], cost[won] = trial[better], trial_cost[better]
         matrix[won], gradient[won] = normal_equations(
-            residuals[better], jacobian[better], weights[index[won]]
+            residuals[better], jacobian.some(better), weights[index[won]]
         )
         damping[live] = np.clip(np.where(better, damping[live] / 5, damping[live] * 4), 1e-12, 1e12)
         small[live] = np.where(better & (gain > tolerance), 0, small[live] + (better | (damping[live] > 1e8)))
@@ -140,7 +183,7 @@ def _trust_region(evaluate, start, problem, weights, prior_sd):
         return np.append(evaluate(theta[None], index)[0][0], theta / prior_sd)
 
     def jacobian(theta):
-        return np.vstack([evaluate(theta[None], index)[1][0].T, np.diag(1 / prior_sd)])
+        return np.vstack([evaluate(theta[None], index)[1].dense()[0].T, np.diag(1 / prior_sd)])
 
     def loss(z):  # Huber on the data, quadratic on the priors; a weight multiplies its row's loss
         root = np.sqrt(np.maximum(z, 1))

@@ -9,118 +9,126 @@ A mapping is a JSON object:
     where      their column -> list of values; rows with another value are left out
     unique     their columns that make a row a copy: later copies of the same values are left out
     source     energy_source of the rows; default "outside"
+    product    our name -> list of their columns, multiplied; "/column" divides
+    text       our name -> text with {their column} in it
+    whole      our names that are rounded up to whole numbers, such as steps of which the last is not full
+    model      {column: theirs, values: {their value: ours}}: names of models, whose shapes are in campaign/models.csv
+    defaults   their column -> what it holds in every row of a table that lacks it
+    integrate  how samples of power become one row per run, see `foreign.integrate`
+    beside     our columns by which the rows meet a table in our columns, which says what was run
+    about, origin  words for people; where the table is kept, see `jouleline.public`
 """
 
 import difflib
 import json
 from collections import Counter
 from collections.abc import Mapping
+from fnmatch import fnmatchcase
+from pathlib import Path
+from string import Formatter
 from typing import Any
 
 import numpy as np
 
 from jouleline.errors import UserError
 from jouleline.model.table.checks import as_numbers
+from jouleline.model.table.foreign import integrate, joined, require_integrate, shapes_of
 from jouleline.model.table.runs import Columns, take
 from jouleline.schemas.runs import ENERGY_SOURCES, RUNS
 
-_KEYS = {"columns", "constants", "lookup", "scale", "sum", "where", "unique", "source", "about"}
-
-BUILT_IN: dict[str, dict[str, Any]] = {
-    "ecai2025": {
-        "about": "Mayaki & Charpenay, ECAI 2025: forward passes of stacks of encoder layers on one GPU. The parameter "
-        "counts fit ff 2048 and a vocabulary of 1000, or HF BERT (3072, 30522) where num_repeats is 3. Rows are "
-        "repeated in the file: one of each is kept. All layers count as frozen: they only run forward.",
-        "columns": {
-            "layers": "num_layers",
-            "frozen_layers": "num_layers",
-            "hidden": "d_model",
-            "heads": "num_attention_heads",
-            "seq_len": "seq_length",
-            "micro_batch": "batch_size",
-            "time_s": "duration",
-            "energy_j": "energy_joules",
-        },
-        "constants": {
-            "device_count": 1,
-            "tensor_parallel": 1,
-            "zero_stage": 0,
-            "precision": "fp32",
-            "attention": "eager",
-            "model_type": "bert",
-            "task": "mlm",
-            "steps": 1,
-        },
-        "lookup": {
-            "device": {
-                "column": "source",
-                "values": {"a100": "NVIDIA A100-SXM4-80GB", "grid": "GPU of 11.34 TFLOP/s"},
-            },
-            "intermediate": {"column": "num_repeats", "values": {"3": 3072}, "default": 2048},
-            "vocab_size": {"column": "num_repeats", "values": {"3": 30522}, "default": 1000},
-        },
-        "unique": [
-            *("params", "seq_length", "batch_size", "num_layers", "d_model", "num_attention_heads"),
-            *("model", "source", "duration", "energy_joules"),
-        ],
-    },
-    "mlperf_llama2_lora": {
-        "about": "MLPerf Training power results: Llama-2-70B with LoRA on H100 nodes of one submitter, wall power of "
-        "the nodes. The shape is that of the model; its gated feed-forward block and grouped attention are not in the "
-        "proxies, so only ratios between device counts mean something.",
-        "columns": {
-            "device_count": "gpus",
-            "nodes": "nodes_logged",
-            "samples": "samples",
-            "time_s": "T",
-            "energy_j": "E_node_J",
-        },
-        "constants": {
-            "device": "NVIDIA H100-SXM5-80GB",
-            "tensor_parallel": 8,
-            "gpus_per_node": 8,
-            "zero_stage": 0,
-            "layers": 80,
-            "hidden": 8192,
-            "heads": 64,
-            "intermediate": 28672,
-            "vocab_size": 32000,
-            "seq_len": 8192,
-            "micro_batch": 1,
-            "lora_rank": 16,
-            "precision": "bf16",
-            "model_type": "bert",
-            "steps": 1,
-        },
-        "where": {"repo": ["v4.0"], "base": ["smc-ac-power"], "bench": ["llama2_70b_lora"]},
-    },
+_KEYS = {
+    *("columns", "constants", "lookup", "scale", "sum", "where", "unique", "source", "about"),
+    *("product", "text", "whole", "model", "defaults", "integrate", "beside", "origin"),
 }
 
+BUILT_IN: dict[str, dict[str, Any]] = {
+    path.stem: json.loads(path.read_text(encoding="utf-8"))
+    for path in sorted(Path(__file__).with_name("known").glob("*.json"))
+}
+"""The mappings of `known/`, a file for each kind of table."""
 
-def convert(foreign: Columns, mapping: Mapping[str, Any], where: str) -> Columns:
+
+def convert(
+    foreign: Columns,
+    mapping: Mapping[str, Any],
+    where: str,
+    added: Mapping[str, Any] | None = None,
+    beside: Columns | None = None,
+) -> Columns:
     """The foreign columns under our names, ready for `table.complete`.
 
-    Raises UserError, naming the table, for a mapping that is none (see `require_mapping`), a column that the table
-    lacks, a value that is no number where one is asked for, or a mapping without rows.
+    `added` are columns of one value that are put into their table; `beside` is the table in our columns that a mapping
+    with the key of that name needs. Raises UserError, naming the table, for a mapping that is none (see
+    `require_mapping`), a column that the table lacks, a value that is no number where one is asked for, or a mapping
+    without rows.
     """
     require_mapping(mapping)
+    foreign = _with(foreign, {**mapping.get("defaults", {}), **(added or {})}, set(added or {}))
+    if "integrate" in mapping:
+        foreign = integrate(foreign, mapping["integrate"], where)
     _require_columns(foreign, mapping, where)
     kept = take(foreign, _wanted(foreign, mapping))
-    count = len(next(iter(kept.values())))
-    if not count:
+    if not len(next(iter(kept.values()))):
         raise UserError(f"{where}: no row passes the mapping's `where`; correct its values")
+    shapes: Columns = {}
+    if "model" in mapping:
+        known, shapes = shapes_of(kept[mapping["model"]["column"]], mapping["model"].get("values", {}), where)
+        kept = take(kept, known)
+    ours = _filled(kept, mapping, where)
+    ours |= {name: values for name, values in shapes.items() if name not in ours}
+    if "energy_source" not in ours:
+        count = len(next(iter(kept.values())))
+        ours["energy_source"] = np.full(count, mapping.get("source", "outside"), dtype=object)
+    return joined(ours, mapping["beside"], beside, where) if "beside" in mapping else ours
+
+
+def _with(foreign: Columns, columns: Mapping[str, Any], over: set[str]) -> Columns:
+    """The table with columns of one value, where it lacks them or they are `over` its own."""
+    count = len(next(iter(foreign.values())))
+    wanted = {name: value for name, value in columns.items() if name not in foreign or name in over}
+    return {**foreign, **{name: np.full(count, value, dtype=object) for name, value in wanted.items()}}
+
+
+def _filled(kept: Columns, mapping: Mapping[str, Any], where: str) -> Columns:
+    """Our columns that the mapping fills from theirs."""
+    count = len(next(iter(kept.values())))
     ours: Columns = {name: kept[theirs].copy() for name, theirs in mapping.get("columns", {}).items()}
     for name, value in mapping.get("constants", {}).items():
         ours[name] = np.full(count, value, dtype=object)
     for name, parts in mapping.get("sum", {}).items():
-        ours[name] = sum(as_numbers(kept[part], f"{where}: {part}") for part in parts)
+        found = [part for pattern in parts for part in _matching(kept, pattern)]
+        ours[name] = sum(as_numbers(kept[part], f"{where}: {part}") for part in found)
+    for name, parts in mapping.get("product", {}).items():
+        ours[name] = _product(kept, parts, where)
     for name, how in mapping.get("lookup", {}).items():
         ours[name] = _looked_up(kept[how["column"]], how, where)
+    for name, pattern in mapping.get("text", {}).items():
+        rows = [
+            {theirs: _comparable(kept[theirs][row]) for theirs in _fields(pattern)} for row in range(count)
+        ]
+        ours[name] = np.array([pattern.format(**row) for row in rows], dtype=object)
     for name, factor in mapping.get("scale", {}).items():
         ours[name] = as_numbers(ours[name], f"{where}: {name}") * factor
-    if "energy_source" not in ours:
-        ours["energy_source"] = np.full(count, mapping.get("source", "outside"), dtype=object)
+    for name in mapping.get("whole", []):
+        ours[name] = np.ceil(as_numbers(ours[name], f"{where}: {name}") - 1e-9)
     return ours
+
+
+def _product(kept: Columns, parts: list[str], where: str) -> np.ndarray:
+    """The columns multiplied; one that begins with / divides. A division by 0 is nan, which no column takes."""
+    value = np.ones(len(next(iter(kept.values()))))
+    for part in parts:
+        numbers = as_numbers(kept[part.removeprefix("/")], f"{where}: {part.removeprefix('/')}")
+        value = value / np.where(numbers == 0, np.nan, numbers) if part.startswith("/") else value * numbers
+    return value
+
+
+def _matching(columns: Columns, pattern: str) -> list[str]:
+    return [name for name in columns if fnmatchcase(name, pattern)] if "*" in pattern else [pattern]
+
+
+def _fields(pattern: str) -> list[str]:
+    return [field for _, field, _, _ in Formatter().parse(pattern) if field is not None]
 
 
 def _is_name(value: Any) -> bool:
@@ -143,6 +151,18 @@ def _is_scalars(value: Any) -> bool:
     return isinstance(value, list) and bool(value) and all(map(_is_scalar, value))
 
 
+def _is_pattern(value: Any) -> bool:
+    try:
+        return isinstance(value, str) and all(_fields(value))
+    except ValueError:
+        return False
+
+
+def _is_model(value: Any) -> bool:
+    known = isinstance(value, Mapping) and {"column"} <= set(value) <= {"column", "values"}
+    return known and _is_name(value["column"]) and all(map(_is_name, value.get("values", {}).values()))
+
+
 def _is_lookup(value: Any) -> bool:
     return (
         isinstance(value, Mapping)
@@ -161,10 +181,15 @@ _OBJECTS = {
     "scale": (_is_factor, "a positive number"),
     "sum": (_is_names, "a list of names of their columns"),
     "where": (_is_scalars, "a list of values to keep"),
+    "product": (_is_names, "a list of names of their columns"),
+    "text": (_is_pattern, "a text with {their column} in it"),
+    "defaults": (_is_scalar, "one text, number or truth value"),
 }
 """What a mapping's objects may hold under every name."""
 
-_FILLS = ("columns", "constants", "sum", "lookup")
+_LISTS = {"unique": "names of their columns", "whole": "our columns", "beside": "our columns"}
+
+_FILLS = ("columns", "constants", "sum", "lookup", "product", "text")
 
 
 def require_mapping(mapping: Any) -> None:
@@ -181,8 +206,15 @@ def require_mapping(mapping: Any) -> None:
         for name, value in entries.items():
             if not fits(value):
                 raise UserError(f"the mapping's {key}.{name} is {json.dumps(value)}; give {wanted}")
-    if "unique" in mapping and not _is_names(mapping["unique"]):
-        raise UserError("the mapping's unique is no list of names of their columns; correct it")
+    for key, wanted in _LISTS.items():
+        if key in mapping and not _is_names(mapping[key]):
+            raise UserError(f"the mapping's {key} is no list of {wanted}; correct it")
+    if "model" in mapping and not _is_model(mapping["model"]):
+        raise UserError(
+            'the mapping\'s model is no object {"column": name, "values": {theirs: ours}}; correct it'
+        )
+    if "integrate" in mapping:
+        require_integrate(mapping["integrate"])
     if mapping.get("source", ENERGY_SOURCES[0]) not in ENERGY_SOURCES:
         raise UserError(f"the mapping's source is none; use one of {', '.join(ENERGY_SOURCES)}")
     _require_fills(mapping)
@@ -192,7 +224,7 @@ def _require_fills(mapping: Mapping[str, Any]) -> None:
     """Every column is ours, and filled once."""
     filled = [name for key in _FILLS for name in mapping.get(key, {})]
     filled += ["energy_source"] if "source" in mapping else []
-    scaled = list(mapping.get("scale", {}))
+    scaled = [*mapping.get("scale", {}), *mapping.get("whole", [])]
     wrong = [name for name in (*filled, *scaled) if name not in RUNS.names]
     if wrong:
         near = (
@@ -212,11 +244,17 @@ def _require_fills(mapping: Mapping[str, Any]) -> None:
 def _require_columns(foreign: Columns, mapping: Mapping[str, Any], where: str) -> None:
     theirs = {*mapping.get("columns", {}).values(), *mapping.get("where", {}), *mapping.get("unique", [])}
     theirs |= {how["column"] for how in mapping.get("lookup", {}).values()}
+    theirs |= {part.removeprefix("/") for parts in mapping.get("product", {}).values() for part in parts}
     theirs |= {part for parts in mapping.get("sum", {}).values() for part in parts}
-    missing = sorted(theirs - set(foreign))
+    theirs |= {field for pattern in mapping.get("text", {}).values() for field in _fields(pattern)}
+    theirs |= {mapping["model"]["column"]} if "model" in mapping else set()
+    missing = sorted(
+        name for name in theirs - set(foreign) if "*" not in name or not _matching(foreign, name)
+    )
     if missing:
         raise UserError(
-            f"{where} has no column {missing[0]}, which the mapping names; it has {', '.join(foreign)}"
+            f"{where} has no column {missing[0]}, which the mapping names; it has {', '.join(foreign)}. What a table "
+            f"says nowhere is given by --add {missing[0]}=VALUE"
         )
 
 
