@@ -164,8 +164,14 @@ def _eager(c: SimpleNamespace) -> Two:
     return by_pair[0] * pairs + forward, by_pair[1] * pairs + backward
 
 
+def activation(c: SimpleNamespace) -> tuple[float, float]:
+    """The activation, by element of the feed-forward width."""
+    return _ACTIVATION[c.family.activation]
+
+
 def feed_forward(c: SimpleNamespace) -> Two:
-    forward, backward = _ACTIVATION[c.family.activation]
+    """The activation and the product with the gate."""
+    forward, backward = activation(c)
     if c.family.gated:  # the product with the gate
         forward, backward = forward + 3, backward + 6
     return forward * c.intermediate, backward * c.intermediate

@@ -15,7 +15,7 @@ from jouleline.schemas.families import QKV
 
 # An adapter's input gradient: written, and added to another.
 _ADAPTER_INPUT = 4.0
-# Two gradients become one where the residual stream forks.
+# Two tensors become one: where the residual stream forks, and in a product's gradient.
 _SUM = 3.0
 
 
@@ -54,8 +54,18 @@ def _under_adapters(c: SimpleNamespace) -> np.ndarray:
         at_input
         + (1 - into["up"]) * before_feed_forward
         + (1 - into["down"]) * kernels.feed_forward(c)[1]
+        + (1 - into["up"]) * into["down"] * _gate(c, carried)
         + _matrices(c, reached, qkv, into["down"])
         + _attention(c, carried, qkv)
+    )
+
+
+def _gate(c: SimpleNamespace, carried: dict) -> np.ndarray:
+    """Of a gate and what it multiplies, whichever has no adapter needs no gradient: the gate's activation neither."""
+    if not c.family.gated:
+        return 0.0 * c.hidden
+    return c.intermediate * (
+        (1 - carried["gate"]) * (kernels.activation(c)[1] + _SUM) + (1 - carried["up"]) * _SUM
     )
 
 

@@ -87,7 +87,7 @@ def _without_asking(split: VocabParallelCausalLMLoss) -> Callable[..., torch.Ten
     """DeepSpeed's loss of a head that is split by its vocabulary. It asks the device in every micro-batch whether a
     label lies outside of the vocabulary, and waits; here labels are a data set's own tokens, each of which counts."""
 
-    def loss(logits: torch.Tensor, labels: torch.Tensor, **_: Any) -> torch.Tensor:
+    def loss(logits: torch.Tensor, labels: torch.Tensor, *_: Any, **__: Any) -> torch.Tensor:
         place = split.tp_group, split.vocab_start_index, split.vocab_end_index, split.ignore_index
         return _VocabParallelCrossEntropy.apply(
             logits[:, :-1].contiguous(), labels[:, 1:].contiguous(), *place
