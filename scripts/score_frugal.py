@@ -12,10 +12,12 @@ from pathlib import Path
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
+from jouleline import provenance
 from jouleline.errors import UserError
-from jouleline.files import run_script, write_text
+from jouleline.files import read_json, run_script, write_json, write_text
+from jouleline.model.table.runs import digest
 
-SHARES = (0.05, 0.10, 0.15, 0.25, 0.35, 0.50)
+SHARES = (0.05, 0.10, 0.25, 0.50)
 """Of the joules of the whole grid."""
 BAR_SHARE, BAR_POINTS = 0.25, 0.01
 FIRST, BATCH = 16, 16
@@ -33,6 +35,11 @@ def main(argv: list[str] | None = None) -> int:
         "--runs", type=Path, help="runs table of a campaign, such as the demo's, to replay too"
     )
     parser.add_argument("--seeds", type=int, default=20, help="hold-outs, each with an order of its own")
+    parser.add_argument(
+        "--keep",
+        type=Path,
+        help="folder of hold-outs that are done, for a call that was interrupted to go on from",
+    )
     parser.add_argument("--jobs", type=int, default=1, help="hold-outs worked out at a time")
     parser.add_argument(
         "--out", required=True, help="docs/scores.md: its section on frugal choice is replaced"
@@ -53,7 +60,7 @@ def _run(args: argparse.Namespace) -> None:
         tables["Demonstration campaign"] = read_runs(args.runs)
     lines = [_HEAD.format(seeds=args.seeds)]
     for name, columns in tables.items():
-        lines += [f"### {name}", "", *_replayed(name, columns, args.seeds, args.jobs), ""]
+        lines += [f"### {name}", "", *_replayed(name, columns, args), ""]
     lines += [] if args.runs else [_NO_DEMO, ""]
     _replace(Path(args.out), [*lines, _MLPERF, ""])
 
@@ -64,18 +71,18 @@ def _replace(path: Path, lines: list[str]) -> None:
     write_text(path, text.partition(_TITLE)[0].rstrip("\n") + "\n\n" + "\n".join(lines))
 
 
-def _replayed(name: str, columns: dict, seeds: int, jobs: int) -> list[str]:
+def _replayed(name: str, columns: dict, args: argparse.Namespace) -> list[str]:
     """One table's errors: mean over the seeds and its 95 % interval, by design and share of the joules."""
     from jouleline.model.features import Data
     from jouleline.model.judge.splits import grouped
     from jouleline.model.table.runs import take, usable
 
     data = Data.of(take(columns, usable(columns)))
-    folds = [
-        (data, train, test, seed) for seed, (_, train, test) in enumerate(grouped(data, {"seeds": seeds}))
-    ]
+    keep = args.keep and args.keep / name
+    holdouts = enumerate(grouped(data, {"seeds": args.seeds}))
+    folds = [(data, train, test, seed, keep) for seed, (_, train, test) in holdouts]
     found = []
-    with ProcessPoolExecutor(jobs) as pool:
+    with ProcessPoolExecutor(args.jobs) as pool:
         for whole, curves in pool.map(_one, folds):
             found.append((whole, curves))
             shown = ", ".join(f"{design} {curve[-1][0]:.4f}" for design, curve in curves.items())
@@ -88,11 +95,18 @@ def _replayed(name: str, columns: dict, seeds: int, jobs: int) -> list[str]:
     return [*_table(errors, counts, whole), "", *_bars(errors, whole)]
 
 
-def _one(fold: tuple) -> tuple[float, dict[str, list[tuple[float, int]]]]:
-    """(error of the whole grid, {design: its errors and runs}) of one hold-out."""
-    data, train, test, seed = fold
+def _one(fold: tuple) -> tuple[float, dict[str, list]]:
+    """(error of the whole grid, {design: its errors and runs}) of one hold-out, kept where it was worked out before."""
+    data, train, test, seed, keep = fold
+    code = provenance.code_digest([Path(__file__).resolve()])
+    path = keep / f"{seed}-{digest(data.columns)[:8]}-{code[:8]}.json" if keep else None
+    if path and path.exists():
+        return tuple(read_json(path))
     replay = Replay(data, np.flatnonzero(train), test, seed)
-    return replay.error(replay.pool), {design: replay.along(order) for design, order in DESIGNS.items()}
+    found = replay.error(replay.pool), {design: replay.along(order) for design, order in DESIGNS.items()}
+    if path:
+        write_json(path, found)
+    return found
 
 
 class Replay:

@@ -72,7 +72,14 @@ def _run(args: argparse.Namespace) -> None:
     )
     lines += ["## MLPerf Training: Llama-2-70B LoRA on 8, 64 and 512 H100", "", _MLPERF, ""]
     lines += [*_bars(mlperf, MLPERF_BARS), "", *score_lines(mlperf["results"], mlperf["noise_floor"])]
-    write_text(args.out, "\n".join(lines))
+    write_text(args.out, "\n".join(lines) + _frugal(Path(args.out)))
+
+
+def _frugal(path: Path) -> str:
+    """The page's last section, which `score_frugal.py` makes: it stays."""
+    text = path.read_text(encoding="utf-8") if path.exists() else ""
+    start = text.find("\n## Frugal choice of rows")
+    return "" if start < 0 else text[start:]
 
 
 def _columns(path: Path, mapping: str) -> dict:

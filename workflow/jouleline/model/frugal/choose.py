@@ -126,7 +126,11 @@ def _by_design(both: Data, measured: np.ndarray, offered: np.ndarray, count: int
 
 
 def _reason(choice: greedy.Choice, repeat: bool) -> str:
-    what = "repeats a run, which tells the noise" if repeat else f"is known to {choice.own_error:.1%}"
+    what = (
+        "repeats a run, which tells the noise"
+        if repeat
+        else f"is known no better than to {choice.own_error:.1%}"
+    )
     return f"{what}; expected error {choice.error_before:.2%} to {choice.error_after:.2%}, the most per joule"
 
 

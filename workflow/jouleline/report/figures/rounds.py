@@ -36,7 +36,8 @@ def error_by_energy(rounds: Sequence[Mapping[str, Any]], stamp: str) -> Figure |
                 label="of a batch, predicted before",
             )
         axes.set_ylim(bottom=0)
-        axes.yaxis.set_major_formatter(lambda value, _: percent(value))
+        axes.set_xlim(left=0)
+        axes.yaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
         axes.set_xlabel("energy of the jobs when it was chosen (kWh)")
         axes.legend(frameon=False, labelcolor=INK)
         words = ", ".join(percent(value) for _, value in expected)
