@@ -120,9 +120,9 @@ def rounds(last=None):
 
 
 def round_files(wildcards):
-    """The rounds that are there, and the one that ended the choice."""
-    count = len(rounds())
-    return [frugal.path(RESULTS, n) for n in range(1, count + 2) if n <= count or not SETTINGS["partial"]]
+    """The rounds, with the one that ended the choice; with `partial` those that are there."""
+    count = sum(1 for _ in frugal.documents(RESULTS)) if SETTINGS["partial"] else len(rounds()) + 1
+    return [frugal.path(RESULTS, number) for number in range(1, count + 1)]
 
 
 def chosen_runs():
