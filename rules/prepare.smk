@@ -134,7 +134,7 @@ rule examine_nodes:
         device=PROTOCOL["device"],
         asked=asked_of_nodes(),
     shell:
-        "{resources.mpi} -N {resources.nodes} --ntasks-per-node=1 --kill-on-bad-exit=1 " + EXAMINE
+        f"{{resources.mpi}} -N {{resources.nodes}} --ntasks-per-node=1 --kill-on-bad-exit=1 {EXAMINE}"
 
 
 # srun starts one agent on each node, as for a row of several nodes.
