@@ -58,7 +58,11 @@ except UserError as error:
 
 SETTINGS = CAMPAIGN.settings
 PROTOCOL = CAMPAIGN.protocol
-if workflow.is_main_process and PROTOCOL["device"] == "cuda" and metadata.version("torch").partition("+")[2] == "cpu":
+if (
+    workflow.is_main_process
+    and PROTOCOL["device"] == "cuda"
+    and metadata.version("torch").partition("+")[2] == "cpu"
+):
     # Not refused: a campaign may be planned here, and measured in a container or another environment.
     logger.warning(
         f"protocol.device is cuda and torch {metadata.version('torch')} of this environment has no CUDA: every run of it "

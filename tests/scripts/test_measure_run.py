@@ -14,16 +14,24 @@ from jouleline.energy.integrate import runs_regions
 from jouleline.measure.node.device_lock import DeviceLock
 
 
-def test_a_run_leaves_three_whole_files(tmp_path, dataset):
-    (tmp_path / "run.failed.json").write_text("{}")  # of an earlier attempt
-    code, output = Agent(tmp_path, dataset).wait()
+@pytest.fixture(scope="module")
+def measured(tmp_path_factory, dataset):
+    """(the folder of a finished run, what its agent said)."""
+    out = tmp_path_factory.mktemp("measured")
+    (out / "run.failed.json").write_text("{}")  # of an earlier attempt
+    code, output = Agent(out, dataset).wait()
     assert code == 0, output
-    assert sorted(path.name for path in tmp_path.iterdir()) == [
+    return out, output
+
+
+def test_a_run_leaves_three_whole_files(measured):
+    out, output = measured
+    assert sorted(path.name for path in out.iterdir()) == [
         "markers.parquet",
         "run.json",
         "samples.parquet",
     ]
-    run = json.loads((tmp_path / "run.json").read_text())
+    run = json.loads((out / "run.json").read_text())
     assert (run["status"], run["reason"], run["row"]) == ("ok", None, complete_row(ROW))
     assert run["nodes"][0]["exit_codes"] == [0, 0] and run["nodes"][0]["sidecar_exit"] == 0
     training = run["training"]
@@ -52,13 +60,11 @@ def test_a_decoder_is_measured_from_its_row_to_its_record(tmp_path, source_datas
     assert 0 <= training["accuracy"] <= 1 and 0 < training["eval_loss"] < 7
 
 
-def test_markers_bound_the_measured_window_of_every_rank(tmp_path, dataset):
-    code, output = Agent(tmp_path, dataset, {"zero_stage": 0, "tensor_parallel": 2}).wait()
-    assert code == 0, output
-    training = json.loads((tmp_path / "run.json").read_text())["training"]
-    assert (training["data_parallel"], training["global_batch"]) == (1, 4)
-    marks = pq.read_table(tmp_path / "markers.parquet").to_pylist()
-    samples = pq.read_table(tmp_path / "samples.parquet").to_pylist()
+def test_markers_bound_the_measured_window_of_every_rank(measured):
+    out, _ = measured
+    training = json.loads((out / "run.json").read_text())["training"]
+    marks = pq.read_table(out / "markers.parquet").to_pylist()
+    samples = pq.read_table(out / "samples.parquet").to_pylist()
     for rank in (0, 1):
         mine = [mark for mark in marks if mark["rank"] == rank]
         starts = {mark["name"]: mark for mark in mine if mark["kind"] == 1}
