@@ -235,7 +235,9 @@ def test_replicates_that_differ_are_pointed_out(campaign):
 def test_slurms_own_figure_is_compared(campaign):
     slurm = {"step": "7.0", "submit_s": 1.0, "start_s": 2.0, "end_s": None, "energy_j": 50.0}
     clocks = {"started_utc": "2026-01-02T03:04:05Z", "ended_utc": "2026-01-02T03:04:35Z"}
-    (row,) = collect(campaign, {**RECORD, **clocks}, slurm=slurm)
+    environment = {**RECORD["environment"], "slurm": {"SLURM_JOB_ID": "7"}}
+    (row,) = collect(campaign, {**RECORD, **clocks, "environment": environment}, slurm=slurm)
+    assert row["slurm_job_id"] == "7"  # by which a centre joins the table with its own accounting
     rows = checks.check_runs([row], [WINDOW], PROTOCOL)
     assert row["slurm_energy_j"] == 50.0
     assert next(r for r in rows if r["name"] == "slurm_agrees")["passed"] is False

@@ -12,7 +12,7 @@ from jouleline.files import read_json
 from jouleline.measure.train.rules import drift_rel
 from jouleline.model.table.runs import family_name
 from jouleline.reduce import disturbances, timings
-from jouleline.schemas.runs import RUNS
+from jouleline.schemas.runs import RUNS, SCOPE_OF_SOURCE
 
 WINDOW, EVALUATION = "window", "evaluation"
 # A run's own columns come from its row; these are worked out or measured.
@@ -118,6 +118,7 @@ def run_row(
         "device_count": devices,
         "data_parallel": devices // row["tensor_parallel"],
         "num_labels": training.get("num_labels") or row["num_labels"],
+        "slurm_job_id": (environment.get("slurm") or {}).get("SLURM_JOB_ID"),
         "slurm_energy_j": (slurm or {}).get("energy_j"),
         "status": record["status"],
     }
@@ -147,6 +148,7 @@ def _energy(window: Mapping[str, Any] | None) -> dict[str, Any]:
     return {
         "energy_j": window["energy_j"],
         "energy_source": window["energy_source"],
+        "energy_scope": SCOPE_OF_SOURCE.get(window["energy_source"]),
         "energy_edge_u_j": math.hypot(*known) if known else None,
         "energy_gain_u_j": window["energy_gain_u_j"],
         "idle_power_w": window["idle_power_w"],

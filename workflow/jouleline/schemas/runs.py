@@ -7,6 +7,10 @@ from jouleline.schemas import Column, Table
 from jouleline.schemas.row import BY_NAME
 
 ENERGY_SOURCES = ("nvml_counter", "nvml_power", "rapl", "estimate", "outside")
+ENERGY_SCOPES = ("device", "node", "wall")
+SCOPE_OF_SOURCE = {"nvml_counter": "device", "nvml_power": "device", "rapl": "node", "estimate": "node"}
+"""What the joules of a source hold; those from outside may hold anything."""
+
 STATUSES = ("ok", "oom", "failed")
 VERDICTS = ("valid", "degraded", "invalid")
 
@@ -56,11 +60,18 @@ _MEASURED = (
     _C("time_s", "float64", "s", "Length of the measured window", required=True),
     _C("energy_j", "float64", "J", "Gross energy of the run's devices in the measured window", required=True),
     _C("energy_source", "string", "", "nvml_counter, nvml_power, rapl, estimate or outside", "outside"),
+    _C(
+        "energy_scope",
+        "string",
+        "",
+        "What the joules hold: device, node (its host too) or wall (all that the node draws); null: not known",
+    ),
     _C("energy_edge_u_j", "float64", "J", "Standard uncertainty from the window's edges and gaps"),
     _C("energy_gain_u_j", "float64", "J", "Systematic standard uncertainty of the sensor's gain"),
     _C("idle_power_w", "float64", "W", "Power of the run's devices while idle, before and after"),
     _C("host_energy_j", "float64", "J", "Energy of the hosts (RAPL) in the window; null where not metered"),
     _C("mean_power_w", "float64", "W", "energy_j / time_s"),
+    _C("slurm_job_id", "string", "", "Slurm's job that the run was measured in; null without Slurm"),
     _C("slurm_energy_j", "float64", "J", "Slurm's own figure for the step (ConsumedEnergyRaw), whole nodes"),
     _C("loss_first", "float64", "", "Training loss of the first step"),
     _C("loss_last", "float64", "", "Training loss of the last measured step"),

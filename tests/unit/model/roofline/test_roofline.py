@@ -132,12 +132,13 @@ def test_held_out_targets_do_not_move_a_prediction(runs):
     np.testing.assert_array_equal(predictions[0].step_time_s, predictions[1].step_time_s)
 
 
-def test_a_node_s_own_power_is_not_multiplied_by_its_ranks():
+@pytest.mark.parametrize(("source", "scope"), [("rapl", None), ("outside", "wall")])
+def test_a_node_s_own_power_is_not_multiplied_by_its_ranks(source, scope):
     """A meter of whole nodes reads the node's base power once, however many ranks run; predictions keep it."""
     truth = {**synthetic.TRUTH, "node_power_w": np.log(80.0), "static_power_w": np.log(20.0)}
     strategies = ((1, 1, 0), (2, 1, 1), (4, 1, 1))
-    columns = synthetic.table(60, strategies=strategies, source="rapl", truth=truth, noise=0.005)
-    data = Data.of(columns)
+    columns = synthetic.table(60, strategies=strategies, source=source, truth=truth, noise=0.005)
+    data = Data.of(columns | ({"energy_scope": np.full(60, scope, dtype=object)} if scope else {}))
     state = Roofline().fit(data, np.ones((1, 60)), Context())[0]
     assert state["parameters"]["node_power_w"]["value"] == pytest.approx(80, rel=0.1)
     assert state["parameters"]["static_power_w"]["value"] == pytest.approx(20, rel=0.1)

@@ -158,6 +158,16 @@ def test_sources_are_never_mixed():
             table.one_source(table.complete(raw(energy_source=pair), "t"))
 
 
+def test_joules_of_different_scopes_are_never_mixed():
+    outside = table.complete(raw(), "t")
+    assert outside["energy_scope"].tolist() == [None, None]  # may hold anything
+    assert table.complete(raw(energy_source=["rapl"] * 2), "t")["energy_scope"].tolist() == ["node", "node"]
+    with pytest.raises(UserError, match="different scopes .device, wall. cannot be fitted together"):
+        table.one_source(table.complete(raw(energy_scope=["wall", "device"]), "t"))
+    with pytest.raises(UserError, match="energy_scope is 'rack' in row 1.*use one of device, node, wall"):
+        table.complete(raw(energy_scope=["rack", None]), "t")
+
+
 def test_tables_that_nothing_can_be_learned_from():
     with pytest.raises(UserError, match="has 2 usable rows; at least"):
         table.require_variation(table.complete(raw(), "t"), "t")

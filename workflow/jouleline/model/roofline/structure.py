@@ -188,7 +188,7 @@ def _without_effect(data: Data, machines: Machines, options: Options) -> set[str
     """Slots that no row of the table feels: communication on one device, contention off CPUs, a node's own power where
     the meter reads devices alone or every node has as many of them."""
     absent = set() if options.fixed_time else {"fixed_time_s"}
-    whole_nodes = {"rapl", "estimate"} & set(data.labels("energy_source")[0])
+    whole_nodes = {"node", "wall"} & set(data.labels("energy_scope")[0])
     if not whole_nodes or len(np.unique(data.columns["gpus_per_node"])) < 2:
         absent.add("node_power_w")
     calls = data.proxies["comm_calls"]

@@ -11,6 +11,7 @@ from jouleline.model.table.files import Columns
 from jouleline.schemas import Column
 from jouleline.schemas.runs import (
     ASKED_BOUNDS,
+    ENERGY_SCOPES,
     ENERGY_SOURCES,
     MEASURED_BOUNDS,
     POWER_BOUNDS_W,
@@ -132,6 +133,9 @@ def check_values(columns: Columns, where: str, planned: bool) -> None:
     for name, allowed in (("energy_source", ENERGY_SOURCES), ("status", STATUSES), ("verdict", VERDICTS)):
         known = np.logical_or.reduce([columns[name] == one for one in allowed])
         refuse(columns, where, name, ~known, f"use one of {', '.join(allowed)}")
+    scope = columns["energy_scope"]
+    bad = ~is_null(scope) & ~np.isin(scope.astype(str), ENERGY_SCOPES)
+    refuse(columns, where, "energy_scope", bad, f"use one of {', '.join(ENERGY_SCOPES)}, or leave it empty")
     every = np.ones(len(columns["run_id"]), dtype=bool)
     fit = every if planned else usable(columns)
     for column in RUNS.columns:

@@ -15,7 +15,7 @@ from jouleline.errors import UserError
 from jouleline.files import canonical_json
 from jouleline.model.table.checks import cast, check_together, check_values, is_null, texts, usable
 from jouleline.model.table.files import Columns, read_columns, write_arrow
-from jouleline.schemas.runs import MEASURED_BOUNDS, RUNS
+from jouleline.schemas.runs import MEASURED_BOUNDS, RUNS, SCOPE_OF_SOURCE
 
 SHAPE = ("layers", "hidden", "heads", "intermediate")
 """What makes two runs the same architecture."""
@@ -119,6 +119,9 @@ def _derive(columns: Columns, families: bool) -> None:
     _fill(columns, "tokens", columns["samples"] * columns["seq_len"])
     with np.errstate(divide="ignore", invalid="ignore"):
         _fill(columns, "mean_power_w", columns["energy_j"] / columns["time_s"])
+    scopes = [SCOPE_OF_SOURCE.get(source) for source in columns["energy_source"].tolist()]
+    given = columns["energy_scope"]
+    columns["energy_scope"] = np.where(is_null(given), np.array(scopes, dtype=object), given)
     if not families:  # configurations that are still to be run need no names
         columns["run_id"] = np.where(is_null(columns["run_id"]), "", columns["run_id"])
         return
@@ -186,6 +189,11 @@ def one_source(columns: Columns) -> str:
         listed = ", ".join(f"{name}: {count} rows" for name, count in zip(names, counts, strict=True))
         raise UserError(
             f"mixed energy sources ({listed}) cannot be fitted together; keep the rows of one source"
+        )
+    scopes = sorted({str(scope) for scope in columns["energy_scope"].tolist() if scope is not None})
+    if len(scopes) > 1:
+        raise UserError(
+            f"energies of different scopes ({', '.join(scopes)}) cannot be fitted together; keep the rows of one scope"
         )
     return str(names[0]) if len(names) == 1 else kinds.pop()
 
