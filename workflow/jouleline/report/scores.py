@@ -16,7 +16,7 @@ _LEVELS = {
     "H4": "one parallel strategy out",
     "H5": "one device count out",
     "H6": "one device type out",
-    "H7": "one precision or variant out",
+    "H7": "one precision, variant or family of models out",
     "H8": "outside tables",
 }
 

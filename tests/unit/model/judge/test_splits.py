@@ -30,6 +30,15 @@ def mixed():
     return {**columns, "family": np.array(family_names(columns), dtype=object)}
 
 
+def test_a_family_of_models_may_be_left_out():
+    columns = synthetic.table(40, seed=1)
+    columns["model_type"] = np.where(np.arange(40) % 4, "bert", "roberta").astype(object)
+    columns["family"] = np.array([f"family-{row}" for row in range(40)], dtype=object)
+    folds = {fold["fold"]: fold for fold in split_runs(columns, "H7", {})["folds"]}
+    assert set(folds) == {"bert", "roberta"}
+    assert set(folds["roberta"]["test"]) == set(columns["run_id"][columns["model_type"] == "roberta"])
+
+
 @pytest.mark.parametrize("name", [name for name in SPLITS if name not in {"all", "holdout"}])
 def test_families_never_straddle(mixed, name):
     document = split_runs(mixed, name, {})

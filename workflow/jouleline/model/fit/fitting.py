@@ -218,6 +218,7 @@ def _inner(
 ) -> list[dict]:
     """Errors on what inner fits have not seen, by fold, as widths."""
     parts, seed = int(context.options["inner_parts"]), int(context.options["seed"])
+    parts = min(parts, getattr(model, "inner_parts", parts))
     extremes = getattr(model, "inner_extremes", True)
     inner = [
         intervals.inner_weights(data, row, parts, seed, extremes, names)

@@ -12,7 +12,7 @@ LEVELS = (0.80, 0.95)
 MANY = 20
 """Families from which a 95 % quantile of their errors can be had."""
 
-LEVELLED = ("device", "precision", "strategy", "variant")
+LEVELLED = ("device", "precision", "strategy", "variant", "model_type")
 """Categories whose levels are left out one by one, to see how far off an unseen one is."""
 
 EXTREMES = (*LEVELLED, *AXES, "device_count")

@@ -2,9 +2,9 @@
 
 H0 grouped 70/30, many seeds; H1 leave one architecture out; H2 the extremes of each axis out; H3 small to large and
 large to small compute; H4 leave a parallel strategy out; H5 leave a device count out; H6 leave a device type out
-(zero-shot, and with 3 and 5 of its runs, drawn or planned); H7 leave a precision or variant out; H8 leave a tenth of
-the shapes out, for external tables; holdout: the rows that the campaign labels so; all: every row trains and is
-predicted in sample, for the model that is shipped.
+(zero-shot, and with 3 and 5 of its runs, drawn or planned); H7 leave a precision, a variant or a family of models
+out; H8 leave a tenth of the shapes out, for external tables; holdout: the rows that the campaign labels so; all: every
+row trains and is predicted in sample, for the model that is shipped.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -189,8 +189,8 @@ def leave_device_out(data: Data, options: dict[str, Any]) -> Iterator[Fold]:
 
 
 def leave_variant_out(data: Data, options: dict[str, Any]) -> Iterator[Fold]:
-    """H7: a precision out, and a fine-tuning variant (LoRA, frozen layers, checkpointing) out."""
-    for labels in (data.columns["precision"], data.variant):
+    """H7: a precision out, a fine-tuning variant (LoRA, frozen layers, checkpointing) out, a family of models out."""
+    for labels in (data.columns["precision"], data.variant, data.columns["model_type"]):
         yield from _leave_one_out(data, labels)
 
 
@@ -245,7 +245,11 @@ SPLITS: dict[str, tuple[str, Callable[[Data, dict], Iterator[Fold]], str]] = {
     ),
     "H5": ("device count and family", leave_count_out, "fewer than three device counts"),
     "H6": ("device", leave_device_out, "only one device type"),
-    "H7": ("precision or variant", leave_variant_out, "only one precision and one variant"),
+    "H7": (
+        "precision, variant or model family",
+        leave_variant_out,
+        "only one precision, one variant and one family of models",
+    ),
     "H8": ("architecture, ten parts", leave_shapes_out, "fewer than two architectures"),
     "holdout": ("label", labelled, "no row is labelled holdout"),
     "all": ("in sample", everything, "no usable rows"),

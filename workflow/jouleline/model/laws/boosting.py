@@ -14,7 +14,7 @@ _SAMPLE = 400
 class GradientBoosting:
     """The baseline: log energy and log time of a step as sums of trees."""
 
-    inner_extremes = False
+    inner_extremes, inner_parts = False, 3
     """Its intervals come from held-out families alone: trees for each end of each axis would take minutes."""
 
     def fit(
