@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from jouleline.energy.load import Series
-from jouleline.energy.ticks import locate
+from jouleline.energy.ticks import RESOLVED, locate
 
 US = 1e-6
 # A counter that stands still for so many ticks (and at least this long) while it is read is stuck.
@@ -75,7 +75,8 @@ class Curve:
         tick.
 
         With w the place between two knots a, b and P the power there, u^2 = P^2 h^2 / 3 ((1-w)^2 + w^2) for
-        knots uniform within +-h, plus (dP (b-a) w (1-w))^2 / 2, dP the difference to the neighbours' power,
+        knots uniform within +-h (P^2 h^2 / 3 where ticks are no longer than a few polls: both beat slowly, so that the
+        next knot is off by as much), plus (dP (b-a) w (1-w))^2 / 2, dP the difference to the neighbours' power,
         plus (H (b-a))^2 w (1-w) / 3, H the spread of power that the ticks average away.
         """
         if len(self.t_us) < 2:
@@ -88,7 +89,8 @@ class Curve:
         here = right - 1
         weight = np.clip((t_us - self.t_us[here]) / (self.t_us[right] - self.t_us[here]), 0, 1)
         half = np.maximum(self.half_us[here], self.half_us[right]) * US
-        place = power[here] ** 2 * half**2 / 3 * ((1 - weight) ** 2 + weight**2)
+        apart = span[here] > RESOLVED * 2 * half
+        place = power[here] ** 2 * half**2 / 3 * np.where(apart, (1 - weight) ** 2 + weight**2, 1.0)
         shape = (nearby[here] * span[here] * weight * (1 - weight)) ** 2 / 2
         hidden = (self._hidden_w(t_us, power) * span[here]) ** 2 * weight * (1 - weight) / 3
         return np.sqrt(place + shape + hidden)
