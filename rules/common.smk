@@ -18,7 +18,7 @@ sys.path.insert(0, str(ROOT / "workflow"))
 from snakemake.exceptions import WorkflowError
 from snakemake.logging import logger
 
-from jouleline import provenance
+from jouleline import locks, provenance
 from jouleline.campaign import config as campaigns
 from jouleline.campaign import frugal, grid
 from jouleline.choose import ask
@@ -70,6 +70,7 @@ if (
     )
 RESULTS = CAMPAIGN.results
 patch.apply(RESULTS)
+locks.keep_others()
 ANALYSIS = SETTINGS["analysis"]
 
 

@@ -1,0 +1,40 @@
+"""Locks of several snakemakes in one folder."""
+
+import os
+
+import pytest
+from jouleline import locks
+from snakemake.persistence.file import FilePersistence
+
+
+@pytest.fixture
+def persistence(tmp_path, monkeypatch):
+    """Makes what a snakemake knows of its folder's locks."""
+    for name in ("_delete_locks", "cleanup_locks"):
+        monkeypatch.setattr(FilePersistence, name, getattr(FilePersistence, name))
+    monkeypatch.delattr(FilePersistence, "jouleline_all_locks", raising=False)
+    assert locks.keep_others() and locks.keep_others()
+
+    def make() -> FilePersistence:
+        made = object.__new__(FilePersistence)
+        made._lockdir, made._lockfile = str(tmp_path), {}
+        return made
+
+    return make
+
+
+def test_one_that_ends_leaves_the_locks_of_the_others(persistence, tmp_path):
+    first, second, none = persistence(), persistence(), persistence()
+    first._write_locks("output", ["a"])
+    second._write_locks("output", ["b"])
+    for other in (second, none):
+        other.unlock()
+    assert list(first._read_locks()) == [("output", "a")]
+    first.unlock()
+    assert os.listdir(tmp_path) == []
+
+
+def test_unlock_takes_all(persistence, tmp_path):
+    persistence()._write_locks("output", ["a"])
+    persistence().cleanup_locks()
+    assert not tmp_path.exists()
