@@ -104,6 +104,7 @@ _DETAILS = {
     "call_stuck": ("t_us", "lane", "device", "after_ms"),
     "call_failed": ("call",),
     "call_recovered": ("call",),
+    "foreign_load": ("start_us", "end_us"),
 }
 
 

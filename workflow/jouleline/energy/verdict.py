@@ -44,6 +44,10 @@ REASONS: dict[str, tuple[str, str]] = {
     "thermal_drift": (DEGRADED, "the temperature changed by more than 15 degC in the region"),
     "limits_changed": (DEGRADED, "the power limit was changed in the region"),
     "foreign_process": (DEGRADED, "processes that are not of this run used the device"),
+    "foreign_load": (
+        DEGRADED,
+        "others used more than a tenth of the machine's CPUs: their energy is in RAPL's",
+    ),
     "unused_gpu": (
         "note",
         "no process of the command was seen on this GPU, whose energy counts; leave it out by --gpus or "

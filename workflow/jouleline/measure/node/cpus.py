@@ -5,7 +5,7 @@ import time
 from collections.abc import Collection
 from pathlib import Path
 
-from jouleline.measure.raw.proc import TICK_NS, cpu_time_ns, descendants
+from jouleline.measure.raw.proc import busy_ns, cpu_time_ns, descendants
 
 # They bind the threads of every process to the same few CPUs, at the import of torch. Ranks are many processes.
 BINDING = ("OMP_PROC_BIND", "OMP_PLACES", "GOMP_CPU_AFFINITY", "KMP_AFFINITY", "KMP_HW_SUBSET")
@@ -38,15 +38,3 @@ class ForeignLoad:
         busy = busy_ns(self.cpus, self.stat)
         own = [cpu_time_ns(pid) or 0 for pid in (self.root_pid, *descendants(self.root_pid))]
         return None if busy is None else (time.monotonic_ns(), busy, sum(own))
-
-
-def busy_ns(cpus: Collection[int], stat: Path = Path("/proc/stat")) -> int | None:
-    """Time (ns, in ticks of 10 ms) that `cpus` were not idle, a hypervisor's share included; None: not known."""
-    try:
-        lines = [line.split() for line in stat.read_text(encoding="utf-8", errors="replace").splitlines()]
-    except OSError:
-        return None
-    wanted = {f"cpu{number}" for number in cpus}
-    # proc_stat(5): user nice system idle iowait irq softirq steal; guest time is in user.
-    busy = [sum(map(int, line[1:4] + line[6:9])) for line in lines if line and line[0] in wanted]
-    return sum(busy) * TICK_NS if len(busy) == len(wanted) else None

@@ -6,6 +6,7 @@ It lies here because the estimate's energy is made of these numbers.
 import os
 import time
 from collections.abc import Collection, Mapping
+from pathlib import Path
 from typing import NamedTuple
 
 TICK_NS = 1_000_000_000 // os.sysconf("SC_CLK_TCK")
@@ -79,3 +80,23 @@ def descendants(
                 found[child] = None
                 stack.append(child)
     return list(found)
+
+
+def busy_ns(cpus: Collection[int] | None = None, stat: Path = Path("/proc/stat")) -> int | None:
+    """Time (ns, in ticks of 10 ms) that `cpus` (None: all) were not idle, a hypervisor's share included; None: not
+    known."""
+    try:
+        lines = [line.split() for line in stat.read_text(encoding="utf-8", errors="replace").splitlines()]
+    except OSError:
+        return None
+    wanted = {"cpu"} if cpus is None else {f"cpu{number}" for number in cpus}
+    # proc_stat(5): user nice system idle iowait irq softirq steal; guest time is in user.
+    busy = [sum(map(int, line[1:4] + line[6:9])) for line in lines if line and line[0] in wanted]
+    return sum(busy) * TICK_NS if len(busy) == len(wanted) else None
+
+
+def tree_ns(root_pid: int) -> int:
+    """CPU time (ns) of a process and all below it, of ended children too where their parent waited for them."""
+    table = processes()
+    tree = [pid for pid in (root_pid, *descendants(root_pid, table=table)) if pid in table]
+    return sum((cpu_time_ns(pid) or 0) + table[pid].waited_ns for pid in tree)
