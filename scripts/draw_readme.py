@@ -13,14 +13,12 @@ import tempfile
 from pathlib import Path
 from xml.sax.saxutils import escape
 
+from jouleline.campaign import config
 from jouleline.errors import UserError
-from jouleline.files import read_json, run_script, write_text
+from jouleline.files import read_json, run_script, write_json, write_text
 
 MOST_BYTES = 300_000
 """All pictures together."""
-ASK = ("--tokens", "5e7", "--devices", "2", "--global-batch", "16", "--price-per-kwh", "0.3")
-SHAPE = ("--layers", "6", "--hidden", "256", "--heads", "8", "--intermediate", "1024")
-TEXT = ("--seq-len", "64", "--vocab-size", "8192")
 COLUMNS, CHARACTER, LINE, MARGIN = 118, 7.3, 18, 16
 WIDTH, HEIGHT = 1280, 1180
 
@@ -43,15 +41,24 @@ def _run(args: argparse.Namespace) -> None:
     if args.status or every:
         _terminal(["status", args.campaign, "--results", str(args.results)], args.out / "status.svg")
     if args.choose or every:
-        model = folder / "fit" / read_json(folder / "validation.json")["headline"] / "all.json"
-        command = ["choose", "--model", str(model), *SHAPE, *TEXT, *ASK]
-        _terminal(command, args.out / "choose.svg")
+        _choice(folder, args.campaign, args.out / "choose.svg")
     if args.report or every:
         _page(folder / "report.html", args.out / "report.png")
     size = sum(path.stat().st_size for path in args.out.iterdir())
     if size > MOST_BYTES:
         raise UserError(f"the pictures in {args.out} take {size} bytes; {MOST_BYTES} are the most: draw less")
     print(f"{args.out}: {size} bytes")
+
+
+def _choice(folder: Path, campaign: str, path: Path) -> None:
+    """The answer to the first ask of the campaign."""
+    ask = config.load({"campaign": campaign}, Path()).settings["choose"][0]
+    headline = read_json(folder / "validation.json")["headline"]
+    there = Path.cwd()
+    with tempfile.TemporaryDirectory() as scratch, contextlib.chdir(scratch):
+        write_json("ask.yaml", ask)  # JSON is YAML
+        shutil.copy(there / folder / f"fit/{headline}/all.json", "model.json")
+        _terminal(["choose", "--model", "model.json", "--ask", "ask.yaml"], there / path)
 
 
 def _terminal(command: list[str], path: Path) -> None:

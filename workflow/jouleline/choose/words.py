@@ -19,7 +19,11 @@ def lines(answer: Answer, most: int = 12) -> list[str]:
     table = ["", f"Front of time against energy ({len(front)}), fastest first:"]
     table += [f"  {_figures(entry)}  {entry['name']}" for entry in front[:most]]
     table += [f"  ... and {len(front) - most} more"] if len(front) > most else []
-    return [*head, *shown, *table, "", answer["memory"], answer["note"]]
+    estimated = [_ESTIMATED] if answer["energy_source"] == "estimate" else []
+    return [*head, *shown, *table, "", answer["memory"], answer["note"], *estimated]
+
+
+_ESTIMATED = "ENERGY IS ESTIMATED, NOT MEASURED: so were the runs that the model is fitted to."
 
 
 def _pick(pick: Mapping[str, Any], currency: str) -> list[str]:

@@ -161,6 +161,10 @@ def _inline(svg: str, titles: dict[str, list[str]], alt: str) -> str:
     svg = svg.replace("xlink:href", "href")
     # matplotlib names a font that the reader may lack; only size and weight are ours to say, the page has the family.
     svg = re.sub(r"font: (?:(bold|\d+) )?([\d.]+)px [^;\"]*", _font, svg)
+    svg = re.sub(r"font-family: [^;\"]*;? ?", "", svg)
+    # A page has tens of thousands of marks: their places to a hundredth of a pixel, their style said once.
+    svg = re.sub(r"<[^>]*>", lambda tag: re.sub(r"(\d\.\d\d)\d+", r"\1", tag.group(0)), svg)
+    svg = re.sub(r"<g( clip-path=\"[^\"]*\")?>\s*((?:<use [^>]*/>\s*)+)</g>", _style_once, svg)
     for gid, labels in titles.items():
         svg = _add_titles(svg, gid, labels)
     prefix = "f" + hashlib.sha256((alt + svg).encode()).hexdigest()[:8] + "-"
@@ -171,6 +175,16 @@ def _inline(svg: str, titles: dict[str, list[str]], alt: str) -> str:
     box = re.search(r'viewBox="([^"]*)"', svg).group(1)
     label = html.escape(alt, quote=True)
     return f'<svg viewBox="{box}" role="img" aria-label="{label}">' + re.sub(r"\n\s*", "\n", body)
+
+
+def _style_once(group: re.Match) -> str:
+    """A group of marks that share a style, with the style in the group."""
+    styles = set(re.findall(r' style="([^"]*)"', group.group(2)))
+    if len(styles) != 1:
+        return group.group(0)
+    (style,) = styles
+    marks = group.group(2).replace(f' style="{style}"', "")
+    return f'<g{group.group(1) or ""} style="{style}">\n{marks}</g>'
 
 
 def _font(match: re.Match) -> str:
