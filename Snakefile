@@ -75,11 +75,14 @@ rule plan:
 # The first row only: does this machine measure at all?
 rule smoke:
     input:
+        rules.write_grid.output,
         lambda wildcards: run_file((rounds(1)[1] if FRUGAL else RUNS)[0].run_id),
 
 
+# With the list of the rows, by which `jouleline status` knows what is missing.
 rule measurements:
     input:
+        rules.write_grid.output,
         lambda wildcards: run_files(chosen_runs()),
 
 

@@ -91,7 +91,7 @@ def _svg(lines: list[str]) -> str:
 
 
 def _page(page: Path, path: Path) -> None:
-    """The top of a report, by Chromium, in 64 colours."""
+    """The top of a report, by Chromium, in few colours."""
     chromium = shutil.which("chromium") or shutil.which("google-chrome")
     if chromium is None or not page.exists():
         raise UserError(f"it takes {page} and chromium: make run, and apt-get install chromium")
@@ -110,7 +110,7 @@ def _page(page: Path, path: Path) -> None:
         options += [f"--window-size={WIDTH},{HEIGHT}", f"--screenshot={shot}"]
         subprocess.run([chromium, *options, page.resolve().as_uri()], check=True, capture_output=True)
         with Image.open(shot) as picture:
-            picture.convert("RGB").quantize(64, dither=Image.Dither.NONE).save(path, optimize=True)
+            picture.convert("RGB").quantize(200, dither=Image.Dither.NONE).save(path, optimize=True)
 
 
 if __name__ == "__main__":

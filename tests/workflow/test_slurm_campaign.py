@@ -1,6 +1,9 @@
 """The pipeline itself on a real Slurm: `snakemake --profile slurm`, single-node and two-node rows, real ranks."""
 
+import os
 import re
+import subprocess
+import sys
 
 import pytest
 from jouleline.files import read_json
@@ -61,6 +64,26 @@ def test_the_whole_campaign_with_its_report(slurm, tmp_path):
     assert campaign.said().count("has been submitted with SLURM jobid") == 1
     assert len(set(checkout.root.glob("results/cluster/runs/*/run.json")) - before) == 1
     assert all(path.stat().st_mtime_ns == stamp for path, stamp in stamps.items())
+
+
+@pytest.mark.long
+def test_status_beside_a_campaign_says_what_runs_and_what_waits(slurm, tmp_path):
+    rows = [{"layers": layers, "gpus_per_node": 4} for layers in range(1, 7)]
+    checkout = make_checkout(tmp_path / "checkout", 2.0, *rows)
+    path = {"PATH": f"{slurm.state}/bin:{os.environ['PATH']}"}
+    command = [sys.executable, "-m", "jouleline.commands.main", "status", "cluster"]
+    seen = {}
+    with start(slurm, checkout, "measurements") as campaign:
+        while campaign.process.poll() is None:
+            done = subprocess.run(
+                command, cwd=checkout.root, env=os.environ | path, capture_output=True, text=True
+            )
+            seen[done.stdout] = None
+        assert campaign.wait(0) == 0, campaign.said()
+    said = "\n".join(seen)
+    assert re.search(r"^  running  bert-L\d\S* +step [1-9]", said, re.M), said
+    assert re.search(r"^  queued   bert-L\d\S* +(Resources|Priority|None)", said, re.M), said
+    assert "6 of 6 rows are measured (6 ok)" in list(seen)[-1], said
 
 
 @pytest.mark.long

@@ -49,8 +49,8 @@ def duration_ticks(axis, low: float, high: float) -> None:
 # Round numbers of seconds, minutes, hours and days.
 _DURATIONS_S = (
     *(m * 10.0**p for p in range(-3, 2) for m in (1, 2, 5) if m * 10.0**p <= 60),
-    *(60.0 * m for m in (2, 5, 10, 20, 60)),
-    *(3600.0 * h for h in (2, 5, 10, 24)),
+    *(60.0 * m for m in (2, 5, 10, 20, 30, 60, 90)),
+    *(3600.0 * h for h in (2, 3, 4, 5, 7, 10, 15, 24)),
     *(86400.0 * m * 10**p for p in range(4) for m in (2, 5, 10)),
 )
 
