@@ -1,6 +1,10 @@
 """The whole pipeline on real input: rows are fine-tuned, measured, tabled, fitted, validated, reported."""
 
 import json
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
@@ -68,6 +72,35 @@ def test_the_report_stands_alone_and_says_that_the_energy_is_estimated(campaign)
     assert 'src="http' not in page and "<script src" not in page
     for run in pq.read_table(campaign / "tables/runs.parquet", columns=["run_id"]).to_pylist():
         assert run["run_id"] in page
+
+
+def test_parts_of_the_report_are_files_that_snakemakes_own_report_carries(campaign):
+    parts = campaign / "report"
+    named = json.loads((parts / "report.json").read_text())
+    blocks = [block for section in named["sections"] for block in section["blocks"]]
+    figures = [file for block in blocks for figure in block.get("figures", []) for file in figure["files"]]
+    tables = [block["file"] for block in blocks if block["kind"] == "table"]
+    assert len(figures) > 9 and len(tables) > 9
+    assert all((parts / name).stat().st_size for name in (*figures, *tables))
+    checkout = campaign.parents[1]
+    subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "snakemake",
+            "--configfile",
+            "campaign.yaml",
+            "--report",
+            "carried.zip",
+            "report",
+        ],
+        cwd=checkout,
+        check=True,
+        capture_output=True,
+    )
+    with zipfile.ZipFile(checkout / "carried.zip") as carried:
+        names = {Path(name).name for name in carried.namelist()}
+    assert {Path(name).name for name in (*tables, *(f for f in figures if f.endswith("svg")))} <= names
 
 
 def test_tables_carry_units_and_a_dictionary(campaign):
