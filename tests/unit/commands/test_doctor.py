@@ -103,6 +103,14 @@ def test_cuda_on_a_node_without_gpus_fails_with_its_remedy():
     assert done.returncode == 1 and "FAILED  device" in done.stdout, done.stdout
 
 
+def test_names_of_other_nodes_must_lead_to_them():
+    options = ["--device", "cpu", "--nodes", "2", "--peers", "127.0.0.1,no-such-host.invalid"]
+    done = subprocess.run([*COMMAND, *options], capture_output=True, text=True)
+    lines = [line for line in done.stdout.splitlines() if line.startswith("FAILED  peers")]
+    assert done.returncode == 1 and len(lines) == 2, done.stdout
+    assert "127.0.0.1 by lo" in lines[0] and "no-such-host.invalid has no address here" in lines[1]
+
+
 @pytest.mark.parametrize("option", ["--devices", "--nodes"])
 def test_a_bad_number_is_one_line(option):
     done = subprocess.run([*COMMAND, option, "0"], capture_output=True, text=True)
