@@ -101,7 +101,7 @@ def test_memory_that_never_counts_is_left_out_and_noted(powercap, tmp_path):
 @pytest.mark.fault("RAPL counter that stops after the start", "`not_counting`, no energy")
 def test_a_zone_that_stops_counting_is_invalid(powercap, tmp_path):
     with running({powercap / name / "energy_uj": 20.0 for name in ("intel-rapl:0:1", "intel-rapl:1")}):
-        with running({powercap / "intel-rapl:0" / "energy_uj": 20.0}, stop_s=1.5):
+        with running({powercap / "intel-rapl:0" / "energy_uj": 20.0}, stop=tmp_path / "out/ready.json"):
             done = wrapped(tmp_path / "out", "--meter", "rapl", "--", "sleep", "3.5")
         measured = load_measurement(tmp_path / "out")
     window = measured.nodes[0].ranks[0]
@@ -191,15 +191,17 @@ def wrapped(out: Path, *arguments: str) -> subprocess.CompletedProcess:
 
 
 @contextlib.contextmanager
-def running(files: dict[Path, float], reset_s: float = math.inf, stop_s: float = math.inf):
+def running(files: dict[Path, float], reset_s: float = math.inf, stop: Path | None = None):
     """Counters that rise by so many watts while the body runs, as the kernel's would, and begin anew at `reset_s` or
-    stand still from `stop_s` on."""
+    stand still from when the file `stop` is there."""
     ended, begin = threading.Event(), time.monotonic()
 
     def count():
         while not ended.wait(0.002):
+            if stop and stop.exists():
+                continue
             for file, power_w in files.items():
-                since_s = min(time.monotonic() - begin, stop_s)
+                since_s = time.monotonic() - begin
                 since_s -= reset_s if since_s > reset_s else -50.0
                 with open(file, "r+") as handle:
                     handle.write(f"{int(1000 + power_w * since_s * 1e6):<20d}\n")
