@@ -1,7 +1,12 @@
 """The command line as a whole: what a user can do wrong with a file is one line and 2, whatever the command."""
 
+import os
+import subprocess
+import sys
+
 import pytest
 from jouleline.commands import main as cli
+from paths import ROOT
 
 # The words of a command, with FOLDER where a file should be.
 WORDS = {
@@ -41,6 +46,20 @@ def test_ctrl_c_is_one_line(monkeypatch, capsys, tmp_path):
     monkeypatch.setattr(fit, "main", interrupted)
     assert cli.main(["fit", "runs.parquet"]) == 130
     assert capsys.readouterr().err == "error: interrupted\n"
+
+
+@pytest.mark.parametrize("text", ["", "raise ImportError('of another Python', path=__file__)\n"])
+def test_a_foreign_module_on_the_path_is_named(tmp_path, text):
+    """As a site's modules put them there: a numpy that is none, or of another Python."""
+    foreign = tmp_path / "site/numpy/__init__.py"
+    foreign.parent.mkdir(parents=True)
+    foreign.write_text(text)
+    path = os.pathsep.join([str(tmp_path / "site"), str(ROOT / "workflow")])
+    command = [sys.executable, "-m", "jouleline.commands.main", "fit", "runs.parquet", "--out", "out"]
+    environment = os.environ | {"PYTHONPATH": path}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.returncode == 2 and done.stderr.startswith(f"error: {foreign} stands before"), done.stderr
+    assert done.stderr.count("\n") == 1 and "PYTHONPATH" in done.stderr
 
 
 def test_every_command_is_in_the_usage(capsys):

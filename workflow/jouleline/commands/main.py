@@ -1,7 +1,9 @@
 """The command `jouleline`: the parts of the pipeline that are tools of their own."""
 
 import importlib
+import os
 import sys
+from pathlib import Path
 
 from jouleline.files import run_script
 
@@ -37,13 +39,30 @@ def main(argv: list[str] | None = None) -> int:
     if arguments[0] not in COMMANDS:
         print(f"error: no command {arguments[0]!r}; `jouleline --help` lists them", file=sys.stderr)
         return 2
-    # Each command imports its own room only: measuring must not load scipy, nor fitting the sidecar.
-    command = importlib.import_module(f"jouleline.commands.{COMMANDS[arguments[0]]}").main
     try:
+        # Each command imports its own room only: measuring must not load scipy, nor fitting the sidecar.
+        command = importlib.import_module(f"jouleline.commands.{COMMANDS[arguments[0]]}").main
         return run_script(lambda: command(arguments[1:]))
     except KeyboardInterrupt:
         print("error: interrupted", file=sys.stderr)
         return 130
+    except (ImportError, AttributeError) as error:
+        if not (found := _foreign_module(error)):
+            raise
+        words = f"error: {found} stands before a module of this environment ({error}); take its folder off PYTHONPATH"
+        print(words, file=sys.stderr)
+        return 2
+
+
+def _foreign_module(error: ImportError | AttributeError) -> str | None:
+    """The file of a module from PYTHONPATH that lacks what the environment's own has; None where it is not that."""
+    path = getattr(error, "path", None) or getattr(getattr(error, "obj", None), "__file__", None)
+    folders = [folder for folder in os.environ.get("PYTHONPATH", "").split(os.pathsep) if folder]
+    ours = str(Path(__file__).parents[1]) + os.sep
+    astray = (
+        path and not path.startswith(ours) and any(Path(path).is_relative_to(folder) for folder in folders)
+    )
+    return path if astray else None
 
 
 if __name__ == "__main__":
