@@ -11,7 +11,7 @@ from paths import ROOT
 PARTS = ("workflow/jouleline", "workflow/envs", "scripts")
 # Neither UTF-8 by the locale nor by Python's own guess.
 ASCII = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
-BINARY = ("tarfile.open", "os.open", "tokenize.open")
+BINARY = ("tarfile.open", "os.open", "tokenize.open", "Image.open")
 
 
 def by_the_locale(call: ast.Call) -> bool:

@@ -82,6 +82,9 @@ PROGRAMS = {
 # What reads and writes no file before it has measured for seconds: how it ends is tested where it is started.
 ELSEWHERE = {
     "calibrate_links": "tests/scripts/test_calibrate_links.py",
+    "choose_rows": "tests/workflow/test_frugal.py",
+    "draw_readme": "it draws pages of this checkout in a browser",
+    "make_public": "it fetches tables and fits them for minutes; its parts are those of import and fit",
     "examine_node": "the command doctor does its work",
     "measure": "tests/unit/measure/sidecar/test_wrap.py",
     "import_data": "tests/workflow/test_reference.py",

@@ -46,7 +46,9 @@ def find(origin: Mapping[str, Any], folder: Path | None) -> Path | None:
     if not path.exists():
         _fetch(origin, path)
     if digest(path) != origin["sha256"]:
-        raise UserError(f"{path} is not the table that is pinned (another SHA-256); delete it and run again")
+        raise UserError(
+            f"{path} is not the table that is pinned (another SHA-256); move it away and run again"
+        )
     return path
 
 
