@@ -34,6 +34,9 @@ INSTALL = $(OWN) $(BIN)/pip install -qq --require-hashes -r workflow/envs/requir
 PLAIN = if printf '%s' "$$PWD" | grep -q "[[:space:]{}\"'\$$\`&|;<>()*?\\\\\#!~]"; then echo "setup: this folder's path,\
  $$PWD, holds a blank or a sign that a shell reads; move the checkout to a path of plain letters"; exit 2; fi
 
+# A line for every start of Python. The library itself is forgotten again: which checkout it comes from is seen later.
+AT_START := import sys, jouleline.home; del sys.modules['jouleline.home'], sys.modules['jouleline']
+
 $(VENV)/.ready-$(TORCH): $(LOCKS) pyproject.toml
 	@$(PLAIN)
 	@echo "setup: installing the hashed locks with the $(TORCH) build of torch (one to two minutes)"
@@ -46,7 +49,7 @@ $(VENV)/.ready-$(TORCH): $(LOCKS) pyproject.toml
 	  $(INSTALL) workflow/envs/torch-cuda.lock 2>> $(VENV)/pip.log; } || { cat $(VENV)/pip.log; \
 	  echo "setup: pip failed, see above; where it needs an index of your site, set PIP_EXTRA_INDEX_URL"; exit 1; }
 	@$(OWN) $(BIN)/pip install -qq --no-deps --no-build-isolation --editable .
-	@echo "import jouleline.home" > "$(SITE)/jouleline_home.pth"
+	@echo "$(AT_START)" > "$(SITE)/jouleline_home.pth"
 	@rm -f $(VENV)/.ready-* && touch $@
 
 # Where there is no network but a Python with torch: its packages, and the wheels of `make bundle` over them.
@@ -58,7 +61,7 @@ $(VENV)/.ready-bundle: $(BUNDLE)/requirements.txt
 	@$(PYTHON) -c 'import sys; [print(f"import site; site.addsitedir({p!r})") for p in sys.path if p.endswith("-packages")]' \
 	  > "$(SITE)/there.pth"
 	@realpath workflow > "$(SITE)/jouleline.pth"
-	@echo "import jouleline.home" > "$(SITE)/jouleline_home.pth"
+	@echo "$(AT_START)" > "$(SITE)/jouleline_home.pth"
 	@unset $${!PIP_@}; PIP_CONFIG_FILE=/dev/null $(PYTHON) -m pip --python $(BIN)/python install -qq --no-index \
 	  --no-deps --require-hashes --find-links $(BUNDLE) -r $(BUNDLE)/requirements.txt
 	@touch $@

@@ -28,12 +28,13 @@ def _run(args: argparse.Namespace) -> None:
     from jouleline.schemas import read_table
     from jouleline.schemas.energy import REGIONS
 
+    settings = json_object(args.settings, "--settings")
     campaign = rounds.Campaign(
         read_json(args.grid),
         args.grid.parent,
         [read_json(path) for path in args.earlier],
         [row for path in args.energy for row in read_table(REGIONS, path)],
-        json_object(args.settings, "--settings"),
+        settings,
         read_json(args.calibration) if args.calibration else None,
     )
     document = rounds.next_round(campaign, read_json(args.out) if args.out.exists() else None)

@@ -1,6 +1,7 @@
 """Users without a name or a home: what is set, and what is left alone."""
 
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -52,12 +53,23 @@ def test_a_folder_that_another_has_taken_is_not_used(nameless, monkeypatch):
     assert nameless.is_file() and Path(os.environ["XDG_CACHE_HOME"]).parent == nameless.parent
 
 
-def test_setup_lets_every_python_of_the_environment_import_it(tmp_path):
-    for target in ("setup", f"setup-bundle BUNDLE={tmp_path}"):
-        (tmp_path / "requirements.txt").touch()
-        command = ["make", "-n", *target.split(), f"VENV={tmp_path}/venv", "TORCH=cpu"]
-        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
-        assert 'echo "import jouleline.home" > ' in done.stdout
+@pytest.mark.parametrize("target", ["setup", "setup-bundle"])
+def test_setup_lets_every_python_of_the_environment_import_it_and_forget_it(tmp_path, target):
+    """Else a checkout would work with the library of the one that the environment was made for."""
+    (tmp_path / "requirements.txt").touch()
+    command = ["make", "-n", target, f"BUNDLE={tmp_path}", f"VENV={tmp_path}/venv", "TORCH=cpu"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    (line,) = re.findall(r'echo "(import .*)" > .*jouleline_home.pth', done.stdout)
+    (tmp_path / "jouleline_home.pth").write_text(line + "\n")
+    start = "import os, site, sys; site.addsitedir(sys.argv[1]); "
+    start += (
+        "print(os.environ['XDG_CACHE_HOME'], [name for name in sys.modules if name.startswith('jouleline')])"
+    )
+    there = {name: value for name, value in os.environ.items() if name != "XDG_CACHE_HOME"}
+    there |= {"HOME": "/proc/none", "TMPDIR": str(tmp_path)}
+    said = subprocess.check_output([sys.executable, "-c", start, tmp_path], text=True, env=there)
+    cache, modules = said.split()
+    assert Path(cache) == tmp_path / f"jouleline-{os.getuid()}" and modules == "[]"
 
 
 def test_it_loads_nothing_else():

@@ -17,7 +17,7 @@ BLOCK = {
     "set": {"precision": "bf16"},
 }
 FRUGAL = {"first": 10, "batch": 8, "until": {"rounds": 9}}
-PLAN = config.defaults()["plan"] | {"device": "a100"}
+PLAN = config.defaults()["plan"] | {"device": synthetic.DEVICE}
 
 
 class World:

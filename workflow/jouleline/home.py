@@ -6,7 +6,6 @@ module at its start, on every node: it must stay small.
 
 import getpass
 import os
-import tempfile
 from collections.abc import MutableMapping
 
 # Those that do not follow XDG_CACHE_HOME by themselves, and their folder in it.
@@ -23,6 +22,8 @@ def settle(environment: MutableMapping[str, str] = os.environ) -> None:
     caches = environment.get("XDG_CACHE_HOME") or os.path.join(home, ".cache")
     if os.path.isabs(caches) and _writable(caches):
         return
+    import tempfile  # which few need, and every Python would wait for
+
     folder = os.path.join(tempfile.gettempdir(), f"jouleline-{os.getuid()}")
     if not _writable(folder) or os.lstat(folder).st_uid != os.getuid():
         folder = tempfile.mkdtemp(prefix="jouleline-")  # somebody else has taken the name
