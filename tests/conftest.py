@@ -22,7 +22,10 @@ SLURM = (
     "test_slurm_real_faults",
 )
 # What takes longest is begun first, or the last worker runs alone at the end.
-FIRST = ("workflow", "scripts", "cuda", "unit/measure")
+FIRST = (
+    *("workflow/test_interruptions", "workflow/test_reference", "cuda/test_matrix", "workflow/test_pipeline"),
+    *("workflow", "scripts/test_measure_run", "cuda", "scripts", "unit/measure"),
+)
 
 
 def pytest_collection_modifyitems(items):
