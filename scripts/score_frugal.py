@@ -270,7 +270,8 @@ chosen. Of the others each design chooses rows one after the other; the hybrid i
 of the joules of all of them is spent, and predicts the held-out rows (MAPE; the mean over the hold-outs, and its 95 %
 bootstrap interval). A row's measurement is looked up when it is chosen. Frugal begins with {FIRST} rows, D-optimal in
 what is known before any run; then a batch follows each fit, a quarter of what is measured and at least {BATCH}. Latin
-hypercubes have {BATCH} points each.
+hypercubes have {BATCH} points each. The first three hold-outs were looked at while the choice was
+designed.
 """
 
 _NO_DEMO = """The demonstration's runs were not replayed here: no table of them was given (`--runs`)."""

@@ -169,10 +169,19 @@ def start(program: str, words: str, folder: Path) -> int:
         if program in cli.COMMANDS:
             return cli.main([program, *shlex.split(words)])
         return script(program).main(shlex.split(words))
-    except SystemExit as ended:
-        return ended.code
+    except SystemExit as way_out:
+        return way_out.code
     finally:
         os.chdir(before)
+
+
+def ended(program: str, words: str, folder: Path, capsys) -> tuple[int, str]:
+    """(its exit code, what it said as an error) of a program; -1 and the exception where one came through."""
+    capsys.readouterr()
+    try:
+        return start(program, words, folder), capsys.readouterr().err
+    except Exception as error:
+        return -1, f"Traceback: {error!r}"
 
 
 @functools.cache
@@ -205,7 +214,7 @@ def told(code: int, said: str, names: list[str], fault: str) -> str:
     """What is wrong with how a program ended; empty where nothing is."""
     line = (said.strip().splitlines() or [""])[-1]
     if "Traceback" in said:
-        return "a traceback"
+        return f"a traceback: {line}"
     if code != 2 or not line.startswith("error: "):
         return f"exit code {code}: {said}"
     if not any(name in line for name in names) or not re.search(CAUSES.get(fault, ""), line, re.I):
@@ -234,13 +243,8 @@ def test_a_file_that_is_read(world, program, capsys):
     for name, (fault, lay) in itertools.product(files(words, "<"), refusals.INPUTS.items()):
         path = world / name
         with lay(path):
-            capsys.readouterr()
-            try:
-                code = start(program, plain(words), world)
-            except Exception as error:
-                wrong.append(f"{name}, {fault}: {error!r}")
-                continue
-        problem = told(code, capsys.readouterr().err, [path.name, path.parent.name], fault)
+            code, said = ended(program, plain(words), world, capsys)
+        problem = told(code, said, [path.name, path.parent.name], fault)
         if problem and not may_be_read(path, fault, code):
             wrong.append(f"{name}, {fault}: {problem}")
     assert not wrong, "\n".join(wrong)
@@ -264,14 +268,9 @@ def test_a_file_that_is_written(world, program, capsys):
         if path.suffix:
             path.write_text("the user's")
         with lay(path):
-            capsys.readouterr()
-            try:
-                code = start(program, plain(words), world)
-            except Exception as error:
-                wrong.append(f"{name}, {fault}: {error!r}")
-                continue
+            code, said = ended(program, plain(words), world, capsys)
         # Of several that cannot be written, the first is told.
-        problem = told(code, capsys.readouterr().err, [Path(one).name for one in files(words, ">")], fault)
+        problem = told(code, said, [Path(one).name for one in files(words, ">")], fault)
         if problem:
             wrong.append(f"{name}, {fault}: {problem}")
         if path.suffix and path.read_text() != "the user's":

@@ -24,15 +24,19 @@ class Cases(dict):
         wide = strategy(data, tensor, stage, grad_accum=accumulated, **row)
         self[name] = {"row": wide, "recipe": recipe or {}, "reference": key}
 
+    def add_variants(self, *stages: int) -> None:
+        """Each stage with SGD over two micro-steps, and in bf16."""
+        for stage in stages:
+            self.add(f"zero {stage} sgd accumulating", 2, 1, stage, PLAIN, grad_accum=2, **SGD)
+            self.add(f"zero {stage} bf16", 2, 1, stage, precision="bf16")
+
 
 def default_cases() -> Cases:
     """Each stage, layout, family, task and column at least once."""
     cases = Cases()
     for stage in STAGES:
         cases.add(f"zero {stage}", 2, 1, stage)
-    for stage in (0, 3):
-        cases.add(f"zero {stage} sgd accumulating", 2, 1, stage, PLAIN, grad_accum=2, **SGD)
-        cases.add(f"zero {stage} bf16", 2, 1, stage, precision="bf16")
+    cases.add_variants(0, 3)
     for stage in (1, 2):
         cases.add(f"tensor 2 zero {stage}", 2, 2, stage)
     cases.add("tensor 2 zero 3 sgd accumulating", 2, 2, 3, PLAIN, grad_accum=2, **SGD)
@@ -57,9 +61,7 @@ def default_cases() -> Cases:
 def more_cases() -> Cases:
     """What the default set leaves to the long one, beside every family and task."""
     cases = Cases()
-    for stage in (1, 2):
-        cases.add(f"zero {stage} sgd accumulating", 2, 1, stage, PLAIN, grad_accum=2, **SGD)
-        cases.add(f"zero {stage} bf16", 2, 1, stage, precision="bf16")
+    cases.add_variants(1, 2)
     for stage in (0, 3):
         cases.add(f"tensor 2 zero {stage}", 2, 2, stage)
     cases.add("tensor 4 sgd accumulating", 1, 4, 0, PLAIN, grad_accum=2, **SGD)
