@@ -9,9 +9,10 @@ import numpy as np
 
 # Dense peak FLOP/s (fp32 without, bf16/fp16 with tensor cores), memory B/s, link B/s per direction, power limit W,
 # memory B. None: not known, or the name must say it ("A100-SXM4-80GB"). The first match wins: longer names first.
-# Rates: the vendors' figures, no page kept of each. Memory: huggingface.co/hardware (H100, H200, L40S), docs.vultr.com (B200),
-# gpu_specs.csv of huggingface.co/spaces/lambdabrendan (A100, RTX 3090), nvidia_gpu.csv of ohdoking/gpu_spec (RTX 4090),
-# Google's table of its GPUs (T4), vassvik's table of 2019 (RTX 2080 Ti). H100 NVL: hawkvelt.id.au, aiminingco.com.
+# Rates: the vendors' figures, without a page kept for each. Memory: huggingface.co/hardware (H100, H200, L40S),
+# docs.vultr.com (B200), gpu_specs.csv of huggingface.co/spaces/lambdabrendan (A100, RTX 3090), nvidia_gpu.csv of
+# ohdoking/gpu_spec (RTX 4090), Google's table of its GPUs (T4), vassvik's table of 2019 (RTX 2080 Ti). H100 NVL:
+# hawkvelt.id.au, aiminingco.com.
 _SPECIFICATIONS = (
     (r"\bB200", 80e12, 2250e12, 2250e12, 8.0e12, 900e9, 1000.0, 180e9),
     (r"\bH200", 67e12, 989e12, 989e12, 4.8e12, 450e9, 700.0, 141e9),
