@@ -23,7 +23,12 @@ checkpoint choose_rows:
     params:
         # By a function: what is given may have braces, which Snakemake takes for wildcards.
         settings=lambda wildcards: canonical_json(
-            {"frugal": FRUGAL, "plan": SETTINGS["plan"], "protocol": PROTOCOL}
+            {
+                "frugal": FRUGAL,
+                "plan": SETTINGS["plan"],
+                "protocol": PROTOCOL,
+                "asks": SETTINGS["choose"] if frugal.for_asks(FRUGAL) else [],
+            }
         ),
         code=code_digest("choose_rows"),
     message:

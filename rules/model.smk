@@ -122,13 +122,13 @@ rule plan_campaign:
         code=measuring_code("measure_run", "prepare_dataset"),
         plan=canonical_json(SETTINGS["plan"]),
         headline=ANALYSIS["headline"],
-        frugal="--frugal" if FRUGAL else "",
+        frugal=canonical_json(FRUGAL or {}),
         # A plan that is asked for is made: what is measured, and the newest model, are no inputs to be watched.
         asked=lambda wildcards: time.time_ns(),
     message:
         "Work out what the campaign would cost"
     shell:
-        "python scripts/plan_campaign.py --grid {input.grid} --protocol {params.protocol:q} --code-digest {params.code} --plan {params.plan:q} --headline {params.headline} {params.frugal} --out {output.table} 2>&1 | tee {log}"
+        "python scripts/plan_campaign.py --grid {input.grid} --protocol {params.protocol:q} --code-digest {params.code} --plan {params.plan:q} --headline {params.headline} --frugal {params.frugal:q} --out {output.table} 2>&1 | tee {log}"
 
 
 rule predict_rows:

@@ -19,7 +19,9 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--code-digest", required=True, help="digest of today's measuring code")
     parser.add_argument("--plan", required=True, help="plan settings as JSON")
     parser.add_argument("--headline", required=True, help="model to plan with")
-    parser.add_argument("--frugal", action="store_true", help="the campaign chooses its rows, round by round")
+    parser.add_argument(
+        "--frugal", default="{}", help="grid.frugal as JSON, of a campaign that chooses its rows"
+    )
     parser.add_argument("--out", type=Path, required=True, help="table to write, CSV")
     args = parser.parse_args(argv)
 
@@ -43,9 +45,10 @@ def main(argv: list[str] | None = None) -> int:
         print(f"{len(done) - len(old)} of {len(grid['runs'])} runs are measured")
         if old:
             print(f"{len(old)} more were, by other code or protocol: again, unless accepted with --touch")
-        if args.frugal:
+        chooses = json_object(args.frugal, "--frugal")
+        if chooses:
             rounds = list(frugal.documents(folder))
-            lines, total = _next_round(rounds, lines, settings["currency"])
+            lines, total = _next_round(rounds, frugal.ends(chooses, settings), lines, settings["currency"])
         print(plan.as_text(lines, total, settings["currency"]) if lines else "nothing is left to measure")
         plan.require_memory(lines, settings)
         plan.require_budget(total, settings)
@@ -53,8 +56,11 @@ def main(argv: list[str] | None = None) -> int:
     return run_script(body)
 
 
-def _next_round(rounds: list[dict], lines: list[dict], currency: str) -> tuple[list[dict], dict]:
-    """(lines, total) of the runs that are chosen and not measured; says what the others would take at most."""
+def _next_round(rounds: list[dict], ends: dict, lines: list[dict], currency: str) -> tuple[list[dict], dict]:
+    """(lines, total) of the runs that are chosen and not measured; says what the others would take at most.
+
+    `ends` are the limits of today: a choice that ended at others goes on.
+    """
     chosen = {run_id for one in rounds for run_id in frugal.run_ids(one)}
     next_, rest = (
         [line for line in lines if (line["run_id"] in chosen) == is_next] for is_next in (True, False)
@@ -62,8 +68,11 @@ def _next_round(rounds: list[dict], lines: list[dict], currency: str) -> tuple[l
     if rest:
         last = plan.as_text(rest, plan.totals(rest), currency, most=0).splitlines()[2]
         print(f"The rest of the grid, of which only what teaches most will be chosen: {last}")
-    if rounds and rounds[-1]["stopped"]:
-        print(f"No more runs will be chosen: {rounds[-1]['stopped']}")
+    stopped = rounds[-1]["stopped"] if rounds else None
+    if stopped and rounds[-1].get("until") == ends:
+        print(f"No more runs will be chosen: {stopped}")
+    elif stopped:
+        print(f"The choice ended by other limits than those of now ({stopped}); the same command goes on")
     elif not next_:
         print(f"Round {len(rounds) + 1} will be chosen by what the rounds before have taught")
     else:

@@ -159,9 +159,10 @@ def _frugal(replay: Replay) -> Iterator[int]:
         left = np.setdiff1d(pool, chosen)
         runs, rest = data.take(np.array(chosen)), data.take(left)
         state = choose.fitted(runs, replay.context)
-        joules = choose.expected_joules(rest, state, replay.context)
+        expected = choose.expect(rest, state, replay.context)
+        joules = expected.step_energy_j * rest.steps
         batch = max(BATCH, len(chosen) // 4)
-        for one in choose.measure_next(runs, rest, joules, batch, replay.context, state):
+        for one in choose.measure_next(runs, rest, expected, joules, batch, replay.context, state):
             chosen.append(int(left[one.candidate]))
             yield chosen[-1]
 

@@ -29,8 +29,9 @@ def main() -> int:
     begin = time.perf_counter()
     state = choose.fitted(runs, context)
     fitted = time.perf_counter()
-    joules = choose.expected_joules(candidates, state, context)
-    found = choose.measure_next(runs, candidates, joules, BATCH, context, state)
+    expected = choose.expect(candidates, state, context)
+    joules = expected.step_energy_j * candidates.steps
+    found = choose.measure_next(runs, candidates, expected, joules, BATCH, context, state)
     ended = time.perf_counter()
     assert len({one.candidate for one in found}) == BATCH
     print(f"load of the machine: {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores")

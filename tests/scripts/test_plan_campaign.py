@@ -42,7 +42,7 @@ def results(tmp_path_factory):
     return results
 
 
-def plan(results, campaign, **settings):
+def plan(results, campaign, frugal=None, **settings):
     out = results / campaign / "plan.csv"
     words = {
         "grid": results / campaign / "grid.json",
@@ -50,6 +50,7 @@ def plan(results, campaign, **settings):
         "code-digest": "0" * 16,
     }
     words |= {"plan": json.dumps({**defaults()["plan"], **settings}), "headline": "roofline", "out": out}
+    words["frugal"] = json.dumps(frugal or {})
     done = call("plan_campaign", *(part for key, value in words.items() for part in (f"--{key}", value)))
     return done, list(csv.DictReader(out.read_text().splitlines()))
 
@@ -94,3 +95,16 @@ def test_a_failed_run_is_still_to_be_measured_and_one_out_of_memory_is_not(resul
         )
     done, rows = plan(results, "planned", device="h100")
     assert [row["run_id"] for row in rows] == [RUNS[0].run_id], done.stderr
+
+
+def test_a_choice_that_ended_at_other_limits_is_said_to_go_on(results):
+    frugal = {"first": 8, "batch": 2, "until": {"rounds": 1}}
+    ends = {"error": None, "kwh": None, "gpu_hours": None, "rounds": 1}
+    ended = {"round": 1, "stopped": "1 rounds are done", "until": ends, "runs": []}
+    write_json(results / "planned/rounds/1/rows.json", ended)
+    done, _ = plan(results, "planned", device="h100", frugal=frugal)
+    assert "No more runs will be chosen: 1 rounds are done" in done.stdout, done.stderr
+    done, _ = plan(results, "planned", device="h100", frugal={**frugal, "until": {"rounds": 2}})
+    assert (
+        "No more" not in done.stdout and "other limits than those of now (1 rounds are done)" in done.stdout
+    )

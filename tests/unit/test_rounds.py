@@ -38,8 +38,13 @@ class World:
         self.truth = dict(zip([r.run_id for r in runs], zip(made["time_s"], made["energy_j"]), strict=True))
         self.rows = {r.run_id: r.row for r in runs}
 
-    def campaign(self, **frugal):
-        settings = {"frugal": FRUGAL | frugal, "plan": PLAN, "protocol": {"device": "cuda"}}
+    def campaign(self, asks=(), **frugal):
+        settings = {
+            "frugal": FRUGAL | frugal,
+            "plan": PLAN,
+            "protocol": {"device": "cuda"},
+            "asks": list(asks),
+        }
         found = rounds.Campaign(self.grid, self.folder, self.documents, self.regions, settings, None)
         return found
 
@@ -136,3 +141,33 @@ def test_what_cannot_fit_is_left_out_and_listed(world):
     assert [entry["run_id"] for entry in found["left_out"]] == [large["run_id"]]
     assert "cannot fit in memory: at least" in found["left_out"][0]["reason"]
     assert large["run_id"] not in [entry["run_id"] for entry in found["runs"]]
+
+
+ASK = {
+    "layers": 2,
+    "hidden": 128,
+    "heads": 2,
+    "intermediate": 512,
+    "seq_len": 64,
+    "precision": "bf16",
+    "steps": 100,
+}
+
+
+def test_the_choice_may_be_for_the_asks(world):
+    """Then it looks at their candidates alone: what is expected to be off is their error, and other runs are chosen."""
+    world.measure(rounds.next_round(world.campaign(), None))
+    for_grid = rounds.next_round(world.campaign(batch=3), None)
+    for_ask = rounds.next_round(world.campaign([ASK], batch=3, target="choose"), None)
+    assert (for_grid["target"], for_ask["target"]) == ("grid", "choose")
+    assert for_ask["runs"][0]["expected_error_before"] != for_grid["runs"][0]["expected_error_before"]
+    assert [e["run_id"] for e in for_ask["runs"]] != [e["run_id"] for e in for_grid["runs"]]
+    errors = [e["expected_error_after"] for e in for_ask["runs"]]
+    assert errors == sorted(errors, reverse=True)
+    with pytest.raises(UserError, match="choose, ask 1: the ask names no work"):
+        rounds.next_round(world.campaign([{**ASK, "steps": None}], target="choose"), None)
+
+
+def test_a_round_says_at_which_limits_it_was_made(world):
+    first = rounds.next_round(world.campaign(until={"rounds": 1, "kwh": 5.0}), None)
+    assert first["until"] == {"error": None, "kwh": 5.0, "gpu_hours": None, "rounds": 1}

@@ -20,11 +20,11 @@ from jouleline.architecture.memory import PARTS, peak_memory
 from jouleline.campaign.protocol import complete_protocol
 from jouleline.errors import UserError
 from jouleline.files import read_json
-from jouleline.model.fit.configurations import predict_table
+from jouleline.model.base import Prediction
+from jouleline.model.fit.configurations import J_PER_KWH, predict_table
 from jouleline.model.machine import Machines
 from jouleline.reduce import runs as tables
 
-J_PER_KWH = 3.6e6
 # A job's time beside its window (start-up, idle baselines, warm-up), where no finished run tells it.
 OVERHEAD_S = 30.0
 # Shares of the data sheet's rates and of its power limit that training is taken to reach: low, middle, high.
@@ -166,6 +166,21 @@ def priced(
 ) -> list[Row]:
     """A row of the plan for each row and what is known of its step: `step_s` and `power_w`, low, middle and high."""
     return [_line(row, step, protocol, plan, overhead_s) for row, step in zip(rows, steps, strict=True)]
+
+
+def of_fit(source: str, expected: Prediction) -> list[Row]:
+    """What a fit expects of rows as steps to be `priced`; no interval goes with it, so low, middle and high are one."""
+    power_w = expected.step_energy_j / expected.step_time_s
+    return [
+        {"source": source, "step_s": _known([float(t)] * 3), "power_w": _known([float(p)] * 3)}
+        for t, p in zip(expected.step_time_s, power_w, strict=True)
+    ]
+
+
+def joules(lines: list[Row]) -> np.ndarray:
+    """What the job of each line takes, J; NaN where that is not known."""
+    kwh = [np.nan if line["energy_kwh"] is None else line["energy_kwh"] for line in lines]
+    return np.array(kwh, dtype=float) * J_PER_KWH
 
 
 def overhead(done: Mapping[str, Row]) -> float:

@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 
 from jouleline import plan as plans
-from jouleline.campaign.frugal import run_ids
+from jouleline.campaign.frugal import ends, for_asks, run_ids
 from jouleline.campaign.protocol import complete_protocol
+from jouleline.choose import ask, targets
 from jouleline.errors import UserError
-from jouleline.model.base import Context, State
+from jouleline.model.base import Context, Prediction, State
 from jouleline.model.features import Data
 from jouleline.model.fit.configurations import planned_rows
 from jouleline.model.frugal import choose
@@ -31,7 +32,8 @@ class Campaign:
     """What is known of a campaign when a round is to be chosen.
 
     `grid` is grid.json, `folder` the campaign's, `earlier` the documents of the rounds before, `regions` rows of the
-    regions table of their runs, `settings` {frugal, plan, protocol}.
+    regions table of their runs, `settings` {frugal, plan, protocol, asks}; asks are those of `choose`, where the choice
+    is for them.
     """
 
     def __init__(
@@ -45,6 +47,8 @@ class Campaign:
     ):
         self.earlier = earlier
         self.frugal, self.plan = settings["frugal"], settings["plan"]
+        self.asks = settings.get("asks", [])
+        self.ends = ends(self.frugal, self.plan)
         self.protocol = complete_protocol(settings["protocol"])
         self.context: Context = choose.context(calibration)
         self.entries = {entry["run_id"]: entry for entry in grid["runs"]}
@@ -60,30 +64,33 @@ class Campaign:
         self.runs = _runs(measured)
         self.state: State | None = choose.fitted(self.runs, self.context) if self.runs else None
 
-    def limit(self, key: str) -> float | None:
-        """The most kWh or device hours that the campaign may take: by `until` or by the plan, whichever is less."""
-        given = (self.frugal["until"].get(key), self.plan.get(f"max_{key}"))
-        return min((value for value in given if value is not None), default=None)
-
     def rows(self, run_ids: Sequence[str]) -> Data:
         """Rows that are still to be run, as arrays."""
         rows = [self.entries[run_id]["row"] for run_id in run_ids]
         names = [name for name in rows[0] if any(row[name] is not None for row in rows)]
         raw = {name: np.array([row[name] for row in rows], dtype=object) for name in names}
-        devices = sorted(set(self.runs.columns["device"].tolist())) if self.runs else []
-        return planned_rows(raw, devices[:1] or [self.plan["device"] or "device"], "the grid")
+        return planned_rows(raw, self.devices[:1] or [self.plan["device"] or "device"], "the grid")
 
-    def costs(self, run_ids: Sequence[str], rows: Data) -> list[plans.Row]:
+    @property
+    def devices(self) -> list[str]:
+        """Those of the runs measured so far."""
+        return sorted(set(self.runs.columns["device"].tolist())) if self.runs else []
+
+    def targets(self) -> Data | None:
+        """What is to be predicted well: the candidates of the asks; None for the whole grid."""
+        if not for_asks(self.frugal):
+            return None
+        asks = [ask.make(given, f"choose, ask {number}") for number, given in enumerate(self.asks, 1)]
+        asked = targets.of_asks(asks, self.devices)
+        return None if asked is None else asked.data
+
+    def costs(self, run_ids: Sequence[str], expected: Prediction) -> list[plans.Row]:
         """The plan's line of each run, by the fit; without one by the data sheet of `plan.device`, else unknown."""
         listed = [{"run_id": run_id, **self.entries[run_id]["row"]} for run_id in run_ids]
         overhead_s = plans.overhead(self.done)
         if self.state is None:
             return plans.estimate(listed, self.protocol, self.plan, None, overhead_s)
-        step_s, power_w = choose.expected_step(rows, self.state, self.context)
-        steps = [
-            {"source": "the fit of the rounds before", "step_s": [_known(t)] * 3, "power_w": [_known(p)] * 3}
-            for t, p in zip(step_s, power_w, strict=True)
-        ]
+        steps = plans.of_fit("the fit of the rounds before", expected)
         return plans.priced(listed, steps, self.protocol, self.plan, overhead_s)
 
 
@@ -105,7 +112,8 @@ def next_round(campaign: Campaign, before: Document | None) -> Document:
     Raises UserError where the first set cannot identify the model, or is more than `until` allows.
     """
     number = len(campaign.earlier) + 1
-    document: Document = {"schema": 1, "round": number, **progress(campaign)}
+    document: Document = {"schema": 1, "round": number, "until": campaign.ends, **progress(campaign)}
+    document["target"] = "choose" if for_asks(campaign.frugal) else "grid"
     kept = [entry for entry in (before or {"runs": []})["runs"] if entry["run_id"] in campaign.entries]
     if kept:
         return {**document, "stopped": None, "left_out": (before or {}).get("left_out", []), "runs": kept}
@@ -175,8 +183,8 @@ def _errors(campaign: Campaign, document: Document) -> list[float]:
 
 def why_stop(campaign: Campaign, known: Document) -> str | None:
     """Why no more runs are to be chosen; None to go on."""
-    until, spent = campaign.frugal["until"], known["spent"]
-    error = until.get("error")
+    until, spent = campaign.ends, known["spent"]
+    error = until["error"]
     if error is not None and known["prequential"] is not None and known["prequential"] <= error:
         return (
             f"the newest {known['judged_runs']} runs were predicted to {known['prequential']:.1%}, and {error:.1%} "
@@ -190,10 +198,10 @@ def why_stop(campaign: Campaign, known: Document) -> str | None:
             "or measure longer"
         )
     for key, unit in (("kwh", "kWh"), ("gpu_hours", "device hours")):
-        limit = campaign.limit(key)
+        limit = until[key]
         if limit is not None and spent[key] >= limit:
             return f"{spent[key]:.3g} {unit} are spent, and {limit:g} were allowed"
-    if until.get("rounds") is not None and len(campaign.earlier) >= until["rounds"]:
+    if until["rounds"] is not None and len(campaign.earlier) >= until["rounds"]:
         return f"{len(campaign.earlier)} rounds are done"
     return None
 
@@ -229,10 +237,10 @@ def _first(campaign: Campaign, offered: list[str]) -> list[Document]:
             f"grid.frugal.first is {count}, and {len(offered)} runs of the grid fit in memory; lower it"
         )
     nothing = rows.take(np.array([], dtype=int))
-    costs = campaign.costs(offered, rows)
-    return _entries(
-        offered, costs, choose.measure_next(nothing, rows, _joules(costs), count, campaign.context, None)
-    )
+    expected = choose.expect(rows, None, campaign.context)
+    costs = campaign.costs(offered, expected)
+    found = choose.measure_next(nothing, rows, expected, plans.joules(costs), count, campaign.context, None)
+    return _entries(offered, costs, found)
 
 
 def _batch(campaign: Campaign, offered: list[str]) -> list[Document]:
@@ -242,16 +250,19 @@ def _batch(campaign: Campaign, offered: list[str]) -> list[Document]:
             "no run of the rounds before is usable, so nothing can be learnt; see their reasons in the log of "
             "check_runs, or run.failed.json"
         )
-    costs = campaign.costs(offered, rows)
+    expected = choose.expect(rows, campaign.state, campaign.context)
+    costs = campaign.costs(offered, expected)
     found = choose.measure_next(
-        campaign.runs, rows, _joules(costs), campaign.frugal["batch"], campaign.context, campaign.state
+        campaign.runs,
+        rows,
+        expected,
+        plans.joules(costs),
+        campaign.frugal["batch"],
+        campaign.context,
+        campaign.state,
+        campaign.targets(),
     )
     return _entries(offered, costs, found)
-
-
-def _joules(costs: list[plans.Row]) -> np.ndarray:
-    kwh = [np.nan if line["energy_kwh"] is None else line["energy_kwh"] for line in costs]
-    return np.array(kwh, dtype=float) * plans.J_PER_KWH
 
 
 def _entries(offered: list[str], costs: list[plans.Row], found: list[choose.Suggestion]) -> list[Document]:
@@ -276,15 +287,11 @@ def _within_budget(campaign: Campaign, chosen: list[Document], spent: Mapping[st
     for entry in chosen:
         for key in sums:
             sums[key] += entry[f"job_{key}"] or 0.0
-            limit = campaign.limit(key)
+            limit = campaign.ends[key]
             if limit is not None and sums[key] > limit:
                 return kept
         kept.append(entry)
     return kept
-
-
-def _known(value: float) -> float | None:
-    return float(value) if np.isfinite(value) else None
 
 
 def lines(document: Document) -> list[str]:

@@ -34,6 +34,8 @@ def test_its_rows_are_those_of_the_grid_without_it():
             "until.rounds is 4, and the grid's 12 runs are all measured after 3",
         ),
         ({**GOOD, "until": {"joules": 4}}, "grid.frugal.until: unknown key joules"),
+        ({**GOOD, "target": "choose"}, "grid.frugal.target is choose, and nothing is asked; give the key"),
+        ({**GOOD, "target": "all"}, "grid.frugal.target: 'all' is not known; choose from grid, choose"),
     ],
 )
 def test_what_cannot_be_is_told_in_one_line(frugal, text):

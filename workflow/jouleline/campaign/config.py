@@ -80,7 +80,7 @@ class Campaign:
         runs = grid.expand(
             self.settings["grid"], _device_here(self.protocol["device"]), node["gpus"], self.root
         )
-        frugal.check(self.settings["grid"].get("frugal"), runs)
+        frugal.check(self.settings["grid"].get("frugal"), runs, self.settings["choose"])
         return runs
 
 

@@ -14,21 +14,34 @@ from jouleline.files import read_json
 UNTIL = ("error", "kwh", "gpu_hours", "rounds")
 
 
-def check(frugal: Mapping[str, Any] | None, runs: Sequence[Run]) -> None:
-    """Raise UserError where `grid.frugal` cannot do with these runs what it says."""
+def ends(frugal: Mapping[str, Any], plan: Mapping[str, Any]) -> dict[str, float | None]:
+    """What ends the choice, by UNTIL: of `until` and the budget of the plan the lesser, None where neither says it."""
+    given = {key: (frugal["until"].get(key), plan.get(f"max_{key}")) for key in UNTIL}
+    return {key: min((v for v in values if v is not None), default=None) for key, values in given.items()}
+
+
+def for_asks(frugal: Mapping[str, Any]) -> bool:
+    """Whether the asks of `choose` are what is to be predicted well, and not the whole grid."""
+    return frugal.get("target") == "choose"
+
+
+def check(frugal: Mapping[str, Any] | None, runs: Sequence[Run], asks: Sequence[Any]) -> None:
+    """Raise UserError where `grid.frugal` cannot do with these runs and asks what it says."""
     if frugal is None:
         return
-    problem = _problem(frugal, runs)
+    problem = _problem(frugal, runs, asks)
     if problem:
         raise UserError(f"grid.frugal{problem}")
 
 
-def _problem(frugal: Mapping[str, Any], runs: Sequence[Run]) -> str | None:
+def _problem(frugal: Mapping[str, Any], runs: Sequence[Run], asks: Sequence[Any]) -> str | None:
     missing = [key for key in ("first", "batch", "until") if key not in frugal]
     if missing:
         return f": {missing[0]} is missing; give first, batch and until"
     if not any(frugal["until"].get(key) is not None for key in UNTIL):
         return f".until says nothing; give one of {', '.join(UNTIL)}"
+    if for_asks(frugal) and not asks:
+        return ".target is choose, and nothing is asked; give the key `choose` an ask, or say target: grid"
     if frugal["first"] > len(runs):
         return (
             f".first is {frugal['first']}, and the grid has {len(runs)} runs; lower it, widen the grid, or leave "

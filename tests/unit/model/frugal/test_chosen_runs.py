@@ -6,11 +6,13 @@ import synthetic
 from jouleline.errors import UserError
 from jouleline.model.features import Data
 from jouleline.model.frugal import belief, choose
+from jouleline.model.frugal.greedy import Beliefs
 from jouleline.model.frugal.table import suggest
 from jouleline.model.roofline.fit import Roofline, row_values
 from jouleline.model.roofline.law import inputs, step
 from jouleline.model.table.runs import take
 
+RAW = ("layers", "hidden", "heads", "intermediate", "seq_len", "micro_batch", "precision", "vocab_size")
 CONTEXT = choose.context()
 CONTEXT.options["starts"] = 4
 
@@ -23,9 +25,10 @@ def world():
     return runs, candidates, choose.fitted(runs, CONTEXT)
 
 
-def chosen(runs, candidates, state, count=5):
-    joules = choose.expected_joules(candidates, state, CONTEXT)
-    return choose.measure_next(runs, candidates, joules, count, CONTEXT, state)
+def chosen(runs, candidates, state, count=5, targets=None):
+    expected = choose.expect(candidates, state, CONTEXT)
+    joules = expected.step_energy_j * candidates.steps
+    return choose.measure_next(runs, candidates, expected, joules, count, CONTEXT, state, targets)
 
 
 def test_no_measurement_of_a_candidate_reaches_the_choice(world):
@@ -74,8 +77,7 @@ def test_an_unmeasured_device_is_what_teaches_most(world):
 
 def test_suggestions_leave_out_what_cannot_fit_and_take_repeats():
     columns = synthetic.table(20, noise=0.01)
-    names = ("layers", "hidden", "heads", "intermediate", "seq_len", "micro_batch", "precision", "vocab_size")
-    raw = {name: columns[name].astype(object) for name in names}
+    raw = {name: columns[name].astype(object) for name in RAW}
     raw["hidden"][3] = raw["intermediate"][3] = 1_000_000
     raw["heads"][3] = 10
     found, too_large = suggest(columns, raw, "rows.csv", 4)
@@ -83,3 +85,33 @@ def test_suggestions_leave_out_what_cannot_fit_and_take_repeats():
     assert found["order"].tolist() == [1, 2, 3, 4] and (found["expected_energy_j"] > 0).all()
     with pytest.raises(UserError, match="99 runs are asked for; rows.csv has 19 candidates"):
         suggest(columns, raw, "rows.csv", 99)
+
+
+def test_the_fit_predicts_the_candidates_once(monkeypatch):
+    """Three predictions of the same rows were made for one list of suggestions."""
+    columns, asked = synthetic.table(20, noise=0.01), []
+    predict = choose.Hybrid.predict
+    monkeypatch.setattr(
+        choose.Hybrid, "predict", lambda self, *a: asked.append(len(a[1])) or predict(self, *a)
+    )
+    suggest(columns, {name: values for name, values in columns.items() if name in RAW}, "rows.csv", 2)
+    assert asked == [20]
+
+
+def test_targets_are_what_is_learnt_about(world):
+    """The run that is chosen for some rows lowers their variance more per joule than any other candidate would."""
+    runs, candidates, state = world
+    order = np.argsort(candidates.step_energy_j)
+    expected = choose.expect(candidates, state, CONTEXT)
+    joules = expected.step_energy_j * candidates.steps
+    for part in (candidates.take(order[:8]), candidates.take(order[-8:])):
+        (found,) = chosen(runs, candidates, state, 1, part)
+        known = belief.after(choose.joined(choose.joined(runs, candidates), part), state, CONTEXT)
+        measured, rows = np.arange(len(runs)), len(runs) + len(candidates) + np.arange(len(part))
+        now = Beliefs(known, measured).variance[rows].mean()
+        left = [
+            Beliefs(known, np.append(measured, len(runs) + candidate)).variance[rows].mean()
+            for candidate in range(len(candidates))
+        ]
+        assert found.candidate == np.argmax((now - np.array(left)) / joules)
+        assert found.error_before == pytest.approx(now**0.5)

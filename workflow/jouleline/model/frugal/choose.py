@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from jouleline.model.base import Context, State
+from jouleline.model.base import Context, Prediction, State
 from jouleline.model.features import Data
 from jouleline.model.frugal import belief, greedy
 from jouleline.model.laws.hybrid import Hybrid
@@ -62,34 +62,30 @@ def fitted(runs: Data, context: Context) -> State | None:
     return state if "process" in state else None
 
 
-def expected_joules(candidates: Data, state: State | None, context: Context) -> np.ndarray:
-    """What a run of each candidate would take by the fit, over its own steps, [R]; NaN where that is not known."""
+def expect(candidates: Data, state: State | None, context: Context) -> Prediction:
+    """What the fit expects of a step of each candidate, [R]; NaN where that is not known, or there is no fit."""
     if state is None:
-        return np.full(len(candidates), np.nan)
-    return Hybrid().predict(state, candidates, context)[0].step_energy_j * candidates.steps
-
-
-def expected_step(candidates: Data, state: State, context: Context) -> tuple[np.ndarray, np.ndarray]:
-    """By the fit, of each candidate: time of a step (s) and mean power of all its devices (W), [R]."""
-    law = Hybrid().predict(state, candidates, context)[0]
-    return law.step_time_s, law.step_energy_j / law.step_time_s
+        unknown = np.full(len(candidates), np.nan)
+        return Prediction(unknown, unknown, np.zeros(len(candidates), dtype=bool))
+    return Hybrid().predict(state, candidates, context)[0]
 
 
 def measure_next(
     runs: Data,
     candidates: Data,
+    expected: Prediction,
     joules: np.ndarray,
     count: int,
     context: Context,
     state: State | None,
-    targets: np.ndarray | None = None,
+    targets: Data | None = None,
 ) -> list[Suggestion]:
     """The `count` candidates to measure next, best first.
 
-    `runs` are measured, `candidates` one row for each run that may be made (equal rows are repeats); `joules`
-    [candidates] is what each would take, NaN where that is not known; `state` is `fitted` on `runs`. `targets` are the
-    candidates (indices, default all) whose expected error is to be lowered, with the runs measured so far.
-    Without a fit the choice is D-optimal.
+    `runs` are measured, `candidates` one row for each run that may be made (equal rows are repeats); `expected` is what
+    `expect` says of them, and `joules` [candidates] what each would take, NaN where that is not known; `state` is
+    `fitted` on `runs`. `targets` are the rows whose expected error is to be lowered, where these are not all that are
+    measured or may be. Without a fit the choice is D-optimal.
     """
     both = joined(runs, candidates)
     measured, offered = np.arange(len(runs)), len(runs) + np.arange(len(candidates))
@@ -97,15 +93,17 @@ def measure_next(
         chosen = [row - len(runs) for row in _by_design(both, measured, offered, count)]
         why = "first set: the row that the ones before it tell least of"
         return [Suggestion(row, why, _known(joules[row]), None, None, None) for row in chosen]
+    goal = np.arange(len(both))
+    if targets is not None:
+        goal = len(both) + np.arange(len(targets))
+        both = joined(both, targets)
     known = belief.after(both, state, context)
-    goal = np.concatenate([measured, offered]) if targets is None else len(runs) + targets
     usual = np.nanmedian(joules) if np.isfinite(joules).any() else 1.0
     costs = np.where(np.isfinite(joules) & (joules > 0), joules, usual)
     repeats = _repeats(runs, candidates)
-    predicted = Hybrid().predict(state, candidates, context)[0].step_energy_j
     found = []
     for index, choice in islice(greedy.teaching(known, measured, offered, goal, costs), count):
-        cost, step_energy = _known(joules[index]), _known(predicted[index])
+        cost, step_energy = _known(joules[index]), _known(expected.step_energy_j[index])
         why = _reason(choice, bool(repeats[index]))
         found.append(Suggestion(index, why, cost, step_energy, choice.error_before, choice.error_after))
     return found

@@ -49,11 +49,12 @@ def suggest(
     context = choose.context(calibration)
     state = choose.fitted(runs, context)
     rest = rows.take(kept)
-    joules = choose.expected_joules(rest, state, context)
-    if not any(name in raw for name in _LENGTHS) and state is not None:
-        _, power_w = choose.expected_step(rest, state, context)
-        joules = power_w * np.median(runs.columns["time_s"])
-    found = choose.measure_next(runs, rest, joules, count, context, state)
+    expected = choose.expect(rest, state, context)
+    steps = rest.steps
+    if not any(name in raw for name in _LENGTHS):
+        steps = np.median(runs.columns["time_s"]) / expected.step_time_s
+    joules = expected.step_energy_j * steps
+    found = choose.measure_next(runs, rest, expected, joules, count, context, state)
     chosen = take(raw, kept[[one.candidate for one in found]])
     chosen["order"] = np.arange(1, count + 1)
     for name, values in (

@@ -6,10 +6,11 @@ from jouleline.report.inputs import Inputs, Row
 from jouleline.report.numbers import count, number, percent
 
 _HOW = (
-    "The campaign measured a first set and then, round after round, the runs that lower the expected error over its "
-    "whole grid most per joule. Each batch was predicted before it was measured. Its runs are those the model knew "
-    "least of, so their error is no estimate of the error over the grid: it is rather above it."
+    "The campaign measured a first set and then, round after round, the runs that lower the expected error over "
+    "{target} most per joule. Each batch was predicted before it was measured. Its runs are those the model knew "
+    "least of, so their error is no estimate of the error over {target}: it is rather above it."
 )
+_TARGETS = {"grid": "its whole grid", "choose": "the candidates of its asks"}
 
 
 def build(inputs: Inputs, stamp: str) -> Section | None:
@@ -24,7 +25,7 @@ def build(inputs: Inputs, stamp: str) -> Section | None:
         f"{count(measured)} runs{of} were measured in {number(rounds[-1]['spent']['kwh'])} kWh: {end}.",
         "lead",
     )
-    blocks: list = [found, Text(_HOW)]
+    blocks: list = [found, Text(_HOW.format(target=_TARGETS[rounds[-1].get("target", "grid")]))]
     figure = error_by_energy(rounds, stamp)
     if figure:
         blocks.append(Panels("Error against energy", [figure]))

@@ -1,0 +1,54 @@
+"""The candidates of asks as rows of a runs table: what a choice of runs is to learn about."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from jouleline.choose import candidates, memory
+from jouleline.choose.ask import Ask
+from jouleline.errors import UserError
+from jouleline.model.features import Data
+from jouleline.model.fit.configurations import planned_rows
+from jouleline.model.frugal.choose import joined
+from jouleline.model.frugal.greedy import MOST_TARGETS
+
+
+@dataclass(frozen=True)
+class Asked:
+    """Candidates of all asks that fit in memory: their names and rows, and the same as arrays. [K] each."""
+
+    names: list[str]
+    rows: list[dict[str, Any]]
+    data: Data
+
+
+def of_asks(asks: Sequence[Ask], devices: list[str]) -> Asked | None:
+    """The candidates of some asks, as many of each where they are more than a choice looks at; None of no asks.
+
+    `devices` are those of the campaign: an ask that names none is about the first. Raises UserError where no candidate
+    of an ask can run, or fits in memory.
+    """
+    found: Asked | None = None
+    for ask in asks:
+        one = _of_ask(ask, devices, max(MOST_TARGETS // len(asks), 1))
+        if found is not None:
+            one = Asked(found.names + one.names, found.rows + one.rows, joined(found.data, one.data))
+        found = one
+    return found
+
+
+def _of_ask(ask: Ask, devices: list[str], most: int) -> Asked:
+    rows = candidates.enumerate_rows(ask)
+    columns = candidates.columns(rows, ask)
+    if "device" not in columns:
+        columns["device"] = np.full(len(rows), devices[0], dtype=object)
+    kept = np.flatnonzero(memory.check(columns, ask, columns["device"][0]).fits)
+    if not len(kept):
+        raise UserError(f"{ask.name}: none of {len(rows)} candidates fits in the memory of a device")
+    if len(kept) > most:  # evenly, so that none of the kinds is lost
+        kept = kept[np.linspace(0, len(kept) - 1, most).astype(int)]
+    some = {name: values[kept] for name, values in columns.items()}
+    names = [f"{ask.name}: {candidates.name(rows[k])}" for k in kept]
+    return Asked(names, [rows[k] for k in kept], planned_rows(some, devices, ask.name))
