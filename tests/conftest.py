@@ -16,6 +16,8 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 os.environ.setdefault("JOULELINE_DEVICE_LOCK", "")
 
 TESTS = Path(__file__).resolve().parent
+# The machine of a test may be busy, which is no reason of what is tested: this one is idle.
+os.environ.setdefault("JOULELINE_PROC_STAT", str(TESTS / "helpers" / "idle_stat"))
 # Files whose tests borrow the Slurm cluster, one after the other, since there is one.
 SLURM = (
     *("test_slurm_campaign", "test_slurm_cluster", "test_slurm_faults", "test_slurm_neighbours"),

@@ -123,12 +123,12 @@ def event_reasons(node: Node, series: Series, start_us: float, end_us: float) ->
         kind, t_us = event.get("kind"), event.get("t_us", start_us)
         if event.get("device", device) != device or device not in event.get("devices", [device]):
             continue
-        if (
-            kind in _ANY_TIME
-            or (kind in _FROM_THEN_ON and t_us <= end_us)
-            or (kind == "foreign_load" and event["start_us"] < end_us and event["end_us"] > start_us)
-        ):
+        if kind in _ANY_TIME or (kind in _FROM_THEN_ON and t_us <= end_us):
             found.add(kind)
+        elif kind == "foreign_load":
+            if event["start_us"] < end_us and event["end_us"] > start_us:
+                # Only RAPL counts the energy of others.
+                found.add(kind if series.info["kind"] == "rapl" else "foreign_cpus")
         elif kind == "not_compacted":
             found.add("disk_failed")
         elif kind == "call_stuck" and t_us - event["after_ms"] * 1e3 <= end_us:

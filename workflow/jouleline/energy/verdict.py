@@ -48,6 +48,10 @@ REASONS: dict[str, tuple[str, str]] = {
         DEGRADED,
         "others used more than a tenth of the machine's CPUs: their energy is in RAPL's",
     ),
+    "foreign_cpus": (
+        "note",
+        "others used more than a tenth of the machine's CPUs: what was measured may have waited for one",
+    ),
     "unused_gpu": (
         "note",
         "no process of the command was seen on this GPU, whose energy counts; leave it out by --gpus or "

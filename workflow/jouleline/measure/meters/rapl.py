@@ -14,7 +14,6 @@ from pathlib import Path
 
 from jouleline.errors import UserError
 from jouleline.measure.meters.base import FAST, NO_METER, LaneSpec, Options
-from jouleline.measure.raw.proc import busy_ns, tree_ns
 
 # Where the files are; a container may have /sys of the host somewhere else.
 ROOT_ENVIRONMENT = "JOULELINE_POWERCAP"
@@ -26,10 +25,6 @@ MOST_W = 2000.0
 LATE_S = 0.01
 # One that has not moved for so long does not count. Virtual machines show such zones, and some boards such a memory.
 COUNTS_S, COUNTS_POLL_S = 0.5, 0.005
-
-# How often, and at what share of its time, others' load is looked for; how much of the machine they may use.
-LOOK_NS, LOOK_SHARE = 500_000_000, 200
-OTHERS_SHARE = 0.1
 
 
 def zones(root: Path) -> list[Path]:
@@ -143,7 +138,6 @@ class RaplMeter:
         self.capabilities = {"energy_counter": True}
         self.facts = {"powercap": str(root)}
         self.reset: set[int] = set()
-        self.seen, self.look_ns = self._load(), LOOK_NS
 
     def read(self, target: int) -> tuple[int, int | None, None]:
         """status (errno), energy_mj, power_mw (never known)."""
@@ -172,27 +166,4 @@ class RaplMeter:
         return [
             *left_out,
             *({"kind": "counter_reset", "device": index} for index in fresh),
-            *self._others(),
         ]
-
-    def _load(self) -> tuple[int, int | None, int]:
-        """(clock, CPU time of the machine, CPU time of what is measured), all in ns."""
-        return time.monotonic_ns(), busy_ns(), tree_ns(self.options.root_pid)
-
-    def _others(self) -> list[dict]:
-        """An event where others used much of the machine since the last look: their energy is in the counters."""
-        began_ns = time.monotonic_ns()
-        if began_ns - self.seen[0] < self.look_ns:
-            return []
-        before, self.seen = self.seen, self._load()
-        # Thousands of processes take a while to look at.
-        self.look_ns = max(LOOK_NS, LOOK_SHARE * (time.monotonic_ns() - began_ns))
-        if before[1] is None or self.seen[1] is None:
-            return []
-        elapsed_ns, busy, own = (after - first for first, after in zip(before, self.seen, strict=True))
-        cores = (busy - own) / elapsed_ns
-        if cores <= OTHERS_SHARE * (os.cpu_count() or 1):
-            return []
-        times = {"start_us": before[0] // 1000, "end_us": self.seen[0] // 1000}
-        devices = [device["index"] for device in self.devices]
-        return [{"kind": "foreign_load", "devices": devices, "cores": round(cores, 2), **times}]

@@ -33,6 +33,7 @@ from jouleline.measure.raw.proc import alive
 from jouleline.measure.sidecar.claim import claim_folder, claim_node, node_name
 from jouleline.measure.sidecar.lanes import Lanes
 from jouleline.measure.sidecar.options import parse
+from jouleline.measure.sidecar.others import Others
 from jouleline.provenance import code_digest
 
 # The main thread wakes seldom: each time costs as much as a sweep over eight GPUs.
@@ -133,7 +134,7 @@ class Sidecar:
         if self.scratch != self.folder:
             with contextlib.suppress(OSError):
                 self.scratch.rmdir()
-        self._ask_meter()
+        self._ask_meter(last=True)
         self.events.add("ended", by=self.stopped_by)
         self.events.write()
         with contextlib.suppress(OSError, UserError):
@@ -168,6 +169,7 @@ class Sidecar:
                 idle_watts=options.estimate["idle_w"],
             ),
         )
+        self.others = Others(self.root_pid)
         self.scratch = self._make_scratch()
         clear(self.folder)
         self.events = EventLog(self.folder)
@@ -211,7 +213,7 @@ class Sidecar:
             self.stopped_by = "stop file"
 
     def _check(self) -> None:
-        """Once a second: parents, wall clock, the meter's own checks."""
+        """Once a second: parents, wall clock, the meter's own checks, others on the machine."""
         if self.stopped_by is None and not self._parents_alive():
             self.stopped_by = "death of the parent"
         offset_us = time.time_ns() // 1000 - time.monotonic_ns() // 1000
@@ -220,8 +222,8 @@ class Sidecar:
         self.clock_offset_us = offset_us
         self._ask_meter()
 
-    def _ask_meter(self) -> None:
-        for event in self.meter.check():
+    def _ask_meter(self, last: bool = False) -> None:
+        for event in (*self.meter.check(), *self.others.look(last)):
             self.events.add(**event)
 
     def _wait(self) -> None:

@@ -1,0 +1,72 @@
+"""Who else is at work on the machine: what processes outside of the measured tree use of its CPUs, whatever the meter.
+
+Their energy is in RAPL's counters, and what is measured may have waited for a CPU, GPUs with it.
+"""
+
+import os
+import time
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from jouleline.measure.raw.proc import busy_ns, tree_ns
+
+# Where the kernel's count is; a container may have that of the host somewhere else.
+STAT_ENVIRONMENT = "JOULELINE_PROC_STAT"
+STAT = "/proc/stat"
+# How often, and at what share of its time, is looked; how much of the machine others may use; how long a stretch of
+# their load is before it is told.
+LOOK_NS, LOOK_SHARE = 2_000_000_000, 500
+OTHERS_SHARE = 0.1
+TELL_NS = 60_000_000_000
+
+
+class Load(NamedTuple):
+    """When it was looked (the monotonic clock), and the CPU time of the machine and of what is measured; ns."""
+
+    t_ns: int
+    busy_ns: int | None
+    own_ns: int
+
+
+class Others:
+    """The load of others from now on, beside the tree below `root_pid`."""
+
+    def __init__(self, root_pid: int):
+        self.root_pid = root_pid
+        self.stat = Path(os.environ.get(STAT_ENVIRONMENT, STAT))
+        self.seen = self.begin = self._now()
+        self.look_ns = LOOK_NS
+
+    def look(self, last: bool = False) -> list[dict[str, Any]]:
+        """An event for each stretch in which others used much of the machine, once that has ended or grown long, and
+        at the `last` look."""
+        began_ns = time.monotonic_ns()
+        if began_ns - self.seen.t_ns < self.look_ns and not last:
+            return []
+        before, self.seen = self.seen, self._now()
+        # Thousands of processes take a while to look at.
+        self.look_ns = max(LOOK_NS, LOOK_SHARE * (time.monotonic_ns() - began_ns))
+        if not self._much(before, self.seen):
+            return self._told(before)
+        return self._told(self.seen) if last or self.seen.t_ns - self.begin.t_ns > TELL_NS else []
+
+    def _told(self, end: Load) -> list[dict[str, Any]]:
+        """The stretch from its begin to `end`, where it has a length; the next begins now."""
+        begin, self.begin = self.begin, self.seen
+        if begin.t_ns == end.t_ns:
+            return []
+        times = {"start_us": begin.t_ns // 1000, "end_us": end.t_ns // 1000}
+        return [{"kind": "foreign_load", "cores": round(_cores(begin, end), 2), **times}]
+
+    def _much(self, begin: Load, end: Load) -> bool:
+        return _cores(begin, end) > OTHERS_SHARE * (os.cpu_count() or 1)
+
+    def _now(self) -> Load:
+        return Load(time.monotonic_ns(), busy_ns(stat=self.stat), tree_ns(self.root_pid))
+
+
+def _cores(begin: Load, end: Load) -> float:
+    """CPUs' worth of others' time, a mean; 0 where the kernel does not say."""
+    if begin.busy_ns is None or end.busy_ns is None or end.t_ns == begin.t_ns:
+        return 0.0
+    return ((end.busy_ns - begin.busy_ns) - (end.own_ns - begin.own_ns)) / (end.t_ns - begin.t_ns)
