@@ -23,7 +23,7 @@ TOOLS = {
 # A room may import the rooms before it, itself, and nothing else. Rooms of one line do not know each other.
 LAYERS = (
     ("errors", "home", "locks"),
-    ("files",),
+    ("delimited", "files"),
     ("provenance", "schemas", "slurm"),
     ("campaign",),
     ("architecture",),

@@ -1,5 +1,7 @@
 """The grid: what expands, what keeps its name, and what is refused, with all problems at once."""
 
+import re
+
 import pytest
 from jouleline.campaign import expression, grid
 from jouleline.errors import UserError
@@ -195,12 +197,35 @@ def test_a_function_without_its_arguments_is_told(text):
         expression.evaluate(text, SHAPE)
 
 
-def test_a_table_as_excel_writes_it_is_read_and_one_that_is_none_is_told(tmp_path):
-    table = tmp_path / "rows.csv"
-    table.write_text(",".join(SHAPE) + "\n" + ",".join(map(str, SHAPE.values())) + "\n", encoding="utf-8-sig")
+HEADER, CELLS = ",".join(SHAPE), ",".join(map(str, SHAPE.values()))
+# Tables of rows as people write them, and what is said of those that are none; tests/unit/model/table/test_csv.py has
+# the other oddities, which the same reader answers.
+TABLES = {
+    "a mark of Excel": f"{HEADER}\n{CELLS}\n".encode("utf-8-sig"),
+    "semicolons": f"{HEADER}\n{CELLS}\n".replace(",", ";").encode(),
+    "UTF-16 and tabs": f"{HEADER}\n{CELLS}\n".replace(",", "\t").encode("utf-16"),
+    "blanks in the header": f"{HEADER}\n{CELLS}\n".replace(",", " , ").encode(),
+    "empty rows at the end": f"{HEADER}\n{CELLS}\n,,,,\n\n".encode(),
+}
+NO_TABLES = {
+    "no UTF-8": (f"{HEADER}\n{CELLS}\né,1\n".encode("latin-1"), "is not UTF-8 text .byte 0xe9 in line 3"),
+    "ragged": (f"{HEADER}\n{CELLS}\n2,64\n".encode(), "line 3 has 2 fields where the header has"),
+    "a column twice": (f"{HEADER},layers\n{CELLS},3\n".encode(), "two columns named 'layers'"),
+    "the header twice": (f"{HEADER}\n{CELLS}\n{HEADER}\n".encode(), "line 3 repeats the header"),
+    "an Excel document": (b"PK\x03\x04", "is an Excel or other office document"),
+}
+
+
+@pytest.mark.parametrize("content", TABLES.values(), ids=TABLES)
+def test_a_table_as_programs_write_it_is_read(tmp_path, content):
+    (tmp_path / "rows.csv").write_bytes(content)
     assert len(expand({"table": "rows.csv"}, root=tmp_path)) == 1
-    table.write_bytes(table.read_bytes() + "é,1\n".encode("latin-1"))
-    assert "is not UTF-8" in problems({"table": "rows.csv"}, root=tmp_path)
+
+
+@pytest.mark.parametrize(("content", "said"), NO_TABLES.values(), ids=NO_TABLES)
+def test_what_is_no_table_is_told_with_its_line(tmp_path, content, said):
+    (tmp_path / "rows.csv").write_bytes(content)
+    assert re.search(said, problems({"table": "rows.csv"}, root=tmp_path))
     assert "is a directory" in problems({"table": "."}, root=tmp_path)
 
 

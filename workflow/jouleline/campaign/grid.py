@@ -3,7 +3,6 @@
 Standard library only: this runs every time Snakemake parses the workflow.
 """
 
-import csv
 import hashlib
 import itertools
 import math
@@ -12,11 +11,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from jouleline import delimited
 from jouleline.campaign import models
 from jouleline.campaign.expression import evaluate
 from jouleline.campaign.strategy import contradictions
 from jouleline.errors import UserError
-from jouleline.files import canonical_json, why, write_json
+from jouleline.files import canonical_json, reading, write_json
 from jouleline.schemas.row import BY_NAME, LABEL_COLUMNS, ROW_COLUMNS, SUGAR_COLUMNS
 
 _KNOWN = frozenset(BY_NAME) | frozenset(LABEL_COLUMNS) | frozenset(SUGAR_COLUMNS)
@@ -157,20 +157,22 @@ def _block_rows(
 
 
 def _table_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    try:
-        with open(path, newline="", encoding="utf-8-sig") as handle:  # Excel begins a file with a mark
-            reader = csv.DictReader(handle)
-            for row in reader:
-                yield (
-                    reader.line_num,
-                    {k: _from_text(k, v) for k, v in row.items() if k and v not in ("", None)},
+    with reading(path, "a whole table (grid.table)", "give a CSV file, or remove the key"):
+        sheet = delimited.read(path)
+        reader = delimited.rows(sheet)
+        names = [name.strip() for name in next(reader, [])]
+        if twice := [name for name in names if name and names.count(name) > 1]:
+            raise UserError(f"{path} has two columns named {twice[0]!r} (grid.table); leave one of them out")
+        for fields in filter(None, reader):
+            number = reader.line_num + sheet.before
+            if len(fields) != len(names):
+                raise UserError(
+                    f"{path} line {number} has {len(fields)} fields where the header has {len(names)} (grid.table); "
+                    "complete that line, or leave it out"
                 )
-    except FileNotFoundError as error:
-        raise UserError(f"missing file {path} (grid.table); correct the path or remove the key") from error
-    except OSError as error:
-        raise UserError(f"cannot read {path} (grid.table): {why(error)}") from error
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path} (grid.table) is not UTF-8; save it as CSV in UTF-8") from error
+            row = {k: _from_text(k, v) for k, v in zip(names, fields) if k and v.strip()}
+            if row:
+                yield number, row
 
 
 def _from_text(column: str, text: str) -> Any:

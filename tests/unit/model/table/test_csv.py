@@ -1,9 +1,12 @@
 """CSV files as people and their programs write them: one line of the table below each."""
 
+import gzip
+
 import numpy as np
 import pytest
 from jouleline.errors import UserError
-from jouleline.model.table.files import read_columns
+from jouleline.model.table.checks import as_numbers
+from jouleline.model.table.files import read_columns, write_columns
 
 READ = {
     "commas": "a,b\n1.5,x\n",
@@ -17,7 +20,40 @@ READ = {
     "line ends of Windows": "sep=;\r\na;b\r\n1,5;x\r\n",
     "quotes": '"a","b"\n"1.5","x"\n',
     "an empty line at the end": "a,b\n1.5,x\n\n",
+    "empty rows at the end": "a,b\n1.5,x\n,\n , \n",
+    "an empty line between": "a,b\n\n1.5,x\n",
+    "line ends of old Macs": "a,b\r1.5,x\r",
+    "UTF-16": "a;b\r\n1,5;x\r\n".encode("utf-16"),
+    "UTF-16 of the other order": b"\xfe\xff" + "a,b\n1.5,x\n".encode("utf-16-be"),
+    "UTF-32": "a,b\n1.5,x\n".encode("utf-32"),
+    "blanks in the header": " a , b \n1.5,x\n",
+    "a comment before": "# by a meter\na,b\n1.5,x\n",
+    "a separator at the end of lines": "a,b,\n1.5,x,\n",
+    "an index without a name": ",a,b\n0,1.5,x\n",
+    "a sign of the file's end": "a,b\n1.5,x\n\x1a",
+    "a plus sign": "a,b\n+1.5,x\n",
+    "an exponent": "a,b\n15E-1,x\n",
+    "compressed": gzip.compress(b"a,b\n1.5,x\n"),
 }
+# Words for no value.
+NO_VALUE = (
+    "",
+    "NaN",
+    "nan",
+    "NA",
+    "N/A",
+    "#N/A",
+    "n/a",
+    "null",
+    "NULL",
+    "None",
+    "none",
+    "-",
+    "--",
+    "?",
+    "n.a.",
+    "nil",
+)
 REFUSED = {
     "too few fields": ("a,b\n1,x\n\n2\n", "line 4 has 1 field where the header has 2"),
     "too many fields": ("a,b\n1,x\n2,y3,z\n", "line 3 has 3 fields where the header has 2"),
@@ -27,12 +63,31 @@ REFUSED = {
     "no UTF-8": (b"a,b\n1,\xe9\n", "not UTF-8 text .byte 0xe9 in line 2"),
     "nothing but a header": ("a,b\n", "has no rows"),
     "nothing": ("", "Empty CSV|no rows"),
+    "NULs after a crash": (b"a,b\n1,x\n\0\0\0", "line 3 holds a NUL: it is torn"),
+    "NULs in a field": (b"a,b\n1\0,x\n", "line 2 holds a NUL"),
+    "a quote that never ends": ('a,b\n1,x\n2,"y\n3,z\n', "line 3 opens a quote that never ends"),
+    "thousands or fractions": (
+        "a;b\n1,234;x\n12,345;y\n",
+        "line 2: 1,234 may be a thousand or a fraction; write",
+    ),
+    "a column twice": ("a,b,a\n1,x,2\n", "two columns named 'a'"),
+    "an Excel document": (b"PK\x03\x04\x14\0\x06\0", "is an Excel or other office document, no table; save"),
+    "an old Excel document": (b"\xd0\xcf\x11\xe0\xa1", "is an Excel document, no table; save"),
+    "a web page": ("\n<!DOCTYPE html>", "is a web page or XML, no table; fetch"),
+    "JSON": ('{"a": 1}', "is JSON, no table; save"),
+    "a pointer of Git LFS": (
+        "version https://git-lfs.github.com/spec/v1\n",
+        "Git LFS, no table; fetch the file",
+    ),
+    "torn gzip": (gzip.compress(b"a,b\n1,x\n")[:20], "not a whole Parquet or CSV table .torn gzip"),
 }
+# What is no number, in a column of numbers: never taken for another one.
+NO_NUMBERS = ("1.234,5", "1 234,5", "1'234.5", "50%", "1.5 J", "(s)", "\u22121.5", "12:30", "2024-05-03")
 
 
 @pytest.mark.parametrize("text", READ.values(), ids=READ)
 def test_it_is_read(tmp_path, text):
-    (tmp_path / "t.csv").write_bytes(text.encode())
+    (tmp_path / "t.csv").write_bytes(text if isinstance(text, bytes) else text.encode())
     columns = read_columns(tmp_path / "t.csv")
     assert np.array_equal(columns["a"], [1.5]) and list(columns["b"]) == ["x"]
 
@@ -44,6 +99,29 @@ def test_it_is_refused_with_its_line(tmp_path, text, said):
         read_columns(tmp_path / "t.csv")
 
 
+@pytest.mark.parametrize("word", NO_VALUE)
+def test_what_stands_for_no_value_is_none(tmp_path, word):
+    (tmp_path / "t.csv").write_text(f"a,b\n1.5,x\n{word},y\n")
+    assert np.array_equal(read_columns(tmp_path / "t.csv")["a"], [1.5, np.nan], equal_nan=True)
+
+
+@pytest.mark.parametrize("word", NO_NUMBERS)
+def test_what_is_no_number_is_refused_where_one_is_asked_for(tmp_path, word):
+    (tmp_path / "t.csv").write_text(f"a;b\n{word};x\n", encoding="utf-8")
+    with pytest.raises(UserError, match="a is .* in row 1; give a number"):
+        as_numbers(read_columns(tmp_path / "t.csv")["a"], "a")
+
+
+@pytest.mark.parametrize("name", ["t.csv", "t.parquet", "t"])
+def test_its_content_says_what_a_file_is(tmp_path, name):
+    """Not its name, which people change."""
+    write_columns({"a": np.array([1.5])}, tmp_path / "kept.parquet")
+    (tmp_path / "kept.parquet").rename(tmp_path / name)
+    assert np.array_equal(read_columns(tmp_path / name)["a"], [1.5])
+    (tmp_path / name).write_text("a\n1.5\n")
+    assert np.array_equal(read_columns(tmp_path / name)["a"], [1.5])
+
+
 def test_a_column_of_texts_stays_text(tmp_path):
-    (tmp_path / "t.csv").write_text("run_id;time_s\n001;1,5\n")
+    (tmp_path / "t.csv").write_text(" run_id;time_s\n001;1,5\n")
     assert list(read_columns(tmp_path / "t.csv")["run_id"]) == ["001"]

@@ -1,97 +1,92 @@
-"""CSV files as people write them: which character parts the fields, and which line is wrong."""
+"""CSV files as pyarrow tables: numbers as people write them, what stands for no value, and which line is wrong."""
 
 import re
-from collections import Counter
 from pathlib import Path
 
+from jouleline import delimited
+from jouleline.delimited import Sheet
 from jouleline.errors import UserError
 
-SEPARATORS = ",;\t|"
 _DECIMAL_COMMA = re.compile(r"[-+]?\d+,\d+(e[-+]?\d+)?", re.I)
 _DECIMAL_POINT = re.compile(r"[-+]?\d+\.\d+(e[-+]?\d+)?", re.I)
+# 1,234 may be a thousand.
+_MAY_BE_THOUSANDS = re.compile(r"[-+]?[1-9]\d{0,2},\d{3}")
+# What stands for no value beside pyarrow's own words (NaN, NA, null and the like).
+_NO_VALUE = ("None", "none", "-", "--", "?", "n.a.", "nil")
 
 
 def read_csv(path: Path, texts: tuple[str, ...]):
     """The pyarrow table of a CSV file; the columns `texts` stay text, whatever they look like.
 
-    Fields are parted by a comma, semicolon, tab or bar (a first line such as `sep=;` names it); where it is no comma,
-    numbers may have a decimal comma. Raises UserError that names the line where one is torn, has another number of
-    fields than the header, or repeats the header.
+    Fields are parted by a comma, semicolon, tab or bar; where it is no comma, numbers may have a decimal comma. Columns
+    without a name are left out. Raises UserError that names the line where one is torn, has another number of fields
+    than the header, repeats the header, or has a number that may be a thousand or a fraction.
     """
     import pyarrow as pa
     from pyarrow import csv
 
-    text, skipped = _without_sep(_text(path))
-    lines = text.splitlines()
-    header = next((line for line in lines if line.strip()), "")
-    separator = skipped or max(SEPARATORS, key=header.count)
-    _require_one_header(path, lines, header, bool(skipped))
+    sheet = delimited.read(path)
     refused: list[tuple[int, int]] = []
 
     def refuse(row) -> str:
         refused.append((row.actual_columns, row.expected_columns))
         return "error"
 
-    content = text.encode()
+    content = sheet.text.encode()
     try:
-        return csv.read_csv(
+        table = csv.read_csv(
             pa.BufferReader(content),
             # one block: types are guessed from the first, and what a column is shows only at its end
             read_options=csv.ReadOptions(block_size=min(len(content) + 1, 2**31 - 1), use_threads=False),
-            parse_options=csv.ParseOptions(delimiter=separator, invalid_row_handler=refuse),
+            parse_options=csv.ParseOptions(delimiter=sheet.separator, invalid_row_handler=refuse),
             convert_options=csv.ConvertOptions(
-                column_types=dict.fromkeys(texts, pa.string()),
+                column_types=_types(sheet, texts, pa.string()),
+                null_values=[*csv.ConvertOptions().null_values, *_NO_VALUE],
                 strings_can_be_null=True,
-                decimal_point="," if separator != "," and _has_decimal_commas(lines, separator) else ".",
+                decimal_point="," if _has_decimal_commas(path, sheet) else ".",
             ),
         )
     except pa.ArrowInvalid as error:
         if not refused:
             raise
         found, expected = refused[0]
-        number = _line_with(lines, separator, found, expected) + bool(skipped)
+        number = _line_with(sheet, found, expected)
         raise UserError(
             f"{path} line {number} has {found} field{'s' if found != 1 else ''} where the header has {expected}; "
             "complete that line, or leave it out"
         ) from error
+    names = [name.strip() for name in table.column_names]
+    return table.rename_columns(names).select([n for n, name in enumerate(names) if name])
 
 
-def _text(path: Path) -> str:
-    content = path.read_bytes()
-    try:
-        return content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = content.count(b"\n", 0, error.start) + 1
+def _types(sheet: Sheet, texts: tuple[str, ...], text) -> dict[str, object]:
+    """Text for each column of `texts`, with the blanks that the header has around its name."""
+    header = next(delimited.rows(sheet), [])
+    return {name: text for name in header if name.strip() in texts}
+
+
+def _has_decimal_commas(path: Path, sheet: Sheet) -> bool:
+    """Whether numbers are written 1,5 and none 1.5. Raises UserError where each may be a thousand."""
+    if sheet.separator == ",":
+        return False
+    lines = sheet.lines[1:]
+    fields = {field.strip(' "') for line in lines for field in line.split(sheet.separator)}
+    commas = {field for field in fields if _DECIMAL_COMMA.fullmatch(field)}
+    if not commas or any(map(_DECIMAL_POINT.fullmatch, fields)):
+        return False
+    if all(map(_MAY_BE_THOUSANDS.fullmatch, commas)):
+        one = min(commas)
+        number = next(n for n, line in enumerate(lines, sheet.before + 2) if one in line)
         raise UserError(
-            f"{path} is not UTF-8 text (byte 0x{content[error.start]:02x} in line {line}); save it as UTF-8"
-        ) from error
+            f"{path} line {number}: {one} may be a thousand or a fraction; write it with a decimal point"
+        )
+    return True
 
 
-def _without_sep(text: str) -> tuple[str, str]:
-    """(the text without a first line such as `sep=;`, the separator that it names or "")."""
-    first, _, rest = text.partition("\n")
-    named = re.fullmatch(r"sep=(.)\r?", first, re.I)
-    return (rest, named[1]) if named else (text, "")
-
-
-def _require_one_header(path: Path, lines: list[str], header: str, after_sep: bool) -> None:
-    again = Counter(lines)[header] > 1 and len(lines) - lines[::-1].index(header) + after_sep
-    if header and again:
-        raise UserError(f"{path} line {again} repeats the header: two files in one; leave that line out")
-
-
-def _has_decimal_commas(lines: list[str], separator: str) -> bool:
-    """Whether numbers are written 1,5 and none 1.5."""
-    fields = {field.strip(' "') for line in lines[1:] for field in line.split(separator)}
-    return any(map(_DECIMAL_COMMA.fullmatch, fields)) and not any(map(_DECIMAL_POINT.fullmatch, fields))
-
-
-def _line_with(lines: list[str], separator: str, found: int, expected: int) -> int:
+def _line_with(sheet: Sheet, found: int, expected: int) -> int:
     """Number of the first line with `found` fields; a quoted field may have line ends."""
-    import csv
-
-    reader = csv.reader([line + "\n" for line in lines], delimiter=separator)
+    reader = delimited.rows(sheet)
     for fields in reader:
         if len(fields) == found != expected:
-            return reader.line_num
-    return len(lines)
+            break
+    return reader.line_num + sheet.before

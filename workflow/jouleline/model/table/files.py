@@ -20,20 +20,26 @@ _TEXTS = tuple(column.name for column in RUNS.columns if column.type in {"string
 
 
 def read_columns(path: str | Path) -> Columns:
-    """The columns of a Parquet or CSV file as they stand; raises UserError where it cannot be read.
+    """The columns of a Parquet or CSV file, whatever its name; raises UserError where it cannot be read.
 
     Numbers are arrays of their kind (a null as NaN), everything else objects (a null as None). In a CSV file our own
     columns of strings and truth values are text, whatever they look like: "001" stays what it is.
     """
     path = Path(path)
     with reading(path, "a whole Parquet or CSV table", "give a .parquet or .csv file"):
-        table = read_csv(path, _TEXTS) if path.suffix.lower() == ".csv" else _read_parquet(path)
+        table = _read_parquet(path) if _is_parquet(path) else read_csv(path, _TEXTS)
     twice = [name for name, count in Counter(table.column_names).items() if count > 1]
     if twice:
         raise UserError(f"{path} has two columns named {twice[0]!r}; rename one of them, or leave it out")
     if not table.num_rows or not table.num_columns:
         raise UserError(f"{path} has no rows; give at least one run")
     return {name: _to_numpy(table[name], f"{path}: column {name}") for name in table.column_names}
+
+
+def _is_parquet(path: Path) -> bool:
+    """By its content: a name may be wrong, or have any ending."""
+    with open(path, "rb") as handle:
+        return handle.read(4) == b"PAR1"
 
 
 def _read_parquet(path: Path):

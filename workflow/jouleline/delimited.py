@@ -1,0 +1,114 @@
+"""Tables of text (CSV) as people and their programs write them: what a file is, its text, and what parts its fields."""
+
+import csv
+import gzip
+import io
+import re
+import zlib
+from collections import Counter
+from pathlib import Path
+from typing import NamedTuple
+
+from jouleline.errors import UserError
+
+SEPARATORS = ",;\t|"
+_LINE_END = re.compile(r"\r\n|\n|\r")
+# What a file is by its first bytes, where it is no table of text, and what helps.
+_SAVE = "save it as CSV or Parquet"
+_OTHERS = {
+    b"PK\x03\x04": ("an Excel or other office document", _SAVE),
+    b"\xd0\xcf\x11\xe0": ("an Excel document", _SAVE),
+    b"<": ("a web page or XML", "fetch the table itself"),
+    b"{": ("JSON", _SAVE),
+    b"%PDF": ("a PDF document", _SAVE),
+    b"SQLite format 3": ("a database", _SAVE),
+    b"version https://git-lfs": ("a pointer of Git LFS", "fetch the file: git lfs pull"),
+}
+_MARKS = {
+    b"\xff\xfe\x00\x00": "utf-32",
+    b"\x00\x00\xfe\xff": "utf-32",
+    b"\xff\xfe": "utf-16",
+    b"\xfe\xff": "utf-16",
+}
+
+
+class Sheet(NamedTuple):
+    """A table of text: from its header on, which character parts fields, and how many lines are before the header."""
+
+    text: str
+    separator: str
+    before: int
+
+    @property
+    def lines(self) -> list[str]:
+        """The lines without their ends."""
+        return _LINE_END.split(self.text)
+
+
+def read(path: Path) -> Sheet:
+    """The table of text in a file, also a compressed one (gzip), in UTF-8, or UTF-16 with its mark.
+
+    Lines before the header that begin with # are left out, and `sep=;`, which names the separator; so is what follows
+    the last row: empty rows and an end-of-file sign. Raises UserError that names the line of what is wrong, and
+    ValueError where a compressed file is torn.
+    """
+    lines = _LINE_END.split(_decoded(path).rstrip("\x1a"))
+    before, named = 0, ""
+    while before < len(lines) and (
+        lines[before].startswith("#") or re.fullmatch(r"(?i)sep=.?", lines[before])
+    ):
+        if not lines[before].startswith("#"):
+            named = lines[before][4:]
+        before += 1
+    header = next((line for line in lines[before:] if line.strip()), "")
+    separator = named or max(SEPARATORS, key=header.count)
+    while len(lines) > before and not lines[-1].strip(f'{separator} \t"'):
+        lines.pop()
+    sheet = Sheet("\n".join([*lines[before:], ""]), separator, before)
+    _require_whole(path, sheet, header)
+    return sheet
+
+
+def _decoded(path: Path) -> str:
+    content = path.read_bytes()
+    if content.startswith(b"\x1f\x8b"):
+        try:
+            content = gzip.decompress(content)
+        except (OSError, EOFError, zlib.error) as error:
+            raise ValueError(f"torn gzip: {error}") from error
+    for first, (what, remedy) in _OTHERS.items():
+        if content[:100].lstrip().startswith(first):
+            raise UserError(f"{path} is {what}, no table; {remedy}")
+    encoding = next((name for mark, name in _MARKS.items() if content.startswith(mark)), "utf-8-sig")
+    try:
+        return content.decode(encoding)
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise UserError(
+            f"{path} is not UTF-8 text (byte 0x{content[error.start]:02x} in line {line}); save it as UTF-8"
+        ) from error
+
+
+def _require_whole(path: Path, sheet: Sheet, header: str) -> None:
+    """Raise UserError for what would be read as something else: a header in the middle, NULs, a quote without end."""
+    lines = sheet.lines
+    if header and Counter(lines)[header] > 1:
+        again = len(lines) - lines[::-1].index(header) + sheet.before
+        raise UserError(f"{path} line {again} repeats the header: two files in one; leave that line out")
+    if "\0" in sheet.text:
+        number = next(n for n, line in enumerate(lines, sheet.before + 1) if "\0" in line)
+        raise UserError(f"{path} line {number} holds a NUL: it is torn, or no text; write it again")
+    if sheet.text.count('"') % 2:  # a lone quote within a field is none
+        reader, number = rows(sheet, strict=True), 1
+        try:
+            for _ in reader:
+                number = reader.line_num + 1
+        except csv.Error as error:
+            if "unexpected end" in str(error):
+                number += sheet.before
+                raise UserError(f"{path} line {number} opens a quote that never ends; close it") from error
+
+
+def rows(sheet: Sheet, **options):
+    """The csv.reader of a table; its `line_num` counts from the header."""
+    return csv.reader(io.StringIO(sheet.text, newline=""), delimiter=sheet.separator, **options)
