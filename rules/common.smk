@@ -309,7 +309,7 @@ def require_budget():
     cannot fit in the memory of their devices."""
     settings = SETTINGS["plan"]
     budget = settings["max_gpu_hours"] is not None or settings["max_kwh"] is not None
-    if workflow.touch or not (budget or settings["memory_gb"] or settings["device"]):
+    if workflow.touch or not (budget or settings["memory_gib"] or settings["device"]):
         return
     jobs = [job for job in workflow.dag.needrun_jobs() if job.rule.name in MEASURING]
     rows = [{"run_id": run_id, **BY_RUN_ID[run_id].row} for run_id in (job.wildcards.run_id for job in jobs)]
@@ -352,6 +352,8 @@ def options_of(kind):
     return lambda wildcards: canonical_json(ANALYSIS[f"{kind}_options"].get(wildcards[kind], {}))
 
 
+# Whether there is anything that may be measured next: candidates of an ask, or rows that are not measured.
+SUGGESTS = bool(SETTINGS["choose"] or FRUGAL or len(RUNS) < len(ALL_RUNS))
 # Of the plan, what turns kWh into money and CO2.
 PRICES = {name: SETTINGS["plan"][name] for name in ("price_per_kwh", "currency", "grid_gco2_per_kwh", "pue")}
 

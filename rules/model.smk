@@ -152,6 +152,7 @@ rule predict_rows:
 rule choose_configuration:
     input:
         fit=f"{RESULTS}/fit/{ANALYSIS['headline']}/all.json",
+        runs=rules.collect_runs.output.runs,
     output:
         answers=f"{RESULTS}/choose/answers.json",
     log:
@@ -165,4 +166,29 @@ rule choose_configuration:
         plan=canonical_json(PRICES),
         code=code_digest("choose_configuration"),
     shell:
-        "python scripts/choose_configuration.py --model {input.fit} --asks {params.asks:q} --plan {params.plan:q} --out {output.answers} > {log} 2>&1"
+        "python scripts/choose_configuration.py --model {input.fit} --runs {input.runs} --asks {params.asks:q} --plan {params.plan:q} --out {output.answers} > {log} 2>&1"
+
+
+# Which runs would teach most: about the asks, else about the rows of the grid that are not measured.
+rule suggest_runs:
+    input:
+        runs=rules.collect_runs.output.runs,
+        split=f"{RESULTS}/splits/all.json",
+        grid=rules.write_grid.output.grid,
+        calibration=rules.collect_calibration.output.calibration,
+    output:
+        suggested=f"{RESULTS}/choose/next.json",
+    log:
+        f"{RESULTS}/logs/suggest_runs.log",
+    resources:
+        mem_mb=2000,
+        runtime=20,
+    params:
+        # By a function: an ask may have braces, which Snakemake takes for wildcards.
+        asks=lambda wildcards: canonical_json({"asks": SETTINGS["choose"]}),
+        memory=f"--memory-gib {SETTINGS['plan']['memory_gib']}" if SETTINGS["plan"]["memory_gib"] else "",
+        code=code_digest("suggest_runs"),
+    message:
+        "Look for the runs that would teach most"
+    shell:
+        "python scripts/suggest_runs.py --runs {input.runs} --split {input.split} --grid {input.grid} --calibration {input.calibration} --asks {params.asks:q} {params.memory} --out {output.suggested} > {log} 2>&1"

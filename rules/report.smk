@@ -17,6 +17,7 @@ rule render_report:
         idle=rules.measure_idle.output.idle,
         rounds=round_files if FRUGAL else [],
         answers=rules.choose_configuration.output.answers if SETTINGS["choose"] else [],
+        suggested=rules.suggest_runs.output.suggested if SUGGESTS else [],
     output:
         page=report(f"{RESULTS}/report.html", caption="../workflow/report/page.rst", category="Report"),
         # Every figure, every table, and the whole as JSON.
@@ -46,4 +47,4 @@ rule render_report:
     message:
         "Write the report"
     shell:
-        "python scripts/render_report.py --campaign {params.campaign} --runs {input.runs} --regions {input.regions} --timings {input.timings} --checks {input.checks} --validation {input.validation} --predictions {input.predictions} --fits {input.fits} --splits {input.splits} --config {input.config} --calibration {input.calibration} --idle {input.idle} --answers {input.answers} --rounds {input.rounds} --runs-dir {params.raw} --planned {params.planned} --settings {params.settings:q} --out {output.page} --parts {output.parts} > {log} 2>&1"
+        "python scripts/render_report.py --campaign {params.campaign} --runs {input.runs} --regions {input.regions} --timings {input.timings} --checks {input.checks} --validation {input.validation} --predictions {input.predictions} --fits {input.fits} --splits {input.splits} --config {input.config} --calibration {input.calibration} --idle {input.idle} --answers {input.answers} --rounds {input.rounds} --suggested {input.suggested} --runs-dir {params.raw} --planned {params.planned} --settings {params.settings:q} --out {output.page} --parts {output.parts} > {log} 2>&1"

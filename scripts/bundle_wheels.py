@@ -5,6 +5,7 @@ from pathlib import Path
 
 from jouleline.errors import UserError
 from jouleline.files import run_script
+from jouleline.units import MIB
 
 LOCK = Path("workflow/envs/base.lock")
 
@@ -28,7 +29,7 @@ def main(argv: list[str] | None = None) -> int:
         for line in disagreements(missing(ROOTS, there, arguments.python), there, arguments.python):
             print(f"warning: {line}")
         wheels = write_bundle(arguments.out, there, arguments.python, arguments.lock)
-        size_mib = sum(wheel.stat().st_size for wheel in wheels) / 2**20
+        size_mib = sum(wheel.stat().st_size for wheel in wheels) / MIB
         print(
             f"{len(wheels)} wheels, {size_mib:.1f} MiB: install with `make setup-bundle BUNDLE={arguments.out}`"
         )

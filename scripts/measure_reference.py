@@ -7,6 +7,7 @@ from pathlib import Path
 
 from jouleline.errors import UserError
 from jouleline.files import run_script
+from jouleline.units import MIB
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -48,7 +49,7 @@ def _run(arguments: argparse.Namespace) -> int:
 
     def save() -> None:
         files = state.pack(root, campaign.results, campaign.name, arguments.to)
-        size_mib = sum(path.stat().st_size for path in files) / 2**20
+        size_mib = sum(path.stat().st_size for path in files) / MIB
         print(f"packed into {arguments.to}: {len(files)} files, {size_mib:.1f} MiB", flush=True)
 
     if arguments.to:

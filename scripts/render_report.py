@@ -36,6 +36,7 @@ def parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--answers", type=Path, nargs="*", default=[], help="answers of choose_configuration")
     parser.add_argument("--rounds", type=Path, nargs="*", default=[], help="rounds of choose_rows")
+    parser.add_argument("--suggested", type=Path, nargs="?", help="suggestions of suggest_runs")
     parser.add_argument("--runs-dir", type=Path, required=True, help="folder with one folder per run")
     parser.add_argument("--planned", type=int, help="number of runs that the grid asks for")
     parser.add_argument("--settings", default="{}", help="JSON: title, traces (number of power traces)")

@@ -10,6 +10,7 @@ from jouleline.campaign import grid
 from jouleline.campaign.config import defaults
 from jouleline.campaign.protocol import complete_protocol
 from jouleline.errors import UserError
+from jouleline.units import GIB
 
 SHAPE = {"hidden": 768, "heads": 12, "intermediate": 3072, "seq_len": 128, "micro_batch": 32}
 GRID = {"rows": [{"layers": n, **SHAPE, "precision": "bf16", "gpus_per_node": n} for n in (1, 2)]}
@@ -106,9 +107,9 @@ def llm(**change):
     ("change", "plan_of", "verdict", "said"),
     [
         ({"lora_rank": 16, "gpus_per_node": 8}, {"device": "h100"}, plan.FITS, None),
-        ({}, {"device": "h100"}, plan.TOO_LARGE, "of 80 GB, 105 of them weights.*LoRA"),
-        ({}, {"device": "h100", "memory_gb": 400}, plan.FITS, None),
-        ({"gpus_per_node": 8, "zero_stage": 3}, {"memory_gb": 24}, plan.TIGHT, "up to .* of 24 GB"),
+        ({}, {"device": "h100"}, plan.TOO_LARGE, "of 80 GiB, 105 of them weights.*LoRA"),
+        ({}, {"device": "h100", "memory_gib": 400}, plan.FITS, None),
+        ({"gpus_per_node": 8, "zero_stage": 3}, {"memory_gib": 24}, plan.TIGHT, "up to .* of 24 GiB"),
         (
             {"lora_rank": 16, "micro_batch": 64},
             {"device": "h100"},
@@ -122,7 +123,7 @@ def llm(**change):
 def test_what_cannot_fit_in_memory_is_marked_with_its_largest_part(change, plan_of, verdict, said):
     (line,) = plan.memory(llm(**change), PROTOCOL, settings(**plan_of))
     assert line["memory"] == verdict
-    assert (line["memory_gb"] is None) == (verdict is None)
+    assert (line["memory_gib"] is None) == (verdict is None)
     assert line["memory_note"] is None if said is None else re.search(said, line["memory_note"])
 
 
@@ -130,7 +131,7 @@ def test_only_what_is_held_for_certain_refuses_a_run():
     rows = llm(gpus_per_node=8, zero_stage=3)
     parts = memory.peak_memory({**rows[0], "device_count": 8, "data_parallel": 8})
     for share, verdict in ((0.99, plan.TOO_LARGE), (1.01, plan.TIGHT)):
-        plan_of = settings(memory_gb=share * parts["floor"] / plan.GB)
+        plan_of = settings(memory_gib=share * parts["floor"] / GIB)
         lines = plan.memory(rows, PROTOCOL, plan_of)
         assert lines[0]["memory"] == verdict
         if verdict == plan.TIGHT:
@@ -144,12 +145,12 @@ def test_only_what_is_held_for_certain_refuses_a_run():
 
 
 def test_the_memory_of_a_cpu_is_not_checked_and_an_empty_plan_has_none():
-    assert plan.memory(llm(), {**PROTOCOL, "device": "cpu"}, settings(memory_gb=1))[0]["memory"] is None
-    assert plan.memory([], PROTOCOL, settings(memory_gb=1)) == []
+    assert plan.memory(llm(), {**PROTOCOL, "device": "cpu"}, settings(memory_gib=1))[0]["memory"] is None
+    assert plan.memory([], PROTOCOL, settings(memory_gib=1)) == []
 
 
 def test_the_plan_of_a_campaign_tells_what_does_not_fit(tmp_path):
     lines, total = plan.campaign(tmp_path / "mine", llm(), {}, {}, settings(device="h100"), "roofline")
     assert "1 cannot fit in memory, such as llama-L32" in plan.as_text(lines, total, "EUR")
     (cells,) = csv.DictReader(plan.as_csv(lines).splitlines())
-    assert cells["memory"] == "cannot fit" and float(cells["memory_gb"]) > 100
+    assert cells["memory"] == "cannot fit" and float(cells["memory_gib"]) > 100

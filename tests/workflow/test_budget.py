@@ -118,9 +118,9 @@ def test_rows_that_other_code_or_another_protocol_measured_are_counted_again(che
 
 def test_what_cannot_fit_in_memory_is_refused_before_anything_runs(checkout):
     checkout.campaign["protocol"] = {"device": "cuda"}
-    checkout.campaign["plan"] = {"memory_gb": 0.001}
+    checkout.campaign["plan"] = {"memory_gib": 0.001}
     checkout.save()
     done = checkout.snakemake("--cores", "1", check=False)
     assert done.returncode and "Traceback" not in done.stdout
     assert "3 runs cannot fit in the memory of a device; leave them out" in done.stdout
-    assert "of 0.001 GB" in done.stdout and not (checkout.root / "results").exists()
+    assert "of 0.001 GiB" in done.stdout and not (checkout.root / "results").exists()

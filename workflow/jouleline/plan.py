@@ -24,6 +24,7 @@ from jouleline.model.base import Prediction
 from jouleline.model.fit.configurations import J_PER_KWH, predict_table
 from jouleline.model.machine import Machines
 from jouleline.reduce import runs as tables
+from jouleline.units import GIB
 
 # A job's time beside its window (start-up, idle baselines, warm-up), where no finished run tells it.
 OVERHEAD_S = 30.0
@@ -31,13 +32,11 @@ OVERHEAD_S = 30.0
 RATE_SHARE = (0.10, 0.35, 0.70)
 POWER_SHARE = (0.4, 0.7, 1.0)
 
-# A data sheet's GB of memory are 2^30 bytes each.
-GB = 2.0**30
 FITS, TIGHT, TOO_LARGE = "fits", "may not fit", "cannot fit"
 
 MOST_SHOWN = 10
 
-MEMORY = ("memory_gb", "memory", "memory_note")
+MEMORY = ("memory_gib", "memory", "memory_note")
 COLUMNS = (
     *("run_id", "device_count", "source", "job_time_s", "job_time_lo_s", "job_time_hi_s"),
     *("device_hours", "device_hours_lo", "device_hours_hi"),
@@ -76,13 +75,13 @@ def campaign(
 
 
 def memory(rows: list[Row], protocol: Mapping[str, Any], plan: Mapping[str, Any]) -> list[Row]:
-    """Of each row the peak memory of one device (GB of 2^30 bytes) and whether it fits; null where that is not known.
+    """Of each row the peak memory of one device (GiB) and whether it fits; null where that is not known.
 
     `memory` is FITS, TIGHT where the peak with its margin is more than a device has, and TOO_LARGE where what is held
     for certain is more. `memory_note` names the largest part and what makes it smaller. The capacity is
-    `plan.memory_gb`, else that of the data sheet of `plan.device`. A CPU's memory is not checked.
+    `plan.memory_gib`, else that of the data sheet of `plan.device`. A CPU's memory is not checked.
     """
-    capacity = capacity_gb(plan)
+    capacity = capacity_gib(plan)
     if not rows or capacity is None or protocol["device"] == "cpu":
         return [{"run_id": row["run_id"], **dict.fromkeys(MEMORY)} for row in rows]
     names = rows[0].keys() - {"run_id"}
@@ -95,32 +94,32 @@ def memory(rows: list[Row], protocol: Mapping[str, Any], plan: Mapping[str, Any]
     return [
         {
             "run_id": row["run_id"],
-            **_fit({name: float(values[i]) / GB for name, values in found.items()}, capacity),
+            **_fit({name: float(values[i]) / GIB for name, values in found.items()}, capacity),
         }
         for i, row in enumerate(rows)
     ]
 
 
-def capacity_gb(plan: Mapping[str, Any]) -> float | None:
-    """Memory of one device to plan with, in GB of 2^30 bytes; None where nobody says it."""
-    if plan["memory_gb"] is not None:
-        return plan["memory_gb"]
+def capacity_gib(plan: Mapping[str, Any]) -> float | None:
+    """Memory of one device to plan with, in GiB; None where nobody says it."""
+    if plan["memory_gib"] is not None:
+        return plan["memory_gib"]
     sheet = Machines().get(plan["device"], "memory_capacity") if plan["device"] else None
-    return None if sheet is None else sheet / 1e9
+    return None if sheet is None else sheet / GIB
 
 
-def _fit(part_gb: Mapping[str, float], capacity: float) -> Row:
-    peak, floor = part_gb["peak"], part_gb["floor"]
+def _fit(part_gib: Mapping[str, float], capacity: float) -> Row:
+    peak, floor = part_gib["peak"], part_gib["floor"]
     if peak <= capacity:
-        return {"memory_gb": peak, "memory": FITS, "memory_note": None}
-    largest = max(PARTS, key=lambda name: part_gb[name])
+        return {"memory_gib": peak, "memory": FITS, "memory_note": None}
+    largest = max(PARTS, key=lambda name: part_gib[name])
     what, _, remedy = PARTS[largest].partition("; ")
     if floor > capacity:
         verdict, needs = TOO_LARGE, f"at least {floor:.3g}"
     else:
         verdict, needs = TIGHT, f"up to {peak:.3g}"
-    note = f"{needs} of {capacity:.3g} GB, {part_gb[largest]:.3g} of them {what}; what helps: {remedy}"
-    return {"memory_gb": peak, "memory": verdict, "memory_note": note}
+    note = f"{needs} of {capacity:.3g} GiB, {part_gib[largest]:.3g} of them {what}; what helps: {remedy}"
+    return {"memory_gib": peak, "memory": verdict, "memory_note": note}
 
 
 def newest_model(results: Path, campaign: str, headline: str, device: str | None) -> tuple[str, Any] | None:

@@ -8,9 +8,11 @@ import pytest
 import synthetic
 from jouleline.choose import ask, candidates, memory, words
 from jouleline.choose.answer import decide
+from jouleline.choose.next_runs import next_runs
 from jouleline.commands.main import main
 from jouleline.errors import UserError
 from jouleline.model.fit.fitting import fit_split
+from jouleline.model.frugal import choose
 from jouleline.model.judge.splits import split_runs
 from jouleline.model.machine import Machines
 
@@ -102,14 +104,14 @@ def test_what_does_not_fit_is_left_out_and_counted(model):
     every = decide(asked(), model)
     columns = candidates.columns(candidates.enumerate_rows(asked()), asked())
     assert "not checked" in memory.check(columns, asked(), "a device that nobody knows").words
-    sizes = sorted(entry["memory_gb"] for entry in every["front"])
+    sizes = sorted(entry["memory_gib"] for entry in every["front"])
     assert sizes[0] < sizes[-1], "the candidates must differ in memory"
-    limited = decide(asked(memory_gb=(sizes[0] + sizes[-1]) / 2), model)
+    limited = decide(asked(memory_gib=(sizes[0] + sizes[-1]) / 2), model)
     assert len(limited["all"]) < len(every["all"]) and "are left out" in limited["memory"]
     assert all(
-        entry["memory_gb"] <= (sizes[0] + sizes[-1]) / 2 for entry in limited["front"] + limited["picks"]
+        entry["memory_gib"] <= (sizes[0] + sizes[-1]) / 2 for entry in limited["front"] + limited["picks"]
     )
-    assert "80 GB a device" in decide(ask.make(SHEET, "the ask"))["memory"]
+    assert "80 GiB a device" in decide(ask.make(SHEET, "the ask"))["memory"]
 
 
 def test_a_model_without_draws_says_that_it_knows_no_sureness(model, tmp_path):
@@ -164,7 +166,7 @@ BAD = [
     ({"deadline_h": 0.001}, "candidates meets deadline_h 0.001; the nearest needs 0."),
     ({"budget_kwh": 0}, "candidates meets budget_kwh 0; the nearest needs 0."),
     ({"budget_cost": 5}, "budget_cost needs price_per_kwh; give it too"),
-    ({"memory_gb": 1}, "candidates fits into 1 GB; the smallest needs 1."),
+    ({"memory_gib": 1}, "candidates fits into 1 GiB; the smallest needs 1."),
     ({"heads": 3}, "no configuration can run: hidden 256 is not divisible by heads 3"),
     ({"zero_stage": 3, "gpus_per_node": 1}, "no configuration can run: no split of 32 sequences"),
 ]
@@ -220,16 +222,16 @@ def test_a_model_by_name_is_its_shape_and_trains_as_such_a_row_does():
 
 
 @pytest.mark.parametrize(
-    ("device", "memory_gb"),
+    ("device", "memory_gib"),
     [
         *(("NVIDIA H100 80GB HBM3", 80), ("NVIDIA H100 NVL", 94), ("NVIDIA A100-SXM4-40GB", 40)),
         *(("NVIDIA A100-SXM4-80GB", 80), ("Tesla V100-SXM2-16GB", 16), ("A100", None), ("V100", None)),
         *(("NVIDIA H200", 141), ("NVIDIA GH200 480GB", None), ("NVIDIA GB200", None)),
     ],
 )
-def test_memory_is_that_of_the_device_named_or_not_known(device, memory_gb):
+def test_memory_is_that_of_the_device_named_or_not_known(device, memory_gib):
     found = Machines().get(device, "memory_capacity")
-    assert found == (None if memory_gb is None else memory_gb * 1e9)
+    assert found == (None if memory_gib is None else memory_gib * 2**30), "a data sheet's GB are GiB"
 
 
 def test_an_unknown_device_is_answered_with_the_nearest():
@@ -247,3 +249,72 @@ def test_nothing_is_above_the_roof_of_its_data_sheet():
         assert 0 < rate < min(roof["peak_flop_per_s"], intensity * roof["memory_byte_per_s"])
     entry = answer["front"][0]
     assert [entry["flop_per_byte"], entry["flop_per_s"]] in [values[2:] for values in answer["all"]]
+
+
+def test_a_data_sheet_knows_several_nodes_by_their_network_alone():
+    """16 devices, 8 on a node: without the network they are counted and left out, and a faster network is no slower."""
+    wide = {**SHEET, "devices": 16, "devices_per_node": 8}
+    alone = decide(ask.make(wide, "the ask"))
+    assert alone["not_predicted"] > 0 and "give node_link_gb_s" in alone["note"]
+    assert all(entry["row"]["nodes"] == 1 for entry in alone["front"])
+    times = []
+    for rate in (1, 50, 1e6):
+        fixed = {"node_link_gb_s": rate, "nodes": 2, "gradient_checkpointing": False}
+        answer = decide(ask.make(wide | fixed, "the ask"))
+        assert answer["not_predicted"] == 0 and "node_link" not in answer["note"]
+        times.append(answer["picks"][-1]["time_h"])
+    assert times[0] > times[1] >= times[2]
+    with pytest.raises(
+        UserError, match="none of .* they are on several nodes; .* give node_link_gb_s"
+    ) as caught:
+        decide(ask.make({**wide, "nodes": 2}, "the ask"))
+    assert "\n" not in str(caught.value)
+
+
+def test_every_data_sheet_says_where_it_was_seen():
+    from jouleline.model.machine import _SPECIFICATIONS
+
+    assert all(sheet.source.startswith("https://") for sheet in _SPECIFICATIONS)
+    answer = decide(ask.make(SHEET, "the ask"))
+    assert "Its figures: https://glennklockwood.com/garden/processors/h100." in answer["note"]
+
+
+def test_measured_runs_of_the_same_device_and_precision_are_beside_the_candidates(model):
+    columns = synthetic.table(12, seed=3)
+    columns["precision"][:4], columns["time_s"][5] = "fp32", np.nan
+    one = asked(precision="bf16")
+    shown = {run_id: rate for _, rate, run_id in decide(one, model, None, columns)["measured"]}
+    assert set(shown) == set(columns["run_id"][[4, *range(6, 12)]])
+    run_id = columns["run_id"][7]
+    columns["time_s"][7] *= 2
+    slower = {run_id: rate for _, rate, run_id in decide(one, model, None, columns)["measured"]}
+    assert slower[run_id] == pytest.approx(shown[run_id] / 2, rel=1e-5), "a run twice as long, half the rate"
+    assert decide(one, model)["measured"] == []
+
+
+@pytest.fixture(scope="module")
+def few_starts():
+    starts, choose.OPTIONS["starts"] = choose.OPTIONS["starts"], 4
+    yield
+    choose.OPTIONS["starts"] = starts
+
+
+def test_the_three_runs_that_teach_most_about_the_asks(few_starts):
+    columns = synthetic.table(30, seed=3, strategies=((1, 1, 0), (2, 1, 1), (2, 1, 3)))
+    found = next_runs(columns, {}, [asked(devices=2, precision="bf16")])
+    assert found["reason"] is None and [run["device_count"] in (1, 2) for run in found["runs"]] == [True] * 3
+    errors = [found["runs"][0]["expected_error_before"]] + [r["expected_error_after"] for r in found["runs"]]
+    assert errors == sorted(errors, reverse=True) and found["candidates"] > 3
+    assert all(run["expected_energy_j"] > 0 and run["expected_time_s"] > 0 for run in found["runs"])
+
+
+def test_without_asks_the_rows_that_are_not_measured_are_offered(few_starts):
+    columns = synthetic.table(30, seed=3)
+    row = candidates.enumerate_rows(asked(gpus_per_node=1, precision="bf16"))[0]
+    found = next_runs(columns, {"mine-r1": row}, [])
+    assert [run["name"] for run in found["runs"]] == ["mine-r1"] and found["target"] == "grid"
+    assert next_runs(columns, {}, [])["candidates"] == 0
+    few = {name: values[:3] for name, values in columns.items()}
+    assert "too few" in next_runs(few, {"mine-r1": row}, [])["reason"]
+    none = {name: values[:0] for name, values in columns.items()}
+    assert next_runs(none, {"mine-r1": row}, [asked()])["reason"]

@@ -47,7 +47,7 @@ PROGRAMS = {
     "calibrate_node": "--protocol '{}' --out >device.json",
     "check_hardware": "--report-only --out hw | <hw/support.parquet",
     "check_runs": TABLES + " --protocol '{}' --out >checks.parquet",
-    "choose_configuration": """--model all.json --asks '{"asks": []}' --out >answers.json""",
+    "choose_configuration": """--model all.json --runs <runs.parquet --asks '{"asks": []}' --out >answers.json""",
     "collect_calibration": "--node <c/calibration.json --out >calibration.json --table >calibration.parquet",
     "collect_runs": "--grid <c/grid.json --runs-dir c/runs --energy <energy.parquet --slurm slurm.json "
     "--runs >t/r.parquet --regions >t/e.parquet --timings >t/t.parquet --dictionary >t/d.md",
@@ -76,6 +76,8 @@ PROGRAMS = {
     "show_headline": "--campaign c --results . | <c/tables/runs.parquet <c/validation.json",
     "split_runs": "--runs <runs.parquet --checks <c/tables/checks.parquet --labels <labels.json --split H0 "
     "--out >split.json",
+    "suggest_runs": "--runs <runs.parquet --split <split-all.json --grid <c/grid.json --calibration "
+    "<c/calibration.json --out >next.json",
     "validate_holdout": "--runs <runs.parquet --predictions <predicted.parquet --fits <fitted.json "
     "--out >validation.json",
 }

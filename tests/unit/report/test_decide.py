@@ -44,7 +44,7 @@ def test_the_page_begins_with_the_decision(estimated, answer):
 
 
 def test_every_point_of_the_front_is_in_the_table_and_in_the_figure(answer):
-    built = section.build(type("Inputs", (), {"answers": [answer]}), "")
+    built = section.build(type("Inputs", (), {"answers": [answer], "suggested": {}}), "")
     table = next(b for b in built.blocks if getattr(b, "caption", "").startswith("The front in numbers"))
     assert [row[1].text for row in table.rows] == [entry["name"] for entry in answer["front"]]
     panels = next(b for b in built.blocks if getattr(b, "title", "") == "The front")
@@ -58,3 +58,32 @@ def test_every_point_of_the_front_is_in_the_table_and_in_the_figure(answer):
 
 def test_without_asks_there_is_no_such_section(estimated):
     assert section.build(estimated, "") is None
+
+
+def built(answers, suggested):
+    return section.build(type("Inputs", (), {"answers": answers, "suggested": suggested}), "")
+
+
+def test_measured_runs_are_under_the_roof_apart_from_candidates(answer):
+    measured = [[100.0, 2e14, "bert-r1"], [200.0, 3e14, "bert-r2"]]
+    with_runs, without = (
+        next(b for b in built([one], {}).blocks if getattr(b, "title", "") == "The front").figures[1]
+        for one in ({**answer, "measured": measured}, answer)
+    )
+    assert "Measured: 2 runs, 200\u202fTFLOP/s to 300\u202fTFLOP/s." in with_runs.alt
+    assert "bert-r1, 200\u202fTFLOP/s, measured" in with_runs.svg and "measured runs" in with_runs.svg
+    assert "easured" not in without.alt and "measured runs" not in without.svg
+
+
+def test_the_runs_that_would_teach_most_come_with_what_they_take_and_bring():
+    run = {"name": "mine: 2 devices", "device_count": 2, "reason": "is known no better than to 20.0%; rest"}
+    run |= {"expected_time_s": 3.0, "expected_energy_j": 50.0}
+    run |= {"expected_error_before": 0.12, "expected_error_after": 0.1}
+    (table,) = built([], {"target": "asks", "candidates": 26, "runs": [run], "reason": None}).blocks
+    (row,) = table.rows
+    texts = [cell.text for cell in row]
+    assert texts[1] == "mine: 2 devices" and texts[-1] == "is known no better than to 20.0%"
+    assert "50.0\u202fJ" in texts and "10.0\u202f%" in texts and "12.0\u202f% now" in table.note
+    (text,) = built([], {"target": "grid", "candidates": 3, "runs": [], "reason": "too few"}).blocks
+    assert text.text == "Which runs would teach most is not known: too few."
+    assert built([], {"target": "grid", "candidates": 0, "runs": [], "reason": "nothing to measure"}) is None

@@ -36,8 +36,13 @@ def shown(chromium, estimated, tmp_path_factory):
     given = {"name": "next", "devices": 8, "deadline_h": 20, "device": "H100", "tokens": 1e9, "seq_len": 512}
     given |= {"layers": 24, "hidden": 1024, "heads": 16, "intermediate": 4096}
     answer = decide(ask.make(given, "the ask"), None, {"price_per_kwh": 1})
+    answer["measured"] = [[80.0, 1e14, "bert-L24-d1024-r1"], [90.0, 3e14, "bert-L24-d1024-r2"]]
+    run = {"name": "next: 8 devices, ZeRO-3, batch 4 x 2, checkpointing", "device_count": 8}
+    run |= {"reason": "is known no better than to 20.0%; more", "expected_time_s": 30.0}
+    run |= {"expected_energy_j": 5e4, "expected_error_before": 0.12, "expected_error_after": 0.1}
+    suggested = {"target": "asks", "candidates": 300, "runs": [run] * 3, "reason": None}
     path = tmp_path_factory.mktemp("page") / "report.html"
-    page.write(dataclasses.replace(estimated, answers=[answer]), path)
+    page.write(dataclasses.replace(estimated, answers=[answer], suggested=suggested), path)
     chromium.look(1280)
     chromium.open(path)
     chromium.run(OPEN)

@@ -12,6 +12,7 @@ from jouleline.choose.ask import CHOSEN, Ask
 from jouleline.errors import UserError
 from jouleline.files import read_json
 from jouleline.model.fit.configurations import J_PER_KWH, checked_plan
+from jouleline.model.table.runs import Columns
 
 NEAR = 0.02
 """A choice is near the best where it takes at most this share more."""
@@ -29,9 +30,13 @@ class _Goal:
 
 
 def decide(
-    ask: Ask, model: str | Path | None = None, plan: Mapping[str, Any] | None = None
+    ask: Ask,
+    model: str | Path | None = None,
+    plan: Mapping[str, Any] | None = None,
+    measured: Columns | None = None,
 ) -> dict[str, Any]:
-    """The answer to one ask as JSON: see docs/choose.md. `model`: path of a shipped fit, or None for the data sheet.
+    """The answer to one ask as JSON: see docs/choose.md. `model`: path of a shipped fit, or None for the data sheet;
+    `measured`: a complete runs table, whose runs are set under the roof beside the candidates.
 
     Raises UserError where no candidate can run, none can be predicted, or none meets a limit.
     """
@@ -39,21 +44,22 @@ def decide(
     rows = candidates.enumerate_rows(ask)
     columns = candidates.columns(rows, ask)
     if model is None:
-        found = forecast.by_data_sheet(columns, ask.device, ask.name)
+        found = forecast.by_data_sheet(columns, ask.device, ask.name, ask.node_link_gb_s)
     else:
         found = forecast.by_model(read_json(model), str(model), columns, ask.name)
     if not found.known.any():
-        raise UserError(f"{ask.name}: none of {len(rows)} candidates can be predicted by {found.source}")
+        why = f": they are on several nodes; {forecast.GIVE_LINK}" if model is None else ""
+        raise UserError(f"{ask.name}: none of {len(rows)} candidates can be predicted by {found.source}{why}")
     room = memory.check(columns, ask, found.device)
     if not (found.known & room.fits).any():
-        least = int(np.argmin(room.peak_gb))
+        least = int(np.argmin(room.peak_gib))
         raise UserError(
-            f"{ask.name}: none of {len(rows)} candidates fits into {room.capacity_gb:g} GB; "
-            f"the smallest needs {room.peak_gb[least]:.4g} ({candidates.name(rows[least])})"
+            f"{ask.name}: none of {len(rows)} candidates fits into {room.capacity_gib:g} GiB; "
+            f"the smallest needs {room.peak_gib[least]:.4g} ({candidates.name(rows[least])})"
         )
     found = found.only(room.fits)
     place = roof.place(columns, found.time_s)
-    figures = {**_figures(found, plan), "memory_gb": room.peak_gb, **place}
+    figures = {**_figures(found, plan), "memory_gib": room.peak_gib, **place}
     front = _front(figures["time_h"], figures["energy_kwh"])
     picks = [_pick(ask, goal, rows, found, figures, plan) for goal in _goals(ask, plan)]
     entries = [_entry(rows[k], k, found, figures, plan) for k in front]
@@ -68,6 +74,7 @@ def decide(
         "not_predicted": int((room.fits & ~found.known).sum()),
         "memory": room.words,
         "roof": roof.limits(found.machines, found.device, rows[0]["precision"]),
+        "measured": roof.measured(measured, found.device, rows[0]["precision"]) if measured else [],
         "picks": picks,
         "front": entries,
         "all": [

@@ -18,7 +18,9 @@ CHOSEN = (
 """Columns of a row that a candidate decides; an ask that names one of them fixes it."""
 
 WORK = ("tokens", "samples", "steps")
-LIMITS = ("deadline_h", "budget_kwh", "budget_cost", "budget_kgco2", "memory_gb")
+KNOWN = ("node_link_gb_s",)
+"""Of the machine what a data sheet does not show: GB/s (10^9 bytes) that a node sends to other nodes."""
+LIMITS = ("deadline_h", "budget_kwh", "budget_cost", "budget_kgco2", "memory_gib")
 _WITHOUT_MEANING = ("checkpoint", "dataset", "learning_rate", "seed", "replicate", "task")
 _ROW = {column.name for column in ROW_COLUMNS}
 _SHAPE = ("layers", "hidden", "heads", "intermediate", "seq_len")
@@ -28,7 +30,7 @@ _LIMIT_WORDS = {
     "budget_kwh": "within {} kWh",
     "budget_cost": "for at most {} in money",
     "budget_kgco2": "within {} kg CO2e",
-    "memory_gb": "{} GB of memory each",
+    "memory_gib": "{} GiB of memory each",
 }
 GLOBAL_BATCH = 64
 """Sequences per optimizer step of an ask that does not say it."""
@@ -39,7 +41,8 @@ SEQ_LEN = 2048
 @dataclass(frozen=True)
 class Ask:
     """A checked question. `row`: columns that every candidate has; `fixed`: those of CHOSEN that the ask fixes; `work`:
-    one of WORK and its amount; `limits`: those of LIMITS that are set (h, kWh, money, kg CO2e, GB per device)."""
+    one of WORK and its amount; `limits`: those of LIMITS that are set (h, kWh, money, kg CO2e, GiB per device).
+    `node_link_gb_s`: see KNOWN."""
 
     name: str
     row: dict[str, Any]
@@ -51,6 +54,7 @@ class Ask:
     fixed: dict[str, Any] = field(default_factory=dict)
     limits: dict[str, float] = field(default_factory=dict)
     model: str | None = None
+    node_link_gb_s: float | None = None
 
     @property
     def words(self) -> str:
@@ -77,7 +81,13 @@ def make(given: Mapping[str, Any], where: str) -> Ask:
     """Check one ask. Raises UserError that says what is wrong, where, and the remedy."""
     if not isinstance(given, Mapping):
         raise UserError(f"{where} is no mapping of keys; see docs/choose.md")
-    known = {*_OWN, *WORK, *LIMITS, *_ROW} - {"seed", "replicate", "checkpoint", "dataset", "learning_rate"}
+    known = {*_OWN, *WORK, *LIMITS, *KNOWN, *_ROW} - {
+        "seed",
+        "replicate",
+        "checkpoint",
+        "dataset",
+        "learning_rate",
+    }
     unknown = sorted(set(map(str, given)) - known)
     if unknown:
         raise UserError(f"{where}: unknown key {unknown[0]}; known are {', '.join(sorted(known))}")
@@ -100,6 +110,7 @@ def make(given: Mapping[str, Any], where: str) -> Ask:
         fixed={name: given[name] for name in CHOSEN if given.get(name) is not None},
         limits={n: _positive(given[n], n, where, zero=True) for n in LIMITS if given.get(n) is not None},
         model=given.get("model"),
+        **{n: _positive(given[n], n, where) for n in KNOWN if given.get(n) is not None},
     )
 
 

@@ -21,6 +21,9 @@ PARTS = ("compute", "memory", "communication", "host", "static")
 SHARES = {"peak_flops": (0.10, 0.70), "memory": (0.30, 0.90), "link": (0.10, 0.80), "power": (0.4, 1.0)}
 """Shares of a data sheet's rates and power limit that training is taken to reach, drawn evenly in the logarithm."""
 SHEET_DRAWS = 400
+GIVE_LINK = (
+    "no data sheet shows the links between nodes: give node_link_gb_s, the GB/s that a node sends to others"
+)
 
 
 @dataclass(frozen=True)
@@ -121,11 +124,14 @@ def _parts(fit, fold, rows: Data) -> dict[str, np.ndarray] | None:
     return law.parts(state, rows, context) if law is not None else None
 
 
-def by_data_sheet(columns: Columns, device: str | None, where: str) -> Forecast:
+def by_data_sheet(
+    columns: Columns, device: str | None, where: str, node_link_gb_s: float | None = None
+) -> Forecast:
     """What the device's data sheet bounds: the slower of compute and memory, plus bytes sent; power times time.
 
-    The rates and the power that are reached are drawn from SHARES, the same for every candidate. Raises UserError for a
-    device without a data sheet.
+    The rates and the power that are reached are drawn from SHARES, the same for every candidate. Of links between nodes
+    a data sheet says nothing: candidates on several are known where `node_link_gb_s` is, what a node sends to others.
+    Raises UserError for a device without a data sheet.
     """
     machines = Machines()
     if device is None or not machines.known(device):
@@ -149,8 +155,11 @@ def by_data_sheet(columns: Columns, device: str | None, where: str) -> Forecast:
         work["compute_flop"] / (rates["peak_flops"] * share["peak_flops"]),
         work["memory_byte"] / (rates["memory"] * share["memory"]),
     )
-    # Of links between nodes a data sheet says nothing.
-    link = np.where(columns["nodes"].astype(int) == 1, rates["link"], np.nan)
+    link = np.where(
+        columns["nodes"].astype(int) == 1,
+        rates["link"],
+        _between_nodes(columns, rates["link"], node_link_gb_s),
+    )
     sent_s = np.where(devices > 1, work["comm_byte"] / (link * share["link"]), 0.0)
     time = (busy_s + sent_s) * columns["steps"].astype(float)
     energy = time * devices * machines.get(device, "power_limit_w") * share["power"]
@@ -161,7 +170,8 @@ def by_data_sheet(columns: Columns, device: str | None, where: str) -> Forecast:
     return Forecast(
         source=f"the data sheet of {device}",
         note="No model was fitted: intervals span the shares of its data sheet that training may reach. They are wide, "
-        "and no confidence intervals. Fit a model on runs of this device.",
+        f"and no confidence intervals. Fit a model on runs of this device. Its figures: {machines.source(device)}."
+        + _lacking(link),
         time_s=np.median(time, axis=0),
         energy_j=np.median(energy, axis=0),
         bounds=bounds,
@@ -172,6 +182,20 @@ def by_data_sheet(columns: Columns, device: str | None, where: str) -> Forecast:
         device=device,
         machines=machines,
     )
+
+
+def _between_nodes(columns: Columns, link: float, node_link_gb_s: float | None) -> np.ndarray:
+    """B/s of one device to other nodes, [K]: one ring crosses a node's network, with tensor parallelism one for each of
+    its ranks, which share it. NaN where the network is not known."""
+    rings = np.minimum(columns["tensor_parallel"].astype(float), columns["gpus_per_node"].astype(float))
+    given = np.nan if node_link_gb_s is None else node_link_gb_s * 1e9
+    return np.minimum(link, given / rings)
+
+
+def _lacking(link: np.ndarray) -> str:
+    """What is to be given for the candidates on several nodes, where there are any."""
+    count = int(np.isnan(link).sum())
+    return f" Not predicted: {count} candidates on several nodes; {GIVE_LINK}." if count else ""
 
 
 def _known(machines: Machines, device: str | None) -> str:

@@ -8,40 +8,41 @@ from jouleline.architecture.memory import peak_memory
 from jouleline.choose.ask import Ask
 from jouleline.choose.candidates import Columns
 from jouleline.model.machine import Machines
-
-GB = 1e9
+from jouleline.units import GIB
 
 
 @dataclass(frozen=True)
 class Memory:
-    """Peak memory of a device by candidate in GB [K], what a device has (None: not known), and which fit. Bool [K]."""
+    """Peak memory of a device by candidate in GiB [K], what a device has (None: not known), and which fit. Bool [K]."""
 
-    peak_gb: np.ndarray
-    capacity_gb: float | None
+    peak_gib: np.ndarray
+    capacity_gib: float | None
 
     @property
     def fits(self) -> np.ndarray:
         """Candidates whose peak, with its margin, is within the capacity; all where that is not known."""
         return (
-            np.ones(len(self.peak_gb), bool) if self.capacity_gb is None else self.peak_gb <= self.capacity_gb
+            np.ones(len(self.peak_gib), bool)
+            if self.capacity_gib is None
+            else self.peak_gib <= self.capacity_gib
         )
 
     @property
     def words(self) -> str:
         """What was checked, in one sentence."""
-        if self.capacity_gb is None:
-            return "Memory is not checked: how much the device has is not known; give memory_gb."
+        if self.capacity_gib is None:
+            return "Memory is not checked: how much the device has is not known; give memory_gib."
         left_out = int((~self.fits).sum())
         if not left_out:
-            return f"By the memory model, margin included, every candidate fits into {self.capacity_gb:g} GB a device."
+            return f"By the memory model, margin included, every candidate fits: {self.capacity_gib:g} GiB a device."
         share = f"{left_out} of {len(self.fits)} candidates are left out"
-        return f"{share}: by the memory model, margin included, they need more than {self.capacity_gb:g} GB a device."
+        return f"{share}: by the memory model, margin included, they need more than {self.capacity_gib:g} GiB a device."
 
 
 def check(columns: Columns, ask: Ask, device: str | None) -> Memory:
-    """The peak of every candidate beside the ask's `memory_gb`, else the data sheet's capacity of `device`."""
-    capacity = ask.limits.get("memory_gb")
+    """The peak of every candidate beside the ask's `memory_gib`, else the data sheet's capacity of `device`."""
+    capacity = ask.limits.get("memory_gib")
     sheet = Machines().get(device, "memory_capacity") if device else None
     if capacity is None and sheet is not None:
-        capacity = sheet / GB
-    return Memory(peak_memory(columns)["peak"] / GB, capacity)
+        capacity = sheet / GIB
+    return Memory(peak_memory(columns)["peak"] / GIB, capacity)

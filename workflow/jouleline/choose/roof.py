@@ -7,6 +7,8 @@ import numpy as np
 
 from jouleline.architecture import proxies
 from jouleline.model.machine import Machines
+from jouleline.model.table.checks import usable
+from jouleline.model.table.runs import Columns, take
 
 
 def work(columns: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -23,6 +25,18 @@ def place(columns: Mapping[str, np.ndarray], time_s: np.ndarray) -> dict[str, np
         "flop_per_byte": done["compute_flop"] / done["memory_byte"],
         "flop_per_s": done["compute_flop"] * columns["steps"].astype(float) / time_s,
     }
+
+
+def measured(runs: Columns, device: str, precision: str) -> list[list[Any]]:
+    """[intensity, rate, run id] of the usable runs of a complete runs table on this device in this precision."""
+    kept = usable(runs) & (runs["device"] == device) & (runs["precision"] == precision)
+    kept &= runs["time_s"].astype(float) > 0  # known, too
+    some = take(runs, kept)
+    if not kept.any():
+        return []
+    places = place(some, some["time_s"].astype(float)).values()
+    rows = zip(*places, some["run_id"], strict=True)
+    return [[float(f"{one:.6g}") for one in (x, y)] + [run_id] for x, y, run_id in rows]
 
 
 def limits(machines: Machines, device: str, precision: str) -> dict[str, Any] | None:

@@ -17,9 +17,8 @@ from jouleline.model.frugal.greedy import MOST_TARGETS
 
 @dataclass(frozen=True)
 class Asked:
-    """Candidates of all asks that fit in memory: their names and rows, and the same as arrays. [K] each."""
+    """Candidates of all asks that fit in memory: rows, with a name as `run_id` and their device; the same as arrays."""
 
-    names: list[str]
     rows: list[dict[str, Any]]
     data: Data
 
@@ -34,7 +33,7 @@ def of_asks(asks: Sequence[Ask], devices: list[str]) -> Asked | None:
     for ask in asks:
         one = _of_ask(ask, devices, max(MOST_TARGETS // len(asks), 1))
         if found is not None:
-            one = Asked(found.names + one.names, found.rows + one.rows, joined(found.data, one.data))
+            one = Asked(found.rows + one.rows, joined(found.data, one.data))
         found = one
     return found
 
@@ -50,5 +49,8 @@ def _of_ask(ask: Ask, devices: list[str], most: int) -> Asked:
     if len(kept) > most:  # evenly, so that none of the kinds is lost
         kept = kept[np.linspace(0, len(kept) - 1, most).astype(int)]
     some = {name: values[kept] for name, values in columns.items()}
-    names = [f"{ask.name}: {candidates.name(rows[k])}" for k in kept]
-    return Asked(names, [rows[k] for k in kept], planned_rows(some, devices, ask.name))
+    named = [
+        {**rows[k], "run_id": f"{ask.name}: {candidates.name(rows[k])}", "device": columns["device"][k]}
+        for k in kept
+    ]
+    return Asked(named, planned_rows(some, devices, ask.name))

@@ -35,7 +35,7 @@ def _pick(pick: Mapping[str, Any], currency: str) -> list[str]:
         found.append(f"{sure}, meets its limit in {pick['meets']:.0%}" if pick["meets"] < 1 else sure)
     if pick["worst_extra_kwh"]:
         found.append(f"  a wrong choice wastes up to {pick['worst_extra_kwh']:.3g} kWh ({pick['worst']})")
-    found.append(f"  memory: {pick['memory_gb']:.3g} GB a device at its largest moment, margin included")
+    found.append(f"  memory: {pick['memory_gib']:.3g} GiB a device at its largest moment, margin included")
     if pick["parts"] and None not in pick["parts"].values():
         found.append("  energy: " + ", ".join(f"{name} {share:.0%}" for name, share in pick["parts"].items()))
     if pick["extrapolation_axes"]:

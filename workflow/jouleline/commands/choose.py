@@ -8,7 +8,18 @@ from jouleline.commands.progress import Progress
 from jouleline.errors import UserError
 from jouleline.files import write_json
 
-_NUMBERS = ("tokens", "samples", "epochs", "steps", "deadline_h", "budget_kwh", "budget_cost", "budget_kgco2")
+_NUMBERS = (
+    "tokens",
+    "samples",
+    "epochs",
+    "steps",
+    "deadline_h",
+    "budget_kwh",
+    "budget_cost",
+    "budget_kgco2",
+    "memory_gib",
+    "node_link_gb_s",
+)
 _COUNTS = (
     *("layers", "hidden", "heads", "intermediate", "seq_len", "vocab_size", "max_positions"),
     *("devices", "devices_per_node", "global_batch", "lora_rank"),

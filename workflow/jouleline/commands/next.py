@@ -21,21 +21,21 @@ def main(argv: list[str]) -> int:
     )
     parser.add_argument("-n", "--count", type=int, default=5, help="how many to suggest; default: 5")
     parser.add_argument("--calibration", help="calibration.json of the device")
-    parser.add_argument("--memory-gb", type=float, help="memory of a device; default: its data sheet's")
+    parser.add_argument("--memory-gib", type=float, help="memory of a device; default: its data sheet's")
     parser.add_argument("--out", help="suggested rows to write, .csv or .parquet")
     args = parser.parse_args(argv)
     from jouleline.model.frugal.table import suggest
     from jouleline.model.table.files import note_unknown, read_columns, require_apart, write_columns
     from jouleline.model.table.runs import read_runs
 
-    if args.memory_gb is not None and not args.memory_gb > 0:
-        raise UserError(f"--memory-gb is {args.memory_gb:g}; give what a device has, more than 0")
+    if args.memory_gib is not None and not args.memory_gib > 0:
+        raise UserError(f"--memory-gib is {args.memory_gib:g}; give what a device has, more than 0")
     if args.out:
         require_apart(args.out, args.runs, args.candidates)
     raw = read_columns(args.candidates)
     calibration = read_json(args.calibration) if args.calibration else None
     chosen, too_large = suggest(
-        read_runs(args.runs), raw, args.candidates, args.count, calibration, args.memory_gb
+        read_runs(args.runs), raw, args.candidates, args.count, calibration, args.memory_gib
     )
     if args.out:
         write_columns(chosen, args.out)

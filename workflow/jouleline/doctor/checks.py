@@ -6,9 +6,9 @@ from typing import Any
 
 from jouleline.measure.node.gpus import LEAST_CAPABILITY
 from jouleline.measure.node.torch_build import LEAST_DRIVER, driver_problem, kernel_problem
+from jouleline.units import GIB
 
 OK, NOTE, FAILED, NONE = "ok", "note", "FAILED", "-"
-GIB = 1 << 30
 # NCCL moves data between the ranks of a node through /dev/shm; NVIDIA's containers ask for as much.
 SHM_BYTE = GIB
 SCRATCH_BYTE = GIB

@@ -3,30 +3,65 @@
 import json
 import re
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-# Dense peak FLOP/s (fp32 without, bf16/fp16 with tensor cores), memory B/s, link B/s per direction, power limit W,
-# memory B. None: not known, or the name must say it ("A100-SXM4-80GB"). The first match wins: longer names first.
-# Rates: the vendors' figures, without a page kept for each. Memory: huggingface.co/hardware (H100, H200, L40S),
-# docs.vultr.com (B200), gpu_specs.csv of huggingface.co/spaces/lambdabrendan (A100, RTX 3090), nvidia_gpu.csv of
-# ohdoking/gpu_spec (RTX 4090), Google's table of its GPUs (T4), vassvik's table of 2019 (RTX 2080 Ti). H100 NVL:
-# hawkvelt.id.au, aiminingco.com.
+from jouleline.units import GIB
+
+
+class _Sheet(NamedTuple):
+    """A device's data sheet: dense peak FLOP/s (fp32 without, bf16 and fp16 with tensor cores), memory B/s, link B/s
+    per direction, power limit W, memory in GiB (its GB, see `units`), and where the figures were seen. None: not known,
+    or the name must say it ("A100-SXM4-80GB")."""
+
+    name: str
+    fp32: float | None
+    bf16: float | None
+    fp16: float | None
+    memory: float
+    link: float
+    power: float
+    memory_gib: float | None
+    source: str
+
+
+# Pages of third parties that quote the vendor's data sheets, seen on 2026-11-28; what none of them shows is said.
+_KLOCKWOOD = "https://glennklockwood.com/garden/processors"
+_KUNWAR = "https://www.kunwar.page/chapter/appendix-d-hardware-reference"
+_NVL = (
+    "https://grokipedia.com/page/210100120 and https://gpu.blog/gpus/nvidia-h100-nvl; the link is on neither"
+)
+_L40S = "https://www.mullet.se/product.html?product_id=355414"
+_T4 = "https://sysrqmts.com/en/gpus/nvidia/tesla/t4"
+_4090 = (
+    "https://waredb.com/processor/nvidia-geforce-rtx-4090, power limit: "
+    "https://holynerdvana.blogspot.com/2022/10/nvidia-geforce-rtx-4090-specifications.html; the link is on neither"
+)
+_3090 = (
+    "https://holynerdvana.blogspot.com/2022/10/nvidia-geforce-rtx-3090-specifications.html; tensor cores at half of "
+    "its figure, which accumulates in fp16; the link is not on it"
+)
+_2080 = (
+    "https://gpu.spicedreamphone.com/ru/gpu/nvidia/geforce-rtx-2080-ti, power limit: "
+    "https://www.nexthardware.com/news/nvidia-pronta-a-lanciare-anche-la-rtx-2080-ti-8600/; the rate of tensor cores "
+    "is on neither"
+)
+# The first match wins: longer names first. B200's memory is that of docs.vultr.com: Klockwood's page has 192.
 _SPECIFICATIONS = (
-    (r"\bB200", 80e12, 2250e12, 2250e12, 8.0e12, 900e9, 1000.0, 180e9),
-    (r"\bH200", 67e12, 989e12, 989e12, 4.8e12, 450e9, 700.0, 141e9),
-    (r"H100.*NVL", None, None, None, 3.9e12, 300e9, 400.0, 94e9),
-    (r"H100.*PCI", 51e12, 756e12, 756e12, 2.0e12, 300e9, 350.0, 80e9),
-    (r"H100", 67e12, 989e12, 989e12, 3.35e12, 450e9, 700.0, 80e9),
-    (r"A100.*40", 19.5e12, 312e12, 312e12, 1.555e12, 300e9, 400.0, 40e9),
-    (r"A100", 19.5e12, 312e12, 312e12, 2.039e12, 300e9, 400.0, None),
-    (r"L40S", 91.6e12, 362e12, 362e12, 864e9, 32e9, 350.0, 48e9),
-    (r"V100", 15.7e12, None, 125e12, 900e9, 150e9, 300.0, None),
-    (r"\bT4\b", 8.1e12, None, 65e12, 320e9, 16e9, 70.0, 16e9),
-    (r"RTX 4090", 82.6e12, 165e12, 165e12, 1008e9, 32e9, 450.0, 24e9),
-    (r"RTX 3090", 35.6e12, 71e12, 71e12, 936e9, 16e9, 350.0, 24e9),
-    (r"RTX 2080 Ti", 13.4e12, None, 53.8e12, 616e9, 16e9, 250.0, 11e9),
+    _Sheet(r"\bB200", 80e12, 2250e12, 2250e12, 8.0e12, 900e9, 1000.0, 180, f"{_KLOCKWOOD}/B200"),
+    _Sheet(r"\bH200", 67e12, 989e12, 989e12, 4.8e12, 450e9, 700.0, 141, _KUNWAR),
+    _Sheet(r"H100.*NVL", None, None, None, 3.9e12, 300e9, 400.0, 94, _NVL),
+    _Sheet(r"H100.*PCI", 51e12, 756e12, 756e12, 2.0e12, 300e9, 350.0, 80, _KUNWAR),
+    _Sheet(r"H100", 67e12, 989e12, 989e12, 3.35e12, 450e9, 700.0, 80, f"{_KLOCKWOOD}/h100"),
+    _Sheet(r"A100.*40", 19.5e12, 312e12, 312e12, 1.555e12, 300e9, 400.0, 40, f"{_KLOCKWOOD}/A100"),
+    _Sheet(r"A100", 19.5e12, 312e12, 312e12, 2.039e12, 300e9, 400.0, None, f"{_KLOCKWOOD}/A100"),
+    _Sheet(r"L40S", 91.6e12, 362e12, 362e12, 864e9, 32e9, 350.0, 48, _L40S),
+    _Sheet(r"V100", 15.7e12, None, 125e12, 900e9, 150e9, 300.0, None, _KUNWAR),
+    _Sheet(r"\bT4\b", 8.1e12, None, 65e12, 320e9, 16e9, 70.0, 16, _T4),
+    _Sheet(r"RTX 4090", 82.6e12, 165e12, 165e12, 1008e9, 32e9, 450.0, 24, _4090),
+    _Sheet(r"RTX 3090", 35.6e12, 71e12, 71e12, 936e9, 16e9, 350.0, 24, _3090),
+    _Sheet(r"RTX 2080 Ti", 13.4e12, None, 53.8e12, 616e9, 16e9, 250.0, 11, _2080),
 )
 
 _CPU_NAME = re.compile(r"\b(cpu|epyc|xeon|ryzen|core|threadripper|neoverse|graviton)\b", re.IGNORECASE)
@@ -56,12 +91,17 @@ class Machines:
 
     def names(self) -> list[str]:
         """Devices that are calibrated here, and those with a data sheet."""
-        sheets = [re.sub(r"\\b|\.\*", " ", spec[0]).strip() for spec in _SPECIFICATIONS]
+        sheets = [re.sub(r"\\b|\.\*", " ", spec.name).strip() for spec in _SPECIFICATIONS]
         return [*self._calibrated, *sheets]
 
     def known(self, device: str) -> bool:
         """Whether anything is known of this device."""
         return device in self._calibrated or _specification(device) is not None
+
+    def source(self, device: str) -> str | None:
+        """Where the figures of the data sheet were seen; None for a device without one."""
+        sheet = _specification(device)
+        return sheet.source if sheet else None
 
     def calibrated(self, device: str) -> bool:
         return device in self._calibrated
@@ -98,20 +138,24 @@ class Machines:
         return {nodes for nodes in spans if nodes and nodes > 1}
 
 
-def _specification(device: str) -> tuple | None:
-    return next((spec for spec in _SPECIFICATIONS if re.search(spec[0], device, re.IGNORECASE)), None)
+def _specification(device: str) -> _Sheet | None:
+    return next((spec for spec in _SPECIFICATIONS if re.search(spec.name, device, re.IGNORECASE)), None)
 
 
 def _data_sheet(device: str, quantity: str, precision: str | None) -> float | None:
-    spec = _specification(device)
-    if spec is None:
+    sheet = _specification(device)
+    if sheet is None:
         return None
-    _, fp32, bf16, fp16, memory, link, power, capacity = spec
     if quantity == "peak_flops":
-        return {"fp32": fp32, "bf16": bf16, "fp16": fp16}.get(precision or "fp32")
+        return {"fp32": sheet.fp32, "bf16": sheet.bf16, "fp16": sheet.fp16}.get(precision or "fp32")
     if quantity.startswith("link_bandwidth"):
-        return link
+        return sheet.link
     named = re.search(r"(\d+) ?GB\b", device)  # "Tesla V100-SXM2-16GB"
-    capacity = float(named.group(1)) * 1e9 if named else capacity
-    known = {"memory_bandwidth_triad": memory, "power_limit_w": power, "memory_capacity": capacity}
+    memory_gib = float(named.group(1)) if named else sheet.memory_gib
+    capacity = None if memory_gib is None else memory_gib * GIB
+    known = {
+        "memory_bandwidth_triad": sheet.memory,
+        "power_limit_w": sheet.power,
+        "memory_capacity": capacity,
+    }
     return known.get(quantity)

@@ -10,6 +10,7 @@ from tempfile import TemporaryDirectory
 
 from jouleline.errors import UserError
 from jouleline.files import atomic_path, read_json, write_json
+from jouleline.units import MIB
 
 PIECE_MIB = 15
 _METADATA = Path(".snakemake/metadata")
@@ -29,7 +30,7 @@ def pack(root: Path, results: str, name: str, folder: Path, piece_mib: float = P
                 # A run that ends just now takes its raw files away.
                 with contextlib.suppress(FileNotFoundError):
                     tar.add(path, path.relative_to(root), recursive=False)
-        pieces, digest = _split(archive, name, folder, int(piece_mib * 2**20))
+        pieces, digest = _split(archive, name, folder, int(piece_mib * MIB))
     names = [piece.name for piece in pieces]
     write_json(folder / f"{name}-state.json", {"schema": 1, "sha256": digest, "pieces": names})
     for old in set(folder.glob(f"{name}-state-*.tar.gz.*")) - set(pieces):

@@ -42,6 +42,7 @@ class Inputs:
     splits: list[Row] = field(default_factory=list)
     answers: list[Row] = field(default_factory=list)
     rounds: list[Row] = field(default_factory=list)
+    suggested: Row = field(default_factory=dict)
     config: Row | None = None
     settings: Row = field(default_factory=dict)
     headline: str = HEADLINE
@@ -133,6 +134,7 @@ def load(
     config: Path | None = None,
     answers: Iterable[Path] = (),
     rounds: Iterable[Path] = (),
+    suggested: Path | None = None,
     **choices: Any,
 ) -> Inputs:
     """Read the inputs of a report.
@@ -146,7 +148,7 @@ def load(
     )
     files = [*tables.values(), *facts.values(), *predictions, *fits, *splits, *answers]
     rounds = list(map(Path, rounds))
-    files += [*rounds, *([config] if config else [])]
+    files += [*rounds, *filter(None, (config, suggested))]
     known = {name: read_json(path) for name, path in facts.items()}
     runs = sorted(read_table(RUNS, tables["runs"]), key=lambda run: run["run_id"])
     return Inputs(
@@ -164,6 +166,7 @@ def load(
         splits=[read_json(path) for path in splits],
         answers=[answer for path in answers for answer in read_json(path)["answers"]],
         rounds=sorted((read_json(path) for path in rounds), key=lambda one: one["round"]),
+        suggested=read_json(suggested) if suggested else {},
         config=_config(config),
         digests=_digests(map(Path, files)),
         **choices,

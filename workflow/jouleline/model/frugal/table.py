@@ -13,9 +13,13 @@ from jouleline.model.fit.fitting import load
 from jouleline.model.frugal import choose
 from jouleline.model.machine import Machines
 from jouleline.model.table.runs import Columns, take
+from jouleline.units import GIB
 
 _LENGTHS = ("steps", "samples", "tokens")
-SUGGESTED = ("order", "expected_energy_j", "expected_error_before", "expected_error_after", "reason")
+SUGGESTED = (
+    *("order", "expected_time_s", "expected_energy_j", "expected_error_before", "expected_error_after"),
+    "reason",
+)
 """Columns that stand beside the candidates that are suggested."""
 
 
@@ -25,20 +29,22 @@ def suggest(
     where: str,
     count: int,
     calibration: Mapping[str, Any] | None = None,
-    memory_gb: float | None = None,
+    memory_gib: float | None = None,
+    targets: Data | None = None,
 ) -> tuple[Columns, np.ndarray]:
     """(the suggested candidates, best first, with SUGGESTED beside their columns; those that cannot fit in memory).
 
     `measured` is a complete runs table, `raw` has candidates as in `predict_table`; one without a length is taken to
     run as long as the measured runs did (median). The second is a mask of candidates that are left out: what a device
-    holds for certain is more than `memory_gb` (10^9 bytes), or than its data sheet says. Raises UserError for a count
-    that cannot be, or where no candidate is left.
+    holds for certain is more than `memory_gib`, or than its data sheet says. `targets` are rows that are to be known,
+    where these are not the runs and candidates. Raises UserError for a count that cannot be, or where no candidate is
+    left.
     """
     runs = load(measured)
     if not len(runs):
         raise UserError("the runs table has no usable rows; `jouleline next` needs runs, however few")
     rows = planned_rows(raw, sorted(set(runs.columns["device"].tolist())), where)
-    too_large = _too_large(rows, memory_gb)
+    too_large = _too_large(rows, memory_gib)
     kept = np.flatnonzero(~too_large)
     if not len(kept):
         raise UserError(f"{where}: no candidate fits in the memory of its device; give smaller ones")
@@ -54,10 +60,12 @@ def suggest(
     if not any(name in raw for name in _LENGTHS):
         steps = np.median(runs.columns["time_s"]) / expected.step_time_s
     joules = expected.step_energy_j * steps
-    found = choose.measure_next(runs, rest, expected, joules, count, context, state)
+    found = choose.measure_next(runs, rest, expected, joules, count, context, state, targets)
     chosen = take(raw, kept[[one.candidate for one in found]])
     chosen["order"] = np.arange(1, count + 1)
+    duration_s = expected.step_time_s * steps
     for name, values in (
+        ("expected_time_s", [duration_s[one.candidate] for one in found]),
         ("expected_energy_j", [one.energy_j for one in found]),
         ("expected_error_before", [one.error_before for one in found]),
         ("expected_error_after", [one.error_after for one in found]),
@@ -67,11 +75,12 @@ def suggest(
     return chosen, too_large
 
 
-def _too_large(rows: Data, memory_gb: float | None) -> np.ndarray:
+def _too_large(rows: Data, memory_gib: float | None) -> np.ndarray:
     """Rows of which a device would hold more than it has, for certain. Bool [R]."""
-    floor_gb = peak_memory(rows.columns)["floor"] / 1e9
+    floor_byte = peak_memory(rows.columns)["floor"]
     names, index = rows.labels("device")
     machines = Machines()
-    sheets = [memory_gb or (machines.get(name, "memory_capacity") or np.inf) / 1e9 for name in names]
-    on_cpu = np.array([memory_gb is None and machines.is_cpu(name) for name in names])[index]
-    return ~on_cpu & (floor_gb > np.array(sheets)[index])
+    given = None if memory_gib is None else memory_gib * GIB
+    sheets = [given or machines.get(name, "memory_capacity") or np.inf for name in names]
+    on_cpu = np.array([memory_gib is None and machines.is_cpu(name) for name in names])[index]
+    return ~on_cpu & (floor_byte > np.array(sheets)[index])

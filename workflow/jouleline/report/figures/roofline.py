@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from jouleline.report.canvas import ACCENT, HEIGHT, INK, MUTED, SURFACE, Figure, finish, panel
+from jouleline.report.canvas import ACCENT, HEIGHT, INK, MUTED, SERIES, SURFACE, Figure, Panel, finish, panel
 from jouleline.report.figures.axes import log_ticks
 from jouleline.report.numbers import percent, quantity
 from jouleline.report.points import span
@@ -13,9 +13,11 @@ def roofline(
     roof: Mapping[str, Any],
     every: Sequence[Sequence[float]],
     entries: Sequence[Mapping[str, Any]],
+    measured: Sequence[Sequence[Any]],
     stamp: str,
 ) -> Figure:
-    """FLOP/s of one device against FLOP per byte: candidates (faint) and numbered `entries` under the roof."""
+    """FLOP/s of one device against FLOP per byte: candidates (faint), numbered `entries` and `measured` runs (hollow)
+    under the roof."""
     peak, bandwidth = roof["peak_flop_per_s"], roof["memory_byte_per_s"]
     xs, ys = [e["flop_per_byte"] for e in entries], [e["flop_per_s"] for e in entries]
     faint = ([pair[k] for pair in every] for k in (2, 3))
@@ -23,11 +25,14 @@ def roofline(
         axes = drawn.axes
         axes.set_title(f"On the roof of one {roof['device']}"[:48])
         axes.set(xscale="log", yscale="log")
-        axes.scatter(*faint, s=9, color=MUTED, alpha=0.3, linewidths=0)
-        low, high = span([pair[2] for pair in every] + [peak / bandwidth])
+        axes.scatter(*faint, s=9, color=MUTED, alpha=0.3, linewidths=0, label="candidates")
+        found = _measured(drawn, measured)
+        low, high = span([pair[2] for pair in every] + [run[0] for run in measured] + [peak / bandwidth])
         corner = peak / bandwidth
         axes.plot([low, corner, high], [min(peak, low * bandwidth), peak, peak], color=INK, linewidth=1.4)
-        marks = axes.scatter(xs, ys, s=46, color=ACCENT, edgecolors=SURFACE, linewidths=0.8, zorder=4)
+        marks = axes.scatter(
+            xs, ys, s=46, color=ACCENT, edgecolors=SURFACE, linewidths=0.8, zorder=4, label="front"
+        )
         words = [
             f"{n}: {e['name']}, {quantity(e['flop_per_s'], 'FLOP/s')}, "
             f"{percent(e['flop_per_s'] / min(peak, e['flop_per_byte'] * bandwidth))} of the roof"
@@ -38,10 +43,26 @@ def roofline(
             style = {"textcoords": "offset points", "xytext": (6, -12), "color": INK, "fontweight": "bold"}
             axes.annotate(str(number + 1), (xs[number], ys[number]), **style)
         axes.set_xlim(low, high)
-        axes.set_ylim(*span([pair[3] for pair in every] + [peak]))
+        axes.set_ylim(*span([pair[3] for pair in every] + [run[1] for run in measured] + [peak]))
         log_ticks(axes.xaxis, *axes.get_xlim(), "")
         log_ticks(axes.yaxis, *axes.get_ylim(), "")
         axes.set_xlabel("FLOP per byte of memory traffic")
         axes.set_ylabel("FLOP/s of one device")
+        if measured:
+            axes.legend(
+                frameon=False, fontsize=9.5, ncols=3, loc="upper center", bbox_to_anchor=(0.45, -0.17)
+            )
         text = f"Roof by {roof['source']}: {quantity(peak, 'FLOP/s')}, {quantity(bandwidth, 'B/s')}. "
-        return finish(drawn, text + "; ".join(words) + ".", stamp=stamp)
+        return finish(drawn, text + "; ".join(words) + "." + found, stamp=stamp)
+
+
+def _measured(drawn: Panel, runs: Sequence[Sequence[Any]]) -> str:
+    """Draw the measured runs, hollow; what they reach, in words."""
+    if not runs:
+        return ""
+    xs, ys, names = zip(*runs, strict=True)
+    style = {"facecolors": "none", "edgecolors": SERIES[1], "linewidths": 1.2, "marker": "D"}
+    marks = drawn.axes.scatter(xs, ys, s=26, zorder=3, label="measured runs", **style)
+    hover = [f"{name}, {quantity(y, 'FLOP/s')}, measured" for name, y in zip(names, ys, strict=True)]
+    drawn.label_points(marks, hover)
+    return f" Measured: {len(runs)} runs, {quantity(min(ys), 'FLOP/s')} to {quantity(max(ys), 'FLOP/s')}."

@@ -9,10 +9,11 @@ from jouleline.report.numbers import DASH, count, duration, known, number, perce
 
 
 def build(inputs: Inputs, stamp: str) -> Section | None:
-    """One answer after the other; None where the campaign asks nothing."""
+    """One answer after the other, then what to measure; None where nothing is asked and nothing is to be measured."""
     blocks: list = []
     for answer in inputs.answers:
         blocks += _answer(answer)
+    blocks += _next(inputs.suggested, stamp)
     return Section("decide", "Decide", blocks) if blocks else None
 
 
@@ -29,7 +30,9 @@ def _answer(answer: Row) -> list:
     drawn = [figures.front(answer["all"], answer["front"], stamp), figures.parts(answer["front"], stamp)]
     # Predicted rates are of times: an estimate of energies is not in them.
     if answer.get("roof"):
-        drawn.append(roofline(answer["roof"], answer["all"], answer["front"], ""))
+        drawn.append(
+            roofline(answer["roof"], answer["all"], answer["front"], answer.get("measured") or [], "")
+        )
     panels = Panels("The front", [figure for figure in drawn if figure], note=_NOTE)
     return [question, _picks(answer, stamp), panels, _front(answer, stamp), Text(_about(answer), "note")]
 
@@ -39,8 +42,37 @@ _NOTE = (
     "Faint marks are all candidates. The front is what no other candidate beats in both time and energy, numbered from "
     "the fastest, with 95 % intervals. Compute and memory: energy per FLOP and byte. Communication and host: static "
     "power while devices wait for them, and energy per byte sent. Static: the rest of static power. The roof: what the "
-    "peak of a device and its memory bandwidth allow at an intensity; how far below it a configuration is predicted."
+    "peak of a device and its memory bandwidth allow at an intensity; how far below it a configuration is predicted, "
+    "and where the runs of this campaign were measured."
 )
+
+
+def _next(suggested: Row, stamp: str) -> list:
+    """The runs that would teach most; nothing where none may be measured, or no model is fitted."""
+    if not suggested.get("runs"):
+        why = suggested.get("candidates") != 0 and suggested.get("reason")
+        return [Text(f"Which runs would teach most is not known: {why}.", "note")] if why else []
+    heads = columns("#Number", "Run", "#Devices", "#Time", "#Energy", "#Expected error after it", "Why")
+    rows = [
+        [
+            count(n),
+            Cell(run["name"], "wide"),
+            count(run["device_count"]),
+            duration(run["expected_time_s"]),
+            quantity(run["expected_energy_j"], "J"),
+            percent(run["expected_error_after"]),
+            Cell(run["reason"].partition(";")[0], "wide"),
+        ]
+        for n, run in enumerate(suggested["runs"], 1)
+    ]
+    about = {"asks": "the candidates of the asks", "grid": "the rows of the grid"}[suggested["target"]]
+    before = percent(suggested["runs"][0]["expected_error_before"])
+    note = (
+        f"Of {count(suggested['candidates'])} that may be measured. The expected error of the energies of {about} is "
+        f"{before} now, by the hybrid fitted to all runs, and falls run by run. A run is taken to last as long as the "
+        "runs so far."
+    )
+    return [Table("What to measure next", heads, rows, note=note, stamp=stamp)]
 
 
 def _about(answer: Row) -> str:
@@ -82,9 +114,9 @@ def _front(answer: Row, stamp: str) -> Table:
     heads = columns(
         "#Number", "Configuration", "#Time", "#Energy", f"#Cost ({answer['currency']})", "#CO2e (kg)"
     )
-    heads += columns("#Memory (GB)", "Extrapolates along")
+    heads += columns("#Memory (GiB)", "Extrapolates along")
     rows = [
-        [str(n), Cell(entry["name"], "wide"), *_figures(entry), number(entry["memory_gb"]), _axes(entry)]
+        [str(n), Cell(entry["name"], "wide"), *_figures(entry), number(entry["memory_gib"]), _axes(entry)]
         for n, entry in enumerate(answer["front"], 1)
     ]
     return Table(f"The front in numbers ({len(rows)})", heads, rows, folded=len(rows) > 8, stamp=stamp)
