@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from jouleline.files import run_script
+from jouleline.files import digest_file, run_script
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -37,14 +37,15 @@ def _run(args: argparse.Namespace) -> None:
     for name in set(chosen) - set(files):
         print(f"{name} is left out: {_why(chosen[name]['origin'], args.data)}", flush=True)
     if not files:
+        names = ", ".join(mapping["origin"]["file"] for mapping in chosen.values())
         raise UserError(
-            "none of the tables is here; give the folder that they are in: make public FROM=FOLDER"
+            f"there is none of the tables here ({names}); give the folder that they are in: make public FROM=FOLDER"
         )
     parts = sum(len(chosen[n]["origin"]["splits"]) * len(chosen[n]["origin"]["models"]) for n in files)
     with Progress(parts) as progress:
         for name, path in files.items():
             pinned = chosen[name]["origin"]["sha256"]
-            if pinned and fetch.digest(path) != pinned:
+            if pinned and digest_file(path) != pinned:
                 print(f"note: {path} is another file than the one that is pinned", flush=True)
             for words in judge(name, chosen[name], path, args.out / name):
                 progress.next(words)

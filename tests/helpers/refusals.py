@@ -9,6 +9,7 @@ import errno
 import os
 import resource
 import shutil
+import socket
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -44,7 +45,7 @@ def _aside(path: Path) -> Iterator[Path]:
     try:
         yield kept
     finally:
-        shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink(missing_ok=True)
+        shutil.rmtree(path) if not path.is_symlink() and path.is_dir() else path.unlink(missing_ok=True)
         path.parent.mkdir(exist_ok=True)  # a program may have taken away what it has shown
         if there:
             kept.rename(path)
@@ -111,15 +112,36 @@ def _torn(path: Path, kept: Path) -> None:
     path.write_bytes(content[: len(content) * 2 // 3])
 
 
+def _socket(path: Path, kept: Path) -> None:
+    """A file that is none (ENXIO)."""
+    with (
+        contextlib.chdir(path.parent),
+        socket.socket(socket.AF_UNIX) as made,
+    ):  # the whole path may be too long for it
+        made.bind(path.name)
+
+
+# A name of more bytes than a file system takes, and one that is legal and nearly so.
+TOO_LONG, LONGEST = "x" * 300, "x" * 244
 # Of a file that is read.
 INPUTS = {
     "missing": _instead(lambda path, kept: None),
     "a folder": _instead(lambda path, kept: path.mkdir()),
     "a link to itself": _instead(lambda path, kept: path.symlink_to(path)),
+    "a name too long": _instead(lambda path, kept: path.symlink_to(TOO_LONG)),
+    "a file for a folder": _instead(lambda path, kept: path.symlink_to(kept / "below")),
+    "a socket": _instead(_socket),
+    "a failing disk": _instead(lambda path, kept: path.symlink_to("/proc/self/mem")),  # its first byte is EIO
     "not permitted": _closed,
     "torn": _instead(_torn),
     "empty": _instead(lambda path, kept: path.touch()),
     "no text": _instead(lambda path, kept: path.write_bytes(b"\xff\xfe\x00PAR1" * 9)),
+}
+# A path instead of `path`, relative to a folder with a file `file`, that cannot be written.
+PATHS = {
+    "a name too long": lambda path: path.with_stem(TOO_LONG),
+    "a file for a folder": lambda path: "file" / path,
+    "no such place": lambda path: "/proc/none" / path,
 }
 # Of a file that is written.
 OUTPUTS = {
@@ -130,4 +152,5 @@ OUTPUTS = {
     "quota full": _at_the_end(errno.EDQUOT),
     "stale": _at_the_end(errno.ESTALE),
     "read-only": _at_the_end(errno.EROFS),
+    "a failing disk": _at_the_end(errno.EIO),
 }

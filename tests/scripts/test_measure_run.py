@@ -98,7 +98,7 @@ def test_bad_input_is_one_clear_line(tmp_path, dataset, row, protocol, said):
 
 def test_missing_dataset_is_one_clear_line(tmp_path):
     code, output = Agent(tmp_path, tmp_path / "none.parquet").wait()
-    assert code == 2 and "none.parquet is not a prepared dataset (no such file)" in output
+    assert code == 2 and "none.parquet; run the rule that makes it" in output
 
 
 def test_a_loss_that_is_not_finite_fails_the_run(tmp_path, dataset):

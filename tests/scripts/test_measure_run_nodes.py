@@ -70,10 +70,10 @@ def test_bad_input_on_one_node_ends_the_others_at_once(tmp_path, dataset, bad):
     extras = [["--node-rank", str(node), "--nodes", "2", "--address", "127.0.0.1"] for node in (0, 1)]
     agents = [Agent(tmp_path, datasets[node], TWO, SHORT, extras[node]) for node in (0, 1)]
     ended = [agent.wait(60) for agent in agents]  # startup_timeout_s is 600
-    assert ended[bad][0] == 2 and "none.parquet is not a prepared dataset" in ended[bad][1]
+    assert ended[bad][0] == 2 and "none.parquet; run the rule that makes it" in ended[bad][1]
     code, output = ended[1 - bad]
     assert code == 1 and output.startswith(f"error: node {bad} cannot start: ") and output.count("\n") == 1
-    assert "none.parquet is not a prepared dataset" in output
+    assert "none.parquet; run the rule that makes it" in output
     if bad == 1:  # what this attempt left does not mislead the next one
         check_two_node_run(tmp_path, two_agents(tmp_path, dataset, TWO), 1)
 

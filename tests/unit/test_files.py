@@ -3,6 +3,8 @@
 import errno
 import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -93,3 +95,19 @@ def test_an_error_that_is_about_no_file_keeps_its_traceback():
 def test_why_has_no_file_and_one_line(code, said):
     text = why(OSError(code, os.strerror(code), "/secret"))
     assert said in text and "/secret" not in text and "\n" not in text and text[0].islower()
+
+
+@pytest.mark.parametrize("lines", [1, 100_000])
+@pytest.mark.parametrize(
+    ("to", "code", "said"),
+    [
+        ("> /dev/full", 2, "error: no space left on device; free the disk, or choose another place\n"),
+        ("| true", 141, ""),
+    ],
+)
+def test_output_that_nobody_takes_is_no_traceback(to, code, said, lines):
+    program = f"from jouleline.files import run_script; raise SystemExit(run_script(lambda: print('x\\n' * {lines})))"
+    # The reader of the pipe has ended before the program prints.
+    command = f'set -o pipefail; (sleep 0.2; exec "{sys.executable}" -c "{program}") {to}'
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (code, said)

@@ -1,10 +1,12 @@
 """Atomic writes (a file is either whole under its name or not there at all), and why a file could not be used."""
 
 import errno
+import hashlib
 import io
 import json
 import os
 import shutil
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -26,11 +28,21 @@ _REMEDIES = {
     errno.ELOOP: "take the link away, or name the file that it should lead to",
     errno.EFBIG: "raise the limit of a file's size (ulimit -f), or choose another place",
     errno.ESTALE: "the file server has lost it: try again, or mount it again",
+    errno.ENXIO: "a file should be there, and no socket or device: name one",
+    errno.ENODEV: "a file should be there, and no socket or device: name one",
+    errno.EMFILE: "raise the limit of open files (ulimit -n)",
+    errno.ENFILE: "the machine has too many files open: end what holds them",
+    errno.EAGAIN: "raise the limit of processes (ulimit -u), or end some",
+    errno.ENOMEM: "free memory, or ask for more",
+    errno.ETXTBSY: "the file is a program that runs: wait for its end",
+    errno.EBUSY: "something else uses it: wait for its end",
     errno.EIO: "the disk or the file server fails: try again, or use another",
     **dict.fromkeys(
         (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP), "use another file system: this one cannot do it"
     ),
 }
+# Bytes of a name, as file systems have it.
+_LONGEST_NAME = 255
 
 
 def why(error: OSError) -> str:
@@ -62,9 +74,9 @@ def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
     writers do not meet. On an error nothing is left. Raises UserError where the file cannot be written, with the cause.
     """
     target = Path(path)
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    temporary = _beside(target)
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
+        _make_folder(target.parent)
         yield temporary
         with open(temporary, "rb") as handle:
             os.fsync(handle.fileno())
@@ -80,14 +92,34 @@ def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
             temporary.unlink(missing_ok=True)
 
 
+def _beside(target: Path) -> Path:
+    """The temporary name beside a target; as long as a name may be where the target's is."""
+    ending = f".{os.getpid()}.tmp"
+    name = (
+        os.fsencode(target.name)[: _LONGEST_NAME - len(ending) - 1]
+        if len(target.name) <= _LONGEST_NAME
+        else b""
+    )
+    return target.with_name(f".{os.fsdecode(name) or target.name}{ending}")
+
+
+def _make_folder(folder: Path) -> None:
+    """Make a folder and those above it. Raises OSError; where one of them is a file, NotADirectoryError."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except FileExistsError as error:
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), error.filename) from error
+
+
 @contextmanager
 def atomic_folder(path: str | os.PathLike) -> Iterator[Path]:
     """Yield an empty folder beside `path`; on success rename it into place, instead of what is there. On an error
     nothing is left. Raises UserError where it cannot be written."""
     target = Path(path)
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    temporary = _beside(target)
     try:
-        temporary.mkdir(parents=True)
+        _make_folder(target.parent)
+        temporary.mkdir()
         yield temporary
         shutil.rmtree(target, ignore_errors=True)
         os.replace(temporary, target)
@@ -157,6 +189,12 @@ def read_json(path: str | os.PathLike, remedy: str = "make it again, or name ano
 _CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"), allow_nan=False, ensure_ascii=True)
 
 
+def digest_file(path: str | os.PathLike) -> str:
+    """SHA-256 of a file. Raises UserError that says why it cannot be read."""
+    with reading(path):
+        return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+
+
 def canonical_json(value: Any) -> str:
     """One line of JSON with sorted keys: equal values give equal text, so it can be hashed or compared."""
     return _CANONICAL.encode(value)
@@ -165,20 +203,33 @@ def canonical_json(value: Any) -> str:
 def run_script(main: Callable[[], int | None]) -> int:
     """Call a script's body; a UserError becomes its one line on stderr and its exit code.
 
-    A file that the operating system refuses becomes one line and 2. What the locale cannot print (a degree sign, say)
-    is printed as a question mark.
+    A file that the operating system refuses becomes one line and 2, what is printed included; where nobody reads that
+    any more (`| head`), it ends quietly, as a shell counts it. What the locale cannot print (a degree sign, say) is
+    printed as a question mark.
     """
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
     try:
-        return main() or 0
+        code = main() or 0
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:
+        _print_no_more()
+        return 128 + signal.SIGPIPE
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
     except OSError as error:
-        # Without a file it may be anything, for which a traceback is of more use.
-        if not error.filename:
+        # Without a file, and with a number that says nothing of a user's, a traceback is of more use.
+        if not error.filename and error.errno not in _REMEDIES:
             raise
         print(f"error: {one_line(error)}", file=sys.stderr)
+        _print_no_more()
         return 2
+
+
+def _print_no_more() -> None:
+    """What is left of the output goes nowhere: Python's end would try again, and complain."""
+    with suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import synthetic
 from jouleline.errors import UserError
+from jouleline.files import digest_file
 from jouleline.model.table.mappings import BUILT_IN
 from jouleline.public import fetch
 from jouleline.public.judge import judge
@@ -32,12 +33,12 @@ def origin(tmp_path, monkeypatch):
     path = tmp_path / "there" / "made_up.csv"
     path.parent.mkdir()
     path.write_text("\n".join(lines))
-    return ORIGIN | {"url": path.as_uri(), "sha256": fetch.digest(path)}
+    return ORIGIN | {"url": path.as_uri(), "sha256": digest_file(path)}
 
 
 def test_a_table_is_fetched_once_and_checked_always(origin, tmp_path):
     path = fetch.find(origin, None)
-    assert path.is_relative_to(tmp_path / "cache") and fetch.digest(path) == origin["sha256"]
+    assert path.is_relative_to(tmp_path / "cache") and digest_file(path) == origin["sha256"]
     (tmp_path / "there" / "made_up.csv").unlink()
     assert fetch.find(origin, None) == path
     path.write_text("another")

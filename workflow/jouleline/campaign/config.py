@@ -11,7 +11,7 @@ from typing import Any
 from jouleline.campaign import frugal, grid
 from jouleline.campaign.protocol import PROTOCOL_DEFAULTS, complete_protocol, protocol_problems
 from jouleline.errors import UserError
-from jouleline.files import canonical_json
+from jouleline.files import canonical_json, why
 from jouleline.schemas.model import headline
 
 SCHEMA_FILE = Path(__file__).resolve().parents[2] / "schemas" / "config.schema.json"
@@ -152,6 +152,8 @@ def read_yaml(path: Path) -> dict[str, Any]:
         value = None if node is None else loading.construct_document(node)
     except FileNotFoundError as error:
         raise UserError(f"missing file {path}; correct the path") from error
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {why(error)}") from error
     except UnicodeDecodeError as error:
         raise UserError(f"{path} is not UTF-8 (byte {error.start}); save it as UTF-8") from error
     except yaml.YAMLError as error:

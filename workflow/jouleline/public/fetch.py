@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from jouleline.errors import UserError
-from jouleline.files import atomic_path
+from jouleline.files import atomic_path, digest_file
 
 TIMEOUT_S = 60
 
@@ -39,22 +39,17 @@ def find(origin: Mapping[str, Any], folder: Path | None) -> Path | None:
     """
     if folder is not None:
         path = folder / origin["file"]
-        return path if path.exists() else None
+        return path if os.path.lexists(path) else None
     if origin["url"] is None:
         return None
     path = cache() / f"{origin['sha256'][:12]}-{origin['file']}"
     if not path.exists():
         _fetch(origin, path)
-    if digest(path) != origin["sha256"]:
+    if digest_file(path) != origin["sha256"]:
         raise UserError(
             f"{path} is not the table that is pinned (another SHA-256); move it away and run again"
         )
     return path
-
-
-def digest(path: Path) -> str:
-    """SHA-256 of a file."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def _fetch(origin: Mapping[str, Any], path: Path) -> None:

@@ -1,6 +1,5 @@
 """The packages that a machine without a network lacks, as wheels in one folder with their hashes."""
 
-import hashlib
 import os
 import re
 import subprocess
@@ -13,7 +12,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name, parse_wheel_filename
 
 from jouleline.errors import UserError
-from jouleline.files import read_text, write_text
+from jouleline.files import digest_file, read_text, write_text
 
 # What measuring needs; the analysis of what was measured is done elsewhere.
 ROOTS = (
@@ -136,4 +135,4 @@ def _run(command: list[str]) -> subprocess.CompletedProcess:
 
 def _pin(wheel: Path) -> str:
     name, version, *_ = parse_wheel_filename(wheel.name)
-    return f"{name}=={version} --hash=sha256:{hashlib.sha256(wheel.read_bytes()).hexdigest()}"
+    return f"{name}=={version} --hash=sha256:{digest_file(wheel)}"

@@ -4,7 +4,6 @@ DATA/ holds tables/ (runs, regions), node/ (calibration, idle), runs/ (raw files
 was checked, provenance.json (what it was measured with; digests of all files) and README.md with the licence.
 """
 
-import hashlib
 import shutil
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
@@ -12,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from jouleline.errors import UserError
-from jouleline.files import atomic_path, read_json, write_json, write_text
+from jouleline.files import atomic_path, digest_file, read_json, write_json, write_text
 
 PROVENANCE = "provenance.json"
 TABLES = (
@@ -47,7 +46,7 @@ def pack(results: Path, out: Path, raw_runs: int, limit_mb: float) -> float:
     for name in copied:
         _copy(results / name, staged / name)
     provenance = _provenance(results, runs, sources)
-    provenance["sha256"] = {name: _digest(staged / name) for name in sorted(copied)}
+    provenance["sha256"] = {name: digest_file(staged / name) for name in sorted(copied)}
     write_json(staged / PROVENANCE, provenance)
     write_text(staged / "README.md", "\n".join(_readme(provenance)) + "\n")
     size_mb = sum(path.stat().st_size for path in staged.rglob("*") if path.is_file()) / 1e6
@@ -70,7 +69,7 @@ def copy(data: Path, campaign: str, targets: Iterable[Path]) -> None:
         )
     for target in targets:
         name = f"{target.parent.name}/{target.name}"
-        if not (data / name).exists() or _digest(data / name) != provenance["sha256"].get(name):
+        if digest_file(data / name) != provenance["sha256"].get(name):
             raise UserError(f"{data / name} is not the file that was packed; restore it")
         _copy(data / name, target)
 
@@ -80,10 +79,6 @@ def _copy(source: Path, target: Path) -> None:
         raise UserError(f"missing file {source}; finish the campaign first (snakemake tables)")
     with atomic_path(target) as temporary:
         shutil.copyfile(source, temporary)
-
-
-def _digest(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def _some(runs: list[Mapping[str, Any]], count: int) -> list[str]:

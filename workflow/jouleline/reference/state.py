@@ -9,7 +9,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from jouleline.errors import UserError
-from jouleline.files import atomic_path, read_json, write_json
+from jouleline.files import atomic_path, digest_file, read_json, write_json
 from jouleline.units import MIB
 
 PIECE_MIB = 15
@@ -93,7 +93,7 @@ def _target(root: Path, record: Path) -> str:
 
 def _split(archive: Path, name: str, folder: Path, size: int) -> tuple[list[Path], str]:
     """The pieces and the digest of the whole, which is in their names: an older state stays whole beside them."""
-    digest, pieces = hashlib.sha256(archive.read_bytes()).hexdigest(), []
+    digest, pieces = digest_file(archive), []
     with open(archive, "rb") as whole:
         while content := whole.read(size):
             piece = folder / f"{name}-state-{digest[:8]}.tar.gz.{len(pieces):02d}"

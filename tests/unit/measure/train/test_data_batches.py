@@ -93,8 +93,8 @@ def test_dataset_that_does_not_fit_the_row_is_refused(small_dataset, change, sai
 
 def test_a_file_that_is_no_dataset_is_refused(tmp_path):
     (tmp_path / "text.parquet").write_text("not parquet")
-    for name in ("text.parquet", "none.parquet"):
-        with pytest.raises(UserError, match="is not a prepared dataset"):
+    for name, said in (("text.parquet", "is not a prepared dataset"), ("none.parquet", "missing file")):
+        with pytest.raises(UserError, match=said):
             read_facts(tmp_path / name, ROW)
 
 

@@ -23,7 +23,7 @@ import pyarrow.parquet as pq
 from tokenizers import Tokenizer
 
 from jouleline.errors import UserError
-from jouleline.files import atomic_path, write_text
+from jouleline.files import atomic_path, reading, write_text
 from jouleline.measure.train import vocabulary
 
 MAX_TOKENS = 512
@@ -154,13 +154,8 @@ def read_facts(path: Path, row: Mapping[str, Any]) -> dict[str, Any]:
     Raises UserError for a file that is not such a dataset, another checkpoint's tokens, a vocabulary larger than
     the model's, or fewer labels in the row than in the data.
     """
-    try:
-        facts = json.loads((pq.read_schema(path).metadata or {})[METADATA_KEY])
-    except (OSError, KeyError, ValueError) as error:
-        reason = "no such file" if isinstance(error, FileNotFoundError) else "not one of its files"
-        raise UserError(
-            f"{path} is not a prepared dataset ({reason}); make it with prepare_dataset.py"
-        ) from error
+    with reading(path, "a prepared dataset", "make it with prepare_dataset.py"):
+        facts = json.loads((pq.read_schema(path).metadata or {}).get(METADATA_KEY, b""))
     if facts.get("checkpoint") != row["checkpoint"]:
         raise UserError(
             f"{path} has the tokens of {facts.get('checkpoint') or 'a vocabulary of its own'}, the row starts from "
