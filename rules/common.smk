@@ -18,9 +18,10 @@ sys.path.insert(0, str(ROOT / "workflow"))
 from snakemake.exceptions import WorkflowError
 from snakemake.logging import logger
 
-from jouleline import locks, provenance
+from jouleline import dry_run, locks, provenance
 from jouleline.campaign import config as campaigns
 from jouleline.campaign import frugal, grid
+from jouleline.campaign.protocol import measured_so
 from jouleline.choose import ask
 from jouleline.errors import UserError
 from jouleline.files import canonical_json, read_json, require_writable, write_json
@@ -179,6 +180,10 @@ def measuring_code(*scripts):
     return code_digest(*scripts, within="jouleline.measure")
 
 
+# Of the runs themselves: `jouleline status` works the same one out.
+MEASURING_CODE = provenance.measuring_digest(ROOT)
+
+
 def of_run(function):
     """A function of the run that the wildcard `run_id` names, as rules take it; its value where all runs share it.
 
@@ -293,8 +298,8 @@ def require_times():
         if why.updated_input and not (others or changed):
             with contextlib.suppress(UserError):
                 record = read_json(job.output.run)
-                known = (record["row_key"], record["code_digest"], record["protocol"])
-                if known == (BY_RUN_ID[job.wildcards.run_id].key, job.params.code, PROTOCOL):
+                same = record["row_key"] == BY_RUN_ID[job.wildcards.run_id].key
+                if same and measured_so(record, job.params.code, PROTOCOL):
                     found.append(job.wildcards.run_id)
     if found:
         raise WorkflowError(
@@ -324,6 +329,9 @@ def require_budget():
                 plan.require_budget(total, settings)
         except UserError as error:
             raise WorkflowError(str(error)) from None
+
+
+dry_run.refuse(require_budget)
 
 
 # ---- Targets of the analysis

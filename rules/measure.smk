@@ -30,7 +30,7 @@ rule measure_run:
     params:
         row=row_key,
         protocol=CAMPAIGN.protocol_key,
-        code=measuring_code("measure_run", "prepare_dataset"),
+        code=MEASURING_CODE,
     message:
         "Measure {wildcards.run_id}"
     shell:
@@ -65,7 +65,7 @@ rule measure_run_multinode:
     params:
         row=row_key,
         protocol=CAMPAIGN.protocol_key,
-        code=measuring_code("measure_run", "prepare_dataset"),
+        code=MEASURING_CODE,
     message:
         "Measure {wildcards.run_id}"
     shell:

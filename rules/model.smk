@@ -119,7 +119,7 @@ rule plan_campaign:
         f"{RESULTS}/logs/plan_campaign.log",
     params:
         protocol=CAMPAIGN.protocol_key,
-        code=measuring_code("measure_run", "prepare_dataset"),
+        code=MEASURING_CODE,
         plan=canonical_json(SETTINGS["plan"]),
         headline=ANALYSIS["headline"],
         frugal=canonical_json(FRUGAL or {}),

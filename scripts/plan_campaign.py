@@ -5,7 +5,7 @@ from pathlib import Path
 
 from jouleline import plan
 from jouleline.campaign import frugal
-from jouleline.campaign.protocol import complete_protocol
+from jouleline.campaign.protocol import complete_protocol, measured_so
 from jouleline.commands.options import json_object
 from jouleline.files import read_json, run_script, write_text
 
@@ -31,9 +31,7 @@ def main(argv: list[str] | None = None) -> int:
         grid, folder = read_json(args.grid), args.grid.parent
         done = plan.finished(folder, [run["run_id"] for run in grid["runs"]])
         old = {
-            run_id
-            for run_id, record in done.items()
-            if record["code_digest"] != args.code_digest or complete_protocol(record["protocol"]) != protocol
+            run_id for run_id, record in done.items() if not measured_so(record, args.code_digest, protocol)
         }
         rows = [
             {"run_id": run["run_id"], **run["row"]}

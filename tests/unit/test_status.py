@@ -1,5 +1,6 @@
 """How far a campaign is: every state that a row can be in, on one machine and on Slurm, and nothing is written."""
 
+import base64
 import json
 import os
 import stat
@@ -7,11 +8,14 @@ import time
 from pathlib import Path
 
 import pytest
-from jouleline import status
+from jouleline import provenance, status
+from jouleline.campaign import config
+from jouleline.campaign.protocol import complete_protocol
 from jouleline.commands.main import main
 from jouleline.measure.raw import markers
 from jouleline.schemas import write_table
 from jouleline.schemas.energy import REGIONS
+from paths import ROOT
 
 IDS = [f"bert-{n}-r1" for n in range(7)]
 
@@ -104,3 +108,44 @@ def test_following_ends_when_nothing_is_left(campaign, capsys):
     os.rename(campaign / "mine/runs" / IDS[4] / "raw", campaign / "gone")
     assert main(["status", "mine", "--results", str(campaign), "--follow"]) == 0
     assert "7 of 7 rows are measured" in capsys.readouterr().out
+
+
+PROTOCOL = complete_protocol({"device": "cpu"})
+TODAY = status.Today("c0de", PROTOCOL, '{"device":"cpu"}')
+
+
+def test_rows_that_other_code_or_settings_measured_are_to_be_measured_again(campaign, tmp_path, monkeypatch):
+    """As Snakemake will, unless they were accepted with --touch: it notes today's parameters beside their outputs."""
+    monkeypatch.chdir(tmp_path)
+    of_today = {"code_digest": "c0de", "protocol": PROTOCOL}
+    others = {IDS[0]: of_today, IDS[1]: of_today | {"code_digest": "01d"}}
+    others[IDS[2]] = of_today | {"protocol": PROTOCOL | {"window_s": 99.0}}
+    for run_id, changes in others.items():
+        record = json.loads((campaign / "mine/runs" / run_id / "run.json").read_text())
+        head = {"schema": 1, "run_id": run_id, "protocol": changes["protocol"]}
+        _write(campaign / "mine/runs" / run_id / "run.json", head | changes | record)
+    found = status.read(Path("results"), "mine", TODAY)
+    assert found.done == {"ok": 1} and found.again == IDS[1:3] and found.waiting == 2
+    text = "\n".join(status.lines(found))
+    assert "1 of 7 rows are measured" in text and "2 to measure again, by other code or settings" in text
+    assert found.eta_s == pytest.approx(12.0 * 5), "they take their time once more"
+    assert status.read(Path("results"), "mine").done == {"ok": 2, "oom": 1}, "nobody says what is measured by"
+    path = f"results/mine/runs/{IDS[1]}/run.json"
+    noted = base64.urlsafe_b64encode(path.encode()).decode()
+    _write(tmp_path / ".snakemake/metadata" / noted, {"params": ["'c0de'", repr(TODAY.protocol_key)]})
+    assert status.read(Path("results"), "mine", TODAY).again == [IDS[2]]
+
+
+def test_the_command_knows_by_what_runs_are_measured_today(campaign, capsys):
+    """The digest is that of the rules, so a run of the demonstration by today's code is done."""
+    assert main(["status", "mine", "--results", str(campaign)]) == 0
+    assert "measure again" not in capsys.readouterr().out, "no file of the campaign, so nothing is known"
+    code, demo = provenance.measuring_digest(ROOT), config.load({"campaign": "demo"}, ROOT)
+    for n, digest in enumerate((code, "01d")):
+        record = {"protocol": demo.protocol, "code_digest": digest, "status": "ok", "wall_s": 1.0}
+        _write(campaign / "demo/runs" / IDS[n] / "run.json", record)
+    _write(campaign / "demo/grid.json", {"runs": [{"run_id": run_id} for run_id in IDS[:2]]})
+    assert main(["status", "demo", "--results", str(campaign)]) == 0
+    out = capsys.readouterr().out
+    assert "1 of 2 rows are measured (1 ok)" in out
+    assert f"1 to measure again, by other code or settings than those of now ({IDS[1]}" in out

@@ -43,6 +43,18 @@ def test_measuring_is_refused_before_anything_runs(checkout):
     checkout.snakemake("--cores", "1", "results/budget/grid.json")
 
 
+def test_a_dry_run_is_refused_after_its_table(checkout):
+    line, text = refused(checkout, "-n")
+    assert line.endswith("cut rows or raise it") and text.index("Job stats") < text.index(line)
+    assert "plan.max" not in checkout.snakemake("--cores", "1", "-n", "results/budget/grid.json").stdout
+    checkout.campaign["plan"] = {"memory_gib": 0.001}
+    checkout.campaign["protocol"] = {"device": "cuda"}
+    checkout.save()
+    done = checkout.snakemake("--cores", "1", "-n", "-q", "rules", check=False)
+    assert done.returncode and "Traceback" not in done.stdout
+    assert "measure_run" in done.stdout and "3 runs cannot fit in the memory of a device" in done.stdout
+
+
 def test_a_campaign_within_its_budget_is_not_stopped(checkout):
     checkout.edit("scripts/measure_run.py", "return run_script(lambda: _run(arguments))", "return 3")
     checkout.campaign["plan"] = {**LIMIT, "max_gpu_hours": 1.0}
@@ -54,7 +66,7 @@ def test_a_campaign_within_its_budget_is_not_stopped(checkout):
 def finish(checkout, count):
     """Leave the records of the first runs, as if measured by today's code, and their files."""
     runs = grid.expand(checkout.campaign["grid"], "cpu", 2)
-    planned = checkout.snakemake("--cores", "1", "-n", "-p", "measurements").stdout
+    planned = checkout.snakemake("--cores", "1", "-n", "-p", "measurements", check=False).stdout
     digest = planned.split("--code-digest ")[1].split()[0]
     protocol = complete_protocol(checkout.campaign["protocol"])
     record = {"status": "ok", "wall_s": 40.0, "training": {"time_s": 10.0}, "protocol": protocol}

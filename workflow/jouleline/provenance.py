@@ -51,6 +51,12 @@ def code_digest(scripts: Iterable[Path], within: str = PACKAGE) -> str:
     return digest[:16]
 
 
+def measuring_digest(root: Path) -> str:
+    """The digest that is recorded with every run of the checkout in `root`: of what can change a measured number."""
+    scripts = [root / "scripts" / f"{name}.py" for name in ("measure_run", "prepare_dataset")]
+    return code_digest(scripts, within=f"{PACKAGE}.measure")
+
+
 def digest_of(lines: Iterable[str]) -> str:
     """Hex digest of some lines of text: a long list as one short parameter."""
     digest = hashlib.sha256()

@@ -3,16 +3,20 @@
 Everything is read from the campaign's folder, and on Slurm from one call of squeue. What cannot be read is unknown.
 """
 
+import base64
+import json
 import os
 import re
 import time
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import mean
 from typing import Any
 
 from jouleline.campaign import frugal
+from jouleline.campaign.protocol import measured_so
 from jouleline.errors import UserError
 from jouleline.files import read_json
 from jouleline.measure.raw import markers
@@ -22,12 +26,25 @@ FRESH_S = 60.0
 """A run whose raw files nobody has written to for so long is no longer running."""
 
 _HEAD_BYTES = 8192
-_FACTS = {name: re.compile(rb'\n "%s": "?([\w.]+)' % name.encode()) for name in ("status", "wall_s")}
+_FACTS = {
+    name: re.compile(rb'\n "%s": "?([\w.]+)' % name.encode()) for name in ("status", "wall_s", "code_digest")
+}
+_PROTOCOL = re.compile(rb'\n "protocol": (\{.*?\n \})', re.S)
+
+
+@dataclass(frozen=True)
+class Today:
+    """What a run that is good today was measured by: digest of the measuring code, complete protocol and its key."""
+
+    code_digest: str
+    protocol: Mapping[str, Any]
+    protocol_key: str
 
 
 @dataclass
 class Status:
-    """What became of the rows of a campaign. `running`, `queued`, `failed`: (run id, what is known of it)."""
+    """What became of the rows of a campaign. `running`, `queued`, `failed`: (run id, what is known of it). `again` are
+    measured by other code or another protocol than those of today, and will be once more."""
 
     campaign: str
     rows: int
@@ -36,6 +53,7 @@ class Status:
     queued: list[tuple[str, str]] = field(default_factory=list)
     failed: list[tuple[str, str]] = field(default_factory=list)
     stopped: list[str] = field(default_factory=list)
+    again: list[str] = field(default_factory=list)
     wall_s: list[float] = field(default_factory=list)
     energy_j: float | None = None
     measured: int = 0
@@ -43,17 +61,19 @@ class Status:
     @property
     def waiting(self) -> int:
         """Rows that nobody has begun and that are not in a queue."""
-        return self.rows - sum(self.done.values()) - sum(map(len, (self.running, self.queued, self.failed)))
+        begun = (self.running, self.queued, self.failed, self.again)
+        return self.rows - sum(self.done.values()) - sum(map(len, begun))
 
     @property
     def eta_s(self) -> float | None:
         """What is left, at the mean time of a finished row and as many at a time as now; None before the first."""
-        left = self.waiting + len(self.queued) + len(self.running)
+        left = self.waiting + len(self.queued) + len(self.running) + len(self.again)
         return mean(self.wall_s) * left / max(len(self.running), 1) if self.wall_s else None
 
 
-def read(results: Path, campaign: str) -> Status:
-    """The status of `results`/`campaign`. Raises UserError where there is no such campaign."""
+def read(results: Path, campaign: str, today: Today | None = None) -> Status:
+    """The status of `results`/`campaign`; without `today` every record counts as measured. Raises UserError where there
+    is no such campaign."""
     folder = results / campaign
     if not os.path.lexists(folder / "grid.json"):
         known = ", ".join(sorted(path.parent.name for path in results.glob("*/grid.json"))) or "none"
@@ -62,8 +82,9 @@ def read(results: Path, campaign: str) -> Status:
         )
     run_ids = _asked_for(folder)
     status, jobs = Status(campaign, len(run_ids)), _slurm_jobs()
+    good = _Good(today)
     for run_id in run_ids:
-        _add(status, folder, run_id, jobs.get(run_id))
+        _add(status, folder, run_id, jobs.get(run_id), good)
     status.energy_j, status.measured = _energy(folder)
     return status
 
@@ -77,15 +98,43 @@ def _asked_for(folder: Path) -> list[str]:
     return whole if begun or not chosen else [run_id for run_id in whole if run_id in chosen]
 
 
-def _add(status: Status, folder: Path, run_id: str, job: tuple[str, str] | None) -> None:
+class _Good:
+    """Which records are of today's code and protocol, or were accepted as such by `snakemake --touch`."""
+
+    def __init__(self, today: Today | None):
+        self.today, self._same = today, {}
+
+    def __call__(self, record: Path, facts: Mapping[str, str]) -> bool:
+        if self.today is None or not {"code_digest", "protocol"} <= facts.keys():
+            return True
+        by = (facts["code_digest"], facts["protocol"])
+        if by not in self._same:  # of ten thousand records a few differ
+            known = {"code_digest": by[0], "protocol": json.loads(by[1])}
+            self._same[by] = measured_so(known, self.today.code_digest, self.today.protocol)
+        return self._same[by] or self._accepted(record)
+
+    def _accepted(self, record: Path) -> bool:
+        """Whether Snakemake has noted today's parameters for a record, as it keeps them of every output."""
+        name = base64.urlsafe_b64encode(str(record).encode()).decode()
+        try:
+            params = "".join(read_json(Path(".snakemake/metadata", name))["params"])
+        except (UserError, KeyError, TypeError):
+            return False
+        return self.today.code_digest in params and self.today.protocol_key in params
+
+
+def _add(status: Status, folder: Path, run_id: str, job: tuple[str, str] | None, good: _Good) -> None:
     run, state = folder / "runs" / run_id, job[0] if job else ""
     there = _names(run)  # ten thousand rows are looked at: what is not there is not asked for
     began = _written(run / "raw") if "raw" in there else None
     if state == "RUNNING" or (began is not None and time.time() - began < FRESH_S):
         status.running.append((run_id, _steps(run)))
-    elif "run.json" in there and (facts := _facts(run / "run.json")):
-        status.done[facts.get("status", "unknown")] += 1
+    elif state in ("", "COMPLETING") and "run.json" in there and (facts := _facts(run / "run.json")):
         status.wall_s += [float(facts["wall_s"])] if "wall_s" in facts else []
+        if good(run / "run.json", facts):
+            status.done[facts["status"]] += 1
+        else:
+            status.again.append(run_id)
     elif state:
         status.queued.append((run_id, job[1]))
     elif "run.failed.json" in there:
@@ -102,14 +151,15 @@ def _names(folder: Path) -> set[str]:
 
 
 def _facts(path: Path) -> dict[str, str]:
-    """Status and wall time of a run's record: both stand in its head, and ten thousand records are not read whole."""
+    """What is known of a run from the head of its record: ten thousand records are not read whole."""
     try:
         with open(path, "rb", buffering=0) as record:
             head = record.read(_HEAD_BYTES)
     except FileNotFoundError:  # measured again in this moment
         return {}
     found = {name: match.group(1).decode() for name, fact in _FACTS.items() if (match := fact.search(head))}
-    return {"status": "unknown"} | found
+    protocol = _PROTOCOL.search(head)
+    return {"status": "unknown"} | found | ({"protocol": protocol.group(1).decode()} if protocol else {})
 
 
 def _written(raw: Path) -> float | None:
@@ -191,6 +241,9 @@ def lines(status: Status, plan: dict[str, Any] | None = None, most: int = 10) ->
     for word, rows in (("running", status.running), ("queued", status.queued), ("failed", status.failed)):
         shown += [f"  {word:<8} {run_id}  {what}" for run_id, what in rows[:most]]
         shown += [f"  ... and {len(rows) - most} more {word}"] if len(rows) > most else []
+    if status.again:
+        what = f"{len(status.again)} to measure again, by other code or settings than those of now"
+        shown.append(f"  {what} ({status.again[0]}, ...); `snakemake --touch` accepts them")
     if status.stopped:
         shown.append(
             f"  {len(status.stopped)} rows were begun and left; the same command measures them again"

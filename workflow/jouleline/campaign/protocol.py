@@ -85,3 +85,8 @@ def _contradictions(protocol: Mapping[str, Any]) -> list[str]:
             f"window_max_s {protocol['window_max_s']:g}; raise that too"
         )
     return problems
+
+
+def measured_so(record: Mapping[str, Any], code_digest: str, protocol: Mapping[str, Any]) -> bool:
+    """Whether a run's record is of this measuring code and this complete protocol: another one is measured again."""
+    return record["code_digest"] == code_digest and {**PROTOCOL_DEFAULTS, **record["protocol"]} == protocol

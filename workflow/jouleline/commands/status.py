@@ -24,12 +24,12 @@ def main(argv: list[str]) -> int:
     args = parser.parse_args(argv)
     from jouleline import status
 
-    plan = _plan(args.campaign)
+    plan, today = _of_file(args.campaign)
     while True:
-        found = status.read(args.results, args.campaign)
+        found = status.read(args.results, args.campaign, today)
         clear = "\x1b[2J\x1b[H" if args.follow and sys.stdout.isatty() else ""
         print(clear + "\n".join(status.lines(found, plan)), flush=True)
-        if not args.follow or not (found.running or found.queued or found.waiting):
+        if not args.follow or not (found.running or found.queued or found.waiting or found.again):
             return 0
         try:
             time.sleep(args.every_s)
@@ -37,9 +37,19 @@ def main(argv: list[str]) -> int:
             return 0
 
 
-def _plan(campaign: str) -> dict[str, Any]:
-    """The prices of a campaign; none where its file is not here or is not good: looking must not fail for that."""
+def _of_file(campaign: str) -> tuple[dict[str, Any], Any]:
+    """The prices of a campaign, and what its runs would be measured by today.
+
+    Neither is known where its file is not here or is not good: looking must not fail for that. What was measured
+    elsewhere is not measured again.
+    """
+    from jouleline import provenance, status
+
     try:
-        return config.load({"campaign": campaign}, Path()).settings["plan"]
-    except UserError:
-        return {}
+        found = config.load({"campaign": campaign}, Path())
+        if found.settings["data"]:
+            return found.settings["plan"], None
+        code = provenance.measuring_digest(Path())
+        return found.settings["plan"], status.Today(code, found.protocol, found.protocol_key)
+    except (UserError, OSError):
+        return {}, None
