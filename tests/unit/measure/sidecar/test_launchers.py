@@ -8,6 +8,7 @@ import sys
 import pytest
 from jouleline.energy.integrate import regions
 from jouleline.energy.load import load_measurement
+from jouleline.measure.raw import markers
 from jouleline.measure.raw.markers import RANK_VARIABLES
 
 # Two at once, as a launcher starts them: both wait for the other, so that they overlap on a busy machine too.
@@ -44,7 +45,7 @@ def totals(measurement) -> dict[tuple[str, int], dict]:
 
 
 @pytest.mark.fault("ranks of torchrun, mpirun, srun and others", "each is known: one region over all")
-@pytest.mark.parametrize("variable", RANK_VARIABLES)
+@pytest.mark.parametrize("variable", ["RANK", "OMPI_COMM_WORLD_RANK", "SLURM_PROCID"])
 def test_ranks_are_known_by_their_launchers_variable(tmp_path, variable):
     # What mpirun starts inside a job of Slurm has the rank 0 of the shell around it.
     slurm = {} if variable == "SLURM_PROCID" else {"SLURM_PROCID": "0"}
@@ -52,6 +53,32 @@ def test_ranks_are_known_by_their_launchers_variable(tmp_path, variable):
     assert sorted(ranks.rank for ranks in measured.nodes[0].ranks) == [-1, 0, 1]
     ((key, row),) = totals(measured).items()
     assert key == ("epoch", 0) and row["reasons"] == "" and 0.8 <= row["time_s"] < 8
+
+
+# What a launcher leaves in a rank's environment inside a job, and the rank.
+ENVIRONMENTS = {
+    "nothing": ({}, 0),
+    "torchrun inside mpirun": ({"RANK": "3", "OMPI_COMM_WORLD_RANK": "0"}, 3),
+    "mpirun inside a job of Slurm": ({"OMPI_COMM_WORLD_RANK": "2", "PMIX_RANK": "2", "SLURM_PROCID": "0"}, 2),
+    "mpirun inside a job of PBS": ({"PMI_RANK": "2", "PBS_VNODENUM": "0"}, 2),
+    "srun with PMIx": ({"PMIX_RANK": "1", "SLURM_PROCID": "1"}, 1),
+    "a variable of the user's": ({"RANK": "gold", "SLURM_PROCID": "2"}, 2),
+    "an empty one": ({"RANK": "", "PMI_RANK": "1"}, 1),
+    "one that is no rank": ({"RANK": "-1", "MP_CHILD": "4"}, 4),
+    "one beyond any rank": ({"RANK": "99999999999"}, 0),
+    **{variable: ({variable: "5"}, 5) for variable in RANK_VARIABLES},
+}
+
+
+@pytest.mark.parametrize(("environment", "rank"), ENVIRONMENTS.values(), ids=ENVIRONMENTS)
+def test_the_rank_is_what_the_launcher_says(tmp_path, monkeypatch, environment, rank):
+    for name in RANK_VARIABLES:
+        monkeypatch.delenv(name, raising=False)
+    for name, value in {**environment, markers.ENVIRONMENT: str(tmp_path)}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(markers, "_state", markers._State())
+    markers.step()
+    assert [path.name for path in tmp_path.iterdir()] == [f"rank-{rank}.bin"]
 
 
 @pytest.mark.fault("two processes that mark as one rank at once", "`rank_twice`: one region over both")

@@ -29,11 +29,14 @@ START, END, STEP, DEVICE = 1, 2, 3, 4
 NAME_BYTES = 32
 # Rank of marks that hold for the whole node: those of the command that `jouleline measure` wraps.
 NODE_RANK = -1
-# Where launchers say which rank a process is: torchrun and its like, then those of MPI. Slurm's comes last: it is 0 for
-# every rank that mpirun starts inside a job.
+# Where launchers say which rank a process is: torchrun, deepspeed, accelerate and Kubeflow; Open MPI, PMIx, MPICH and
+# Intel MPI (Hydra), MVAPICH old and new, HPE MPT, Platform MPI, IBM's POE; Cray's PALS and ALPS, LSF's jsrun and
+# blaunch, Flux, Horovod. Slurm's and PBS' come last: they are 0 for every rank that mpirun starts inside a job.
 RANK_VARIABLES = (
-    *("RANK", "OMPI_COMM_WORLD_RANK", "PMIX_RANK", "PMI_RANK", "MV2_COMM_WORLD_RANK", "MPI_RANKID"),
-    *("PALS_RANKID", "ALPS_APP_PE", "JSM_NAMESPACE_RANK", "FLUX_TASK_RANK", "HOROVOD_RANK", "SLURM_PROCID"),
+    *("RANK", "OMPI_COMM_WORLD_RANK", "PMIX_RANK", "PMI_RANK", "PMI_ID", "MV2_COMM_WORLD_RANK"),
+    *("MVP_COMM_WORLD_RANK", "MPIRUN_RANK", "MPT_MPI_RANK", "MPI_RANKID", "MP_CHILD", "PALS_RANKID"),
+    *("ALPS_APP_PE", "JSM_NAMESPACE_RANK", "LSF_PM_TASKID", "FLUX_TASK_RANK", "HOROVOD_RANK"),
+    *("SLURM_PROCID", "PBS_VNODENUM"),
 )
 
 # magic, version, kind, seq, t_ns, id, parent, rank, name; then the CRC-32 of these 60 bytes.
@@ -80,6 +83,13 @@ class MarkerFile:
             os.ftruncate(self.handle, (os.fstat(self.handle).st_size // RECORD_BYTES + 1) * RECORD_BYTES)
 
 
+def launched_as() -> int:
+    """The rank that a launcher gave this process; 0 without one. A variable of such a name that holds no rank is not a
+    launcher's."""
+    values = (os.environ.get(name, "") for name in RANK_VARIABLES)
+    return next((int(value) for value in values if value.isdecimal() and len(value) < 10), 0)
+
+
 class _State:
     """What this process has open. Made anew after a fork: a child is not the rank that its parent is."""
 
@@ -93,10 +103,9 @@ class _State:
     def marker_file(self) -> MarkerFile | None:
         if self.file is None and not self.closed:
             folder = os.environ.get(ENVIRONMENT)
-            rank = next((os.environ[name] for name in RANK_VARIABLES if os.environ.get(name)), "0")
             try:
-                self.file = MarkerFile(folder, int(rank)) if folder else None
-            except (OSError, ValueError) as error:
+                self.file = MarkerFile(folder, launched_as()) if folder else None
+            except OSError as error:
                 print(f"jouleline: no markers in {folder}: {error}", file=sys.stderr)
             self.closed = self.file is None
         return self.file
