@@ -18,7 +18,7 @@ sys.path.insert(0, str(ROOT / "workflow"))
 from snakemake.exceptions import WorkflowError
 from snakemake.logging import logger
 
-from jouleline import dry_run, locks, provenance
+from jouleline import dry_run, locks, provenance, shown
 from jouleline.campaign import config as campaigns
 from jouleline.campaign import frugal, grid
 from jouleline.campaign.protocol import measured_so
@@ -72,6 +72,10 @@ if (
 RESULTS = CAMPAIGN.results
 patch.apply(RESULTS)
 locks.keep_others()
+if workflow.is_main_process and not (
+    workflow.output_settings.printshellcmds or workflow.output_settings.verbose
+):
+    shown.shorten(workflow.output_settings.dryrun)
 ANALYSIS = SETTINGS["analysis"]
 
 

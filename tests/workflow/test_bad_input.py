@@ -147,6 +147,9 @@ def test_another_folder_than_the_checkout_is_refused(checkout, tmp_path):
 def test_the_file_where_the_catalogue_looks_makes_the_report(checkout):
     text = good(checkout).snakemake("-s", "workflow/Snakefile", "--cores", "1", "-n").stdout
     assert "render_report" in text and "measure_run" in text
+    # The table: each job by itself would be ten lines more.
+    assert len(text.splitlines()) < 50 and "Write the report" not in text
+    assert "Write the report" in good(checkout).snakemake("--cores", "1", "-n", "-p").stdout
 
 
 def test_without_slurms_commands_nothing_waits_for_them(checkout, monkeypatch):
