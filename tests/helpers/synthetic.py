@@ -11,6 +11,7 @@ DEVICE = "NVIDIA A100-SXM4-80GB"
 TRUTH = {
     "peak_flops": np.log(1.5e14),
     "half_saturation_flop": np.log(3e9),
+    "attention_weight": np.log(1.5),
     "memory_bandwidth": np.log(1.2e12),
     "compute_memory_exponent": -1.5,
     "device_host_exponent": -1.5,

@@ -107,7 +107,14 @@ class Machines:
         return device in self._calibrated
 
     def get(self, device: str, quantity: str, precision: str | None = None, nodes: int = 1) -> float | None:
-        """Median of the measurements of a quantity (of a precision where it has one), else the data sheet's.
+        """What was measured of a quantity (see `measured`), else the data sheet's."""
+        value = self.measured(device, quantity, precision, nodes)
+        return _data_sheet(device, quantity, precision) if value is None and nodes == 1 else value
+
+    def measured(
+        self, device: str, quantity: str, precision: str | None = None, nodes: int = 1
+    ) -> float | None:
+        """Median of the measurements of a quantity (of a precision where it has one).
 
         Of a link between `nodes` nodes only measurements over as many nodes say something.
         """
@@ -120,9 +127,7 @@ class Machines:
             and (precision is None or entry.get("precision") in (None, precision))
             and (entry.get("nodes") or 1) == nodes
         ]
-        if values:
-            return float(np.median(values))
-        return _data_sheet(device, quantity, precision) if nodes == 1 else None
+        return float(np.median(values)) if values else None
 
     def first(
         self, device: str, quantities: tuple[str, ...], precision: str | None = None, nodes: int = 1

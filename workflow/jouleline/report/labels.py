@@ -150,6 +150,7 @@ _SHAPE = (("L", "layers"), ("d", "hidden"), ("S", "seq_len"), ("B", "micro_batch
 _PARAMETERS = {
     "peak_flops": "achieved peak of matrix multiplication, F",
     "half_saturation_flop": "FLOP per launch at half of the peak, x_half",
+    "attention_weight": "how many times attention's FLOP count beside others, w_a",
     "memory_bandwidth": "achieved memory bandwidth, BW",
     "compute_memory_exponent": "sharpness of the maximum of compute and memory time, p",
     "device_host_exponent": "sharpness of the maximum of device and host time, q",

@@ -89,6 +89,15 @@ def test_recovers_the_truth_without_noise():
     assert state["parameters"]["static_power_w"]["value"] == pytest.approx(110, rel=0.01)
 
 
+def test_slow_attention_is_told_from_the_other_products():
+    """Long sequences in narrow models against short ones in wide models; nine times as slow, from a prior of 2.5."""
+    truth = {**synthetic.TRUTH, "attention_weight": np.log(9.0)}
+    columns = synthetic.table(80, seed=1, noise=0.01, strategies=synthetic.SINGLE, truth=truth)
+    state = Roofline().fit(Data.of(columns), np.ones((1, 80)), Context(options={"starts": 16}))[0]
+    assert state["parameters"]["attention_weight"]["value"] == pytest.approx(9, rel=0.1)
+    assert state["diagnostics"]["train_log_rmse_energy"] < 0.02
+
+
 def test_a_parameter_without_data_is_not_quoted():
     """On one device nothing says what a collective costs."""
     weights = (synthetic.table()["device_count"] == 1).astype(float)[None]
@@ -237,6 +246,23 @@ def calibration(device, truth):
         quantities[name] = value["static_power_w"] + value[energy] * value[rate]
     entries = [{"quantity": name, "value": one} for name, one in quantities.items()]
     return {"device": device, "device_kind": "cuda", "quantities": entries}
+
+
+@pytest.mark.parametrize("calibrated", [False, True])
+def test_a_precision_that_nobody_measured_is_not_identified(calibrated):
+    """Its peak in the sheet says little: fp32 may have run as TF32, so fp16 is not sixteen times as fast."""
+    columns = synthetic.table(60, seed=1, strategies=synthetic.SINGLE)
+    half = np.arange(60) % 2 == 0
+    columns |= {"precision": np.where(half, "fp16", "fp32").astype(object)}
+    data = Data.of(columns)
+    machines = Machines(calibration(synthetic.DEVICE, synthetic.TRUTH) if calibrated else None)
+    state = Roofline().fit(data, (~half).astype(float)[None], Context(machines, {"starts": 8}))[0]
+    for rows in (data, data.take(half)):
+        prediction = Roofline().predict(state, rows, Context(machines))[0]
+        unseen = rows.columns["precision"] == "fp16"
+        assert prediction.identified[~unseen].all()
+        assert (prediction.identified[unseen] == calibrated).all()
+        assert (np.isfinite(prediction.step_time_s[unseen]) == calibrated).all()
 
 
 def test_training_without_any_calibration_says_nothing_of_a_calibrated_device():

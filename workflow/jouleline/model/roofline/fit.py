@@ -137,12 +137,16 @@ def row_values(
 def _group_value(entry: dict[str, Any], slot: Slot, code: int) -> float:
     """The fitted value of a group; for one that was not trained on, its calibration times the ratio that the trained
     ones have to theirs (of links `between` nodes, that of those links); without such a ratio, what the data sheets say
-    of it beside the trained ones. NaN where nothing is known of it."""
+    of it beside the trained ones. NaN where nothing is known of it, as of a precision that was neither measured nor
+    trained on: sheets do not tell what it reaches beside another (fp32 may run as TF32, eight times as fast).
+    """
     label, centre, scale = slot.labels[code], slot.centres[code], slot.scales[code]
     if not (slot.active and entry["fitted"]):  # switched off here, or without effect in training
         return centre
     if label in entry["groups"]:
         return entry["groups"][label]
+    if not slot.measured[code] and slot.precisions[code] not in entry["precisions"]:
+        return np.nan
     ratio = entry["ratios"].get(slot.between[code], entry["common"])
     if np.isfinite(centre) and ratio is not None:
         return centre + ratio

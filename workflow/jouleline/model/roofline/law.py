@@ -11,6 +11,8 @@ a forward passes per step and N devices:
     E = N (P_s t + e_c C + e_m M + e_x X) (+ nodes P_node t, where the meter's boundary holds whole nodes)
 
 F is the achieved peak (hardware peak times the best utilisation u_max, which only their product enters).
+In C attention's two products count `attention_weight` times: they are as many small ones as there are heads, and get a
+smaller share of the peak than the others do.
 On CPUs ranks of one node share caches and memory: t_dev is multiplied by (ranks per node)^contention.
 """
 
@@ -20,6 +22,7 @@ import numpy as np
 SLOTS = {
     "peak_flops": ("FLOP/s", "log"),
     "half_saturation_flop": ("FLOP", "log"),
+    "attention_weight": ("", "log"),
     "memory_bandwidth": ("B/s", "log"),
     "compute_memory_exponent": ("", (1.0, 12.0)),
     "device_host_exponent": ("", (1.0, 12.0)),
@@ -37,7 +40,7 @@ SLOTS = {
     "link_energy_j_per_byte": ("J/B", "log"),
 }
 
-TIME_SLOTS = tuple(SLOTS)[:12]
+TIME_SLOTS = tuple(SLOTS)[:13]
 ABSENT = {"log": -700.0, "linear": 0.0}
 """The value of a slot whose term is switched off (exp(-700) is 0 beside anything measured)."""
 
@@ -70,6 +73,7 @@ def inputs(data, paper_proxies: bool = False) -> dict[str, np.ndarray]:
     byte = p["paper_memory"] / devices if paper_proxies else data.byte
     return {
         "log_flop": np.log(flop),
+        "attention_share": np.zeros(len(data)) if paper_proxies else p["attention_flop"] / flop,
         "log_launch": np.log(data.launch_flop),
         "log_byte": np.log(byte),
         "flop": flop,
@@ -94,14 +98,15 @@ def step(values: dict[str, np.ndarray], rows: dict[str, np.ndarray]):
     `values`: slot -> unbounded values that broadcast to [..., R]. Returns (log_t, log_e, d_time, d_energy); the
     derivatives are dicts slot -> [..., R] (a slot without effect on time is missing in d_time).
     """
-    busy = _busy_time(values, rows)
+    work = _work(values, rows)
+    busy = _busy_time(values, rows, work)
     time, d_time = _step_time(values, rows, busy)
     for slot, derivative in d_time.items():
         d_time[slot] = derivative / time
     powers = {
         "static_power_w": np.exp(values["static_power_w"]) * time,
         "node_power_w": np.exp(values["node_power_w"]) * rows["nodes_per_device"] * time,
-        "compute_energy_j_per_flop": np.exp(values["compute_energy_j_per_flop"]) * rows["flop"],
+        "compute_energy_j_per_flop": np.exp(values["compute_energy_j_per_flop"] + work["log"]),
         "memory_energy_j_per_byte": np.exp(values["memory_energy_j_per_byte"]) * rows["byte"],
         "link_energy_j_per_byte": np.exp(values["link_energy_j_per_byte"]) * rows["sent"],
     }
@@ -109,6 +114,9 @@ def step(values: dict[str, np.ndarray], rows: dict[str, np.ndarray]):
     static_share = (powers["static_power_w"] + powers["node_power_w"]) / energy
     d_energy = {slot: static_share * derivative for slot, derivative in d_time.items()}
     d_energy |= {slot: joule / energy for slot, joule in powers.items()}
+    d_energy["attention_weight"] = (
+        d_energy["attention_weight"] + d_energy["compute_energy_j_per_flop"] * work["attention"]
+    )
     return np.log(time), np.log(energy * rows["devices"]), d_time, d_energy
 
 
@@ -119,7 +127,7 @@ def energy_parts(values: dict[str, np.ndarray], rows: dict[str, np.ndarray]) -> 
     waits for what is not hidden. host: static power while a device waits for its host. static: the rest of it.
     """
     d_energy = step(values, rows)[3]
-    busy = _busy_time(values, rows)
+    busy = _busy_time(values, rows, _work(values, rows))
     time, derivatives = _step_time(values, rows, busy)
     # Neither is below 0 but by rounding.
     waiting = np.maximum(time - np.exp(busy["busy"]) - derivatives["fixed_time_s"], 0)
@@ -141,16 +149,21 @@ def static_share(values: dict[str, np.ndarray], rows: dict[str, np.ndarray]) -> 
     return d_energy["static_power_w"] + d_energy["node_power_w"]
 
 
-def _busy_time(values, rows) -> dict[str, np.ndarray]:
+def _work(values, rows) -> dict[str, np.ndarray]:
+    """Log of C with attention's products weighed, and the share that these have of it."""
+    weighed = rows["attention_share"] * np.exp(values["attention_weight"])
+    whole = 1 - rows["attention_share"] + weighed
+    return {"log": rows["log_flop"] + np.log(whole), "attention": weighed / whole}
+
+
+def _busy_time(values, rows, work) -> dict[str, np.ndarray]:
     """t_dev and t_busy in logs, with the smooth-maximum shares that the derivatives need."""
     p, q = (
         natural("compute_memory_exponent", values["compute_memory_exponent"]),
         natural("device_host_exponent", values["device_host_exponent"]),
     )
     compute = (
-        rows["log_flop"]
-        - values["peak_flops"]
-        + _softplus(values["half_saturation_flop"] - rows["log_launch"])
+        work["log"] - values["peak_flops"] + _softplus(values["half_saturation_flop"] - rows["log_launch"])
     )
     memory = rows["log_byte"] - values["memory_bandwidth"]
     joined = np.logaddexp(p * compute, p * memory) / p
@@ -165,6 +178,7 @@ def _busy_time(values, rows) -> dict[str, np.ndarray]:
         "compute_share": compute_share,
         "device_share": device_share,
         "fixed_share": _expit(values["host_fixed_s"] - host_layers),
+        "attention": work["attention"],
         "unsaturated": _expit(values["half_saturation_flop"] - rows["log_launch"]),
         "d_p": (compute_share * compute + (1 - compute_share) * memory - joined)
         / p
@@ -198,6 +212,7 @@ def _step_time(values, rows, shares) -> tuple[np.ndarray, dict[str, np.ndarray]]
     derivatives = {
         "peak_flops": -d_device * shares["compute_share"],
         "half_saturation_flop": d_device * shares["compute_share"] * shares["unsaturated"],
+        "attention_weight": d_device * shares["compute_share"] * shares["attention"],
         "memory_bandwidth": -d_device * (1 - shares["compute_share"]),
         "compute_memory_exponent": d_device * shares["d_p"],
         "device_host_exponent": busy * shares["d_q"],

@@ -213,6 +213,7 @@ class Problem:
         rows = np.array([self.weights[k, slot.group == code].sum() for code in codes])
         rows *= [self._felt(name, k, slot.group == code) for code in codes]
         common, base = (_mean(values - what, rows) for what in (slot.centres, slot.scales))
+        precisions = {slot.precisions[code] for code in codes if rows[code]}
         groups, ratios, trained = {}, {}, {}
         for code, label in enumerate(slot.labels):
             between = slot.between[code]
@@ -229,6 +230,7 @@ class Problem:
             "base": base,
             "groups": elsewhere | groups,
             "ratios": ratios,
+            "precisions": sorted(precisions),
         }
 
     def _felt(self, name: str, k: int, own: np.ndarray) -> bool:
@@ -261,16 +263,22 @@ def _mean(values: np.ndarray, weights: np.ndarray) -> float | None:
     return float(np.nan_to_num(values) @ weights / total) if total else None
 
 
+_RAMP_S = 1e-5
+"""A kernel starts and ends within about 10 us, so a launch half fills its device that computes as long."""
+
+_HOST_S = {"host_fixed_s": 3e-3, "host_layer_s": 5e-4}
+"""A layer starts some 60 kernels in about 10 us each, a step some hundred beside them. It does not go with the size of
+the runs: from large ones alone, a share of their time would be far too long for small ones."""
+
+
 def _guess(name: str, data: Data, weights: np.ndarray) -> np.ndarray:
-    """An order of magnitude of a slot from the training rows alone, log, [K]."""
+    """An order of magnitude of a slot from physics or the training rows alone, log, [K]."""
     time, energy = data.step_time_s, data.step_energy_j / data.devices
     sent, calls = np.maximum(data.proxies["comm_byte"], 1), np.maximum(data.proxies["comm_calls"], 1e-9)
     rates = {
         "peak_flops": (data.flop / time, 1.0, np.max),
         "memory_bandwidth": (data.byte / time, 1.0, np.max),
-        "half_saturation_flop": (data.launch_flop, 0.3, np.median),
-        "host_fixed_s": (time, 0.2, np.min),
-        "host_layer_s": (time / data.columns["layers"], 0.1, np.min),
+        "half_saturation_flop": (data.flop / time, _RAMP_S, np.max),
         "collective_latency_s": (time / np.maximum(calls, 1), 0.02, np.median),
         "link_bandwidth": (sent / time, 3.0, np.max),
         "fixed_time_s": (time * data.steps, 0.02, np.median),
@@ -280,5 +288,7 @@ def _guess(name: str, data: Data, weights: np.ndarray) -> np.ndarray:
         "memory_energy_j_per_byte": (energy / data.byte, 0.2, np.median),
         "link_energy_j_per_byte": (energy / sent, 0.01, np.min),
     }
+    if name in _HOST_S:
+        return np.full(len(weights), np.log(_HOST_S[name]))
     values, factor, reduce = rates[name]
     return np.array([np.log(factor * reduce(values[row > 0])) if (row > 0).any() else 0.0 for row in weights])
