@@ -52,6 +52,8 @@ _TRAITS = {
     "compute_energy_j_per_flop": {"power": 1, "speed": -1},
     "memory_energy_j_per_byte": {"power": 1, "speed": -1},
 }
+_HOST = ("host_fixed_s", "host_layer_s")
+"""A host is slow for a step and for its layers alike, but for the sd of CALIBRATED_SD."""
 _COMMUNICATION = ("collective_latency_s", "link_bandwidth", "overlap", "link_energy_j_per_byte")
 ABLATIONS = {
     "no_memory": ("memory_bandwidth", "memory_energy_j_per_byte"),
@@ -163,7 +165,9 @@ def _build(data: Data, machines: Machines, options: Options, fitted: frozenset[s
 def _lay_out(slot: Slot, columns: _Columns) -> None:
     """What the groups of a slot have in common, and the deviation of each, as wide as is not known of it."""
     everywhere = np.ones(len(slot.labels))
-    common = CALIBRATED_SD if slot.known.any() else UNKNOWN_SD
+    common = CALIBRATED_SD if slot.known.any() or slot.name in _HOST else UNKNOWN_SD
+    if slot.name in _HOST:
+        columns.load(slot, "host", UNKNOWN_SD, everywhere)
     columns.load(slot, slot.name, _SHAPE_PRIORS.get(slot.name, (0.0, common))[1], everywhere)
     shared = np.array(_shared(slot), dtype=object)
     if len(set(shared.tolist())) < 2:
