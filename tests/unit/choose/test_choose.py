@@ -34,7 +34,7 @@ def model(tmp_path_factory):
 
 
 def asked(**changes):
-    given = {**SHAPE, "tokens": 1e8, "devices": 4, "global_batch": 32} | changes
+    given = {**SHAPE, "tokens": 1e8, "devices": 4, "global_batch": 32, "precision": "bf16"} | changes
     return ask.make({name: value for name, value in given.items() if value is not None}, "the ask")
 
 
@@ -180,9 +180,15 @@ def test_what_cannot_be_answered_is_one_line(changes, message):
     assert message in str(caught.value) and "\n" not in str(caught.value)
 
 
+def test_a_model_says_why_it_predicts_no_candidate(model):
+    with pytest.raises(UserError, match="none of .* candidates can be predicted by .*: a device, precision"):
+        decide(asked(precision="fp32"), model)
+
+
 def test_the_command_reads_an_ask_and_writes_its_answer(model, tmp_path, capsys):
     (tmp_path / "ask.yaml").write_text(
         "name: next\nlayers: 4\nhidden: 256\nheads: 4\nintermediate: 1024\nseq_len: 128\ntokens: 1e8\ndevices: 4\n"
+        "precision: bf16\n"
     )
     words_of = [
         "choose",

@@ -48,8 +48,10 @@ def decide(
     else:
         found = forecast.by_model(read_json(model), str(model), columns, ask.name)
     if not found.known.any():
-        why = f": they are on several nodes; {forecast.GIVE_LINK}" if model is None else ""
-        raise UserError(f"{ask.name}: none of {len(rows)} candidates can be predicted by {found.source}{why}")
+        why = f"they are on several nodes; {forecast.GIVE_LINK}" if model is None else found.why_not
+        raise UserError(
+            f"{ask.name}: none of {len(rows)} candidates can be predicted by {found.source}: {why}"
+        )
     room = memory.check(columns, ask, found.device)
     if not (found.known & room.fits).any():
         least = int(np.argmin(room.peak_gib))

@@ -46,6 +46,7 @@ class Forecast:
     energy_source: str
     device: str
     machines: Machines
+    why_not: str = "no prediction"  # where nothing is known of a candidate
 
     def only(self, kept: np.ndarray) -> "Forecast":
         """The same with nothing known of the candidates that are not kept (mask [K])."""
@@ -88,6 +89,7 @@ def by_model(fit: Mapping[str, Any], path: str, columns: Columns, where: str) ->
         energy_source=str(fold["energy_source"]),
         device=str(rows.columns["device"][0]),
         machines=Machines(fit.get("calibration")),
+        why_not=str(next(iter(set(table["reason"].tolist()) - {None}), "no prediction")),
     )
 
 
