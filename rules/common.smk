@@ -24,7 +24,7 @@ from jouleline.campaign import frugal, grid
 from jouleline.campaign.protocol import measured_so
 from jouleline.choose import ask
 from jouleline.errors import UserError
-from jouleline.files import canonical_json, read_json, require_writable, write_json
+from jouleline.files import canonical_json, read_json, require_shared, require_writable, write_json
 from jouleline.slurm import patch
 
 # Snakemake keeps every job to the end: to look among ten thousand of them for garbage, over and over, takes a seventh
@@ -52,6 +52,7 @@ try:
     CAMPAIGN = campaigns.load(config, ROOT)
     ALL_RUNS = CAMPAIGN.runs
     require_writable(CAMPAIGN.results)
+    require_shared(".snakemake")
     for number, given in enumerate(CAMPAIGN.settings["choose"], 1):
         ask.make(given, f"choose, ask {number}")
 except UserError as error:

@@ -8,8 +8,9 @@ import sys
 from pathlib import Path
 
 import pytest
+import refusals
 from jouleline.errors import UserError
-from jouleline.files import atomic_path, read_json, run_script, why, write_json
+from jouleline.files import atomic_path, read_json, require_shared, run_script, why, write_json
 
 # What the operating system may refuse, and a word of what is said.
 REFUSALS = [
@@ -95,6 +96,22 @@ def test_an_error_that_is_about_no_file_keeps_its_traceback():
 def test_why_has_no_file_and_one_line(code, said):
     text = why(OSError(code, os.strerror(code), "/secret"))
     assert said in text and "/secret" not in text and "\n" not in text and text[0].islower()
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can leave files of another user")
+def test_files_that_another_user_left_and_closed_are_told(tmp_path):
+    kept = tmp_path / "metadata" / "record"
+    kept.parent.mkdir()
+    kept.write_text("{}")
+    kept.chmod(0o660)
+    require_shared(tmp_path)
+    os.chown(kept, 65534, 65534)
+    with refusals.without_privileges(), pytest.raises(UserError, match="files of user 65534 .* umask 002"):
+        require_shared(tmp_path)
+    os.chown(kept, 65534, os.getgid())  # a group of both
+    with refusals.without_privileges():
+        require_shared(tmp_path)
+    require_shared(tmp_path / "none")
 
 
 @pytest.mark.parametrize("lines", [1, 100_000])

@@ -66,6 +66,18 @@ def test_a_log_that_says_nothing(terminal, tmp_path, make, told):
     assert stream.getvalue().startswith("Error in rule measure_run: (job 7)\n") and told in stream.getvalue()
 
 
+def test_slurms_log_is_shown_where_the_rules_own_says_nothing(terminal, tmp_path):
+    own, of_slurm = tmp_path / "measure_run.log", tmp_path / "7.log"
+    own.touch()
+    of_slurm.write_text("slurmstepd: error: no such node\n")
+    logger, stream = terminal()
+    logger.error("", extra=JOB | {"log": [str(own), str(of_slurm)]})
+    assert "| slurmstepd" in stream.getvalue()
+    own.write_text("error: rank 0 was killed\n")
+    logger.error("", extra=JOB | {"log": [str(own), str(of_slurm)]})
+    assert stream.getvalue().count("| slurmstepd") == 1 and "| error: rank 0" in stream.getvalue()
+
+
 def test_a_group_is_told_once_and_its_jobs_after_it(terminal, tmp_path):
     log = tmp_path / "group.log"
     log.write_text("slurmstepd: killed\n")

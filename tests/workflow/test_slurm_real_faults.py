@@ -152,7 +152,8 @@ def assert_told(campaign: Campaign, *endings: tuple[str, str]) -> None:
 @pytest.mark.long
 def test_interrupted_runs_keep_their_samples_and_nothing_finished_is_lost(slurm, make):
     """Time limit, cancellation and a dead first node, without retries; then the same command again."""
-    checkout = make(25, {"layers": 1}, {"layers": 2}, {"layers": 3}, TWO_NODES, window_max_s=40)
+    # Slurm looks for those beyond their time limit every 30 s.
+    checkout = make(45, {"layers": 1}, {"layers": 2}, {"layers": 3}, TWO_NODES, window_max_s=60)
     with start(slurm, checkout, "measurements", "--retries", "0") as campaign:
         campaign.until(lambda: len(jobs_of(slurm, checkout)) == 4, "four submissions", 120)
         jobs = {name: ids[-1] for name, ids in jobs_of(slurm, checkout).items()}

@@ -3,6 +3,7 @@
 import errno
 import hashlib
 import io
+import itertools
 import json
 import os
 import shutil
@@ -41,6 +42,8 @@ _REMEDIES = {
         (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP), "use another file system: this one cannot do it"
     ),
 }
+# Files of a folder that say who may use it.
+_LOOKED_AT = 20
 # Bytes of a name, as file systems have it.
 _LONGEST_NAME = 255
 
@@ -139,6 +142,23 @@ def require_writable(folder: str | os.PathLike) -> None:
         raise UserError(f"{existing} is a file, so results cannot go to {folder}; move it, or set `results`")
     if not os.access(existing, os.W_OK | os.X_OK):
         raise UserError(f"{existing} cannot be written; make it writable, or set `results` to another folder")
+
+
+def require_shared(folder: str | os.PathLike) -> None:
+    """Raise UserError where another user has left files below `folder` that this one cannot read and write.
+
+    A few of each of its folders are looked at: they are written by the same program.
+    """
+    me = os.geteuid()
+    for below in Path(folder).glob("*"):
+        with suppress(OSError), os.scandir(below) as entries:
+            for entry in itertools.islice(entries, _LOOKED_AT):
+                owner = entry.stat(follow_symlinks=False).st_uid
+                if owner != me and not os.access(entry, os.R_OK | os.W_OK, effective_ids=True):
+                    raise UserError(
+                        f"{below} has files of user {owner} that you may not read or write; several users of a "
+                        "checkout need a group of all: chgrp -R GROUP . && chmod -R g+rwXs ., and umask 002"
+                    )
 
 
 def write_text(path: str | os.PathLike, text: str) -> None:

@@ -79,8 +79,11 @@ def of_job(job: Mapping[str, Any]) -> Iterator[str]:
     yield f"Error in rule {job['rule_name']}:{which} ({known})"
     if job["rule_msg"]:
         yield from (f"    {line}" for line in str(job["rule_msg"]).strip().splitlines())
-    for log in job["log"]:
-        yield from _end_of(Path(log))
+    # Slurm's log of a job is that of the Snakemake in it: only where the rule's own says nothing.
+    for ends in ([*_end_of(Path(log))] for log in job["log"]):
+        yield from ends
+        if len(ends) > 1:
+            break
     if not job["indent"]:  # else one of a group
         yield _REMEDY
 
