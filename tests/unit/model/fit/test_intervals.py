@@ -1,5 +1,6 @@
 """Prediction intervals: their widths inside and outside, and what an unseen category or count is said to be."""
 
+import device_worlds
 import numpy as np
 import pytest
 import synthetic
@@ -10,13 +11,6 @@ from jouleline.model.fit.predict import predict_split
 from jouleline.model.judge.splits import split_runs
 from scipy import stats
 
-# Peak in FLOP/s, bandwidth in B/s, power limit in W of their data sheets (fp16).
-DEVICES = {
-    "NVIDIA A100-SXM4-80GB": (312e12, 2.039e12, 400.0),
-    "NVIDIA H100-SXM5": (989e12, 3.35e12, 700.0),
-    "Tesla V100-SXM2": (125e12, 0.9e12, 300.0),
-    "Tesla T4": (65e12, 0.32e12, 70.0),
-}
 OPTIONS = {"starts": 4, "bootstrap": 0, "profile": False, "inner_parts": 2}
 
 
@@ -83,33 +77,9 @@ def test_levels_are_left_out_only_where_they_are_asked_for():
     assert {2, 4} in counts and {1, 4} in counts and {1, 2} in counts
 
 
-def like(device, number):
-    """The constants of a device: those of the data sheet, each off by a factor of its own."""
-    peak, memory, limit = (np.log(value) for value in DEVICES[device])
-    factors = np.random.default_rng(number).normal(0, 0.1, 5)
-    own = {
-        "peak_flops": peak - 0.7,
-        "memory_bandwidth": memory - 0.5,
-        "static_power_w": limit - 1.3,
-        "compute_energy_j_per_flop": limit - peak,
-        "memory_energy_j_per_byte": limit - memory - 1.0,
-    }
-    return synthetic.TRUTH | {
-        name: value + factor for (name, value), factor in zip(own.items(), factors, strict=True)
-    }
-
-
 @pytest.fixture(scope="module")
 def devices():
-    """Four devices of one law, unlike in more than their data sheets say."""
-    parts = []
-    for number, device in enumerate(DEVICES):
-        truth = like(device, number)
-        rows = synthetic.table(40, seed=number, device=device, truth=truth, strategies=synthetic.SINGLE)
-        parts.append(rows | {"precision": np.full(40, "fp16", dtype=object)})
-    columns = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-    columns["run_id"] = np.array([f"run-{row:03d}" for row in range(160)], dtype=object)
-    return columns
+    return device_worlds.world()
 
 
 def test_intervals_of_an_unseen_device_cover_what_they_say(devices):

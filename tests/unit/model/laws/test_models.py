@@ -10,6 +10,7 @@ from jouleline.model.fit.fitting import fit_split
 from jouleline.model.fit.predict import predict_split, to_arrow
 from jouleline.model.fit.registry import MODELS, make
 from jouleline.model.judge.splits import split_runs
+from scramble import scrambled
 
 OPTIONS = {"starts": 4, "bootstrap": 0, "profile": False, "inner_parts": 2}
 
@@ -21,23 +22,6 @@ def columns():
 
 def fitted(columns, split, model):
     return json.loads(json.dumps(fit_split(columns, split, model, None, OPTIONS), allow_nan=False))
-
-
-# What is known of a run only when it is over; `steps` among them, for the protocol ends a window by the clock.
-MEASURED = ("time_s", "energy_j", "mean_power_w", "idle_power_w", "host_energy_j", "loss_first", "loss_last")
-
-
-def scrambled(columns, held):
-    """The table with everything that was measured on the rows `held` changed."""
-    rng = np.random.default_rng(9)
-    other = dict(columns)
-    factor = np.where(held, rng.integers(2, 9, len(held)), 1)
-    for name in ("steps", "samples", "tokens"):
-        other[name] = columns[name] * factor
-    for name in MEASURED:
-        other[name] = columns[name].astype(float)
-        other[name][held] = rng.permutation(columns[name][held]) * rng.uniform(0.3, 3, held.sum())
-    return other
 
 
 @pytest.mark.parametrize("model", MODELS)
