@@ -156,8 +156,8 @@ def progress(campaign: Campaign) -> Document:
         newest += found
     noise = None
     if campaign.state is not None:
-        hyper = campaign.state["process"]["targets"]["energy"]["hyper"]
-        noise = float(np.exp(hyper[1]))
+        hypers = [one["hyper"] for one in campaign.state["process"]["targets"].values()]
+        noise = float(np.hypot(*(np.exp(hyper[1]) for hyper in hypers)))
     return {
         "spent": spent,
         "noise": noise,

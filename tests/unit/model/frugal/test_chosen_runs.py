@@ -49,14 +49,19 @@ def test_each_choice_lowers_the_expected_error_and_says_what_it_expects(world):
 
 
 def test_directions_are_the_slopes_of_the_law(world):
-    """Moving one parameter of the fit moves the log energy of each row as the belief says."""
+    """Moving one parameter of the fit moves the log time and the log power of each row as the beliefs say."""
     _, candidates, state = world
     known = belief.after(candidates, state, CONTEXT)
     values, _, _ = row_values(state, candidates, CONTEXT, Roofline().options(CONTEXT))
     moved = {**values, "peak_flops": values["peak_flops"] + 1e-4}
-    slope = (step(moved, inputs(candidates))[1] - step(values, inputs(candidates))[1]) / 1e-4
-    scaled = [column / slope for column in known.law.T if np.allclose(np.ptp(column / slope), 0, atol=1e-2)]
-    assert scaled and (np.abs(slope) > 0).all()
+    time, energy = (
+        np.subtract(step(moved, inputs(candidates))[:2], step(values, inputs(candidates))[:2]) / 1e-4
+    )
+    for slope, part in zip((time, energy - time), known, strict=True):
+        scaled = [
+            column / slope for column in part.law.T if np.allclose(np.ptp(column / slope), 0, atol=1e-2)
+        ]
+        assert scaled and (np.abs(slope) > 0).all()
 
 
 def test_too_few_runs_are_gone_on_from_by_design(world):
@@ -108,10 +113,11 @@ def test_targets_are_what_is_learnt_about(world):
         (found,) = chosen(runs, candidates, state, 1, part)
         known = belief.after(choose.joined(choose.joined(runs, candidates), part), state, CONTEXT)
         measured, rows = np.arange(len(runs)), len(runs) + len(candidates) + np.arange(len(part))
-        now = Beliefs(known, measured).variance[rows].mean()
-        left = [
-            Beliefs(known, np.append(measured, len(runs) + candidate)).variance[rows].mean()
-            for candidate in range(len(candidates))
-        ]
+
+        def variance(measured, known=known, rows=rows):
+            return sum(Beliefs(part, measured).variance[rows].mean() for part in known)
+
+        now = variance(measured)
+        left = [variance(np.append(measured, len(runs) + candidate)) for candidate in range(len(candidates))]
         assert found.candidate == np.argmax((now - np.array(left)) / joules)
         assert found.error_before == pytest.approx(now**0.5)

@@ -35,7 +35,7 @@ def test_the_best_per_joule_is_what_trying_each_would_find(belief):
     runs, rows = np.array([0, 1]), np.arange(2, 30)
     joules = np.random.default_rng(1).uniform(1, 5, 28)
     (index, choice), (second, _) = [
-        one for one, _ in zip(teaching(belief, runs, rows, np.arange(30), joules), range(2))
+        one for one, _ in zip(teaching([belief], runs, rows, np.arange(30), joules), range(2))
     ]
     now = np.diag(posterior(belief, runs)).mean()
     gains = [now - np.diag(posterior(belief, np.append(runs, row))).mean() for row in rows]
@@ -47,7 +47,7 @@ def test_the_best_per_joule_is_what_trying_each_would_find(belief):
 def test_a_repeat_is_chosen_where_noise_hides_what_matters():
     """Two rows that nothing relates, one of them measured badly and asked for: a repeat of it teaches most."""
     belief = Belief(np.eye(2), np.zeros((2, 1)), 0.0, 1.0)
-    index, _ = next(teaching(belief, np.array([0]), np.array([0, 1]), np.array([0]), np.ones(2)))
+    index, _ = next(teaching([belief], np.array([0]), np.array([0, 1]), np.array([0]), np.ones(2)))
     assert index == 0
 
 

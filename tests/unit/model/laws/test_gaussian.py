@@ -65,7 +65,7 @@ def test_mean_equals_scikit_learn():
 def test_mean_vanishes_far_away():
     x, y = problem()
     points = gaussian.Points.of(x, y)
-    hyper = gaussian.choose_hyper(points, gaussian.RAW, 0)
+    hyper = gaussian.choose_hyper(points, gaussian.RAW["power"], 0)
     alpha = gaussian.condition(points, hyper)
     assert np.abs(gaussian.mean(x, points.x, alpha, hyper) - y).max() < 0.2
     assert np.abs(gaussian.mean(x + 1000, points.x, alpha, hyper)).max() < 1e-6

@@ -76,18 +76,23 @@ def before(values: np.ndarray) -> Belief:
     return Belief(directions, np.zeros((len(values), 1)), 0.0, 1.0)
 
 
-def after(data: Data, state: State, context: Context) -> Belief:
-    """The belief of a fitted hybrid (`state`) about every row of `data`, its training rows among them or not."""
-    directions = _directions(data, state, context)
+def after(data: Data, state: State, context: Context) -> list[Belief]:
+    """What a fitted hybrid (`state`) believes of the time and of the power of every row of `data`, its training rows
+    among them or not. A run tells both; they are taken as independent, so what is not known of the energy adds up."""
     process = state["process"]
-    hyper = np.array(process["targets"]["energy"]["hyper"])
-    points = tabular.encode(data, process["columns"])[0] * np.exp(-hyper[2:])
-    return Belief(directions, points, float(np.exp(hyper[0])), float(np.exp(hyper[1])))
+    points = tabular.encode(data, process["columns"])[0]
+    beliefs = []
+    for name, directions in _directions(data, state, context).items():
+        hyper = np.array(process["targets"][name]["hyper"])
+        signal, noise = np.exp(hyper[:2]).tolist()
+        beliefs.append(Belief(directions, points * np.exp(-hyper[2:]), signal, noise))
+    return beliefs
 
 
-def _directions(data: Data, state: State, context: Context) -> np.ndarray:
-    """d log energy / d parameter times the prior's sd, [R, K]. A slot that a row needs and no training row had is taken
-    to be as the other rows' for this: how far off it may be, the prior of its deviation says."""
+def _directions(data: Data, state: State, context: Context) -> dict[str, np.ndarray]:
+    """d log time / d parameter and d log power / d parameter, times the prior's sd, [R, K] each. A slot that a row
+    needs and no training row had is taken to be as the other rows' for this: how far off it may be, the prior of its
+    deviation says."""
     roofline = Roofline()
     options = roofline.options(context)
     values, _, _ = row_values(state, data, context, options)
@@ -97,10 +102,14 @@ def _directions(data: Data, state: State, context: Context) -> np.ndarray:
     fitted = frozenset(name for name, entry in state["slots"].items() if entry["fitted"])
     structure = build(data, context.machines, options, fitted)
     with np.errstate(over="ignore", invalid="ignore"):
-        slopes = law.step(values, law.inputs(data))[3]
-    directions = np.zeros((len(data), len(structure.prior_sd)))
-    for name, slope in slopes.items():
-        slot = structure.slots[name]
-        for column, share in slot.loads.items():
-            directions[:, column] += np.nan_to_num(slope) * share[slot.group]
-    return directions * structure.prior_sd
+        of_time, of_energy = law.step(values, law.inputs(data))[2:]
+    of_power = {name: slope - of_time.get(name, 0.0) for name, slope in of_energy.items()}
+    found = {}
+    for target, slopes in (("time", of_time), ("power", of_power)):
+        directions = np.zeros((len(data), len(structure.prior_sd)))
+        for name, slope in slopes.items():
+            slot = structure.slots[name]
+            for column, share in slot.loads.items():
+                directions[:, column] += np.nan_to_num(slope) * share[slot.group]
+        found[target] = directions * structure.prior_sd
+    return found

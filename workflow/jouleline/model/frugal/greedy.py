@@ -3,7 +3,7 @@
 How much a run of a Gaussian teaches does not depend on what it measures, so a whole batch can be chosen ahead.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -85,31 +85,52 @@ def spanning(belief: Belief, runs: np.ndarray, rows: np.ndarray, count: int) -> 
 
 
 def teaching(
-    belief: Belief, runs: np.ndarray, candidates: np.ndarray, targets: np.ndarray, joules: np.ndarray
+    beliefs: Sequence[Belief],
+    runs: np.ndarray,
+    candidates: np.ndarray,
+    targets: np.ndarray,
+    joules: np.ndarray,
 ) -> Iterator[tuple[int, Choice]]:
     """(index, choice) of the candidates, the most useful per joule first: its run lowers the targets' variance.
 
-    `runs` are the rows of the runs measured so far, `candidates` the row of each run that may be made, `targets` rows
-    with repeats where some weigh more; `joules` [candidates] is what a run of each is expected to take.
+    `beliefs` are of independent parts of the log energy that a run tells all at once. `runs` are the rows of the runs
+    measured so far, `candidates` the row of each run that may be made, `targets` rows with repeats where some weigh
+    more; `joules` [candidates] is what a run of each is expected to take.
     """
     if len(targets) > MOST_TARGETS:
         targets = np.random.default_rng(0).permutation(targets)[:MOST_TARGETS]
-    beliefs = Beliefs(belief, runs)
-    shared = beliefs.shared(targets, candidates)
+    parts = [_Part(Beliefs(belief, runs), candidates, targets) for belief in beliefs]
     free = np.ones(len(candidates), dtype=bool)
-    error = _error(beliefs, targets)
+    error = _error(parts)
     while free.any():
-        variance = np.maximum(beliefs.variance[candidates], 0) + belief.noise**2
-        gain = np.einsum("tc,tc->c", shared, shared) / (len(targets) * variance)
+        gain = sum(part.gain() for part in parts)
         best = int(np.argmax(np.where(free, gain / joules, -1.0)))
         row = int(candidates[best])
-        own = max(float(beliefs.variance[row]), 0.0) ** 0.5
+        own = max(sum(float(part.known.variance[row]) for part in parts), 0.0) ** 0.5
         free[best] = False
-        whitened = beliefs.after_run(row)
-        shared -= np.outer(whitened[targets], whitened[candidates])
-        before, error = error, _error(beliefs, targets)
+        for part in parts:
+            part.after_run(row)
+        before, error = error, _error(parts)
         yield best, Choice(row, before, error, own)
 
 
-def _error(beliefs: Beliefs, targets: np.ndarray) -> float:
-    return max(float(beliefs.variance[targets].mean()), 0.0) ** 0.5
+class _Part:
+    """What is believed of one part of the log energy: `shared` [targets, candidates] is what is left of their
+    covariance."""
+
+    def __init__(self, known: Beliefs, candidates: np.ndarray, targets: np.ndarray):
+        self.known, self.candidates, self.targets = known, candidates, targets
+        self.shared = known.shared(targets, candidates)
+
+    def gain(self) -> np.ndarray:
+        """By how much a run of each candidate lowers the targets' mean variance, [candidates]."""
+        variance = np.maximum(self.known.variance[self.candidates], 0) + self.known.belief.noise**2
+        return np.einsum("tc,tc->c", self.shared, self.shared) / (len(self.targets) * variance)
+
+    def after_run(self, row: int) -> None:
+        whitened = self.known.after_run(row)
+        self.shared -= np.outer(whitened[self.targets], whitened[self.candidates])
+
+
+def _error(parts: Sequence[_Part]) -> float:
+    return max(sum(float(part.known.variance[part.targets].mean()) for part in parts), 0.0) ** 0.5

@@ -24,18 +24,24 @@ _EXACT, _INDUCING = 1000, 400
 _JITTER = 1e-8
 
 _LENGTH = (np.log(3.0), 1.0)
-_NOISE = (np.log(0.03), 1.0)
 
 
 @dataclass(frozen=True)
 class Kernel:
-    """Prior of the signal's size: mean and sd of its log."""
+    """Priors of the signal's size and of the noise of a run: mean and sd of their logs."""
 
     signal: tuple[float, float]
+    noise: tuple[float, float]
 
 
-RAW = Kernel((np.log(1.5), 1.0))
-RESIDUAL = Kernel((np.log(0.05), 1.0))
+_TIME_NOISE, _POWER_NOISE = (np.log(0.003), 0.5), (np.log(0.02), 0.7)
+"""A clock tells the time of a step far better than a meter its power. Where runs are repeated, they outweigh this."""
+
+RAW = {"time": Kernel((np.log(1.5), 1.0), _TIME_NOISE), "power": Kernel((np.log(0.5), 1.0), _POWER_NOISE)}
+RESIDUAL = {
+    name: Kernel((np.log(0.05), 1.0), noise)
+    for name, noise in (("time", _TIME_NOISE), ("power", _POWER_NOISE))
+}
 
 
 @dataclass(frozen=True)
@@ -109,8 +115,8 @@ def choose_hyper(points: Points, kernel: Kernel, seed: int) -> np.ndarray:
     points = points.some(_MOST_POINTS, seed)
     columns = points.x.T
     squares = (columns[:, :, None] - columns[:, None]) ** 2
-    mean = np.array([kernel.signal[0], _NOISE[0], *[_LENGTH[0]] * len(columns)])
-    sd = np.array([kernel.signal[1], _NOISE[1], *[_LENGTH[1]] * len(columns)])
+    priors = np.array([kernel.signal, kernel.noise, *[_LENGTH] * len(columns)])
+    mean, sd = priors.T
     bounds = [(m - 4 * s, m + 4 * s) for m, s in zip(mean, sd, strict=True)]
     arguments = (squares, points, mean, sd)
     return minimize(
@@ -173,11 +179,19 @@ def correlation(here: np.ndarray, there: np.ndarray) -> np.ndarray:
     return squares
 
 
+def log_targets(data: Data) -> dict[str, np.ndarray]:
+    """Log time of a step and log of its mean power, [R]: apart, since their noise is not of one size. Log energy is
+    their sum."""
+    time = np.log(data.step_time_s)
+    return {"time": time, "power": np.log(data.step_energy_j) - time}
+
+
 class Residuals:
     """Gaussian processes of one or more targets over raw configurations; what the GP baseline and the hybrid share."""
 
-    def __init__(self, kernel: Kernel):
-        self.kernel = kernel
+    def __init__(self, kernels: dict[str, Kernel]):
+        """`kernels` of the targets, by name."""
+        self.kernels = kernels
 
     def fit(
         self, data: Data, used: np.ndarray, targets: dict[str, np.ndarray], seed: int, warm: dict | None
@@ -193,7 +207,9 @@ class Residuals:
         for name, values in targets.items():
             points = Points.of(x, values[used])
             hyper = (
-                np.array(warm["targets"][name]["hyper"]) if warm else choose_hyper(points, self.kernel, seed)
+                np.array(warm["targets"][name]["hyper"])
+                if warm
+                else choose_hyper(points, self.kernels[name], seed)
             )
             bases = points.some(_INDUCING, seed).x if len(points.y) > _EXACT else None
             fitted["x"] = (points.x if bases is None else bases).tolist()
@@ -213,7 +229,7 @@ class Residuals:
 
 
 class GaussianProcess:
-    """The baseline: log energy and log time of a step straight from the raw configuration, around their mean."""
+    """The baseline: log time and log power of a step straight from the raw configuration, around their mean."""
 
     def __init__(self):
         self._process = Residuals(RAW)
@@ -222,7 +238,7 @@ class GaussianProcess:
         self, data: Data, weights: np.ndarray, context: Context, warm: list[State] | None = None
     ) -> list[State]:
         """See `Model.fit`; weights count only as used or not."""
-        logs = {"energy": np.log(data.step_energy_j), "time": np.log(data.step_time_s)}
+        logs = log_targets(data)
         states = []
         for number, row in enumerate(weights):
             used = row > 0
@@ -241,9 +257,11 @@ class GaussianProcess:
         if "process" not in state:
             return [nothing(data, state["reason"])]
         means, known = self._process.predict(state["process"], data)
-        time, energy = (np.exp(state["centres"][name] + means[name]) for name in ("time", "energy"))
+        time, power = (np.exp(state["centres"][name] + means[name]) for name in ("time", "power"))
         return [
-            Prediction(time, energy, known, None if known.all() else "a category that was not trained on")
+            Prediction(
+                time, time * power, known, None if known.all() else "a category that was not trained on"
+            )
         ]
 
 

@@ -1,4 +1,4 @@
-"""The roofline law times the exponential of a Gaussian process on its log residual.
+"""The roofline law times the exponentials of Gaussian processes on its log residuals, of time and of power.
 
 Inside the data the process takes up what the law leaves; outside, its mean goes to 0: back to physics.
 """
@@ -7,12 +7,12 @@ import numpy as np
 
 from jouleline.model.base import Context, Prediction, State
 from jouleline.model.features import Data
-from jouleline.model.laws.gaussian import RESIDUAL, Residuals
+from jouleline.model.laws.gaussian import RESIDUAL, Residuals, log_targets
 from jouleline.model.roofline.fit import Roofline
 
 
 class Hybrid:
-    """log E = log E_roofline + process, and the same for time."""
+    """log t = log t_roofline + process, and the same for the power E/t: what they make together is the energy."""
 
     def __init__(self):
         self.law = Roofline()
@@ -28,9 +28,13 @@ class Hybrid:
                 continue
             law = self.law.predict(state, data, context)[0]
             used = (row > 0) & np.isfinite(law.step_energy_j) & np.isfinite(law.step_time_s)
+            with np.errstate(divide="ignore", invalid="ignore"):
+                by_law = {
+                    "time": np.log(law.step_time_s),
+                    "power": np.log(law.step_energy_j / law.step_time_s),
+                }
             targets = {
-                "energy": np.where(used, np.log(data.step_energy_j / law.step_energy_j), 0.0),
-                "time": np.where(used, np.log(data.step_time_s / law.step_time_s), 0.0),
+                name: np.where(used, values - by_law[name], 0.0) for name, values in log_targets(data).items()
             }
             before = warm[number].get("process") if warm else None
             process = self._process.fit(data, used, targets, int(context.options["seed"]), before)
@@ -43,11 +47,11 @@ class Hybrid:
         if "process" not in state:
             return [law]
         means, known = self._process.predict(state["process"], data)
-        energy, time = (np.exp(np.where(known, means[name], 0.0)) for name in ("energy", "time"))
+        time, power = (np.exp(np.where(known, means[name], 0.0)) for name in ("time", "power"))
         return [
             Prediction(
                 law.step_time_s * time,
-                law.step_energy_j * energy,
+                law.step_energy_j * time * power,
                 law.identified,
                 law.reason,
                 law.efficiency_mode,
