@@ -15,12 +15,13 @@ import numpy as np
 from jouleline import provenance
 from jouleline.errors import UserError
 from jouleline.files import read_json, run_script, write_json, write_text
-from jouleline.model.table.runs import digest
+from jouleline.model.table.runs import MIN_ROWS, digest
 
 SHARES = (0.05, 0.10, 0.25, 0.50)
 """Of the joules of the whole grid."""
 BAR_SHARE, BAR_POINTS = 0.25, 0.01
 FIRST, BATCH = 16, 16
+ECAI, DEMO, MLPERF = "ECAI 2025", "Demonstration campaign", "MLPerf Training"
 OPTIONS = {"starts": 4, "seed": 0, "calibration_priors": True, "fixed_time": False}
 
 
@@ -49,26 +50,46 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _run(args: argparse.Namespace) -> None:
+    from jouleline.model.table.files import read_columns
     from jouleline.model.table.mappings import BUILT_IN, convert
-    from jouleline.model.table.runs import complete, read_columns, read_runs
+    from jouleline.model.table.runs import complete, read_runs
 
-    if not args.data:
-        raise UserError("no folder of public tables; give --data or set JOULELINE_PUBLIC_DATA")
-    path = str(Path(args.data) / "ecai2025_transformer.csv")
-    tables = {"ECAI 2025": complete(convert(read_columns(path), BUILT_IN["ecai2025"], path), path)}
+    if not args.data and not args.runs:
+        raise UserError("no folder of public tables; give --data, set JOULELINE_PUBLIC_DATA, or give --runs")
+    parts = {"": _HEAD.format(seeds=args.seeds).splitlines()}
+    if args.data:
+        path = str(Path(args.data) / "ecai2025_transformer.csv")
+        columns = complete(convert(read_columns(path), BUILT_IN["ecai2025"], path), path)
+        parts[ECAI] = _replayed(ECAI, columns, args)
+        mlperf = Path(args.data) / "mlperf_power_runs.csv"
+        parts[MLPERF] = _not_replayed(read_columns(str(mlperf))) if mlperf.exists() else []
     if args.runs:
-        tables["Demonstration campaign"] = read_runs(args.runs)
-    lines = [_HEAD.format(seeds=args.seeds)]
-    for name, columns in tables.items():
-        lines += [f"### {name}", "", *_replayed(name, columns, args), ""]
-    lines += [] if args.runs else [_NO_DEMO, ""]
-    _replace(Path(args.out), [*lines, _MLPERF, ""])
+        parts[DEMO] = _replayed(DEMO, read_runs(args.runs), args)
+    _replace(Path(args.out), parts)
 
 
-def _replace(path: Path, lines: list[str]) -> None:
-    """Put the section in the place of the one before, at the end of the page."""
+def _replace(path: Path, parts: dict[str, list[str]]) -> None:
+    """Put the section in the place of the one before, at the end of the page; of tables that were not replayed now what
+    stood there stays."""
     text = path.read_text(encoding="utf-8") if path.exists() else ""
-    write_text(path, text.partition(_TITLE)[0].rstrip("\n") + "\n\n" + "\n".join(lines))
+    head, _, section = text.partition(_TITLE)
+    _, *kept = ("\n" + section).split("\n### ")
+    old = {one.partition("\n")[0]: one.partition("\n")[2].strip("\n").splitlines() for one in kept}
+    lines = [*parts[""], ""]
+    for name in (ECAI, DEMO, MLPERF):
+        found = parts.get(name) or old.get(name)
+        lines += [f"### {name}", "", *found, ""] if found else []
+    write_text(path, head.rstrip("\n") + "\n\n" + "\n".join(lines))
+
+
+def _not_replayed(columns: dict) -> list[str]:
+    """Why the table of MLPerf is not replayed: how few configurations it has."""
+    named = zip(*(columns[name].astype(str).tolist() for name in ("bench", "gpus", "gbs", "ga")), strict=True)
+    runs, count = len(columns["bench"]), len(set(named))
+    return [
+        f"Its {runs} runs cannot be replayed so: they are of {count} configurations of training and device count, and",
+        f"the model takes {MIN_ROWS} or more to be identified. There is no choice of configurations to make.",
+    ]
 
 
 def _replayed(name: str, columns: dict, args: argparse.Namespace) -> list[str]:
@@ -78,9 +99,10 @@ def _replayed(name: str, columns: dict, args: argparse.Namespace) -> list[str]:
     from jouleline.model.table.runs import take, usable
 
     data = Data.of(take(columns, usable(columns)))
-    keep = args.keep and args.keep / name
+    keep = args.keep and args.keep / name.replace(" ", "-")
+    sizes = _sizes(data)
     holdouts = enumerate(grouped(data, {"seeds": args.seeds}))
-    folds = [(data, train, test, seed, keep) for seed, (_, train, test) in holdouts]
+    folds = [(data, sizes, train, test, seed, keep) for seed, (_, train, test) in holdouts]
     found = []
     with ProcessPoolExecutor(args.jobs) as pool:
         for whole, curves in pool.map(_one, folds):
@@ -92,17 +114,31 @@ def _replayed(name: str, columns: dict, args: argparse.Namespace) -> list[str]:
     errors = {d: np.array([[error for error, _ in curves[d]] for _, curves in found]) for d in DESIGNS}
     counts = {d: np.mean([[count for _, count in curves[d]] for _, curves in found], axis=0) for d in DESIGNS}
     whole = np.array([one for one, _ in found])
-    return [*_table(errors, counts, whole), "", *_bars(errors, whole)]
+    few = [] if sizes == (FIRST, BATCH) else [_FEW.format(len(data), *sizes), ""]
+    return [*_estimated(columns), *few, *_table(errors, counts, whole), "", *_bars(errors, whole)]
+
+
+def _sizes(data) -> tuple[int, int]:
+    """Runs of the first set and of a batch at the least: FIRST and BATCH, of a small table as few as identify it."""
+    from jouleline.model.frugal import choose
+
+    small = len(data) < 8 * FIRST
+    return (choose.first_needed(data, choose.context()), 2) if small else (FIRST, BATCH)
+
+
+def _estimated(columns: dict) -> list[str]:
+    sources = set(columns["energy_source"].tolist())
+    return [_ESTIMATED, ""] if sources == {"estimate"} else []
 
 
 def _one(fold: tuple) -> tuple[float, dict[str, list]]:
     """(error of the whole grid, {design: its errors and runs}) of one hold-out, kept where it was worked out before."""
-    data, train, test, seed, keep = fold
+    data, sizes, train, test, seed, keep = fold
     code = provenance.code_digest([Path(__file__).resolve()])
     path = keep / f"{seed}-{digest(data.columns)[:8]}-{code[:8]}.json" if keep else None
     if path and path.exists():
         return tuple(read_json(path))
-    replay = Replay(data, np.flatnonzero(train), test, seed)
+    replay = Replay(data, sizes, np.flatnonzero(train), test, seed)
     found = replay.error(replay.pool), {design: replay.along(order) for design, order in DESIGNS.items()}
     if path:
         write_json(path, found)
@@ -112,11 +148,12 @@ def _one(fold: tuple) -> tuple[float, dict[str, list]]:
 class Replay:
     """One hold-out: which rows may be chosen (`pool`), and which are predicted and never chosen (`test`)."""
 
-    def __init__(self, data, pool: np.ndarray, test: np.ndarray, seed: int):
+    def __init__(self, data, sizes: tuple[int, int], pool: np.ndarray, test: np.ndarray, seed: int):
         from jouleline.model.base import Context
         from jouleline.model.machine import Machines
 
         self.data, self.pool, self.test = data, pool, test
+        self.first, self.batch = sizes
         self.context = Context(Machines(), dict(OPTIONS))
         self.rng = np.random.default_rng([seed, 15])
         self.joules = data.columns["energy_j"]
@@ -126,6 +163,8 @@ class Replay:
         """MAPE of the held-out rows by the hybrid fitted on some rows; a row without a prediction counts as 100 %."""
         from jouleline.model.laws.hybrid import Hybrid
 
+        if not len(rows):  # a share of a small table that no run fits into
+            return 1.0
         weights = np.zeros((1, len(self.data)))
         weights[0, rows] = 1
         (state,) = Hybrid().fit(self.data, weights, self.context)
@@ -142,7 +181,7 @@ class Replay:
                 chosen.append(row)
                 spent += self.joules[row]
                 row = next(rows, None)
-            found.append((self.error(np.array(chosen)), len(chosen)))
+            found.append((self.error(np.array(chosen, dtype=int)), len(chosen)))
         return found
 
 
@@ -153,7 +192,7 @@ def _frugal(replay: Replay) -> Iterator[int]:
     data, pool = replay.data, replay.pool
     first = np.zeros(len(data), dtype=bool)
     first[pool] = True
-    chosen = choose.measure_first(data, first, FIRST).tolist()
+    chosen = choose.measure_first(data, first, replay.first).tolist()
     yield from chosen
     while len(chosen) < len(pool):
         left = np.setdiff1d(pool, chosen)
@@ -161,7 +200,7 @@ def _frugal(replay: Replay) -> Iterator[int]:
         state = choose.fitted(runs, replay.context)
         expected = choose.expect(rest, state, replay.context)
         joules = expected.step_energy_j * rest.steps
-        batch = max(BATCH, len(chosen) // 4)
+        batch = max(replay.batch, len(chosen) // 4)
         for one in choose.measure_next(runs, rest, expected, joules, batch, replay.context, state):
             chosen.append(int(left[one.candidate]))
             yield chosen[-1]
@@ -187,7 +226,7 @@ def _hypercube(replay: Replay) -> Iterator[int]:
     axes, left = _axes(replay), replay.pool.tolist()
     cubes = qmc.LatinHypercube(axes.shape[1], rng=replay.rng)
     while left:
-        for point in cubes.random(min(BATCH, len(left))):
+        for point in cubes.random(min(replay.batch, len(left))):
             row = left[int(((axes[left] - point) ** 2).sum(axis=1).argmin())]
             left.remove(row)
             yield row
@@ -275,12 +314,9 @@ hypercubes have {BATCH} points each. The first three hold-outs were looked at wh
 designed.
 """
 
-_NO_DEMO = """The demonstration's runs were not replayed here: no table of them was given (`--runs`)."""
-
-_MLPERF = """### MLPerf Training
-
-Its table cannot be replayed so: it has one configuration at each of three device counts, ten runs each, and no choice
-of configurations to make."""
+_FEW = "Of these {} runs the choice begins with {}, and a batch or a hypercube has at least {}."
+_ESTIMATED = """These energies are estimated from CPU time, not measured: the replay shows how the choice does
+where rows are few and noisy, and nothing about joules."""
 
 
 if __name__ == "__main__":
