@@ -98,9 +98,8 @@ def run_files(runs):
 # With `partial: true` the tables, model and report are made of the runs that are there now.
 RUNS = [run for run in ALL_RUNS if Path(run_file(run.run_id)).exists()] if SETTINGS["partial"] else ALL_RUNS
 # A plan and a part of the tables measure nothing; a campaign that runs in the same folder would not let them begin.
-if workflow.dag_settings and workflow.execution_settings:
-    if set(workflow.dag_settings.targets) == {"plan"} or len(RUNS) < len(ALL_RUNS):
-        workflow.execution_settings.lock = False
+# Targets are known only when this is read.
+locks.none_where(lambda: len(RUNS) < len(ALL_RUNS) or set(workflow.dag_settings.targets) == {"plan"})
 if not RUNS:
     raise WorkflowError("partial: true, but no run is finished yet; measure first, or say partial: false")
 BY_RUN_ID = {run.run_id: run for run in ALL_RUNS}

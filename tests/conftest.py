@@ -21,7 +21,7 @@ os.environ.setdefault("JOULELINE_PROC_STAT", str(TESTS / "helpers" / "idle_stat"
 # Files whose tests borrow the Slurm cluster, one after the other, since there is one.
 SLURM = (
     *("test_slurm_campaign", "test_slurm_cluster", "test_slurm_faults", "test_slurm_neighbours"),
-    *("test_slurm_real_faults", "test_slurm_users"),
+    "test_slurm_real_faults",
 )
 # What takes longest is begun first, or the last worker runs alone at the end.
 FIRST = (

@@ -25,17 +25,13 @@ class Campaign:
         path = f"{folder}/bin:{cluster.state}/bin:{binaries}:{os.environ['PATH']}"
         with open(self.log, "wb") as log:
             self.process = subprocess.Popen(
-                self.command(binaries, arguments),
+                [str(binaries / "snakemake"), *arguments],
                 cwd=folder,
                 env=os.environ | {"PATH": path},
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
             )
-
-    def command(self, binaries: Path, arguments: tuple[str, ...]) -> list[str]:
-        """The words that start it."""
-        return [str(binaries / "snakemake"), *arguments]
 
     def said(self) -> str:
         return self.log.read_text(errors="replace")

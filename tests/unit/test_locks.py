@@ -4,6 +4,7 @@ import os
 
 import pytest
 from jouleline import locks
+from snakemake.exceptions import LockException
 from snakemake.persistence.file import FilePersistence
 
 
@@ -32,6 +33,19 @@ def test_one_that_ends_leaves_the_locks_of_the_others(persistence, tmp_path):
     assert list(first._read_locks()) == [("output", "a")]
     first.unlock()
     assert os.listdir(tmp_path) == []
+
+
+def test_where_nothing_is_measured_no_lock_is_taken_or_waited_for(persistence, tmp_path, monkeypatch):
+    monkeypatch.setattr(FilePersistence, "lock", FilePersistence.lock)
+    monkeypatch.delattr(FilePersistence, "jouleline_lock", raising=False)
+    monkeypatch.setattr(FilePersistence, "locked", True)
+    free = True
+    assert locks.none_where(lambda: free) and locks.none_where(lambda: free)
+    with persistence().lock():
+        assert os.listdir(tmp_path) == []
+    free = False
+    with pytest.raises(LockException), persistence().lock():
+        pass
 
 
 def test_unlock_takes_all(persistence, tmp_path):

@@ -110,9 +110,13 @@ def test_a_plan_shows_its_table_every_time_and_refuses(checkout):
         "3 runs to measure: 0.0" in text and "0 of 3 runs are measured" in text and "unknown kg CO2e" in text
     )
     finish(checkout, 2)
+    # What a campaign that runs beside it holds.
+    lock = checkout.root / ".snakemake/locks/0.output.lock"
+    lock.write_text("results/budget/grid.json\nresults/budget/plan.csv\n")
     for _ in range(2):
         text = checkout.snakemake("--cores", "1", "plan").stdout
         assert "2 of 3 runs are measured" in text and "1 runs to measure" in text
+    assert lock.exists() and "LockException" in checkout.snakemake("--cores", "1", check=False).stdout
     table = (checkout.root / "results/budget/plan.csv").read_text().splitlines()
     assert len(table) == 2 and "-L3-" in table[1]
 

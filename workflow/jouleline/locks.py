@@ -6,7 +6,8 @@ a campaign that still runs could be started a second time, and would be measured
 
 import os
 import sys
-from contextlib import suppress
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext, suppress
 
 MODULE = "snakemake.persistence.file"
 
@@ -21,6 +22,22 @@ def keep_others() -> bool:
         persistence.cleanup_locks = persistence.jouleline_all_locks
         persistence._delete_locks = _delete_own
     return True
+
+
+def none_where(measures_nothing: Callable[[], bool]) -> bool:
+    """Take no lock, and wait for none, where that is so when the jobs are known. False for another Snakemake."""
+    persistence = getattr(sys.modules.get(MODULE), "FilePersistence", None)
+    if not hasattr(persistence, "lock"):
+        return False
+    if not hasattr(persistence, "jouleline_lock"):
+        persistence.jouleline_lock = persistence.lock
+    persistence.jouleline_free = staticmethod(measures_nothing)
+    persistence.lock = _lock
+    return True
+
+
+def _lock(self) -> AbstractContextManager:
+    return nullcontext() if self.jouleline_free() else self.jouleline_lock()
 
 
 def _delete_own(self) -> None:
