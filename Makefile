@@ -15,6 +15,8 @@ BIN := $(VENV)/bin
 LOCKS := workflow/envs/requirements.in workflow/envs/base.lock workflow/envs/torch-$(TORCH).lock
 # Texts are UTF-8, whatever the locale.
 export PYTHONUTF8 := 1
+# Every start of Python would compile the library again, where the user's settings keep the bytecode from being written.
+export PYTHONDONTWRITEBYTECODE :=
 
 .PHONY: torch setup setup-bundle bundle run reference reference-data rebuild public test test-fast test-long lint format clean
 

@@ -3,11 +3,13 @@
 import contextlib
 import json
 import os
+import runpy
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+import forked
 from paths import SCRIPTS
 
 SCRIPT = SCRIPTS / "measure_run.py"
@@ -17,10 +19,23 @@ ROW = {
 }
 SHORT = {"window_s": 0.3, "idle_s": 0.1, "warmup_max_steps": 10, "device": "cpu", "meter": "estimate"}
 LONG = {**SHORT, "window_s": 60.0}
+# What the ranks need on a CPU, in the environment that the program makes for them.
+TRAINING = forked.Libraries(
+    "training",
+    (
+        *("torch.distributed", "transformers.masking_utils", "transformers.models.bert.modeling_bert"),
+        *("deepspeed.runtime.fp16.unfused_optimizer", "deepspeed.sequence.auto_sp", "pyarrow.compute"),
+    ),
+    (
+        *runpy.run_path(str(SCRIPT))["_ENVIRONMENT"].items(),
+        *(("HF_HUB_OFFLINE", "1"), ("DS_ACCELERATOR", "cpu")),
+    ),
+)
 
 
 class Agent:
-    """A node agent as a child process. `python` and `environment` replace this process's own."""
+    """A node agent as a child process. It is forked with its libraries, but for one that is started by a `prefix`,
+    after a function, or `from_nothing` because something reads its environment or watches it import."""
 
     def __init__(
         self,
@@ -30,15 +45,14 @@ class Agent:
         protocol=None,
         extra=(),
         prefix=(),
-        python=sys.executable,
-        environment=os.environ,
-        **popen,
+        preexec_fn=None,
+        from_nothing=False,
     ):
         self.out = out
         command = [
             *prefix,
-            str(python),
-            str(SCRIPT),
+            sys.executable,
+            SCRIPT,
             "--run-id",
             "t",
             "--row",
@@ -47,10 +61,12 @@ class Agent:
         command += ["--protocol", json.dumps(protocol or SHORT), "--code-digest", "0"]
         command += ["--dataset", str(dataset), "--out-dir", str(out), *extra]
         hidden = {"SLURM_NODEID", "SLURM_NNODES", "SLURM_JOB_ID", "SLURM_TMPDIR"}
-        environment = {name: value for name, value in environment.items() if name not in hidden}
-        self.process = subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment, **popen
-        )
+        environment = {name: value for name, value in os.environ.items() if name not in hidden}
+        started = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True, "env": environment}
+        if prefix or preexec_fn or from_nothing:
+            self.process = subprocess.Popen(command, preexec_fn=preexec_fn, **started)
+        else:
+            self.process = forked.Popen(TRAINING, command, **started)
 
     def wait(self, timeout_s: float = 120) -> tuple[int, str]:
         """Exit code and output."""

@@ -5,6 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import forked
+from agent_process import TRAINING
 from paths import TESTS
 
 STAGES = (0, 1, 2, 3)
@@ -21,7 +23,7 @@ def train(cases: dict, dataset: Path, folder: Path, environment: dict) -> dict:
     (folder / "cases.json").write_text(json.dumps(cases))
     program = [sys.executable, str(TESTS / "helpers" / "strategy_losses.py"), str(dataset)]
     command = [*program, str(folder / "cases.json"), str(folder / "out.json")]
-    subprocess.run(command, check=True, env=environment, stdin=subprocess.DEVNULL)
+    forked.run(TRAINING, command, check=True, env=environment, stdin=subprocess.DEVNULL)
     return json.loads((folder / "out.json").read_text())
 
 

@@ -8,6 +8,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import forked
+
 from tests.slurm.cluster import Cluster
 
 SNAPPY = ["--latency-wait", "5", "--slurm-init-seconds-before-status-checks", "2"]
@@ -24,8 +26,9 @@ class Campaign:
         binaries = Path(sys.executable).parent
         path = f"{folder}/bin:{cluster.state}/bin:{binaries}:{os.environ['PATH']}"
         with open(self.log, "wb") as log:
-            self.process = subprocess.Popen(
-                [str(binaries / "snakemake"), *arguments],
+            self.process = forked.Popen(
+                forked.SNAKEMAKE,
+                [sys.executable, binaries / "snakemake", *arguments],
                 cwd=folder,
                 env=os.environ | {"PATH": path},
                 stdout=log,

@@ -6,8 +6,10 @@ import shutil
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
+import forked
 import yaml
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -32,7 +34,8 @@ class Checkout:
         self.root, self.python, self.environment = root, str(python), environment
         self.campaign = campaign
         root.mkdir(parents=True)
-        ignore = shutil.ignore_patterns("__pycache__", "*.egg-info")
+        # With the bytecode, but for what is just being written.
+        ignore = shutil.ignore_patterns("*.pyc.*", "*.egg-info")
         for part in PARTS:
             source = ROOT / part
             if source.is_symlink():
@@ -51,7 +54,9 @@ class Checkout:
     ) -> subprocess.CompletedProcess:
         """Run snakemake on the campaign; output and errors are in `stdout` together."""
         command = [self.python, "-m", "snakemake", "--configfile", "campaign.yaml", *arguments]
-        done = subprocess.run(
+        own = self.python == sys.executable
+        run = partial(forked.run, forked.SNAKEMAKE) if own else subprocess.run
+        done = run(
             command,
             cwd=self.root,
             env=self.environment,

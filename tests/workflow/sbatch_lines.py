@@ -2,10 +2,10 @@
 
 import os
 import re
-import subprocess
 import sys
 from pathlib import Path
 
+import forked
 import pytest
 
 from tests.workflow.checkout import Checkout
@@ -38,18 +38,10 @@ def submitted(
     """{job comment: rest of the sbatch line}, with what differs from run to run taken out."""
     binaries = Path(sys.executable).parent
     environment = os.environ | {"PATH": f"{recorder}:{binaries}:{os.environ['PATH']}"}
-    command = [
-        str(binaries / "snakemake"),
-        profile,
-        "--configfile",
-        "campaign.yaml",
-        "--retries",
-        "0",
-    ]
-    command += ["--slurm-init-seconds-before-status-checks", "1", *arguments]
-    done = subprocess.run(
-        command, cwd=checkout.root, env=environment, capture_output=True, text=True, timeout=120
-    )
+    command = [sys.executable, binaries / "snakemake", profile, "--configfile", "campaign.yaml"]
+    command += ["--retries", "0", "--slurm-init-seconds-before-status-checks", "1", *arguments]
+    captured = {"capture_output": True, "text": True, "timeout": 120}
+    done = forked.run(forked.SNAKEMAKE, command, cwd=checkout.root, env=environment, **captured)
     lines = {}
     text = (recorder / "lines").read_text()
     (recorder / "lines").rename(recorder / "whole_lines")

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from importlib.metadata import version
 
+import forked
 import pytest
 
 from tests.workflow.checkout import Checkout
@@ -44,7 +45,7 @@ def test_a_key_that_stands_twice_is_refused_wherever_the_campaign_is(checkout):
     done = checkout.snakemake("-n", "--configfile", str(path), check=False)
     assert done.returncode and "lines 2 and 4: the key 'protocol' stands twice" in done.stdout
     command = [sys.executable, "-m", "snakemake", "-n", "--config", "campaign=twice"]
-    done = subprocess.run(command, cwd=checkout.root, capture_output=True, text=True)
+    done = forked.run(forked.SNAKEMAKE, command, cwd=checkout.root, capture_output=True, text=True)
     assert done.returncode and "lines 2 and 4: the key 'protocol' stands twice" in done.stdout + done.stderr
     path.unlink()
 
@@ -140,7 +141,7 @@ def test_another_folder_than_the_checkout_is_refused(checkout, tmp_path):
     root = good(checkout).root
     files = [str(root / name) for name in ("campaign.yaml", "config/config.yaml")]
     command = [sys.executable, "-m", "snakemake", "-s", str(root / "Snakefile"), "-n", "--configfile", *files]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    done = forked.run(forked.SNAKEMAKE, command, cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode and f"cd {root}" in done.stderr + done.stdout
 
 

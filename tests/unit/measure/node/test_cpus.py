@@ -70,7 +70,7 @@ def test_what_binds_threads_leaves_the_ranks_the_cpus_of_their_job(
 ):
     for name, value in binding.items():
         monkeypatch.setenv(name, value)
-    code, output = Agent(tmp_path, small_dataset).wait()
+    code, output = Agent(tmp_path, small_dataset, from_nothing=True).wait()
     assert code == 0, output
     run = json.loads((tmp_path / "run.json").read_text())
     given = len(os.sched_getaffinity(0))

@@ -1,9 +1,6 @@
 """What is mended in DeepSpeed's engine: its first step, its search for overflow, its pickled batches."""
 
 import dataclasses
-import json
-import subprocess
-import sys
 
 import deepspeed
 import numpy as np
@@ -16,7 +13,7 @@ from jouleline.measure.train.attention import answer_from_data, attention_seen
 from jouleline.measure.train.data import Batches, Samples, read_dataset
 from jouleline.measure.train.modeling import Recipe, build
 from jouleline.measure.train.parallel import _NoOperators, start_engine
-from paths import TESTS
+from parity import train
 from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import masking_utils
 
@@ -35,11 +32,8 @@ ROW = {
 @pytest.fixture(scope="module")
 def trained(small_dataset, training_environment, tmp_path_factory) -> dict:
     folder = tmp_path_factory.mktemp("engine")
-    (folder / "cases.json").write_text(json.dumps({name: {"row": row} for name, row in CASES.items()}))
-    program = [sys.executable, str(TESTS / "helpers" / "strategy_losses.py"), str(small_dataset)]
-    command = [*program, str(folder / "cases.json"), str(folder / "out.json")]
-    subprocess.run(command, check=True, env=training_environment, stdin=subprocess.DEVNULL)
-    found = json.loads((folder / "out.json").read_text())
+    cases = {name: {"row": row} for name, row in CASES.items()}
+    found = train(cases, small_dataset, folder, training_environment)
     assert not any("error" in one for one in found.values()), found
     return found
 
