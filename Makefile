@@ -105,8 +105,9 @@ rebuild: setup
 public: setup
 	@$(BIN)/python scripts/make_public.py $(if $(FROM),--data $(FROM))
 
-# Tests run on several workers; those of real time come after the others, without heavy neighbours.
+# Tests run on several workers; those of real time come after the others, without heavy neighbours. They mostly sleep.
 WORKERS ?= 4
+CLOCK_WORKERS ?= 8
 CLOCK := tests/unit/measure/sidecar tests/unit/measure/meters
 # What starts agents, ranks or Snakemake; single files and tests elsewhere are marked `slow`.
 SLOW := tests/cuda tests/scripts tests/workflow
@@ -114,7 +115,8 @@ PYTEST = $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-re
 OTHERS = $(CLOCK:%=--ignore=%)
 
 test: setup
-	@status=0; $(PYTEST) -m "not long" $(OTHERS) || status=$$?; $(PYTEST) -m "not long" $(CLOCK) || status=$$?; exit $$status
+	@status=0; $(PYTEST) -m "not long" $(OTHERS) || status=$$?; \
+	$(PYTEST) -n $(CLOCK_WORKERS) -m "not long" $(CLOCK) || status=$$?; exit $$status
 
 # What one runs after each change: no agents, no ranks, no Snakemake.
 test-fast: setup

@@ -23,6 +23,8 @@ SLURM = (
     *("test_slurm_campaign", "test_slurm_cluster", "test_slurm_faults", "test_slurm_neighbours"),
     "test_slurm_real_faults",
 )
+# Long files whose tests share little: each test by itself, or one worker would still be at them at the end.
+APART = ("test_interruptions", "test_matrix", "test_measure_run_nodes")
 # What takes longest is begun first, or the last worker runs alone at the end.
 FIRST = (
     *("workflow/test_interruptions", "workflow/test_reference", "cuda/test_matrix", "workflow/test_pipeline"),
@@ -43,13 +45,14 @@ def pytest_collection_modifyitems(items):
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config, log):
-    """All tests of a file on one worker, as they share what they build; those of the Slurm cluster too."""
+    """Tests of a file on one worker, as they share what they build, but for a few; those of the Slurm cluster too."""
     from xdist.scheduler import LoadScopeScheduling
 
     class ByFile(LoadScopeScheduling):
         def _split_scope(self, nodeid: str) -> str:
             file = nodeid.split("::")[0]
-            return "slurm" if Path(file).stem in SLURM else file
+            stem = Path(file).stem
+            return "slurm" if stem in SLURM else nodeid if stem in APART else file
 
     return ByFile(config, log)
 
