@@ -40,7 +40,8 @@ class LinkAgent(NodeAgent):
         self.clear()
 
     def _measure(self) -> None:
-        from jouleline.measure.calibrate.link_rank import LinkJob, run_link_rank
+        with self.importing():
+            from jouleline.measure.calibrate.link_rank import LinkJob, run_link_rank
 
         if self.device == "cuda":
             gpus.require_cuda_torch()

@@ -115,11 +115,14 @@ class NodeAgent:
             self._end_broken(" ".join(str(error).split()) or type(error).__name__)
             raise
         finally:
-            self.ranks.kill()
-            self.release()
-            self.lock.release()
+            self._leave()
             for number, handler in previous.items():
                 signal.signal(number, handler)
+
+    def _leave(self) -> None:
+        self.ranks.kill()
+        self.release()
+        self.lock.release()
 
     def _work(self) -> Outcome:
         try:
@@ -149,6 +152,25 @@ class NodeAgent:
             self._publish(Outcome("failed", "node_failed", why))
         elif self.phase is Phase.ALONE:
             self._meet_to_refuse(why, _PEERS_S)
+
+    @contextmanager
+    def importing(self) -> Iterator[None]:
+        """Around the imports of torch and its like. What a signal raises in the midst of their C++ would abort the
+        process without a word, so a signal ends the agent from where it stands."""
+        for number in _SIGNALS:
+            signal.signal(number, self._end_here)
+        try:
+            yield
+        finally:
+            for number in _SIGNALS:
+                signal.signal(number, _stop)
+
+    def _end_here(self, number: int, _frame: Any) -> None:
+        code = self._end_stopped(Stopped(number))
+        self._leave()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
 
     @contextmanager
     def timed(self, name: str) -> Iterator[None]:

@@ -118,7 +118,7 @@ class RunAgent(NodeAgent):
         """Once for all ranks, which are forks."""
         # DeepSpeed would look for a device by itself, and warn; or take what is left over from other work.
         os.environ["DS_ACCELERATOR"] = self.device
-        with self.timed("imports"):
+        with self.importing(), self.timed("imports"):
             import jouleline.measure.train.rank  # noqa: F401
             from jouleline.measure.train.modeling import class_of
 
