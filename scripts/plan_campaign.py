@@ -28,6 +28,7 @@ def main(argv: list[str] | None = None) -> int:
     def body() -> None:
         protocol = complete_protocol(json_object(args.protocol, "--protocol"))
         settings = json_object(args.plan, "--plan")
+        chooses = json_object(args.frugal, "--frugal")
         grid, folder = read_json(args.grid), args.grid.parent
         done = plan.finished(folder, [run["run_id"] for run in grid["runs"]])
         old = {
@@ -43,7 +44,6 @@ def main(argv: list[str] | None = None) -> int:
         print(f"{len(done) - len(old)} of {len(grid['runs'])} runs are measured")
         if old:
             print(f"{len(old)} more were, by other code or protocol: again, unless accepted with --touch")
-        chooses = json_object(args.frugal, "--frugal")
         if chooses:
             rounds = list(frugal.documents(folder))
             lines, total = _next_round(rounds, frugal.ends(chooses, settings), lines, settings["currency"])

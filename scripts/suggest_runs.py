@@ -30,8 +30,8 @@ def _run(args: argparse.Namespace) -> None:
     from jouleline.model.fit.fitting import named_runs
     from jouleline.model.table.runs import read_runs
 
-    measured = read_runs(args.runs, only=named_runs(read_json(args.split)))
     given = json_object(args.asks, "--asks").get("asks", [])
+    measured = read_runs(args.runs, only=named_runs(read_json(args.split)))
     asks = [ask.make(one, f"choose, ask {number}") for number, one in enumerate(given, 1)]
     tried = set(read_runs(args.runs)["run_id"].tolist())
     rows = {run["run_id"]: run["row"] for run in read_json(args.grid)["runs"] if run["run_id"] not in tried}

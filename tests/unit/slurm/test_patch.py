@@ -7,6 +7,7 @@ import sys
 from types import SimpleNamespace
 
 import pytest
+import snakemake_executor_plugin_slurm.utils  # noqa: F401 - before its package is replaced by a made-up one
 from jouleline.slurm import patch as slurm_compat
 from snakemake_interface_common.exceptions import WorkflowError
 
