@@ -188,7 +188,7 @@ def test_interrupted_runs_keep_their_samples_and_nothing_finished_is_lost(slurm,
     stamp = finished.stat().st_mtime_ns
     slurm.up()
     with start(slurm, checkout, "measurements") as campaign:
-        assert campaign.wait(300) == 0, campaign.said()
+        assert campaign.wait(600) == 0, campaign.said()
     assert_whole(checkout, "L1-N1x1", "L2-N1x1", "L3-N1x1", "L4-N2x1")
     assert finished.stat().st_mtime_ns == stamp
     starts = {name: len(ids) for name, ids in jobs_of(slurm, checkout).items()}
