@@ -106,7 +106,7 @@ public: setup
 	@$(BIN)/python scripts/make_public.py $(if $(FROM),--data $(FROM))
 
 # Tests run on several workers; those of real time come after the others, without heavy neighbours. They mostly sleep.
-WORKERS ?= 6
+WORKERS ?= 4
 CLOCK_WORKERS ?= 8
 CLOCK := tests/unit/measure/sidecar tests/unit/measure/meters
 # What starts agents, ranks or Snakemake; single files and tests elsewhere are marked `slow`.
