@@ -22,6 +22,7 @@ sys.path.insert(0, str(HERE.parent))
 from fake_nvml.driver import FakeNode, Segment, sine, square  # noqa: E402
 from fake_nvml.session import Session  # noqa: E402
 from jouleline.energy.load import load_measurement  # noqa: E402
+from jouleline.measure.raw import segments  # noqa: E402
 
 PEERS = HERE / "bench_sidecar_peers.py"
 NOMINAL_S = (0.3, 1.0, 3.0, 10.0)
@@ -296,10 +297,10 @@ def kills(bench: Bench, count: int = 100, at_once: int = 10, longest_s: float = 
             time.sleep(max(when - time.monotonic(), 0))
             killed_us = time.monotonic() * 1e6
             session.kill()
-            for part in session.out.glob("samples/part-*.parquet"):
+            for part in segments.paths(session.out):
                 try:
-                    pq.read_table(part)
-                except Exception:
+                    segments.read(part)
+                except (OSError, ValueError):
                     unreadable += 1
             measured = load_measurement(session.out)
             started_us = measured.nodes[0].meta["start_us"]

@@ -3,8 +3,7 @@
 import json
 import re
 
-from jouleline.schemas import read_table
-from jouleline.schemas.energy import SAMPLES
+from jouleline.measure.raw.samples import read_samples
 
 from tests.slurm.campaign import SNAPPY, Campaign
 from tests.slurm.cluster import Cluster
@@ -64,5 +63,4 @@ def shape_of(cluster: Cluster, job: str) -> dict[str, str]:
 def kept_samples(folder) -> list[dict]:
     """Samples of an interrupted run: made one file by a sidecar that was told to end, parts of a killed one."""
     node = folder / "raw/node-0"
-    files = [path for path in [node / "samples.parquet", *node.glob("samples/*.parquet")] if path.exists()]
-    return [row for path in files for row in read_table(SAMPLES, path)]
+    return read_samples(node).to_pylist()

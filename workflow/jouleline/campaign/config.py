@@ -1,7 +1,6 @@
 """Read a campaign: merge its file under the user's own keys, check it against the schema, fill the defaults."""
 
 import json
-import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,7 +11,7 @@ from typing import Any
 from jouleline.campaign import frugal, grid
 from jouleline.campaign.protocol import PROTOCOL_DEFAULTS, complete_protocol, protocol_problems
 from jouleline.errors import UserError
-from jouleline.files import canonical_json, reading
+from jouleline.files import canonical_json, why
 from jouleline.schemas.model import headline
 
 SCHEMA_FILE = Path(__file__).resolve().parents[2] / "schemas" / "config.schema.json"
@@ -106,7 +105,7 @@ def load(config: Mapping[str, Any], root: Path) -> Campaign:
         raise UserError(f"campaign {name!r} is no name; take letters, digits, _ . and -, such as demo")
     path = root / "config" / "campaigns" / f"{name}.yaml"
     given = {**config, "campaign": name}
-    if os.path.lexists(path):
+    if path.is_file():
         given = merge(read_yaml(path), given)
     elif "grid" not in given:
         known = ", ".join(sorted(p.stem for p in path.parent.glob("*.yaml"))) or "none"
@@ -146,13 +145,17 @@ def read_yaml(path: Path) -> dict[str, Any]:
     import yaml
 
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-    with reading(path, "UTF-8 text", "save it as UTF-8"):
-        text = path.read_text(encoding="utf-8")
     try:
-        loading = loader(text)
+        loading = loader(path.read_text(encoding="utf-8"))
         node = loading.get_single_node()
         _refuse_twice(node, path)
         value = None if node is None else loading.construct_document(node)
+    except FileNotFoundError as error:
+        raise UserError(f"missing file {path}; correct the path") from error
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {why(error)}") from error
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} is not UTF-8 (byte {error.start}); save it as UTF-8") from error
     except yaml.YAMLError as error:
         where = f" line {error.problem_mark.line + 1}" if getattr(error, "problem_mark", None) else ""
         raise UserError(

@@ -6,6 +6,7 @@ import shlex
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 from jouleline.measure.meters.base import Options
@@ -15,8 +16,12 @@ W_PER_CORE = 10.0
 BUSY = "import time\nend = time.process_time() + {s}\nwhile time.process_time() < end: pass\n"
 
 
-def busy(seconds: float) -> list[str]:
-    return [sys.executable, "-S", "-c", BUSY.format(s=seconds)]
+# The last reading of a process is somewhere in its last milliseconds, on a busy machine in its last tenths: it rests.
+REST = "open({path!r}, 'w').close()\ntime.sleep(1)\n"
+
+
+def busy(seconds: float, then: str = "") -> list[str]:
+    return [sys.executable, "-S", "-c", BUSY.format(s=seconds) + then]
 
 
 class Measured:
@@ -37,6 +42,12 @@ class Measured:
         while time.monotonic() < until:
             self.energies_mj.append(self.meter.read()[1])
             time.sleep(0.02)
+
+    def read_until(self, *paths: Path) -> None:
+        until = time.monotonic() + 60
+        while not all(path.exists() for path in paths) and time.monotonic() < until:
+            self.read_for(0.02)
+        self.read_for(DISCOVER_S + 0.05)
 
     def run(self, command: list[str]) -> None:
         child = subprocess.Popen(command)
@@ -77,20 +88,31 @@ def test_processes_that_are_waited_for_count_wholly_and_once(program):
     assert measured.energies_mj == sorted(measured.energies_mj)
 
 
-def test_children_that_are_ignored_count_to_their_last_reading_and_once():
+def test_children_that_are_ignored_count_to_their_last_reading_and_once(tmp_path):
+    done = [tmp_path / "first", tmp_path / "second"]
     program = "import signal, subprocess, time\nsignal.signal(signal.SIGCHLD, signal.SIG_IGN)\n"
-    program += f"for _ in range(2):\n    subprocess.Popen({busy(0.5)!r})\n    time.sleep(1.2)\n"
+    for path in done:
+        program += f"child = subprocess.Popen({busy(0.5, REST.format(path=str(path)))!r})\n"
+        program += "while child.poll() is None: time.sleep(0.01)\n"
     measured = Measured()
     measured.run([sys.executable, "-c", program])
     # Nobody waits for them, so the kernel has no sum to compare with.
+    assert all(path.exists() for path in done)
     assert measured.cpu_s() == pytest.approx(1.0 + measured.true_s(), abs=0.25)
 
 
-def test_a_process_whose_parent_has_ended_goes_on_counting():
-    orphan = shlex.join(["sh", "-c", f"sleep 0.4; {shlex.join(busy(0.6))}"])
+def test_a_process_whose_parent_has_ended_goes_on_counting(tmp_path):
+    there, leave, begin, done = (tmp_path / name for name in ("there", "leave", "begin", "done"))
+    wait = "while [ ! -e {} ]; do sleep 0.05; done"
+    work = shlex.join(busy(0.6, REST.format(path=str(done))))
+    orphan = shlex.join(["sh", "-c", f"touch {there}; {wait.format(begin)}; {work}"])
     measured = Measured()
-    measured.run(["sh", "-c", f"{orphan} & sleep 0.3"])
-    measured.read_for(1.5)
+    parent = subprocess.Popen(["sh", "-c", f"{orphan} & {wait.format(leave)}"])
+    measured.read_until(there)
+    leave.touch()
+    parent.wait(60)
+    begin.touch()
+    measured.read_until(done)
     assert measured.cpu_s() == pytest.approx(0.6 + measured.true_s(), abs=0.15)
 
 

@@ -6,7 +6,7 @@ import sys
 import time
 
 import pytest
-from jouleline.measure.raw.proc import age_s, alive, cpu_time_ns, descendants, look, processes
+from jouleline.measure.raw.proc import age_s, alive, cpu_time_ns, descendants, look, looks, pids
 
 # A command whose name would lead astray a reader that splits at blanks.
 RENAME = "open('/proc/self/comm', 'w').write(') Z 1 (')\n"
@@ -27,8 +27,8 @@ def test_a_process_is_seen_whatever_its_name(child):
     assert seen.parent == os.getpid() and seen.waited_ns == 0
     assert seen.start_ns > look("self").start_ns
     assert alive(child.pid) and not seen.ended
-    assert child.pid in descendants(os.getpid()) and processes()[child.pid] == seen
-    assert child.pid not in descendants(os.getpid(), {child.pid})
+    assert child.pid in descendants([os.getpid()]) and looks(pids())[child.pid] == seen
+    assert child.pid not in descendants([os.getpid()], {child.pid})
 
 
 def test_its_age_and_its_cpu_time(child):

@@ -1,5 +1,7 @@
 """Segments on a disk that cannot take them."""
 
+import os
+import signal
 import subprocess
 import sys
 import time
@@ -10,20 +12,21 @@ import pytest
 from jouleline.energy.integrate import regions
 from jouleline.energy.load import load_measurement
 from jouleline.files import write_json
-from jouleline.measure.meters.base import FAST, SLOW, LaneSpec
-from jouleline.measure.raw import samples as segments
+from jouleline.measure.meters.base import FAST, SLOW
+from jouleline.measure.raw import samples, segments
 from jouleline.measure.raw.events import EventLog, read_events
 from jouleline.measure.raw.markers import END, START, MarkerFile, encode_name
 from jouleline.measure.raw.samples import compact, read_samples
+from jouleline.measure.raw.segments import Batch
+from jouleline.measure.sidecar import compaction
 from jouleline.measure.sidecar import writer as writing
 from jouleline.measure.sidecar.writer import SegmentWriter
 
-FAST_LANE = LaneSpec("nvml", FAST, 0.02, ("status", "energy_mj", "power_mw"), {})
-SLOW_LANE = LaneSpec("state", SLOW, 1.0, ("temperature_c",), {})
+FAST_COLUMNS, SLOW_COLUMNS = ("status", "energy_mj", "power_mw"), ("temperature_c",)
 POWER_W, TICK_S = 300.0, 0.1
 
 
-def batch(begin_s: float, end_s: float) -> list:
+def batch(begin_s: float, end_s: float) -> list[Batch]:
     """What the lanes of one GPU keep in a stretch of time."""
     fast = []
     for t in np.arange(begin_s, end_s, 0.02):
@@ -33,7 +36,7 @@ def batch(begin_s: float, end_s: float) -> list:
     slow = [
         (0, int(t * 1e9), int(t * 1e9) + 9000, int(t * 1e9), (50,)) for t in np.arange(begin_s, end_s, 1.0)
     ]
-    return [(FAST_LANE, fast), (SLOW_LANE, slow)]
+    return [Batch(FAST, FAST_COLUMNS, fast), Batch(SLOW, SLOW_COLUMNS, slow)]
 
 
 def test_rows_become_a_table_without_loss(tmp_path):
@@ -41,7 +44,7 @@ def test_rows_become_a_table_without_loss(tmp_path):
         (0, 5_000_000, 5_020_000, 4_000_000, (0, None, 7)),
         (1, 6_000_999, 6_000_999, 7_000_000, (3, 2**52, None)),
     ]
-    table = segments.rows_to_table([(FAST_LANE, rows)])
+    table = samples.rows_to_table([Batch(FAST, FAST_COLUMNS, rows)])
     found = table.select(
         ["device", "t_us", "call_us", "late_us", "status", "energy_mj", "power_mw"]
     ).to_pylist()
@@ -75,11 +78,11 @@ def test_a_disk_that_stays_full_thins_the_samples(tmp_path, monkeypatch):
     monkeypatch.setattr(writing, "PENDING_ROWS", 500)
     batches = [batch(at, at + 4) for at in range(0, 24, 4)]
     writer = SegmentWriter(tmp_path, lambda: batches.pop(0), EventLog(tmp_path))
-    writer.folder.rmdir()
-    writer.folder.write_text("no folder can be made here")
+    (tmp_path / "samples").rmdir()
+    (tmp_path / "samples").write_text("no folder can be made here")
     for _ in range(6):
         writer.flush()
-    assert read_samples(tmp_path).num_rows == 0 and 250 < writer.pending[0].num_rows < 750
+    assert read_samples(tmp_path).num_rows == 0 and 250 < writer.pending_rows < 750
     compact(tmp_path, tmp_path, writer.pending)
     marks = MarkerFile(str(tmp_path / "markers"), 0)
     for kind, at_s in ((START, 3.0), (END, 21.0)):
@@ -98,12 +101,12 @@ def test_a_disk_that_stays_full_thins_the_samples(tmp_path, monkeypatch):
 
 def test_a_disk_that_recovers_has_every_row(tmp_path):
     batches = [batch(0, 4), batch(4, 8), batch(8, 12)]
-    expected = sum(len(rows) for two in batches for _, rows in two)
+    expected = sum(segments.count(two) for two in batches)
     writer = SegmentWriter(tmp_path, lambda: batches.pop(0), EventLog(tmp_path))
-    writer.folder.rmdir()
-    writer.folder.write_text("no folder can be made here")
+    (tmp_path / "samples").rmdir()
+    (tmp_path / "samples").write_text("no folder can be made here")
     writer.flush()
-    writer.folder.unlink()
+    (tmp_path / "samples").unlink()
     writer.flush(), writer.flush()
     assert compact(tmp_path, tmp_path)["rows"] == expected
     assert [event["kind"] for event in read_events(tmp_path)] == ["disk_failed", "disk_recovered"]
@@ -114,12 +117,12 @@ def test_a_long_measurement_is_compacted_piece_by_piece(tmp_path, monkeypatch):
     writer = SegmentWriter(tmp_path, lambda: batches.pop(0), EventLog(tmp_path))
     for _ in range(10):
         writer.flush()
-    expected = segments.sort(read_samples(tmp_path))
-    monkeypatch.setattr(segments, "CHUNK_ROWS", 500)
+    expected = samples.sort(read_samples(tmp_path))
+    monkeypatch.setattr(samples, "CHUNK_ROWS", 500)
     found = compact(tmp_path, tmp_path)
     file = pq.ParquetFile(tmp_path / "samples.parquet")
     assert file.num_row_groups > 3 and not (tmp_path / "samples").exists()
-    assert segments.sort(read_samples(tmp_path)).equals(expected)
+    assert samples.sort(read_samples(tmp_path)).equals(expected)
     assert found == {"rows": expected.num_rows, "call_us_median": 20.0, "late_us_median": 50.0}
 
 
@@ -130,8 +133,9 @@ def test_thinning_leaves_every_device_half_of_its_fast_readings(devices):
         (device, t_ns, t_ns, t_ns, (0, 1, 1)) for t_ns in range(0, 100_000, 1000) for device in range(devices)
     ]
     seldom = [(device, t_ns, t_ns, t_ns, (50,)) for t_ns in (0, 1000) for device in range(devices)]
-    thinned = segments.thin(segments.rows_to_table([(FAST_LANE, rows), (SLOW_LANE, seldom)]))
-    found = [(row["device"], row["lane"], row["t_us"]) for row in thinned.to_pylist()]
+    both = [Batch(FAST, FAST_COLUMNS, rows), Batch(SLOW, SLOW_COLUMNS, seldom)]
+    thinned = segments.thin(segments.decode(segments.encode(both)))
+    found = [(row[0], lane, row[1] // 1000) for lane, _, kept in thinned for row in kept]
     for device in range(devices):
         assert [t for d, lane, t in found if (d, lane) == (device, FAST)] == list(range(0, 100, 2))
         assert [t for d, lane, t in found if (d, lane) == (device, SLOW)] == [0, 1]
@@ -142,13 +146,13 @@ def test_a_folder_that_refuses_the_writer_does_not_end_it(tmp_path, monkeypatch)
     monkeypatch.setattr(writing, "FLUSH_S", 0.05)
     writer = SegmentWriter(tmp_path, lambda: batch(0, 4), EventLog(tmp_path))
     # Where even the superuser has no permission to make a file.
-    writer.folder.rmdir()
-    writer.folder.symlink_to("/sys/kernel")
+    (tmp_path / "samples").rmdir()
+    (tmp_path / "samples").symlink_to("/sys/kernel")
     writer.start()
     until = time.monotonic() + 20
     while not writer.failing and time.monotonic() < until:
         time.sleep(0.01)
-    writer.folder.unlink()
+    (tmp_path / "samples").unlink()
     while writer.failing and time.monotonic() < until:
         time.sleep(0.01)
     assert writer.is_alive()
@@ -161,7 +165,7 @@ def test_a_folder_that_refuses_the_writer_does_not_end_it(tmp_path, monkeypatch)
 
 def test_a_writer_that_fails_in_any_way_goes_on(tmp_path):
     """What no one foresaw, too: a lane whose rows make no table."""
-    torn = [[(FAST_LANE, [(0, 1)])], batch(0, 4)]
+    torn = [[Batch(FAST, FAST_COLUMNS, [(0, 1)])], batch(0, 4)]
     writer = SegmentWriter(tmp_path, lambda: torn.pop(0), EventLog(tmp_path))
     writer.flush()
     writer.flush()
@@ -169,40 +173,58 @@ def test_a_writer_that_fails_in_any_way_goes_on(tmp_path):
     assert read_samples(tmp_path).num_rows == 204
 
 
-COMPACT = """
-import os, sys
+MEASURE = """
+import sys
 from pathlib import Path
-from jouleline.measure.sidecar.process import LIGHT_ARROW, peak_rss_mib
-os.environ.update(LIGHT_ARROW)
-from jouleline.measure.meters.base import FAST, LaneSpec
 from jouleline.measure.raw.events import EventLog
-from jouleline.measure.raw.samples import compact
+from jouleline.measure.raw.proc import peak_rss_mib
+from jouleline.measure.raw.segments import Batch
+from jouleline.measure.sidecar.compaction import compact
+from jouleline.measure.sidecar.process import Sidecar
 from jouleline.measure.sidecar.writer import SegmentWriter
 
-spec = LaneSpec("nvml", FAST, 0.02, ("status", "energy_mj", "power_mw"), {})
 def rows(part):
     for number in range(200 * part, 200 * part + 200):
         for gpu in range(8):
             t_ns = number * 20_000_000 + gpu * 30_000
             yield gpu, t_ns, t_ns + 25_000, t_ns - 60_000, (0, number * 6000 + gpu, 300_000 + number % 977)
-writer = SegmentWriter(Path(sys.argv[1]), lambda: [(spec, list(rows(writer.number)))], EventLog(Path(sys.argv[1])))
-import pyarrow.parquet
-before_mib = peak_rss_mib()
+folder, names = Path(sys.argv[1]), ("status", "energy_mj", "power_mw")
+writer = SegmentWriter(folder, lambda: [Batch(0, names, list(rows(writer.number)))], EventLog(folder))
 for _ in range(120):
     writer.flush()
-calls = compact(Path(sys.argv[1]), Path(sys.argv[1]))
-print(calls["rows"], peak_rss_mib() - before_mib)
+found = compact(folder, folder, b"")
+print(found["rows"], peak_rss_mib(), found["compaction_peak_rss_mib"], *{"numpy", "pyarrow"} & {*sys.modules})
 """
 
 
-def test_compacting_eight_minutes_of_eight_gpus_stays_small(tmp_path):
-    """In a process of its own, as the sidecar.
+def test_eight_minutes_of_eight_gpus_stay_small(tmp_path):
+    """In a process of its own, as the sidecar, and without the libraries of tables while it measures.
 
-    How much of its libraries a process maps depends on the page cache (67 or 103 MiB were seen): what it needs beyond
-    them counts.
+    How much of those the compaction maps depends on the page cache (71 and 104 MiB were seen).
     """
     done = subprocess.run(
-        [sys.executable, "-c", COMPACT, tmp_path], capture_output=True, text=True, check=True
+        [sys.executable, "-c", MEASURE, tmp_path], capture_output=True, text=True, check=True
     )
-    rows, more_mib = done.stdout.split()
-    assert int(rows) == 120 * 1600 and float(more_mib) < 40
+    rows, most_mib, compaction_mib, *libraries = done.stdout.split()
+    assert int(rows) == 120 * 1600 and not libraries
+    assert float(most_mib) < 60 and float(compaction_mib) < 150
+
+
+def test_a_compaction_that_fails_says_why_and_leaves_the_segments(tmp_path):
+    writer = SegmentWriter(tmp_path, lambda: batch(0, 4), EventLog(tmp_path))
+    writer.flush()
+    with pytest.raises(OSError, match="cannot write"):
+        compaction.compact(tmp_path, tmp_path / "samples" / "part-000000.json.gz", b"")
+    writer.flush()
+    torn = segments.path_of(tmp_path, 1)
+    torn.write_bytes(torn.read_bytes()[:-9])
+    with pytest.raises(OSError, match=f"{torn}: no whole segment"):
+        compaction.compact(tmp_path, tmp_path, b"")
+    torn.unlink()
+    assert read_samples(tmp_path).num_rows == 204
+
+
+def test_a_compaction_that_is_killed_is_said(tmp_path, monkeypatch):
+    monkeypatch.setattr(samples, "compact", lambda *_: os.kill(os.getpid(), signal.SIGKILL))
+    with pytest.raises(OSError, match="ended with -9"):
+        compaction.compact(tmp_path, tmp_path, b"")

@@ -26,7 +26,7 @@ def test_the_samples_are_in_scratch_until_the_end(start, tmp_path):
     session = start()
     with session.region("window"):
         time.sleep(5)
-    assert list(tmp_path.glob("scratch/*/samples/part-*.parquet"))
+    assert list(tmp_path.glob("scratch/*/samples/part-*"))
     assert not (tmp_path / "out" / "samples").exists()
     row = session.row(session.finish(), 0)
     close(row, session.true_energy_j(0))
@@ -87,7 +87,7 @@ def test_scratch_that_cannot_be_written(node, tmp_path):
 
 
 def test_another_jobs_files_in_scratch_are_left_alone(start, tmp_path):
-    other = tmp_path / "scratch" / "samples" / "part-000000.parquet"
+    other = tmp_path / "scratch" / "samples" / "part-000000.json.gz"
     other.parent.mkdir(parents=True)
     other.write_text("another job's")
     session = start(idle_s=0)

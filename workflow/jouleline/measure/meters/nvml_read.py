@@ -276,7 +276,7 @@ class SlowReader:
         foreign: int | None = 0
         if pids:
             there = [pid for pid in pids if os.path.exists(f"/proc/{pid}")]
-            ours = {self.root_pid, *descendants(self.root_pid)}
+            ours = {self.root_pid, *descendants([self.root_pid])}
             own = sum(pid in ours for pid in there) if there else None
             foreign = len(there) - own if there else None
         if (seen := (sorted(pids), own)) != self.seen:

@@ -36,5 +36,5 @@ class ForeignLoad:
     def _now(self) -> tuple[int, int, int] | None:
         """(clock, time that `cpus` were busy, time that the tree used), all in ns."""
         busy = busy_ns(self.cpus, self.stat)
-        own = [cpu_time_ns(pid) or 0 for pid in (self.root_pid, *descendants(self.root_pid))]
+        own = [cpu_time_ns(pid) or 0 for pid in (self.root_pid, *descendants([self.root_pid]))]
         return None if busy is None else (time.monotonic_ns(), busy, sum(own))

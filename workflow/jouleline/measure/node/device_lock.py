@@ -6,7 +6,6 @@ file, for measurements that may run side by side; empty, there is no lock. In a 
 one is named: Slurm says who shares a node.
 """
 
-import contextlib
 import fcntl
 import os
 import sys
@@ -55,12 +54,9 @@ class DeviceLock:
     def _open(self) -> int:
         try:
             try:
-                made = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+                return os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
             except PermissionError:  # another user's; to lock it, reading is enough
                 return os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
-            with contextlib.suppress(PermissionError):
-                os.fchmod(made, 0o644)  # a umask of 077 would close it to all others
-            return made
         except OSError as error:
             raise UserError(
                 f"cannot open {self.path}: {error.strerror}; name another file with {VARIABLE}"

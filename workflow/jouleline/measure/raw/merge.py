@@ -35,7 +35,7 @@ def node_samples(folder: Path) -> tuple[pa.Table, list[dict]]:
         source = scratch
     try:
         return read_samples(source), []
-    except (OSError, pa.ArrowInvalid) as error:
+    except (OSError, ValueError) as error:
         if refused(error):
             raise
         empty = read_samples(Path("/nonexistent"))

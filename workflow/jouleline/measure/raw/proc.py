@@ -5,7 +5,7 @@ It lies here because the estimate's energy is made of these numbers.
 
 import os
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -59,21 +59,25 @@ def cpu_time_ns(pid: int) -> int | None:
         return None
 
 
-def processes() -> dict[int, Process]:
-    """Every process of this machine (or container) by its id."""
-    found = ((int(entry), look(entry)) for entry in os.listdir("/proc") if entry.isdigit())
+def pids() -> set[int]:
+    """Ids of every process of this machine (or container)."""
+    return {int(entry) for entry in os.listdir("/proc") if entry.isdigit()}
+
+
+def looks(among: Iterable[int]) -> dict[int, Process]:
+    """Those of the processes that are there, by their ids."""
+    found = ((pid, look(pid)) for pid in among)
     return {pid: process for pid, process in found if process is not None}
 
 
 def descendants(
-    root_pid: int, leave_out: Collection[int] = (), table: Mapping[int, Process] | None = None
+    roots: Collection[int], leave_out: Collection[int] = (), table: Mapping[int, Process] | None = None
 ) -> list[int]:
-    """Ids of the processes below `root_pid` (itself not counted), parents first; the trees of `leave_out` are left
-    out."""
+    """Ids of the processes below `roots`, parents first; the trees of `leave_out` are left out."""
     children: dict[int, list[int]] = {}
-    for pid, process in (processes() if table is None else table).items():
+    for pid, process in (looks(pids()) if table is None else table).items():
         children.setdefault(process.parent, []).append(pid)
-    found, stack = {}, [root_pid]
+    found, stack = {}, [*roots]
     while stack:
         for child in children.get(stack.pop(), ()):
             if child not in leave_out and child not in found:
@@ -95,8 +99,9 @@ def busy_ns(cpus: Collection[int] | None = None, stat: Path = Path("/proc/stat")
     return sum(busy) * TICK_NS if len(busy) == len(wanted) else None
 
 
-def tree_ns(root_pid: int) -> int:
-    """CPU time (ns) of a process and all below it, of ended children too where their parent waited for them."""
-    table = processes()
-    tree = [pid for pid in (root_pid, *descendants(root_pid, table=table)) if pid in table]
-    return sum((cpu_time_ns(pid) or 0) + table[pid].waited_ns for pid in tree)
+def peak_rss_mib() -> float | None:
+    """Most memory this process ever had (VmHWM; ru_maxrss would count what it was before exec)."""
+    for line in Path("/proc/self/status").read_text(encoding="utf-8", errors="replace").splitlines():
+        if line.startswith("VmHWM:"):
+            return round(int(line.split()[1]) / 1024, 1)
+    return None

@@ -1,11 +1,7 @@
-"""Samples on disk: closed segments while measuring, one compact file at the end.
-
-A Parquet file without its footer is unreadable, so each segment is written under a temporary name, flushed to
-disk and renamed: after a SIGKILL every file there is is whole and at most one flush is lost.
-"""
+"""Samples as a table: the segments of a measurement, and the one compact file that they become at its end."""
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,33 +9,34 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from jouleline.files import atomic_path
+from jouleline.measure.raw import segments
 from jouleline.measure.raw.arrow import array, numbers, pick
+from jouleline.measure.raw.segments import Batch
 from jouleline.schemas.samples import SAMPLES
 
 # Rows that are sorted together: 50 s of eight GPUs, 20 MB. Larger groups save little: 4.4 instead of 4.6 bytes a row.
 CHUNK_ROWS = 20_000
-PARTS = "samples"
 COMPACT = "samples.parquet"
 SCHEMA = SAMPLES.arrow_schema()
 _EMPTY = pa.Table.from_batches([], SCHEMA)  # SCHEMA.empty_table() imports pandas, see `arrow`
 SORT = ("node", "device", "lane", "t_us")
 
 
-def rows_to_table(batches, node: int = 0) -> pa.Table:
-    """Arrow table of the samples schema from (LaneSpec, rows) pairs as the lanes keep them."""
+def rows_to_table(batches: Iterable[Batch]) -> pa.Table:
+    """Arrow table of the samples schema, of node 0. Raises ValueError for rows that make no table."""
     tables = []
-    for spec, rows in batches:
+    for lane, names, rows in segments.join(batches):
         device, *clock, values = zip(*rows)
         before_ns, after_ns, deadline_ns = np.array(clock, dtype=np.int64)
         count = len(rows)
         columns = {
-            "node": np.full(count, node),
+            "node": np.zeros(count, int),
             "device": device,
-            "lane": np.full(count, spec.lane),
+            "lane": np.full(count, lane),
             "t_us": before_ns // 1000,
             "call_us": (after_ns - before_ns) // 1000,
             "late_us": np.maximum(before_ns - deadline_ns, 0) // 1000,
-            **dict(zip(spec.columns, np.array(values, dtype=np.float64).T)),
+            **dict(zip(names, np.array(values, dtype=np.float64).T)),
         }
         arrays = [
             array(columns[item.name], item.type) if item.name in columns else pa.nulls(count, item.type)
@@ -53,16 +50,6 @@ def sort(table: pa.Table) -> pa.Table:
     """Rows in order of node, device, lane and time: neighbours then differ little, which is what
     compresses."""
     return pick(table, np.lexsort([numbers(table[name]) for name in reversed(SORT)]))
-
-
-def thin(table: pa.Table) -> pa.Table:
-    """Every second reading of each device's fast lane, and all of the slow lane, in their order."""
-    device, lane = (numbers(table[name]) for name in ("device", "lane"))
-    order = np.argsort(device * 2 + lane, kind="stable")
-    group = (device * 2 + lane)[order]
-    number = np.empty(len(order), np.int64)
-    number[order] = np.arange(len(order)) - np.searchsorted(group, group)
-    return pick(table, np.flatnonzero((number % 2 == 0) | (lane == 1)))
 
 
 # Differences of neighbours, then zstd: 4 to 8 bytes per row of a sorted table.
@@ -92,26 +79,24 @@ def read_parquet(path: Path) -> pa.Table:
 def read_samples(folder: Path) -> pa.Table:
     """The samples of a measurement directory: the compact file, or else the segments that there are.
 
-    An empty table when there is neither. Segments are whole by construction; one that is not raises
-    ArrowInvalid.
+    An empty table when there is neither. Files are whole by construction; one that is not raises ValueError.
     """
     compact = folder / COMPACT
     if compact.exists():
         return read_parquet(compact)
-    parts = sorted((folder / PARTS).glob("part-*.parquet"))
-    if not parts:
-        return _EMPTY
-    return pa.concat_tables([read_parquet(part) for part in parts])
+    return pa.concat_tables(
+        [_EMPTY, *(rows_to_table(segments.read(part)) for part in segments.paths(folder))]
+    )
 
 
-def compact(folder: Path, target: Path, pending: Sequence[pa.Table] = ()) -> dict[str, float]:
+def compact(folder: Path, target: Path, pending: bytes = b"") -> dict[str, float]:
     """Merge the segments of `folder` and what is still `pending` into one file in `target`; the segments go only when
     the row counts agree (else OSError). Returns `rows`, and the usual length and lateness of a call in the fast lane
     (medians, us).
 
     The file is sorted within row groups of some minutes, so that a day of samples takes no more memory than those.
     """
-    parts = sorted((folder / PARTS).glob("part-*.parquet"))
+    parts = segments.paths(folder)
     rows, fast = 0, [np.empty((2, 0), np.int32)]
     with (
         atomic_path(target / COMPACT) as temporary,
@@ -130,18 +115,18 @@ def compact(folder: Path, target: Path, pending: Sequence[pa.Table] = ()) -> dic
         part.unlink()
     # A folder that is gone, or holds files that are not ours, is no reason to doubt what was written.
     with contextlib.suppress(OSError):
-        (folder / PARTS).rmdir()
+        (folder / segments.FOLDER).rmdir()
     calls = np.concatenate(fast, axis=1)
     names = ("call_us_median", "late_us_median") if calls.size else ()
     return {"rows": rows, **{name: float(np.median(values)) for name, values in zip(names, calls)}}
 
 
-def _in_chunks(parts: Sequence[Path], pending: Sequence[pa.Table]) -> Iterator[pa.Table]:
-    """The segments in order, and what is pending, joined to tables of about CHUNK_ROWS rows; at least one."""
-    waiting: list[pa.Table] = []
+def _in_chunks(parts: Sequence[Path], pending: bytes) -> Iterator[pa.Table]:
+    """The segments in order, and what is pending, as tables of about CHUNK_ROWS rows; at least one."""
+    waiting: list[Batch] = []
     for part in parts:
-        waiting.append(read_parquet(part))
-        if sum(table.num_rows for table in waiting) >= CHUNK_ROWS:
-            yield pa.concat_tables(waiting)
+        waiting += segments.read(part)
+        if segments.count(waiting) >= CHUNK_ROWS:
+            yield rows_to_table(waiting)
             waiting = []
-    yield pa.concat_tables([_EMPTY, *waiting, *pending])
+    yield rows_to_table([*waiting, *segments.decode(pending)])

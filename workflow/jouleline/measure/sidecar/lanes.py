@@ -4,6 +4,7 @@ import threading
 import time
 
 from jouleline.measure.meters.base import LaneSpec
+from jouleline.measure.raw.segments import Batch
 
 # A sweep may take this share of its period for each device, and at most the second for all; above it the period is
 # doubled. Eight GPUs at 20 ms may so take 1 ms each, which a busy H100 needs.
@@ -150,11 +151,11 @@ class Lanes:
             fresh.start()
         return soon
 
-    def take(self) -> list[tuple[LaneSpec, list[tuple]]]:
-        """(spec, rows) of every lane since the last call."""
-        taken = [(lane.spec, lane.take_rows()) for lane in self.lanes]
+    def take(self) -> list[Batch]:
+        """What every lane has read since the last call."""
+        taken = [Batch(lane.spec.lane, lane.spec.columns, lane.take_rows()) for lane in self.lanes]
         time.sleep(SETTLE_S)
-        return [(spec, rows) for spec, rows in taken if rows]
+        return [batch for batch in taken if batch.rows]
 
     def stop(self) -> None:
         """Read every lane once more and end the threads; one that hangs in a call is left behind."""

@@ -8,7 +8,8 @@ import time
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from jouleline.measure.raw.proc import busy_ns, tree_ns
+from jouleline.measure.raw.proc import busy_ns, cpu_time_ns
+from jouleline.measure.raw.tree_time import TreeTime
 
 # Where the kernel's count is; a container may have that of the host somewhere else.
 STAT_ENVIRONMENT = "JOULELINE_PROC_STAT"
@@ -32,7 +33,7 @@ class Others:
     """The load of others from now on, beside the tree below `root_pid`."""
 
     def __init__(self, root_pid: int):
-        self.root_pid = root_pid
+        self.root_pid, self.tree = root_pid, TreeTime(root_pid)
         self.stat = Path(os.environ.get(STAT_ENVIRONMENT, STAT))
         self.seen = self.begin = self._now()
         self.look_ns = LOOK_NS
@@ -62,7 +63,11 @@ class Others:
         return _cores(begin, end) > OTHERS_SHARE * (os.cpu_count() or 1)
 
     def _now(self) -> Load:
-        return Load(time.monotonic_ns(), busy_ns(stat=self.stat), tree_ns(self.root_pid))
+        return Load(time.monotonic_ns(), busy_ns(stat=self.stat), self._own_ns())
+
+    def _own_ns(self) -> int:
+        """CPU time of what is measured, the root and the sidecar included."""
+        return self.tree.read(discover=True) + (cpu_time_ns(self.root_pid) or 0)
 
 
 def _cores(begin: Load, end: Load) -> float:

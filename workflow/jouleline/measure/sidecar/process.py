@@ -28,12 +28,15 @@ from jouleline.errors import UserError
 from jouleline.files import one_line, why, write_json
 from jouleline.measure.meters.base import Options
 from jouleline.measure.meters.choice import open_meter, passed_over_line
+from jouleline.measure.raw import segments
 from jouleline.measure.raw.events import EventLog, utc
-from jouleline.measure.raw.proc import alive
+from jouleline.measure.raw.proc import alive, peak_rss_mib
 from jouleline.measure.sidecar.claim import claim_folder, claim_node, node_name
+from jouleline.measure.sidecar.compaction import PR_SET_PDEATHSIG, compact
 from jouleline.measure.sidecar.lanes import Lanes
 from jouleline.measure.sidecar.options import parse
 from jouleline.measure.sidecar.others import Others
+from jouleline.measure.sidecar.writer import SegmentWriter
 from jouleline.provenance import code_digest
 
 # The main thread wakes seldom: each time costs as much as a sweep over eight GPUs.
@@ -43,17 +46,8 @@ CLOCK_STEP_US = 100_000
 # Read for so long before the load may start and after it has ended, whatever --idle-s says: a counter that moves every
 # 20 to 100 ms must have moved once on either side of a region.
 BRACKET_S = 0.25
-PR_SET_PDEATHSIG = 1
 # The main thread and the writer must not hold the interpreter when a reading is due.
 SWITCH_INTERVAL_S = 0.0005
-
-# numpy and pyarrow read these when they are imported. Arrow's own pools keep what they have freed (16 MB more), and
-# their threads, one for each core of the node, have nothing to do here.
-LIGHT_ARROW = {
-    "ARROW_DEFAULT_MEMORY_POOL": "system",
-    "OMP_NUM_THREADS": "1",
-    "OPENBLAS_NUM_THREADS": "1",
-}
 
 
 def clear(folder: Path) -> None:
@@ -62,7 +56,7 @@ def clear(folder: Path) -> None:
     for old in (
         *(folder / name for name in names),
         *folder.glob("markers/rank-*.bin"),
-        *folder.glob("samples/part-*.parquet"),
+        *segments.paths(folder),
     ):
         old.unlink(missing_ok=True)
 
@@ -75,14 +69,6 @@ def own_code() -> dict[str, str | None]:
     with contextlib.suppress(OSError):
         digest = code_digest([Path(__file__)])
     return {"version": version, "digest": digest}
-
-
-def peak_rss_mib() -> float | None:
-    """Most memory this process ever had (VmHWM; ru_maxrss would count what it was before exec)."""
-    for line in Path("/proc/self/status").read_text(encoding="utf-8", errors="replace").splitlines():
-        if line.startswith("VmHWM:"):
-            return round(int(line.split()[1]) / 1024, 1)
-    return None
 
 
 class Sidecar:
@@ -106,11 +92,6 @@ class Sidecar:
             return self._measure()
 
     def _measure(self) -> int:
-        # pyarrow is needed only by the writer: the meter is opened first, so that its errors come fast.
-        os.environ.update(LIGHT_ARROW)
-        from jouleline.measure.raw.samples import compact
-        from jouleline.measure.sidecar.writer import SegmentWriter
-
         self.lanes = Lanes(self.meter.lanes(), self.events)
         self.writer = SegmentWriter(self.scratch, self.lanes.take, self.events)
         self._write_meta(ended=False)
@@ -126,10 +107,10 @@ class Sidecar:
         self.writer.finish()
         try:
             self.calls = compact(self.scratch, self.folder, self.writer.pending)
-            taken = self.writer.rows_written + sum(table.num_rows for table in self.writer.pending)
+            taken = self.writer.rows_written + self.writer.pending_rows
             if taken != self.calls["rows"]:
                 self.events.add("samples_lost", rows=taken - self.calls["rows"])
-        except (OSError, UserError) as error:
+        except OSError as error:
             self.events.add("not_compacted", message=str(error))
         if self.scratch != self.folder:
             with contextlib.suppress(OSError):

@@ -2,14 +2,14 @@
 
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
-
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from jouleline.errors import UserError
 from jouleline.files import atomic_path
-from jouleline.measure.raw.samples import PARTS, rows_to_table, thin
+from jouleline.measure.raw import segments
+from jouleline.measure.raw.events import EventLog
+from jouleline.measure.raw.segments import Batch
 
 FLUSH_S = 4.0
 # How soon an event is on disk: nobody reads them while measuring, but a kill loses those that wait.
@@ -19,21 +19,22 @@ PENDING_ROWS = 200_000
 
 
 class SegmentWriter(threading.Thread):
-    """Flushes the lanes every few seconds. On a full disk rows wait in memory and are thinned, and it is
-    said."""
+    """Writes what `take` returns every few seconds. On a full disk segments wait in memory, `pending`, with
+    `pending_rows` rows; they are thinned, and it is said."""
 
-    def __init__(self, folder: Path, take, events):
+    def __init__(self, folder: Path, take: Callable[[], list[Batch]], events: EventLog):
         super().__init__(name="segments", daemon=True)
-        self.folder = folder / PARTS
-        self.folder.mkdir(parents=True, exist_ok=True)
+        self.folder = folder
+        (folder / segments.FOLDER).mkdir(parents=True, exist_ok=True)
         # Segments of an earlier measurement must not be read as this one's.
-        for old in self.folder.glob("part-*.parquet"):
+        for old in segments.paths(folder):
             old.unlink()
         self.take = take
         self.events = events
         self.number = 0
         self.rows_written = 0
-        self.pending: list[pa.Table] = []
+        self.pending = b""
+        self.pending_rows = 0
         self.failing = False
         self._end = threading.Event()
 
@@ -49,41 +50,38 @@ class SegmentWriter(threading.Thread):
         """Write what the lanes have as one segment, and the events. Never raises: on a disk that cannot take it the
         rows wait."""
         try:
-            table = rows_to_table(self.take())
-            if table.num_rows:
-                self.pending.append(table)
-            if self.pending:
-                self._write(pa.concat_tables(self.pending))
+            if taken := self.take():
+                self.pending += segments.encode(taken)
+                self.pending_rows += segments.count(taken)
+            if self.pending_rows:
+                self._write()
         except Exception as error:
             # Whatever it is: a writer that ends would take all that comes after it along.
             self.events.add("flush_failed", message=repr(error))
         self.events.write()
 
-    def _write(self, table: pa.Table) -> None:
+    def _write(self) -> None:
         try:
-            with atomic_path(self.folder / f"part-{self.number:06d}.parquet") as temporary:
-                # Fast rather than small: it is read once, to be compacted.
-                pq.write_table(
-                    table, temporary, compression="snappy", use_dictionary=False, write_statistics=False
-                )
+            with atomic_path(segments.path_of(self.folder, self.number)) as temporary:
+                temporary.write_bytes(self.pending)
         except (OSError, UserError) as error:
-            self._keep(table, error)
+            self._keep(error)
             return
         self.number += 1
-        self.rows_written += table.num_rows
-        self.pending = []
+        self.rows_written += self.pending_rows
+        self.pending, self.pending_rows = b"", 0
         if self.failing:
             self.failing = False
             self.events.add("disk_recovered")
 
-    def _keep(self, table: pa.Table, error: Exception) -> None:
+    def _keep(self, error: Exception) -> None:
         if not self.failing:
             self.failing = True
             self.events.add("disk_failed", message=str(error))
-        if table.num_rows > PENDING_ROWS:
-            table = thin(table)
-            self.events.add("samples_thinned", rows=table.num_rows)
-        self.pending = [table]
+        if self.pending_rows > PENDING_ROWS:
+            thinned = segments.thin(segments.decode(self.pending))
+            self.pending, self.pending_rows = segments.encode(thinned), segments.count(thinned)
+            self.events.add("samples_thinned", rows=self.pending_rows)
 
     def finish(self) -> None:
         """End the thread and write the last segment."""
