@@ -52,6 +52,7 @@ try:
     CAMPAIGN = campaigns.load(config, ROOT)
     ALL_RUNS = CAMPAIGN.runs
     require_writable(CAMPAIGN.results)
+    require_writable(".snakemake", "clone the checkout elsewhere, for Snakemake keeps its records in it")
     require_shared(".snakemake")
     for number, given in enumerate(CAMPAIGN.settings["choose"], 1):
         ask.make(given, f"choose, ask {number}")

@@ -34,7 +34,7 @@ rule ask_accounting:
     log:
         f"{RESULTS}/logs/ask_accounting.log",
     resources:
-        mem_mb=200,
+        mem_mb=1000,
         runtime=5,
     params:
         code=code_digest("ask_accounting"),

@@ -126,7 +126,19 @@ def test_an_unknown_campaign_says_which_there_are(checkout):
 def test_results_that_cannot_be_written(checkout):
     (checkout.root / "taken").write_text("a file")
     text = told(checkout, "--cores", "1", "plan", results="taken")
-    assert "taken is a file, so results cannot go to taken/bad; move it, or set `results`" in text
+    assert "taken is a file, so nothing can go to taken/bad; move it, or set `results`" in text
+
+
+def test_a_checkout_that_cannot_keep_records(checkout):
+    """A read-only one, say."""
+    records = checkout.root / ".snakemake"
+    shutil.rmtree(records, ignore_errors=True)
+    records.touch()
+    text = told(checkout, "--cores", "1", "plan")
+    records.unlink()
+    assert (
+        ".snakemake; move it, or clone the checkout elsewhere, for Snakemake keeps its records in it" in text
+    )
 
 
 def test_predict_without_rows(checkout):

@@ -46,7 +46,7 @@ class Sheet(NamedTuple):
 
 
 def read(path: Path) -> Sheet:
-    """The table of text in a file, also a compressed one (gzip), in UTF-8, or UTF-16 with its mark.
+    """The table of text in a file, also a compressed one (gzip), in UTF-8 or UTF-16.
 
     Lines before the header that begin with # are left out, and `sep=;`, which names the separator; so is what follows
     the last row: empty rows and an end-of-file sign. Raises UserError that names the line of what is wrong, and
@@ -79,7 +79,8 @@ def _decoded(path: Path) -> str:
     for first, (what, remedy) in _OTHERS.items():
         if content[:100].lstrip().startswith(first):
             raise UserError(f"{path} is {what}, no table; {remedy}")
-    encoding = next((name for mark, name in _MARKS.items() if content.startswith(mark)), "utf-8-sig")
+    encoding = next((name for mark, name in _MARKS.items() if content.startswith(mark)), None)
+    encoding = encoding or _without_mark(content[:64])
     try:
         return content.decode(encoding)
     except UnicodeDecodeError as error:
@@ -87,6 +88,14 @@ def _decoded(path: Path) -> str:
         raise UserError(
             f"{path} is not UTF-8 text (byte 0x{content[error.start]:02x} in line {line}); save it as UTF-8"
         ) from error
+
+
+def _without_mark(first: bytes) -> str:
+    """UTF-8, or UTF-16 where every second byte of the first letters is null."""
+    odd, even = any(first[1::2]), any(first[::2])
+    if b"\0" not in first or odd == even:
+        return "utf-8-sig"
+    return "utf-16-be" if odd else "utf-16-le"
 
 
 def _require_whole(path: Path, sheet: Sheet, header: str) -> None:

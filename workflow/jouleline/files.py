@@ -134,14 +134,14 @@ def atomic_folder(path: str | os.PathLike) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def require_writable(folder: str | os.PathLike) -> None:
+def require_writable(folder: str | os.PathLike, otherwise: str = "set `results` to another folder") -> None:
     """Raise UserError unless `folder` is, or could be made, a folder that this user can write into."""
     path = Path(folder).absolute()
     existing = next(part for part in (path, *path.parents) if part.exists())
     if not existing.is_dir():
-        raise UserError(f"{existing} is a file, so results cannot go to {folder}; move it, or set `results`")
+        raise UserError(f"{existing} is a file, so nothing can go to {folder}; move it, or {otherwise}")
     if not os.access(existing, os.W_OK | os.X_OK):
-        raise UserError(f"{existing} cannot be written; make it writable, or set `results` to another folder")
+        raise UserError(f"{existing} cannot be written; make it writable, or {otherwise}")
 
 
 def require_shared(folder: str | os.PathLike) -> None:

@@ -25,6 +25,8 @@ READ = {
     "line ends of old Macs": "a,b\r1.5,x\r",
     "UTF-16": "a;b\r\n1,5;x\r\n".encode("utf-16"),
     "UTF-16 of the other order": b"\xfe\xff" + "a,b\n1.5,x\n".encode("utf-16-be"),
+    "UTF-16 without its mark": "a,b\n1.5,x\n".encode("utf-16-le"),
+    "UTF-16 of the other order without it": "a,b\n1.5,x\n".encode("utf-16-be"),
     "UTF-32": "a,b\n1.5,x\n".encode("utf-32"),
     "blanks in the header": " a , b \n1.5,x\n",
     "a comment before": "# by a meter\na,b\n1.5,x\n",
@@ -82,7 +84,18 @@ REFUSED = {
     "torn gzip": (gzip.compress(b"a,b\n1,x\n")[:20], "not a whole Parquet or CSV table .torn gzip"),
 }
 # What is no number, in a column of numbers: never taken for another one.
-NO_NUMBERS = ("1.234,5", "1 234,5", "1'234.5", "50%", "1.5 J", "(s)", "\u22121.5", "12:30", "2024-05-03")
+NO_NUMBERS = (
+    "1.234,5",
+    "1 234,5",
+    "1'234.5",
+    "50%",
+    "1.5 J",
+    "(s)",
+    "\u22121.5",
+    "12:30",
+    "2024-05-03",
+    "TRUE",
+)
 
 
 @pytest.mark.parametrize("text", READ.values(), ids=READ)

@@ -57,9 +57,18 @@ def as_numbers(values: np.ndarray, what: str) -> np.ndarray:
     if values.dtype.kind in "iuf":
         return values.astype(float)
     try:
+        if any(isinstance(value, bool) for value in values.tolist()):
+            raise TypeError
         return np.where(is_null(values), np.nan, values).astype(float)
     except (TypeError, ValueError, OverflowError):  # again, one by one, to say which
-        return _each(values, float, np.nan, what, "give a number").astype(float)
+        return _each(values, _as_number, np.nan, what, "give a number").astype(float)
+
+
+def _as_number(value: Any) -> float:
+    """A truth (TRUE, yes) is not taken for 1."""
+    if isinstance(value, (bool, np.bool_)):
+        raise TypeError
+    return float(value)
 
 
 def _each(
