@@ -36,3 +36,8 @@ bench-workflow: setup
 .PHONY: bench-rebuild
 bench-rebuild: setup
 	@$(BIN)/python -m tests.benchmarks.bench_rebuild
+
+# Time and size of the report of a large campaign, on a made-up one. Half a minute on two cores.
+.PHONY: bench-report
+bench-report: setup
+	@$(BIN)/python tests/benchmarks/bench_report.py

@@ -5,6 +5,7 @@ Nothing in it was measured. It is written only into the temporary folders of tes
 
 import json
 import random
+from collections.abc import Sequence
 from pathlib import Path
 
 from jouleline.schemas import write_table
@@ -29,10 +30,12 @@ SPLITS = ("H0", "H1")
 HOSTILE = "<script>alert('reason')</script> & \"quoted\" $\\frac{1}{0}$"
 
 
-def write(folder: Path, source: str = "estimate", seed: int = 7) -> dict[str, object]:
-    """Write a campaign of 26 runs, two of them not fit for use, and return the arguments of `inputs.load`."""
+def write(folder: Path, source: str = "estimate", seed: int = 7, more: Sequence = ()) -> dict[str, object]:
+    """Write a campaign of 26 runs, two of them not fit for use, and return the arguments of `inputs.load`. `more` are
+    layers, hidden, length and batch of further runs, on one device each."""
     rng = random.Random(seed)
     runs = _runs(rng, source)
+    runs += [_run(rng, source, *shape, STRATEGIES[0], 3) for shape in more]
     runs_dir = folder / "runs"
     for run in runs:
         run_folder(runs_dir / run["run_id"], run, traces=run["replicate"] == 1 and run["layers"] == 2)
