@@ -18,7 +18,7 @@ sys.path.insert(0, str(ROOT / "workflow"))
 from snakemake.exceptions import WorkflowError
 from snakemake.logging import logger
 
-from jouleline import dry_run, locks, provenance, shown
+from jouleline import dry_run, finished, locks, provenance, shown
 from jouleline.campaign import config as campaigns
 from jouleline.campaign import frugal, grid
 from jouleline.campaign.protocol import measured_so
@@ -95,6 +95,23 @@ def run_file(run_id):
 def run_files(runs):
     return [run_file(run.run_id) for run in runs]
 
+
+MEASURING = {"measure_run", "measure_run_multinode"}
+
+
+def is_measured(job):
+    """Whether the run that a job makes is there, whole, and by the row, protocol and code of now."""
+    if job.is_group() or job.rule.name not in MEASURING or not all(map(os.path.exists, job.output)):
+        return False
+    with contextlib.suppress(UserError, KeyError, TypeError):
+        record = read_json(job.output.run)
+        same = record["row_key"] == BY_RUN_ID[job.wildcards.run_id].key
+        return same and measured_so(record, job.params.code, PROTOCOL)
+    return False
+
+
+# Before the locks: what is taken up is noted by who holds one.
+finished.keep(is_measured)
 
 # With `partial: true` the tables, model and report are made of the runs that are there now.
 RUNS = [run for run in ALL_RUNS if Path(run_file(run.run_id)).exists()] if SETTINGS["partial"] else ALL_RUNS
@@ -288,9 +305,6 @@ def require_srun():
         )
 
 
-MEASURING = {"measure_run", "measure_run_multinode"}
-
-
 def require_times():
     """Refuse to measure again only because files were copied without their times."""
     if workflow.touch:
@@ -300,12 +314,8 @@ def require_times():
         why = workflow.dag.reason(job)
         others = why.missing_output or why.incomplete_output or why.updated_input_run or why.forced
         changed = why.params_changed or why.code_changed or why.input_changed or why.software_stack_changed
-        if why.updated_input and not (others or changed):
-            with contextlib.suppress(UserError):
-                record = read_json(job.output.run)
-                same = record["row_key"] == BY_RUN_ID[job.wildcards.run_id].key
-                if same and measured_so(record, job.params.code, PROTOCOL):
-                    found.append(job.wildcards.run_id)
+        if why.updated_input and not (others or changed) and is_measured(job):
+            found.append(job.wildcards.run_id)
     if found:
         raise WorkflowError(
             f"{len(found)} runs are measured with this row, protocol and code, but are older than their data set "

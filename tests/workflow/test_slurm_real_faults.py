@@ -242,3 +242,23 @@ def test_a_killed_controller_measures_nothing_twice(slurm, make):
     assert {name: len(ids) for name, ids in jobs_of(slurm, checkout).items()} == dict.fromkeys(
         runs_of(checkout), 1
     )
+
+
+@pytest.mark.long
+def test_an_interrupt_keeps_a_run_that_ended_since_slurm_was_asked(slurm, make):
+    """The job is still about to end, and is cancelled with the others."""
+    checkout = make(1, {"layers": 1}, {"layers": 2})
+    with start(
+        slurm, checkout, "measurements", "--slurm-init-seconds-before-status-checks", "100"
+    ) as campaign:
+        campaign.until(lambda: runs_of(checkout), "a whole run", 200)
+        campaign.process.send_signal(signal.SIGINT)
+        assert campaign.wait(120) == 1
+    kept = runs_of(checkout)
+    assert kept
+    stamps = {path: path.stat().st_mtime_ns for path in checkout.root.glob("results/cluster/runs/*/run.json")}
+    with start(slurm, checkout, "measurements") as campaign:
+        assert campaign.wait(240) == 0, campaign.said()
+    assert_whole(checkout, "L1-N1x1", "L2-N1x1")
+    assert all(path.stat().st_mtime_ns == stamp for path, stamp in stamps.items())
+    assert all(len(jobs_of(slurm, checkout)[name]) == 1 for name in kept)
