@@ -6,6 +6,7 @@ file, for measurements that may run side by side; empty, there is no lock. In a 
 one is named: Slurm says who shares a node.
 """
 
+import contextlib
 import fcntl
 import os
 import sys
@@ -54,9 +55,12 @@ class DeviceLock:
     def _open(self) -> int:
         try:
             try:
-                return os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+                made = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
             except PermissionError:  # another user's; to lock it, reading is enough
                 return os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
+            with contextlib.suppress(PermissionError):
+                os.fchmod(made, 0o644)  # a umask of 077 would close it to all others
+            return made
         except OSError as error:
             raise UserError(
                 f"cannot open {self.path}: {error.strerror}; name another file with {VARIABLE}"

@@ -44,7 +44,7 @@ class RunAgent(NodeAgent):
         timeout_s = request.protocol["startup_timeout_s"]
         super().__init__(f"run {request.run_id}", request.out_dir / "raw", request.place, timeout_s)
         self.request = request
-        self.started = time.time()
+        self.started, self.began = time.time(), time.monotonic()
         self.sidecar: Sidecar | None = None
 
     def steps(self) -> Sequence[Callable[[], None]]:
@@ -102,7 +102,10 @@ class RunAgent(NodeAgent):
                 (self.request.out_dir / name).unlink(missing_ok=True)
 
     def _record(self, outcome: Outcome, states: list, measured: list, environment: dict) -> dict[str, Any]:
-        return record(self.request, outcome, states, measured, environment, self.started, self.times_s)
+        wall_s = time.monotonic() - self.began  # the clock may be set meanwhile
+        return record(
+            self.request, outcome, states, measured, environment, self.started, wall_s, self.times_s
+        )
 
     def _check_input(self) -> None:
         request = self.request

@@ -71,11 +71,11 @@ def record(
     measured: Sequence[Mapping[str, Any]],
     environment: Mapping[str, Any],
     started: float,
+    wall_s: float,
     times_s: Mapping[str, float],
 ) -> dict[str, Any]:
     """The content of run.json. `started` is in seconds since the epoch, `times_s` how long the agent's own steps took;
     `measured` is empty where nothing could be merged."""
-    ended = time.time()
     training = outcome.ranks[0].get("training") if outcome.ranks else None
     if training:
         training = {**training, "startup_s": {**times_s, **training["startup_s"]}}
@@ -90,8 +90,8 @@ def record(
         "reason": outcome.reason,
         "detail": outcome.detail,
         "started_utc": _utc(started),
-        "ended_utc": _utc(ended),
-        "wall_s": round(ended - started, 3),
+        "ended_utc": _utc(time.time()),
+        "wall_s": round(wall_s, 3),
         "environment": dict(environment),
         "nodes": [_node(state, measured) for state in states],
         "training": training,
