@@ -3,9 +3,11 @@
 A fault is laid on a path, and taken away again with the file as it was: `with INPUTS["missing"](path): ...`.
 """
 
+import builtins
 import contextlib
 import ctypes
 import errno
+import io
 import os
 import resource
 import shutil
@@ -15,6 +17,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import pytest
+from pyarrow import parquet
+
+OPENERS = (
+    *((builtins, "open"), (io, "open"), (os, "open")),
+    *((parquet.ParquetFile, "__init__"), (parquet, "read_schema")),
+)
 _DAC_OVERRIDE, _DAC_READ_SEARCH = 1, 2
 _VERSION_3 = 0x20080522
 
@@ -107,6 +116,40 @@ def _at_the_end(code: int) -> Callable[[Path], contextlib.AbstractContextManager
     return fault
 
 
+def _at_the_start(error: type[Exception], *code: int) -> Callable[[Path], contextlib.AbstractContextManager]:
+    """What is said when a file is opened: by Python, and by Arrow in Python's place."""
+
+    @contextmanager
+    def fault(path: Path) -> Iterator[None]:
+        def refused(function: Callable) -> Callable:
+            def opened(*words, **options):
+                if any(isinstance(word, str | Path) and Path(word).absolute() == path for word in words):
+                    raise error(*code, *map(os.strerror, code))
+                return function(*words, **options)
+
+            return opened
+
+        with pytest.MonkeyPatch.context() as patched:
+            for owner, name in OPENERS:
+                patched.setattr(owner, name, refused(getattr(owner, name)))
+            yield
+
+    return fault
+
+
+@contextmanager
+def _no_more_files(path: Path) -> Iterator[None]:
+    """No further file can be opened."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with open(os.devnull) as lowest:
+        free = lowest.fileno()
+    resource.setrlimit(resource.RLIMIT_NOFILE, (free, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
 def _torn(path: Path, kept: Path) -> None:
     content = kept.read_bytes()
     path.write_bytes(content[: len(content) * 2 // 3])
@@ -136,6 +179,13 @@ INPUTS = {
     "torn": _instead(_torn),
     "empty": _instead(lambda path, kept: path.touch()),
     "no text": _instead(lambda path, kept: path.write_bytes(b"\xff\xfe\x00PAR1" * 9)),
+    "many files": _at_the_start(OSError, errno.EMFILE),
+    "many files of all": _at_the_start(OSError, errno.ENFILE),
+    "not now": _at_the_start(OSError, errno.EAGAIN),
+    "interrupted": _at_the_start(OSError, errno.EINTR),
+    "kernel memory": _at_the_start(OSError, errno.ENOMEM),
+    "memory": _at_the_start(MemoryError),
+    "unmounted": _at_the_start(OSError, errno.ENOTCONN),
 }
 # A path instead of `path`, relative to a folder with a file `file`, that cannot be written.
 PATHS = {
@@ -153,4 +203,10 @@ OUTPUTS = {
     "stale": _at_the_end(errno.ESTALE),
     "read-only": _at_the_end(errno.EROFS),
     "a failing disk": _at_the_end(errno.EIO),
+    "many files": _no_more_files,
+    "many files of all": _at_the_end(errno.ENFILE),
+    "not now": _at_the_end(errno.EAGAIN),
+    "interrupted": _at_the_end(errno.EINTR),
+    "kernel memory": _at_the_end(errno.ENOMEM),
+    "unmounted": _at_the_end(errno.ENOTCONN),
 }

@@ -23,6 +23,12 @@ REFUSALS = [
     (errno.EIO, "input/output error"),
     (errno.ENOLCK, "another file system"),
     (errno.ELOOP, "symbolic links"),
+    (errno.EMFILE, "ulimit -n"),
+    (errno.ENFILE, "the machine has too many"),
+    (errno.EAGAIN, "temporarily unavailable"),
+    (errno.ENOMEM, "free memory"),
+    (errno.EINTR, "a signal interrupted it"),
+    (errno.ENOTCONN, "mount it again"),
 ]
 
 

@@ -28,7 +28,11 @@ _REMEDIES = {
     errno.ENAMETOOLONG: "choose a shorter name",
     errno.ELOOP: "take the link away, or name the file that it should lead to",
     errno.EFBIG: "raise the limit of a file's size (ulimit -f), or choose another place",
-    errno.ESTALE: "the file server has lost it: try again, or mount it again",
+    **dict.fromkeys(
+        (errno.ESTALE, errno.ENOTCONN, errno.ETIMEDOUT, errno.EHOSTDOWN),
+        "the file server has lost it: try again, or mount it again",
+    ),
+    errno.EINTR: "a signal interrupted it: try again",
     errno.ENXIO: "a file should be there, and no socket or device: name one",
     errno.ENODEV: "a file should be there, and no socket or device: name one",
     errno.EMFILE: "raise the limit of open files (ulimit -n)",
@@ -42,6 +46,7 @@ _REMEDIES = {
         (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP), "use another file system: this one cannot do it"
     ),
 }
+_NO_MEMORY = OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
 # Files of a folder that say who may use it.
 _LOOKED_AT = 20
 # Bytes of a name, as file systems have it.
@@ -184,9 +189,10 @@ def reading(
         yield
     except FileNotFoundError as error:
         raise UserError(f"missing file {path}; run the rule that makes it, or correct the path") from error
-    except (OSError, ValueError, NotImplementedError) as error:  # also of JSON, UTF-8 and Arrow
-        if isinstance(error, OSError) and (error.errno or Path(path).is_dir()):
-            cause = error if error.errno else IsADirectoryError(errno.EISDIR, "")
+    except (OSError, ValueError, NotImplementedError, MemoryError) as error:  # also of JSON, UTF-8 and Arrow
+        cause = _NO_MEMORY if isinstance(error, MemoryError) else error
+        if isinstance(cause, OSError) and (cause.errno or Path(path).is_dir()):
+            cause = cause if cause.errno else IsADirectoryError(errno.EISDIR, "")
             raise UserError(f"cannot read {path}: {why(cause)}") from error
         raise UserError(f"{path} is not {kind} ({' '.join(str(error).split())}); {remedy}") from error
 
@@ -223,9 +229,9 @@ def canonical_json(value: Any) -> str:
 def run_script(main: Callable[[], int | None]) -> int:
     """Call a script's body; a UserError becomes its one line on stderr and its exit code.
 
-    A file that the operating system refuses becomes one line and 2, what is printed included; where nobody reads that
-    any more (`| head`), it ends quietly, as a shell counts it. What the locale cannot print (a degree sign, say) is
-    printed as a question mark.
+    A file or memory that the operating system refuses becomes one line and 2, what is printed included; where nobody
+    reads that any more (`| head`), it ends quietly, as a shell counts it. What the locale cannot print (a degree sign,
+    say) is printed as a question mark.
     """
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
@@ -240,7 +246,8 @@ def run_script(main: Callable[[], int | None]) -> int:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
-    except OSError as error:
+    except (OSError, MemoryError) as found:
+        error = _NO_MEMORY if isinstance(found, MemoryError) else found
         # Without a file, and with a number that says nothing of a user's, a traceback is of more use.
         if not error.filename and error.errno not in _REMEDIES:
             raise

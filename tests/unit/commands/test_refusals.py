@@ -12,6 +12,7 @@ import os
 import re
 import shlex
 import shutil
+import socket
 from pathlib import Path
 
 import fabricated_campaign
@@ -57,6 +58,7 @@ PROGRAMS = {
     "--runs >t/r.parquet --regions >t/e.parquet --timings >t/t.parquet --dictionary >t/d.md",
     "draw_rooms": "--out >rooms.svg",
     "enforce_gates": "--validation <c/validation.json",
+    "examine_node": f"--out examined | >examined/{socket.gethostname()}.json",
     "fit_model": "--runs <runs.parquet --split <H0.json --model constant --calibration <c/calibration.json "
     "--out >fit.json",
     "import_data": "--data kept-data --campaign fabricated --out >laid/tables/runs.parquet | "
@@ -65,6 +67,8 @@ PROGRAMS = {
     "make_public": "--data public --out made --tables ecai2025 | <public/ecai2025_transformer.csv",
     "measure_run": "--run-id r --row ROW --protocol '{}' --code-digest x --dataset <runs.parquet --out-dir measured",
     "measure_idle": "--protocol '{}' --out >idle.json",
+    "measure_reference": "--campaign tiny --minutes 0 --to packed | <config/campaigns/tiny.yaml "
+    ">packed/tiny-state.json",
     "pack_data": "--results c --out packed | <c/tables/runs.parquet",
     "plan_campaign": "--grid <c/grid.json --protocol '{}' --code-digest x --plan PLAN --headline power_law "
     "--out >plan.csv",
@@ -93,14 +97,12 @@ PROGRAMS = {
 ELSEWHERE = {
     "calibrate_links": "tests/scripts/test_calibrate_links.py",
     "draw_readme": "it draws pages of this checkout in a browser",
-    "examine_node": "the command doctor does its work",
     "measure": "tests/unit/measure/sidecar/test_wrap.py",
-    "measure_reference": "tests/workflow/test_reference.py",
 }
 # What takes a second each time is spared most of the faults.
 LONG = ("fit", "fit_model", "next")
 CAUSES = {
-    "missing": "keeps no|missing|no such file|there is no|is not|does not exist",
+    "missing": "has no file|keeps no|missing|no such file|there is no|is not|does not exist",
     "a folder": r"is a directory|folder|missing file \S+/config.json",
     "a link to itself": "symbolic links",
     "a name too long": "name too long",
@@ -114,6 +116,13 @@ CAUSES = {
     "quota full": "quota",
     "stale": "stale",
     "read-only": "read-only",
+    "many files": "too many open files",
+    "many files of all": "too many open files in system",
+    "not now": "temporarily unavailable",
+    "interrupted": "interrupted",
+    "kernel memory": "cannot allocate memory",
+    "memory": "cannot allocate memory",
+    "unmounted": "not connected",
 }
 
 
@@ -139,6 +148,9 @@ def world(tmp_path_factory):
     write_table(SUPPORT, [], folder / "hw/support.parquet")
     (folder / "c/tables/data_dictionary.md").touch()
     write_table(REGIONS, [], folder / "energy.parquet")
+    (folder / "Snakefile").touch()
+    (folder / "config/campaigns").mkdir(parents=True)
+    (folder / "config/campaigns/tiny.yaml").write_text(f"grid: {{rows: [{json.dumps(shape)}]}}\n")
     (folder / "there.txt").write_text("torch\n")
     (folder / "base.lock").write_text("")
     write_json(folder / "round-1.json", {"schema": 1, "round": 1, "stopped": None, "runs": []})
@@ -253,6 +265,7 @@ def nothing_is_measured(monkeypatch):
     monkeypatch.setattr("jouleline.measure.calibrate.idle.watch_idle", lambda *_: {})
     monkeypatch.setattr("jouleline.energy.node_power.idle_devices", lambda *_: [])
     monkeypatch.setattr(script("calibrate_node"), "measure", lambda *_: {})
+    monkeypatch.setattr("signal.signal", lambda *_: None)
     monkeypatch.setattr("jouleline.reference.bundle.missing", lambda *_: [])
     monkeypatch.setattr("jouleline.report.page.build", lambda *_: None)
     monkeypatch.setattr("jouleline.report.page.markup", lambda *_: "<html/>")
@@ -301,8 +314,11 @@ def test_a_file_that_is_written(world, program, capsys):
             path.write_text(THEIRS)
         with lay(path):
             code, said = ended(program, plain(words), world, capsys)
-        # Of several that cannot be written, the first is told.
-        problem = told(code, said, [Path(one).name for one in files(words, ">")], fault)
+        # Of several that cannot be written, the first is told; where no file can be opened, that of any kind.
+        ours = [Path(one) for one in files(words, ">")]
+        names = [one for path in ours for one in (path.name, path.parent.name or path.name)]
+        names = [""] if fault == "many files" else names
+        problem = told(code, said, names, fault)
         if problem:
             wrong.append(f"{name}, {fault}: {problem}")
         if path.suffix and path.read_text() != THEIRS:

@@ -1,6 +1,7 @@
 """Read a campaign: merge its file under the user's own keys, check it against the schema, fill the defaults."""
 
 import json
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ from typing import Any
 from jouleline.campaign import frugal, grid
 from jouleline.campaign.protocol import PROTOCOL_DEFAULTS, complete_protocol, protocol_problems
 from jouleline.errors import UserError
-from jouleline.files import canonical_json, why
+from jouleline.files import canonical_json, reading
 from jouleline.schemas.model import headline
 
 SCHEMA_FILE = Path(__file__).resolve().parents[2] / "schemas" / "config.schema.json"
@@ -105,7 +106,7 @@ def load(config: Mapping[str, Any], root: Path) -> Campaign:
         raise UserError(f"campaign {name!r} is no name; take letters, digits, _ . and -, such as demo")
     path = root / "config" / "campaigns" / f"{name}.yaml"
     given = {**config, "campaign": name}
-    if path.is_file():
+    if os.path.lexists(path):
         given = merge(read_yaml(path), given)
     elif "grid" not in given:
         known = ", ".join(sorted(p.stem for p in path.parent.glob("*.yaml"))) or "none"
@@ -145,17 +146,13 @@ def read_yaml(path: Path) -> dict[str, Any]:
     import yaml
 
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    with reading(path, "UTF-8 text", "save it as UTF-8"):
+        text = path.read_text(encoding="utf-8")
     try:
-        loading = loader(path.read_text(encoding="utf-8"))
+        loading = loader(text)
         node = loading.get_single_node()
         _refuse_twice(node, path)
         value = None if node is None else loading.construct_document(node)
-    except FileNotFoundError as error:
-        raise UserError(f"missing file {path}; correct the path") from error
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {why(error)}") from error
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path} is not UTF-8 (byte {error.start}); save it as UTF-8") from error
     except yaml.YAMLError as error:
         where = f" line {error.problem_mark.line + 1}" if getattr(error, "problem_mark", None) else ""
         raise UserError(

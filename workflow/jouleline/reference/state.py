@@ -25,7 +25,7 @@ def pack(root: Path, results: str, name: str, folder: Path, piece_mib: float = P
     folder.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(dir=folder, prefix=".state-") as temporary:
         archive = Path(temporary) / "state.tar.gz"
-        with tarfile.open(archive, "w:gz", compresslevel=6) as tar:
+        with atomic_path(archive) as made, tarfile.open(made, "w:gz", compresslevel=6) as tar:
             for path in _members(root, results):
                 # A run that ends just now takes its raw files away.
                 with contextlib.suppress(FileNotFoundError):
