@@ -15,7 +15,7 @@ from typing import Any
 PLACES = {
     ("snakemake.jobs", "Job"): ("cleanup",),
     ("snakemake.scheduling.job_scheduler", "JobScheduler"): ("_finish_jobs",),
-    ("snakemake.persistence.file", "FilePersistence"): ("started", "incomplete", "params_changed", "lock"),
+    ("snakemake.persistence", "PersistenceBase"): ("started", "incomplete", "params_changed", "lock"),
 }
 Predicate = Callable[[Any], bool]
 
