@@ -18,7 +18,7 @@ sys.path.insert(0, str(ROOT / "workflow"))
 from snakemake.exceptions import WorkflowError
 from snakemake.logging import logger
 
-from jouleline import dry_run, finished, locks, provenance, shown
+from jouleline import finished, patches, provenance, shown
 from jouleline.campaign import config as campaigns
 from jouleline.campaign import frugal, grid
 from jouleline.campaign.protocol import measured_so
@@ -73,7 +73,7 @@ if (
     )
 RESULTS = CAMPAIGN.results
 patch.apply(RESULTS)
-locks.keep_others()
+patches.keep_locks_of_others()
 if workflow.is_main_process and not (
     workflow.output_settings.printshellcmds or workflow.output_settings.verbose
 ):
@@ -117,7 +117,9 @@ finished.keep(is_measured)
 RUNS = [run for run in ALL_RUNS if Path(run_file(run.run_id)).exists()] if SETTINGS["partial"] else ALL_RUNS
 # A plan and a part of the tables measure nothing; a campaign that runs in the same folder would not let them begin.
 # Targets are known only when this is read.
-locks.none_where(lambda: len(RUNS) < len(ALL_RUNS) or set(workflow.dag_settings.targets) == {"plan"})
+patches.lock_nothing_where(
+    lambda: len(RUNS) < len(ALL_RUNS) or set(workflow.dag_settings.targets) == {"plan"}
+)
 if not RUNS:
     raise WorkflowError("partial: true, but no run is finished yet; measure first, or say partial: false")
 BY_RUN_ID = {run.run_id: run for run in ALL_RUNS}
@@ -346,7 +348,7 @@ def require_budget():
             raise WorkflowError(str(error)) from None
 
 
-dry_run.refuse(require_budget)
+patches.refuse_dry_runs_too(require_budget)
 
 
 # ---- Targets of the analysis

@@ -3,7 +3,7 @@
 import os
 
 import pytest
-from jouleline import locks
+from jouleline import patches
 from snakemake.exceptions import LockException
 from snakemake.persistence.file import FilePersistence
 
@@ -11,10 +11,9 @@ from snakemake.persistence.file import FilePersistence
 @pytest.fixture
 def persistence(tmp_path, monkeypatch):
     """Makes what a snakemake knows of its folder's locks."""
-    for name in ("_delete_locks", "cleanup_locks"):
+    for name in ("_delete_locks", "cleanup_locks", "lock"):
         monkeypatch.setattr(FilePersistence, name, getattr(FilePersistence, name))
-    monkeypatch.delattr(FilePersistence, "jouleline_all_locks", raising=False)
-    assert locks.keep_others() and locks.keep_others()
+    assert patches.keep_locks_of_others() and patches.keep_locks_of_others()
 
     def make() -> FilePersistence:
         made = object.__new__(FilePersistence)
@@ -36,11 +35,9 @@ def test_one_that_ends_leaves_the_locks_of_the_others(persistence, tmp_path):
 
 
 def test_where_nothing_is_measured_no_lock_is_taken_or_waited_for(persistence, tmp_path, monkeypatch):
-    monkeypatch.setattr(FilePersistence, "lock", FilePersistence.lock)
-    monkeypatch.delattr(FilePersistence, "jouleline_lock", raising=False)
     monkeypatch.setattr(FilePersistence, "locked", True)
     free = True
-    assert locks.none_where(lambda: free) and locks.none_where(lambda: free)
+    assert patches.lock_nothing_where(lambda: True) and patches.lock_nothing_where(lambda: free)
     with persistence().lock():
         assert os.listdir(tmp_path) == []
     free = False
