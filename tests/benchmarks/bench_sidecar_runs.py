@@ -25,7 +25,6 @@ from jouleline.energy.load import load_measurement  # noqa: E402
 from jouleline.measure.raw import segments  # noqa: E402
 
 PEERS = HERE / "bench_sidecar_peers.py"
-NOMINAL_S = (0.3, 1.0, 3.0, 10.0)
 COUNTS = {0.3: 24, 1.0: 30, 3.0: 16, 10.0: 7}
 LONG_S = 60.0
 GPUS = 8

@@ -21,8 +21,6 @@ FAMILIES = {
 }
 OWN_KV = ("llama", "mistral", "qwen2", "qwen3", "phi3", "gemma2", "gemma3")
 OWN_DIM = ("llama", "mistral", "qwen3", "gemma2", "gemma3")
-UNTIED = ("gpt_neox", "llama", "mistral", "qwen2", "qwen3", "phi3")
-"""Whose configuration leaves the head untied where it does not say otherwise."""
 
 # The ends of module names of each part of a layer; a part of a fused matrix has the matrix' name.
 _LLAMA = {"q": "q_proj", "k": "k_proj", "v": "v_proj", "o": "o_proj"}

@@ -21,7 +21,6 @@ WORK = ("tokens", "samples", "steps")
 KNOWN = ("node_link_gb_s",)
 """Of the machine what a data sheet does not show: GB/s (10^9 bytes) that a node sends to other nodes."""
 LIMITS = ("deadline_h", "budget_kwh", "budget_cost", "budget_kgco2", "memory_gib")
-_WITHOUT_MEANING = ("checkpoint", "dataset", "learning_rate", "seed", "replicate", "task")
 _ROW = {column.name for column in ROW_COLUMNS}
 _SHAPE = ("layers", "hidden", "heads", "intermediate", "seq_len")
 _OWN = ("name", "model", "epochs", "device", "devices", "devices_per_node", "global_batch")

@@ -61,7 +61,6 @@ class Curve:
     half_us: np.ndarray
     method: str
     tick_s: float = np.nan
-    n_resets: int = 0
     defects: list[Defect] = field(default_factory=list)
     # Times (us) and values (W) of the instant power, for what changes inside a tick.
     seen: tuple[np.ndarray, np.ndarray] | None = None
@@ -204,7 +203,7 @@ def _tick_curve(
     span_s = np.append(np.inf, np.maximum(after[1:] - before[:-1], tick_us)) * US
     reset = step_j[moved - 1] < 0
     reset |= gain_j > JUMP_FACTOR * _highest_power(series) * span_s + 1.0
-    curve = Curve(knot_us, energy_j[moved], half_us, "tick", tick_us * US, int(reset.sum()))
+    curve = Curve(knot_us, energy_j[moved], half_us, "tick", tick_us * US)
     curve.seen = power_readings(series)
     # How long the counter was seen to stand still: from the first reading of a value to the last.
     return _mend(curve, reset, (before[1:] - after[:-1]) * US, begin_us[-1])
