@@ -81,7 +81,8 @@ def test_a_reader_that_has_seen_enough_ends_it_quietly(folder, form):
     command = [sys.executable, "-m", "jouleline.commands.main", "energy", str(folder), *form]
     with os.fdopen(writer, "wb") as out:
         done = subprocess.run(command, stdout=out, stderr=subprocess.PIPE, text=True)
-    assert (done.returncode, done.stderr) == (0, "")
+    # On a busy machine it takes so long that it says how far it is.
+    assert (done.returncode, [said for said in done.stderr.splitlines() if " done, " not in said]) == (0, [])
 
 
 @pytest.mark.fault(
