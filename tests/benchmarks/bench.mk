@@ -30,7 +30,7 @@ bench-trainer: setup
 # Time and memory of the workflow for grids of 100 to 50,000 rows, and of the tables of 10,000 runs. About ten minutes.
 .PHONY: bench-workflow
 bench-workflow: setup
-	@$(BIN)/python -m tests.benchmarks.bench_workflow
+	@PYTHONPATH=tests/helpers $(BIN)/python -m tests.benchmarks.bench_workflow
 
 # Time of `make rebuild` for the reference campaign, on a made-up table of its size. About two minutes on two cores.
 .PHONY: bench-rebuild
@@ -41,3 +41,8 @@ bench-rebuild: setup
 .PHONY: bench-report
 bench-report: setup
 	@$(BIN)/python tests/benchmarks/bench_report.py
+
+# Time and memory that each rule asks of Slurm and takes, on the test cluster: the table of profiles/README.md. Five minutes.
+.PHONY: bench-resources
+bench-resources: setup
+	@PYTHONPATH=tests/helpers $(BIN)/python -m tests.benchmarks.bench_resources
