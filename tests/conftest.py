@@ -21,7 +21,7 @@ os.environ.setdefault("JOULELINE_PROC_STAT", str(TESTS / "helpers" / "idle_stat"
 # Files whose tests borrow the Slurm cluster, one after the other, since there is one.
 SLURM = (
     *("test_slurm_campaign", "test_slurm_cluster", "test_slurm_faults", "test_slurm_neighbours"),
-    "test_slurm_real_faults",
+    *("test_slurm_real_faults", "test_slurm_users"),
 )
 # Long files whose tests share little: each test by itself, or one worker would still be at them at the end.
 APART = ("test_interruptions", "test_matrix", "test_measure_run_nodes")

@@ -5,7 +5,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import forked
@@ -16,19 +17,22 @@ SNAPPY = ["--latency-wait", "5", "--slurm-init-seconds-before-status-checks", "2
 
 
 class Campaign:
-    """One snakemake process in a folder. Its words are in `log`. A program in folder/bin comes before Slurm's."""
+    """One snakemake process in a folder. Its words are in `log`. A program in folder/bin comes before Slurm's.
 
-    def __init__(self, cluster: Cluster, folder: Path, *arguments: str):
+    `through` are the words of a program that starts it, as somebody else, say.
+    """
+
+    def __init__(self, cluster: Cluster, folder: Path, *arguments: str, through: Sequence[str] = ()):
         self.cluster = cluster
         self.folder = folder
         # Several in one folder have a log each.
         self.log = folder / f"snakemake-{len(list(folder.glob('snakemake-*.out')))}.out"
         binaries = Path(sys.executable).parent
         path = f"{folder}/bin:{cluster.state}/bin:{binaries}:{os.environ['PATH']}"
+        popen = subprocess.Popen if through else partial(forked.Popen, forked.SNAKEMAKE)
         with open(self.log, "wb") as log:
-            self.process = forked.Popen(
-                forked.SNAKEMAKE,
-                [sys.executable, binaries / "snakemake", *arguments],
+            self.process = popen(
+                [*through, sys.executable, binaries / "snakemake", *arguments],
                 cwd=folder,
                 env=os.environ | {"PATH": path},
                 stdout=log,

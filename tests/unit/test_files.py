@@ -117,6 +117,10 @@ def test_files_that_another_user_left_and_closed_are_told(tmp_path):
     os.chown(kept, 65534, os.getgid())  # a group of both
     with refusals.without_privileges():
         require_shared(tmp_path)
+    kept.parent.chmod(0o700)  # a folder that nobody else may enter, as by umask 077
+    os.chown(kept.parent, 65534, 65534)
+    with refusals.without_privileges(), pytest.raises(UserError, match="metadata has files of user 65534"):
+        require_shared(tmp_path)
     require_shared(tmp_path / "none")
 
 

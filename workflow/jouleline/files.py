@@ -155,15 +155,21 @@ def require_shared(folder: str | os.PathLike) -> None:
     A few of each of its folders are looked at: they are written by the same program.
     """
     me = os.geteuid()
-    for below in Path(folder).glob("*"):
-        with suppress(OSError), os.scandir(below) as entries:
-            for entry in itertools.islice(entries, _LOOKED_AT):
-                owner = entry.stat(follow_symlinks=False).st_uid
-                if owner != me and not os.access(entry, os.R_OK | os.W_OK, effective_ids=True):
+    whole = Path(folder)
+    for below in (whole, *whole.glob("*")):
+        for path in (below, *(_some_of(below) if below != whole else ())):
+            with suppress(OSError):
+                owner = path.lstat().st_uid
+                if owner != me and not os.access(path, os.R_OK | os.W_OK, effective_ids=True):
                     raise UserError(
                         f"{below} has files of user {owner} that you may not read or write; several users of a "
                         "checkout need a group of all: chgrp -R GROUP . && chmod -R g+rwXs ., and umask 002"
                     )
+
+
+def _some_of(folder: Path) -> Iterator[Path]:
+    with suppress(OSError), os.scandir(folder) as entries:
+        yield from (Path(entry) for entry in itertools.islice(entries, _LOOKED_AT))
 
 
 def write_text(path: str | os.PathLike, text: str) -> None:
