@@ -97,6 +97,7 @@ def run_files(runs):
 
 
 MEASURING = {"measure_run", "measure_run_multinode"}
+CALIBRATING = {"calibrate_node", "calibrate_links", "measure_idle"}
 
 
 def is_measured(job):
@@ -115,11 +116,25 @@ finished.keep(is_measured)
 
 # With `partial: true` the tables, model and report are made of the runs that are there now.
 RUNS = [run for run in ALL_RUNS if Path(run_file(run.run_id)).exists()] if SETTINGS["partial"] else ALL_RUNS
-# A plan and a part of the tables measure nothing; a campaign that runs in the same folder would not let them begin.
-# Targets are known only when this is read.
-patches.lock_nothing_where(
-    lambda: len(RUNS) < len(ALL_RUNS) or set(workflow.dag_settings.targets) == {"plan"}
-)
+
+
+def measures_nothing():
+    """Whether this call reads what is measured: a plan, or a part whose calibrations are there.
+
+    A campaign that runs in the same folder would not let it begin.
+    """
+    if len(RUNS) == len(ALL_RUNS) or set(workflow.dag_settings.targets) == {"plan"}:
+        return set(workflow.dag_settings.targets) == {"plan"}
+    missing = sorted({job.rule.name for job in workflow.dag.needrun_jobs()} & (MEASURING | CALIBRATING))
+    if missing:
+        logger.warning(
+            f"this part has yet to be measured for ({', '.join(missing)}): not beside a campaign that runs, which "
+            "does it first"
+        )
+    return not missing
+
+
+patches.lock_nothing_where(measures_nothing)
 if not RUNS:
     raise WorkflowError("partial: true, but no run is finished yet; measure first, or say partial: false")
 BY_RUN_ID = {run.run_id: run for run in ALL_RUNS}
@@ -244,9 +259,13 @@ def checkpoint_option(row):
     return f"--checkpoint {shlex.quote(row['checkpoint'])}" if row["checkpoint"] else ""
 
 
+# What all rows need to know of the nodes comes before them: reports of a part are then made beside the rows.
+BEFORE_ROWS = 2**31
+
+
 @of_run
 def order_priority(run):
-    """The order of measurement, by a seed; everything else has priority 0."""
+    """The order of measurement, by a seed; but for BEFORE_ROWS everything else has priority 0."""
     return grid.order_priority(run.run_id, SETTINGS["order_seed"])
 
 

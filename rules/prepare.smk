@@ -146,6 +146,7 @@ rule calibrate_links:
     wildcard_constraints:
         nodes=r"\d+",
         devices=r"\d+",
+    priority: BEFORE_ROWS
     threads: lambda wildcards: cpus_per_task({"gpus_per_node": int(wildcards.devices)})
     resources:
         measuring=1,
@@ -177,6 +178,7 @@ rule calibrate_node:
         node=f"{RESULTS}/node/device.json",
     log:
         f"{RESULTS}/logs/calibrate_node.log",
+    priority: BEFORE_ROWS
     threads: cpus_per_task({"gpus_per_node": CALIBRATED})
     resources:
         measuring=1,
@@ -225,6 +227,7 @@ rule measure_idle:
         idle=f"{RESULTS}/node/idle.json",
     log:
         f"{RESULTS}/logs/measure_idle.log",
+    priority: BEFORE_ROWS
     resources:
         measuring=1,
         mem_mb=2000,

@@ -23,7 +23,7 @@ CAMPAIGN = {
     "node": {"exclusive": False},
     "protocol": {
         **{"device": "cpu", "meter": "estimate", "window_s": 1.5, "window_steps": 2, "warmup_steps": 2},
-        **{"warmup_max_steps": 4, "idle_s": 0.2, "eval_batches": 1},
+        **{"warmup_max_steps": 4, "idle_s": 0.2, "eval_batches": 1, "calibration_s": 3},
     },
     "grid": {
         "blocks": [
@@ -142,16 +142,26 @@ def test_an_interrupt_keeps_what_is_finished(checkout):
 
 @pytest.mark.long
 def test_what_may_run_beside_a_campaign_and_what_may_not(checkout, tmp_path, monkeypatch):
-    """A plan, a partial table and another campaign may; the same campaign may not. None disturbs it."""
+    """A plan, a partial report and another campaign may; the same campaign may not. None disturbs it."""
     planned = Checkout.planned(checkout, "measurements")["measure_run"]
     checkout.snakemake("--cores", "2", next(path for path in sorted(planned) if path.endswith("run.json")))
+    node = checkout.root / "results/short/node"
+    checkout.snakemake(
+        "--cores", "2", *(f"results/short/node/{name}.json" for name in ("calibration", "idle"))
+    )
+    part = ("--cores", "1", "--config", "partial=true", "--", "report")
     monkeypatch.setenv("JOULELINE_DEVICE_LOCK", str(tmp_path / "lock"))
     with DeviceLock():  # the campaign's second row waits for the end of this "measurement"
         campaign = Started(checkout)
         first = campaign.finished()
         wait_for(lambda: len(list(campaign.runs.glob("*/raw"))) == 1)
         assert "1 of 2 runs are measured" in checkout.snakemake("--cores", "1", "plan").stdout
-        checkout.snakemake("--cores", "1", "--config", "partial=true", "--", "tables")
+        (node / "idle.json").rename(node / "kept")
+        refused = checkout.snakemake(*part, check=False)
+        assert refused.returncode and "yet to be measured for (measure_idle)" in refused.stdout
+        (node / "kept").rename(node / "idle.json")
+        checkout.snakemake(*part)
+        assert (checkout.root / "results/short/report.html").exists()
         assert len(read_table(RUNS, checkout.root / "results/short/tables/runs.parquet")) == 1
         again = checkout.snakemake(*ARGUMENTS, check=False)
         assert again.returncode and "LockException" in again.stdout
