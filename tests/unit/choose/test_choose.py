@@ -6,7 +6,7 @@ import json
 import numpy as np
 import pytest
 import synthetic
-from jouleline.choose import ask, candidates, memory, words
+from jouleline.choose import ask, candidates, memory, roof, words
 from jouleline.choose.answer import decide
 from jouleline.choose.next_runs import next_runs
 from jouleline.commands.main import main
@@ -255,6 +255,18 @@ def test_nothing_is_above_the_roof_of_its_data_sheet():
         assert 0 < rate < min(roof["peak_flop_per_s"], intensity * roof["memory_byte_per_s"])
     entry = answer["front"][0]
     assert [entry["flop_per_byte"], entry["flop_per_s"]] in [values[2:] for values in answer["all"]]
+
+
+def test_what_a_causal_mask_hides_is_no_work_of_fused_attention():
+    """Else a run whose attention is most of its work would stand at twice the rate of its kernel."""
+    row = {"model_type": "llama", "task": "clm", "attention": "sdpa"}
+    row |= {"layers": 2, "hidden": 64, "heads": 4, "intermediate": 64, "seq_len": 4096, "vocab_size": 64}
+    row |= dict.fromkeys(("micro_batch", "nodes", "gpus_per_node", "tensor_parallel", "steps"), 1)
+    rates = []
+    for kernel in ("sdpa", "eager"):
+        columns = {name: np.array([value]) for name, value in (row | {"attention": kernel}).items()}
+        rates.append(roof.place(columns, np.ones(1))["flop_per_s"][0])
+    assert 0.5 * rates[1] < rates[0] < 0.6 * rates[1]
 
 
 def test_a_data_sheet_knows_several_nodes_by_their_network_alone():

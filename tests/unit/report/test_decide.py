@@ -65,13 +65,14 @@ def built(answers, suggested):
 
 
 def test_measured_runs_are_under_the_roof_apart_from_candidates(answer):
-    measured = [[100.0, 2e14, "bert-r1"], [200.0, 3e14, "bert-r2"]]
+    measured = [[100.0, 5e13, "bert-r1"], [200.0, 1e14, "bert-r2"]]
     with_runs, without = (
         next(b for b in built([one], {}).blocks if getattr(b, "title", "") == "The front").figures[1]
         for one in ({**answer, "measured": measured}, answer)
     )
-    assert "Measured: 2 runs, 200\u202fTFLOP/s to 300\u202fTFLOP/s." in with_runs.alt
-    assert "bert-r1, 200\u202fTFLOP/s, measured" in with_runs.svg and "measured runs" in with_runs.svg
+    assert "Measured: 2 runs, 50.0\u202fTFLOP/s to 100\u202fTFLOP/s." in with_runs.alt
+    assert "1 of them lie above the roof, the highest at 149\u202f% of it." in with_runs.alt
+    assert "bert-r1, 50.0\u202fTFLOP/s, measured" in with_runs.svg and "measured runs" in with_runs.svg
     assert "easured" not in without.alt and "measured runs" not in without.svg
 
 

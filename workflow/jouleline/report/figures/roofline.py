@@ -26,7 +26,7 @@ def roofline(
         axes.set_title(f"On the roof of one {roof['device']}"[:48])
         axes.set(xscale="log", yscale="log")
         axes.scatter(*faint, s=9, color=MUTED, alpha=0.3, linewidths=0, label="candidates")
-        found = _measured(drawn, measured)
+        found = _measured(drawn, measured, roof)
         low, high = span([pair[2] for pair in every] + [run[0] for run in measured] + [peak / bandwidth])
         corner = peak / bandwidth
         axes.plot([low, corner, high], [min(peak, low * bandwidth), peak, peak], color=INK, linewidth=1.4)
@@ -56,8 +56,8 @@ def roofline(
         return finish(drawn, text + "; ".join(words) + "." + found, stamp=stamp)
 
 
-def _measured(drawn: Panel, runs: Sequence[Sequence[Any]]) -> str:
-    """Draw the measured runs, hollow; what they reach, in words."""
+def _measured(drawn: Panel, runs: Sequence[Sequence[Any]], roof: Mapping[str, Any]) -> str:
+    """Draw the measured runs, hollow; what they reach, and how many lie above the roof, in words."""
     if not runs:
         return ""
     xs, ys, names = zip(*runs, strict=True)
@@ -65,4 +65,9 @@ def _measured(drawn: Panel, runs: Sequence[Sequence[Any]]) -> str:
     marks = drawn.axes.scatter(xs, ys, s=26, zorder=3, label="measured runs", **style)
     hover = [f"{name}, {quantity(y, 'FLOP/s')}, measured" for name, y in zip(names, ys, strict=True)]
     drawn.label_points(marks, hover)
-    return f" Measured: {len(runs)} runs, {quantity(min(ys), 'FLOP/s')} to {quantity(max(ys), 'FLOP/s')}."
+    text = f" Measured: {len(runs)} runs, {quantity(min(ys), 'FLOP/s')} to {quantity(max(ys), 'FLOP/s')}."
+    shares = [y / min(roof["peak_flop_per_s"], x * roof["memory_byte_per_s"]) for x, y in zip(xs, ys)]
+    above = [share for share in shares if share > 1]
+    if above:
+        text += f" {len(above)} of them lie above the roof, the highest at {percent(max(above))} of it."
+    return text

@@ -43,7 +43,8 @@ _NOTE = (
     "the fastest, with 95 % intervals. Compute and memory: energy per FLOP and byte. Communication and host: static "
     "power while devices wait for them, and energy per byte sent. Static: the rest of static power. The roof: what the "
     "peak of a device and its memory bandwidth allow at an intensity; how far below it a configuration is predicted, "
-    "and where the runs of this campaign were measured."
+    "and where the runs of this campaign were measured. Measured runs may lie above it: it says what a device did "
+    "while it was calibrated, and under another clock or load it does more or less; what caches hold passes no memory."
 )
 
 
