@@ -16,9 +16,10 @@ _IDLE = {"replicate", "seed", "learning_rate", "checkpoint", "dataset", "gpus_pe
 # Null is an answer of its own in these; NaN stands for it.
 OPTIONAL = ("kv_heads", "head_dim", "tied", "sliding_window", "image_size", "patch_size")
 NUMBERS = tuple(c.name for c in ROW_COLUMNS if c.type != "string" and c.name not in {*_IDLE, *OPTIONAL})
+_CHOICES = {c.name: c.choices for c in (*ROW_COLUMNS, *ASKED)}
 # A family that has no formula is refused where its formula is asked for.
 TEXTS = {
-    c.name: c.choices if c.name != "model_type" else ()
+    c.name: _CHOICES[c.name] if c.name != "model_type" else ()
     for c in ROW_COLUMNS
     if c.type == "string" and c.name not in _IDLE
 }
@@ -46,6 +47,7 @@ def read_columns(rows: Any) -> tuple[SimpleNamespace, bool]:
     columns = {name: _number(name, given.get(name), _DEFAULTS[name], length) for name in NUMBERS}
     columns |= {name: _number(name, given.get(name), np.nan, length) for name in OPTIONAL}
     columns |= {name: Texts(name, given.get(name), length) for name in TEXTS}
+    columns["precision"].rename("tf32", "fp32")  # they differ in nothing but the rate of products
     # Tables have device_count; rows of a grid say it by nodes and gpus_per_node.
     by_nodes = columns["nodes"] * _number("gpus_per_node", given.get("gpus_per_node"), 1, length)
     columns["device_count"] = _number("device_count", given.get("device_count"), by_nodes, length)
@@ -81,6 +83,9 @@ class Texts:
     def lookup(self, function) -> np.ndarray:
         """`function` of each distinct text, one entry (or row) per row of the column."""
         return np.array([function(value) for value in self.values])[self.codes]
+
+    def rename(self, old: str, new: str) -> None:
+        self.values = [new if value == old else value for value in self.values]
 
     def take(self, rows: np.ndarray) -> "Texts":
         """The same column of some rows only, by index."""

@@ -11,9 +11,9 @@ from jouleline.units import GIB
 
 
 class _Sheet(NamedTuple):
-    """A device's data sheet: dense peak FLOP/s (fp32 without, bf16 and fp16 with tensor cores), memory B/s, link B/s
-    per direction, power limit W, memory in GiB (its GB, see `units`), and where the figures were seen. None: not known,
-    or the name must say it ("A100-SXM4-80GB")."""
+    """A device's data sheet: dense peak FLOP/s (fp32 without, bf16 and fp16 with tensor cores; tf32 has half the rate
+    of bf16), memory B/s, link B/s per direction, power limit W, memory in GiB (its GB, see `units`), and where the
+    figures were seen. None: not known, or the name must say it ("A100-SXM4-80GB")."""
 
     name: str
     fp32: float | None
@@ -32,6 +32,10 @@ _KUNWAR = "https://www.kunwar.page/chapter/appendix-d-hardware-reference"
 _NVL = (
     "https://grokipedia.com/page/210100120 and https://gpu.blog/gpus/nvidia-h100-nvl; the link is on neither"
 )
+_A100_PCIE = (
+    "https://www.thundercompute.com/blog/nvidia-a100-specs-full-guide, rates: "
+    f"{_KLOCKWOOD}/A100; the link is that of its bridge to one other"
+)
 _L40S = "https://www.mullet.se/product.html?product_id=355414"
 _T4 = "https://sysrqmts.com/en/gpus/nvidia/tesla/t4"
 _4090 = (
@@ -40,7 +44,8 @@ _4090 = (
 )
 _3090 = (
     "https://holynerdvana.blogspot.com/2022/10/nvidia-geforce-rtx-3090-specifications.html; tensor cores at half of "
-    "its figure, which accumulates in fp16; the link is not on it"
+    "its figure, which accumulates in fp16; the link is PCIe 4.0's, by "
+    "https://hardwired.pbtech.co.nz/article/1843/nvidia-rtx-3090-pcie-40-and-12pin-power"
 )
 _2080 = (
     "https://gpu.spicedreamphone.com/ru/gpu/nvidia/geforce-rtx-2080-ti, power limit: "
@@ -54,13 +59,15 @@ _SPECIFICATIONS = (
     _Sheet(r"H100.*NVL", None, None, None, 3.9e12, 300e9, 400.0, 94, _NVL),
     _Sheet(r"H100.*PCI", 51e12, 756e12, 756e12, 2.0e12, 300e9, 350.0, 80, _KUNWAR),
     _Sheet(r"H100", 67e12, 989e12, 989e12, 3.35e12, 450e9, 700.0, 80, f"{_KLOCKWOOD}/h100"),
+    _Sheet(r"A100.*PCI.*40", 19.5e12, 312e12, 312e12, 1.555e12, 300e9, 250.0, 40, _A100_PCIE),
+    _Sheet(r"A100.*PCI", 19.5e12, 312e12, 312e12, 1.935e12, 300e9, 300.0, None, _A100_PCIE),
     _Sheet(r"A100.*40", 19.5e12, 312e12, 312e12, 1.555e12, 300e9, 400.0, 40, f"{_KLOCKWOOD}/A100"),
     _Sheet(r"A100", 19.5e12, 312e12, 312e12, 2.039e12, 300e9, 400.0, None, f"{_KLOCKWOOD}/A100"),
     _Sheet(r"L40S", 91.6e12, 362e12, 362e12, 864e9, 32e9, 350.0, 48, _L40S),
     _Sheet(r"V100", 15.7e12, None, 125e12, 900e9, 150e9, 300.0, None, _KUNWAR),
     _Sheet(r"\bT4\b", 8.1e12, None, 65e12, 320e9, 16e9, 70.0, 16, _T4),
     _Sheet(r"RTX 4090", 82.6e12, 165e12, 165e12, 1008e9, 32e9, 450.0, 24, _4090),
-    _Sheet(r"RTX 3090", 35.6e12, 71e12, 71e12, 936e9, 16e9, 350.0, 24, _3090),
+    _Sheet(r"RTX 3090", 35.6e12, 71e12, 71e12, 936e9, 32e9, 350.0, 24, _3090),
     _Sheet(r"RTX 2080 Ti", 13.4e12, None, 53.8e12, 616e9, 16e9, 250.0, 11, _2080),
 )
 
@@ -152,7 +159,10 @@ def _data_sheet(device: str, quantity: str, precision: str | None) -> float | No
     if sheet is None:
         return None
     if quantity == "peak_flops":
-        return {"fp32": sheet.fp32, "bf16": sheet.bf16, "fp16": sheet.fp16}.get(precision or "fp32")
+        half = sheet.bf16 and sheet.bf16 / 2
+        return {"fp32": sheet.fp32, "tf32": half, "bf16": sheet.bf16, "fp16": sheet.fp16}.get(
+            precision or "fp32"
+        )
     if quantity.startswith("link_bandwidth"):
         return sheet.link
     named = re.search(r"(\d+) ?GB\b", device)  # "Tesla V100-SXM2-16GB"

@@ -4,7 +4,7 @@ from dataclasses import replace
 from typing import Any
 
 from jouleline.schemas import Column, Table
-from jouleline.schemas.row import BY_NAME
+from jouleline.schemas.row import BY_NAME, PRECISIONS
 
 ENERGY_SOURCES = ("nvml_counter", "nvml_power", "rapl", "estimate", "outside")
 ENERGY_SCOPES = ("device", "node", "wall")
@@ -21,8 +21,8 @@ _COUNT = (1, 10**6)
 def _of_row(name: str, **changes: Any) -> Column:
     """The column of a grid row, as a table of runs has it.
 
-    Other programs' runs may be smaller than what is measured here, and only numbers are bounded there. A column
-    of a grid that must be given must be there too.
+    Other programs' runs may be smaller than what is measured here, and only numbers are bounded there. A column of a
+    grid that must be given must be there too.
     """
     column = BY_NAME[name]
     low, high = column.bounds
@@ -45,7 +45,7 @@ ASKED = (
     *map(_of_row, ("model_type", "layers", "hidden", "heads", "intermediate", "vocab_size", "max_positions")),
     _of_row("num_labels", default=2, description="Classes of the classification head"),
     *map(_of_row, ("task", "seq_len", "micro_batch", "grad_accum")),
-    _of_row("precision", default=None, required=True),
+    _of_row("precision", default=None, required=True, choices=(*PRECISIONS, "tf32")),
     *map(_of_row, ("attention", "frozen_layers", "lora_rank", "lora_targets", "gradient_checkpointing")),
     *map(
         _of_row, ("optimizer", "kv_heads", "head_dim", "tied", "sliding_window", "image_size", "patch_size")

@@ -3,7 +3,8 @@
 A mapping is a JSON object:
     columns    our name -> their column
     constants  our name -> one value for every row
-    lookup     our name -> {column: theirs, values: {their value: ours}, default: value for any other (optional)}
+    lookup     our name -> {column: theirs, values: {their value: ours}, default: value for any other (optional)};
+               the column may be a text with several in it, such as "{gpu} {mode}"
     scale      our name -> factor that their numbers are multiplied by, such as 3.6e6 from kWh to J
     sum        our name -> list of their columns, added up
     where      their column -> list of values; rows with another value are left out
@@ -101,17 +102,22 @@ def _filled(kept: Columns, mapping: Mapping[str, Any], where: str) -> Columns:
     for name, parts in mapping.get("product", {}).items():
         ours[name] = _product(kept, parts, where)
     for name, how in mapping.get("lookup", {}).items():
-        ours[name] = _looked_up(kept[how["column"]], how, where)
+        several = _fields(how["column"])
+        ours[name] = _looked_up(_texts(kept, how["column"]) if several else kept[how["column"]], how, where)
     for name, pattern in mapping.get("text", {}).items():
-        rows = [
-            {theirs: _comparable(kept[theirs][row]) for theirs in _fields(pattern)} for row in range(count)
-        ]
-        ours[name] = np.array([pattern.format(**row) for row in rows], dtype=object)
+        ours[name] = _texts(kept, pattern)
     for name, factor in mapping.get("scale", {}).items():
         ours[name] = as_numbers(ours[name], f"{where}: {name}") * factor
     for name in mapping.get("whole", []):
         ours[name] = np.ceil(as_numbers(ours[name], f"{where}: {name}") - 1e-9)
     return ours
+
+
+def _texts(kept: Columns, pattern: str) -> np.ndarray:
+    """The pattern with the values of their columns in it, row by row."""
+    columns = {theirs: [_comparable(value) for value in kept[theirs].tolist()] for theirs in _fields(pattern)}
+    rows = (dict(zip(columns, row)) for row in zip(*columns.values(), strict=True))
+    return np.array([pattern.format(**row) for row in rows], dtype=object)
 
 
 def _product(kept: Columns, parts: list[str], where: str) -> np.ndarray:
@@ -243,7 +249,8 @@ def _require_fills(mapping: Mapping[str, Any]) -> None:
 
 def _require_columns(foreign: Columns, mapping: Mapping[str, Any], where: str) -> None:
     theirs = {*mapping.get("columns", {}).values(), *mapping.get("where", {}), *mapping.get("unique", [])}
-    theirs |= {how["column"] for how in mapping.get("lookup", {}).values()}
+    for how in mapping.get("lookup", {}).values():
+        theirs |= set(_fields(how["column"])) or {how["column"]}
     theirs |= {part.removeprefix("/") for parts in mapping.get("product", {}).values() for part in parts}
     theirs |= {part for parts in mapping.get("sum", {}).values() for part in parts}
     theirs |= {field for pattern in mapping.get("text", {}).values() for field in _fields(pattern)}
