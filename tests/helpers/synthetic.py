@@ -43,10 +43,11 @@ def table(
     source: str = "nvml_counter",
     truth: dict | None = None,
     replicates: int = 1,
+    precision: str = "bf16",
 ) -> Columns:
     """A complete runs table; log-normal noise of `noise` per run and half of it per family, on time and energy."""
     rng = np.random.default_rng(seed)
-    drawn = [_row(rng, strategies, device, source) for _ in range(rows)]
+    drawn = [_row(rng, strategies, device, source) | {"precision": precision} for _ in range(rows)]
     drawn = [row | {"replicate": k + 1} for row in drawn for k in range(replicates)]
     columns = complete({name: [row[name] for row in drawn] for name in drawn[0]}, "synthetic")
     return with_targets(columns, rng, noise, truth or TRUTH)
@@ -68,7 +69,6 @@ def _row(rng: np.random.Generator, strategies: tuple, device: str, source: str) 
         "seq_len": int(rng.choice([64, 128, 256, 512])),
         "micro_batch": int(rng.choice([8, 16, 32, 64])),
         "attention": "eager" if rng.random() < 0.3 else "sdpa",
-        "precision": "bf16",
         "vocab_size": 8192,
         "steps": 10,
         "time_s": 1.0,

@@ -1,8 +1,8 @@
 """A device without runs, or with few: what its sheet and the other devices say, and that runs never make it worse."""
 
-import device_worlds
 import numpy as np
 import pytest
+import worlds
 
 AS_GOOD_AS = 0.05
 """An error that three runs may leave where none happened to leave less: their noise is 2 to 3 % each."""
@@ -12,9 +12,9 @@ def errors(seeds, spread, draws):
     """By number of runs: MAPE [worlds x devices, draws]."""
     found = {}
     for seed in seeds:
-        columns = device_worlds.world(seed, spread)
-        for device in device_worlds.DEVICES:
-            for shots, one in device_worlds.few_shot_errors(columns, device, (3, 5), draws).items():
+        columns = worlds.world(seed, spread)
+        for device in worlds.FOUR:
+            for shots, one in worlds.few_shot_errors(columns, device, (3, 5), draws).items():
                 found.setdefault(shots, []).append(one)
     return {shots: np.array(ones) for shots, ones in found.items()}
 

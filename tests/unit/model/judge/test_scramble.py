@@ -6,10 +6,10 @@ For new devices with few runs, families of models left out, and the way from a p
 import csv
 import json
 
-import device_worlds
 import numpy as np
 import pytest
 import synthetic
+import worlds
 from jouleline.model.fit.fitting import fit_split
 from jouleline.model.fit.predict import predict_split
 from jouleline.model.judge.splits import split_runs
@@ -37,9 +37,9 @@ def one_fold(columns, split_name, ending):
 
 
 FOLDS = [
-    (device_worlds.world, "H6", "zero-shot"),
-    (device_worlds.world, "H6", "3-runs"),
-    (device_worlds.world, "H6", "5-runs-planned"),
+    (worlds.world, "H6", "zero-shot"),
+    (worlds.world, "H6", "3-runs"),
+    (worlds.world, "H6", "5-runs-planned"),
     (families_of_models, "H7", "roberta"),
 ]
 

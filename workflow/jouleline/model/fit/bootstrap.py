@@ -67,6 +67,7 @@ def _refit(
 
 def _refit_roofline(model: Roofline, data: Data, weights: np.ndarray, context: Context, state: dict):
     problem = Problem(data, weights, context, model.options(context), guess_weights=np.ones((1, len(data))))
+    problem.spread[:] = state["spread"]
     vector = np.array(state["vector"])
     starts = np.broadcast_to(vector, (len(weights), 1, len(vector)))
     solution = problem.solve(starts, np.full(len(weights), state["noise"]))
@@ -99,6 +100,7 @@ def add_profiles(model: Model, data: Data, record: dict[str, Any], context: Cont
     if not isinstance(model, Roofline) or "vector" not in record["state"] or not record["identified"]:
         return
     problem = Problem(data, np.ones((1, len(data))), context, model.options(context))
+    problem.spread[:] = record["state"]["spread"]
     profiles = {}
     for name in PROFILED:
         slot = problem.structure.slots[name]
@@ -129,7 +131,7 @@ def _profile(problem: Problem, slot, state: dict[str, Any]) -> dict[str, Any]:
 def _along(problem: Problem, slot, state: dict[str, Any], grid: np.ndarray):
     """(natural value, cost in units of the residual variance, median static share) [points], the others refitted."""
     best, noise, (column,) = np.array(state["vector"]), state["noise"], slot.loads
-    prior_sd = problem.structure.prior_sd / noise
+    prior_sd = problem.prior_sd[0] / noise
     free = np.delete(np.arange(len(best)), column)
 
     def full(theta, index):

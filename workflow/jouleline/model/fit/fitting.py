@@ -239,7 +239,11 @@ def _inner(
             errors = {target: values[held] for target, values in _log_errors(data, prediction).items()}
             chunk = (errors, data.families[held], out, *(levels[held] for levels in labels.values()))
             scores[k].setdefault(mode_key(prediction), []).append(chunk)
-    return [{mode: _widths(chunks) for mode, chunks in one.items()} for one in scores]
+    unseen = [state.get("unseen", {}) for state in states]
+    return [
+        {mode: _widths(chunks, expected) for mode, chunks in one.items()}
+        for one, expected in zip(scores, unseen, strict=True)
+    ]
 
 
 def mode_key(prediction: Prediction) -> str:
@@ -255,12 +259,15 @@ def _log_errors(rows: Data, prediction: Prediction) -> dict[str, np.ndarray]:
     return {"energy": np.where(known, energy, np.nan), "time": np.where(known, time, np.nan)}
 
 
-def _widths(chunks: list) -> dict[str, dict]:
+def _widths(chunks: list, unseen: dict[str, dict[str, float]]) -> dict[str, dict]:
+    """Of `chunks` of errors; `unseen`: by axis and target how far off the model takes an unseen level to be, log sd."""
     families, out, *labels = [np.concatenate(parts) for parts in list(zip(*chunks, strict=True))[1:]]
     levels = dict(zip((*CATEGORIES, "device_count"), labels, strict=True))
     return {
         target: intervals.half_widths(
-            np.concatenate([chunk[0][target] for chunk in chunks]), families, out, levels["device"], levels
+            np.concatenate([chunk[0][target] for chunk in chunks]),
+            *(families, out, levels["device"], levels),
+            {axis: sds[target] for axis, sds in unseen.items()},
         )
         for target in ("energy", "time")
     }

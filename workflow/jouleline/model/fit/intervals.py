@@ -12,6 +12,9 @@ LEVELS = (0.80, 0.95)
 MANY = 20
 """Families from which a 95 % quantile of their errors can be had."""
 
+EXPECTED = 3
+"""Levels that a model's own expectation of an unseen one is worth beside those whose errors are known."""
+
 LEVELLED = ("device", "precision", "strategy", "variant", "model_type")
 """Categories whose levels are left out one by one, to see how far off an unseen one is."""
 
@@ -83,6 +86,7 @@ def half_widths(
     axes: np.ndarray,
     devices: np.ndarray,
     levels: Mapping[str, np.ndarray] | None = None,
+    expected: Mapping[str, float] | None = None,
 ) -> dict:
     """Half-widths of log intervals from absolute log errors [n], per level: within the sampled range, and outside.
 
@@ -94,19 +98,22 @@ def half_widths(
     Every family weighs the same, however many rows it has, and one more family at infinity stands for the new one.
     Along a category it is its levels that are drawn, not the families: `levels` (axis -> [n]) takes their place there,
     for a hundred runs of one other device say how far off one device was. Where there are too few families (or levels)
-    for a quantile, a Student-t interval on the errors stands in its place; from one alone there is none. Counts of
+    for a quantile, a Student-t interval on the errors stands in its place; from one alone there is none. `expected`
+    (axis -> log sd) is what the model itself expects an unseen level to have in common: beside the errors inside, it is
+    worth EXPECTED of them. Counts of
     devices are few, and all families share what is special about one: along `device_count` the width is the wider of
     the families' and of a Student-t interval on the counts' root mean squares.
     """
     out = axes != ""
     inside = _stratum(scores[~out], families[~out])
+    within = _square(scores[~out], families[~out])
+    expected = {axis: np.sqrt(sd**2 + within) for axis, sd in (expected or {}).items()}
     outside = {}
     for axis in sorted({one for row in set(axes[out].tolist()) for one in row.split(",")}):
         along = np.array([axis in row.split(",") for row in axes.tolist()])
         units = (levels or {}).get(axis, families)
-        widths = _stratum(scores[along], families[along] if axis == "device_count" else units[along])[
-            "widths"
-        ]
+        drawn = families if axis == "device_count" else units
+        widths = _stratum(scores[along], drawn[along], expected.get(axis))["widths"]
         if axis == "device_count" and levels:
             for level, width in _of_counts(scores[along], units[along]).items():
                 widths[level] = _widest(widths[level], width)
@@ -120,6 +127,13 @@ def half_widths(
     }
 
 
+def _square(scores: np.ndarray, families: np.ndarray) -> float:
+    """The mean square of errors, every family the same; 0 without any."""
+    known = np.isfinite(scores)
+    _, index, counts = np.unique(families[known], return_inverse=True, return_counts=True)
+    return float(np.mean(np.bincount(index, scores[known] ** 2) / counts)) if known.any() else 0.0
+
+
 def _widest(width: float | None, inside: float | None) -> float | None:
     return width if width is None or inside is None else max(width, inside)
 
@@ -131,12 +145,11 @@ def _of_counts(scores: np.ndarray, counts: np.ndarray) -> dict[str, float | None
     """
     from scipy.special import stdtrit
 
-    known = np.isfinite(scores)
-    squares = [np.mean(scores[known & (counts == count)] ** 2) for count in np.unique(counts[known])]
-    if len(squares) < 2:
+    known = np.unique(counts[np.isfinite(scores)])
+    if len(known) < 2:
         return {f"{level:.2f}": None for level in LEVELS}
-    spread = np.sqrt(np.mean(squares))
-    return {f"{level:.2f}": float(stdtrit(len(squares), 0.5 + level / 2) * spread) for level in LEVELS}
+    spread = np.sqrt(_square(scores, counts))
+    return {f"{level:.2f}": float(stdtrit(len(known), 0.5 + level / 2) * spread) for level in LEVELS}
 
 
 def _few_runs(scores: np.ndarray, families: np.ndarray, devices: np.ndarray) -> dict[str, dict]:
@@ -166,7 +179,7 @@ def width_outside(outside: Mapping[str, Mapping[str, float | None]], axes: str, 
     return None if None in widths else max(widths)
 
 
-def _stratum(scores: np.ndarray, families: np.ndarray) -> dict:
+def _stratum(scores: np.ndarray, families: np.ndarray, expected: float | None = None) -> dict:
     finite = np.isfinite(scores)
     scores, families = np.abs(scores[finite]), families[finite]
     codes, index, counts = np.unique(families, return_inverse=True, return_counts=True)
@@ -176,7 +189,8 @@ def _stratum(scores: np.ndarray, families: np.ndarray) -> dict:
         if len(codes) >= 2:
             width, method = _conformal(scores, 1 / counts[index], len(codes), level), "conformal"
             if width is None:
-                width, method = _student(scores, 1 / counts[index], len(codes), level), "student-t"
+                width = _student(scores, 1 / counts[index], len(codes), level, expected)
+                method = "student-t"
         widths[f"{level:.2f}"], methods[f"{level:.2f}"] = width, method
     return {"families": len(codes), "widths": widths, "method": methods}
 
@@ -188,9 +202,17 @@ def _conformal(scores: np.ndarray, weights: np.ndarray, families: int, level: fl
     return float(scores[order][above[0]]) if len(above) else None
 
 
-def _student(scores: np.ndarray, weights: np.ndarray, families: int, level: float) -> float:
+def _student(
+    scores: np.ndarray, weights: np.ndarray, families: int, level: float, expected: float | None
+) -> float:
+    """Of errors around what the other families had in common: of one that is left out, they hold its share of it.
+
+    So of n the squares are n / (n - 1) times too large, and have n - 1 degrees of freedom.
+    """
     from scipy.special import stdtrit
 
-    spread = np.sqrt((weights * scores**2).sum() / weights.sum())
-    factor = stdtrit(max(families - 1, 1), 0.5 + level / 2) * np.sqrt(1 + 1 / families)
-    return float(spread * factor)
+    freedom, prior = families - 1, 0 if expected is None else EXPECTED
+    square = (weights * scores**2).sum() / weights.sum() * freedom / families
+    square = (freedom * square + prior * (expected or 0.0) ** 2) / (freedom + prior)
+    factor = stdtrit(freedom + prior, 0.5 + level / 2) * np.sqrt(1 + 1 / families)
+    return float(np.sqrt(square) * factor)

@@ -111,5 +111,5 @@ def _directions(data: Data, state: State, context: Context) -> dict[str, np.ndar
             slot = structure.slots[name]
             for column, share in slot.loads.items():
                 directions[:, column] += np.nan_to_num(slope) * share[slot.group]
-        found[target] = directions * structure.prior_sd
+        found[target] = directions * structure.sds(state["spread"])
     return found

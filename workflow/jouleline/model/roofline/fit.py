@@ -55,11 +55,13 @@ class Roofline:
             starts = lsq.sobol_starts(options.starts, size, problem.structure.spread, options.seed)
             first = problem.search(starts, options.seed)
             noise = problem.noise(first.theta)
+            problem.learn_spread(first.theta, noise)
             second = problem.solve(first.theta[:, None], noise, polish=True)
             solution = replace(second, agreeing=first.agreeing, starts=first.starts)
         else:
             starts = np.array([state.get("vector", np.zeros(size)) for state in warm])[:, None]
             noise = np.array([state.get("noise", 1.0) for state in warm])
+            problem.learn_spread(starts[:, 0], noise)
             solution = problem.solve(starts, noise)
         needed = _rows_needed(problem.structure)
         states = []

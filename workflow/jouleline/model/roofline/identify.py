@@ -37,7 +37,7 @@ def diagnose(problem, k: int, theta: np.ndarray, state: dict[str, Any]) -> dict[
         used.sum() - len(theta), 1
     )  # the residuals' scale knows no degrees of freedom
     normal = normal[0] / state["noise"] ** 2
-    prior_sd = problem.structure.prior_sd
+    prior_sd = problem.prior_sd[k]
     prior = np.diag(prior_sd**-2.0)
     inverse = np.linalg.inv(normal + prior)
     covariance = inverse @ (clustering * normal + prior) @ inverse
@@ -58,7 +58,7 @@ def diagnose(problem, k: int, theta: np.ndarray, state: dict[str, Any]) -> dict[
     )
     if problem.joint:
         diagnostics["train_log_rmse_time"] = float(np.sqrt(np.mean(log_error[:half][rows] ** 2)))
-    return {"parameters": _parameters(problem, state, covariance), "diagnostics": diagnostics}
+    return {"parameters": _parameters(problem, k, state, covariance), "diagnostics": diagnostics}
 
 
 def _correlated(covariance: np.ndarray, names: list[str]) -> list[list]:
@@ -90,7 +90,7 @@ def _static_share(problem, k: int, theta: np.ndarray, rows: np.ndarray) -> float
     return float(np.median(share[0, rows]))
 
 
-def _parameters(problem, state: dict[str, Any], covariance: np.ndarray) -> dict[str, dict]:
+def _parameters(problem, k: int, state: dict[str, Any], covariance: np.ndarray) -> dict[str, dict]:
     entries = {}
     for name, slot in problem.structure.slots.items():
         if not slot.active:
@@ -101,7 +101,7 @@ def _parameters(problem, state: dict[str, Any], covariance: np.ndarray) -> dict[
             share = np.zeros(len(covariance))
             share[list(slot.loads)] = [load[code] for load in slot.loads.values()]
             sd = float(np.sqrt(share @ covariance @ share))
-            prior_sd = float(np.sqrt(((share * problem.structure.prior_sd) ** 2).sum()))
+            prior_sd = float(np.sqrt(((share * problem.prior_sd[k]) ** 2).sum()))
             known = label in groups and sd < 0.5 * prior_sd and (transform != "log" or sd < MOST_LOG_SD)
             key = name if len(slot.labels) == 1 else f"{name}[{label}]"
             entries[key] = _entry(name, groups.get(label), unit, sd, known)

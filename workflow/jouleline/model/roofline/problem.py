@@ -10,7 +10,7 @@ import numpy as np
 
 from jouleline.model.base import Context, State
 from jouleline.model.features import Data
-from jouleline.model.roofline import law, lsq
+from jouleline.model.roofline import hierarchy, law, lsq
 from jouleline.model.roofline.identify import HUBER_DELTA, diagnose
 from jouleline.model.roofline.jacobian import Block, Jacobian, cells
 from jouleline.model.roofline.structure import ABLATIONS, Options, Slot, Structure, build
@@ -55,6 +55,8 @@ class Problem:
             or [np.zeros(len(data), dtype=int)]
         )
         self._keep(order)
+        # How much devices differ, in units of the priors of their deviations, [K].
+        self.spread = np.ones(len(weights))
 
     def _keep(self, rows: np.ndarray) -> None:
         """Leave the given rows (indices) alone, in their order."""
@@ -69,6 +71,23 @@ class Problem:
     def row_weights(self) -> np.ndarray:
         """Of every residual, [K, M]."""
         return np.hstack([self.weights, self.weights]) if self.joint else self.weights
+
+    @property
+    def prior_sd(self) -> np.ndarray:
+        """Of every column, [K, P]."""
+        return self.structure.sds(self.spread)
+
+    def learn_spread(self, theta: np.ndarray, noise: np.ndarray) -> None:
+        """How much devices differ, from what the data say around `theta` [K, P]; `noise` as in `solve`."""
+        if not self.structure.deviations.any():
+            return
+        for k, at in enumerate(theta):
+            residuals, jacobian = self.evaluate(at[None], np.array([k]))
+            said = lsq.normal_equations(residuals, jacobian, self.row_weights[[k]])
+            normal, gradient = (one[0] / noise[k] ** 2 for one in said)
+            self.spread[k] = hierarchy.factor(
+                normal, gradient, at, self.structure.prior_sd, self.structure.deviations
+            )
 
     def few(self, most: int, seed: int) -> "Problem":
         """The same problems on about `most` rows, drawn from every cell and weighed as the rows that they stand for.
@@ -152,7 +171,7 @@ class Problem:
     def search(self, starts: np.ndarray, seed: int) -> lsq.Solution:
         """Optima from many starts [S, P], whatever the noise: found on few rows, and from the best of them on all."""
         few = self.few(_FEW, seed)
-        prior_sd = np.broadcast_to(self.structure.prior_sd, (len(self.weights), starts.shape[1]))
+        prior_sd = self.prior_sd
         many = np.broadcast_to(starts, (len(self.weights), *starts.shape))
         theta, cost = lsq.descend(few.evaluate, few.row_weights, prior_sd, many, tolerance=1e-6)
         theta, share = lsq.lowest_of_each(theta, cost, 1 if few is self else _CANDIDATES)
@@ -166,7 +185,7 @@ class Problem:
         self, starts: np.ndarray, noise: np.ndarray, polish: bool = False, tolerance: float = 1e-9
     ) -> lsq.Solution:
         """Optima from starts [K, S, P]; priors weigh as against residuals of `noise` [K] (in Huber thresholds)."""
-        prior_sd = self.structure.prior_sd / noise[:, None]
+        prior_sd = self.prior_sd / noise[:, None]
         return lsq.minimise(self.evaluate, self.row_weights, prior_sd, starts, polish, tolerance=tolerance)
 
     def noise(self, theta: np.ndarray) -> np.ndarray:
@@ -188,6 +207,7 @@ class Problem:
         state: State = {
             "vector": theta.tolist(),
             "noise": noise,
+            "spread": float(self.spread[k]),
             "slots": self.slots(k, theta),
             "identified": True,
             "reason": None,
@@ -195,6 +215,7 @@ class Problem:
         state["diagnostics"] = {"cost": float(solution.cost[k])}
         if not checked:
             return state | {"parameters": {}}
+        state["unseen"] = hierarchy.unseen(self, k, theta)
         return state | self._judged(k, solution, state)
 
     def slots(self, k: int, theta: np.ndarray) -> dict[str, dict]:

@@ -109,12 +109,21 @@ class Slot:
 
 @dataclass(frozen=True)
 class Structure:
-    """The columns of a fit: slots over its rows, the prior sd of each column, and the columns' names."""
+    """The columns of a fit: slots over its rows, the prior sd of each column, and the columns' names.
+
+    `deviations` says which columns are those of devices and precisions from what calibration or data sheets say of
+    them: how large they are is learnt (see `hierarchy`).
+    """
 
     slots: dict[str, Slot]
     prior_sd: np.ndarray
     names: list[str]
     spread: np.ndarray
+    deviations: np.ndarray
+
+    def sds(self, spread: np.ndarray) -> np.ndarray:
+        """The prior sds [..., P] where deviations are `spread` [...] times as large as they are taken to be."""
+        return self.prior_sd * np.where(self.deviations, np.asarray(spread)[..., None], 1.0)
 
 
 class _Columns:
@@ -123,12 +132,14 @@ class _Columns:
     def __init__(self):
         self.index: dict[str, int] = {}
         self.prior_sd: list[float] = []
+        self.deviations: list[bool] = []
 
-    def load(self, slot: Slot, name: str, sd: float, share: np.ndarray) -> None:
+    def load(self, slot: Slot, name: str, sd: float, share: np.ndarray, deviation: bool = False) -> None:
         """Add the column `name` to a slot's groups, made with this prior where there is none of the name."""
         if name not in self.index:
             self.index[name] = len(self.prior_sd)
             self.prior_sd.append(sd)
+            self.deviations.append(deviation)
         column = self.index[name]
         slot.loads[column] = slot.loads.get(column, 0.0) + share
 
@@ -159,7 +170,8 @@ def _build(data: Data, machines: Machines, options: Options, fitted: frozenset[s
             _lay_out(slot, columns)
     prior_sd = np.array(columns.prior_sd)
     spread = np.where(prior_sd >= UNKNOWN_SD, np.log(20), 2 * prior_sd)
-    return Structure(slots, prior_sd, list(columns.index), spread)
+    deviations = np.array(columns.deviations, dtype=bool)
+    return Structure(slots, prior_sd, list(columns.index), spread, deviations)
 
 
 def _lay_out(slot: Slot, columns: _Columns) -> None:
@@ -181,9 +193,11 @@ def _lay_out(slot: Slot, columns: _Columns) -> None:
             columns.load(slot, f"{trait}[{slot.devices[code]}]", STRANGER_SD, sign * one)
         if slot.devices.count(slot.devices[code]) == 1:  # several precisions differ by more
             sd[code] = DEVIATION_SD
+    several = max(len(set(slot.devices)), len(set(slot.precisions))) > 1
     for label in dict.fromkeys(shared.tolist()):
         own = shared == label
-        columns.load(slot, f"{slot.name}[{label}]", float(sd[own].max()), own.astype(float))
+        learnt = several and bool((slot.known | comparable)[own].all())
+        columns.load(slot, f"{slot.name}[{label}]", float(sd[own].max()), own.astype(float), learnt)
 
 
 def _shared(slot: Slot) -> list[str]:
