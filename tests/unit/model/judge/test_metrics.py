@@ -117,7 +117,7 @@ def test_conformal_width_is_the_weighted_quantile_with_one_family_at_infinity():
 def test_few_families_get_a_student_interval():
     widths = half_widths(np.full(6, 0.1), np.arange(6))
     assert widths["method"]["0.95"] == "student-t"
-    expected = 0.1 * stats.t.ppf(0.975, 5) * np.sqrt(7 / 6)
+    expected = 0.1 * np.sqrt(5 / 6) * stats.t.ppf(0.975, 5) * np.sqrt(7 / 6)
     assert widths["inside"]["0.95"] == pytest.approx(expected)
 
 
