@@ -18,13 +18,14 @@ sys.path.insert(0, str(ROOT / "workflow"))
 from snakemake.exceptions import WorkflowError
 from snakemake.logging import logger
 
-from jouleline import finished, patches, provenance, shown
+from jouleline import provenance
 from jouleline.campaign import config as campaigns
 from jouleline.campaign import frugal, grid
 from jouleline.campaign.protocol import measured_so
 from jouleline.choose import ask
 from jouleline.errors import UserError
 from jouleline.files import canonical_json, read_json, require_shared, require_writable, write_json
+from jouleline.patches import dry_run, finished, locks, shown
 from jouleline.slurm import patch
 
 # Snakemake keeps every job to the end: to look among ten thousand of them for garbage, over and over, takes a seventh
@@ -73,7 +74,7 @@ if (
     )
 RESULTS = CAMPAIGN.results
 patch.apply(RESULTS)
-patches.keep_locks_of_others()
+locks.keep_those_of_others()
 if workflow.is_main_process and not (
     workflow.output_settings.printshellcmds or workflow.output_settings.verbose
 ):
@@ -123,8 +124,10 @@ def measures_nothing():
 
     A campaign that runs in the same folder would not let it begin.
     """
-    if len(RUNS) == len(ALL_RUNS) or set(workflow.dag_settings.targets) == {"plan"}:
-        return set(workflow.dag_settings.targets) == {"plan"}
+    if set(workflow.dag_settings.targets) == {"plan"}:
+        return True
+    if len(RUNS) == len(ALL_RUNS):
+        return False
     missing = sorted({job.rule.name for job in workflow.dag.needrun_jobs()} & (MEASURING | CALIBRATING))
     if missing:
         logger.warning(
@@ -134,7 +137,7 @@ def measures_nothing():
     return not missing
 
 
-patches.lock_nothing_where(measures_nothing)
+locks.none_where(measures_nothing)
 if not RUNS:
     raise WorkflowError("partial: true, but no run is finished yet; measure first, or say partial: false")
 BY_RUN_ID = {run.run_id: run for run in ALL_RUNS}
@@ -367,7 +370,7 @@ def require_budget():
             raise WorkflowError(str(error)) from None
 
 
-patches.refuse_dry_runs_too(require_budget)
+dry_run.refuse_too(require_budget)
 
 
 # ---- Targets of the analysis

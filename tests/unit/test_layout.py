@@ -22,7 +22,7 @@ TOOLS = {
 
 # A room may import the rooms before it, itself, and nothing else. Rooms of one line do not know each other.
 LAYERS = (
-    ("errors", "home", "patches", "finished", "shown", "units"),
+    ("errors", "home", "patches", "units"),
     ("delimited", "files"),
     ("provenance", "schemas", "slurm"),
     ("campaign",),

@@ -3,17 +3,22 @@
 import os
 
 import pytest
-from jouleline import patches
+from jouleline.patches import locks
 from snakemake.exceptions import LockException
+from snakemake.persistence import PersistenceBase
 from snakemake.persistence.file import FilePersistence
 
 
 @pytest.fixture
 def persistence(tmp_path, monkeypatch):
     """Makes what a snakemake knows of its folder's locks."""
-    for name in ("_delete_locks", "cleanup_locks", "lock"):
-        monkeypatch.setattr(FilePersistence, name, getattr(FilePersistence, name))
-    assert patches.keep_locks_of_others() and patches.keep_locks_of_others()
+    for owner, name in (
+        (FilePersistence, "_delete_locks"),
+        (FilePersistence, "cleanup_locks"),
+        (PersistenceBase, "lock"),
+    ):
+        monkeypatch.setattr(owner, name, getattr(owner, name))
+    assert locks.keep_those_of_others() and locks.keep_those_of_others()
 
     def make() -> FilePersistence:
         made = object.__new__(FilePersistence)
@@ -37,7 +42,7 @@ def test_one_that_ends_leaves_the_locks_of_the_others(persistence, tmp_path):
 def test_where_nothing_is_measured_no_lock_is_taken_or_waited_for(persistence, tmp_path, monkeypatch):
     monkeypatch.setattr(FilePersistence, "locked", True)
     free = True
-    assert patches.lock_nothing_where(lambda: True) and patches.lock_nothing_where(lambda: free)
+    assert locks.none_where(lambda: True) and locks.none_where(lambda: free)
     with persistence().lock():
         assert os.listdir(tmp_path) == []
     free = False

@@ -4,7 +4,7 @@ import io
 import logging
 
 import pytest
-from jouleline import shown
+from jouleline.patches import shown
 from snakemake.logging import DefaultFormatter
 from snakemake_interface_logger_plugins.common import LogEvent
 
