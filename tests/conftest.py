@@ -3,9 +3,11 @@
 import fcntl
 import os
 import signal
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import forked
 import pytest
 from fake_nvml.driver import FakeNode, build
 
@@ -16,6 +18,8 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 os.environ.setdefault("JOULELINE_DEVICE_LOCK", "")
 
 TESTS = Path(__file__).resolve().parent
+# The workers of this process share what forks.
+os.environ.setdefault(forked.RUN, str(os.getpid()))
 # The machine of a test may be busy, which is no reason of what is tested: this one is idle.
 os.environ.setdefault("JOULELINE_PROC_STAT", str(TESTS / "helpers" / "idle_stat"))
 # Files whose tests borrow the Slurm cluster, one after the other, since there is one.
@@ -24,7 +28,10 @@ SLURM = (
     *("test_slurm_real_faults", "test_slurm_users"),
 )
 # Long files whose tests share little: each test by itself, or one worker would still be at them at the end.
-APART = ("test_interruptions", "test_matrix", "test_measure_run_nodes")
+APART = (
+    *("test_interruptions", "test_matrix", "test_measure_run_nodes"),
+    *("test_faults_process", "test_faults_state", "test_scratch", "test_rapl", "test_claim", "test_estimate"),
+)
 # What takes longest is begun first, or the last worker runs alone at the end.
 FIRST = (
     *("workflow/test_interruptions", "workflow/test_reference", "cuda/test_matrix", "workflow/test_pipeline"),
@@ -41,6 +48,17 @@ def pytest_collection_modifyitems(items):
             next(n for n, place in enumerate(places) if str(item.path).startswith(str(TESTS / place))),
         )
     )
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_setupnodes(config, specs):
+    """Of all tests some import torch, DeepSpeed and Snakemake: once for all workers."""
+    if config.args_source is config.ArgsSource.TESTPATHS:
+        from execnet import XSpec
+
+        specs[:] = [
+            XSpec(f"{spec}//python={sys.executable} {TESTS / 'helpers' / 'worker.py'}") for spec in specs
+        ]
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -2,15 +2,18 @@
 
 To import Snakemake takes a processor more than a second, torch and DeepSpeed five, and tests start them hundreds of
 times. A child is a whole process: own arguments, environment, folder, files, session and exit code. But it has not
-begun as a Python begins: what proves something about that is started by `subprocess`.
+begun as a Python begins: what proves something about that is started by `subprocess`. The workers of a test run share
+the processes that fork.
 
 python forked.py NAME MODULE...      the process that forks; its command line has the NAME of what it becomes
 """
 
 import atexit
 import contextlib
+import ctypes
 import functools
 import gc
+import hashlib
 import importlib
 import io
 import json
@@ -24,8 +27,11 @@ import tempfile
 from dataclasses import dataclass
 
 REQUEST_BYTES = 2**20
-# What a Python reads of its environment as it begins, and never again; PYTHONPATH is done for each child.
-AT_START = ("PYTHON", "LC_", "LANG", "TZ")
+# In the environment of all workers of a test run, the same for all.
+RUN = "FORKED_FOR"
+# What a Python and its loader read of their environment as they begin, and never again; PYTHONPATH is done for each
+# child, so those libraries name it of which it changes more.
+AT_START = ("PYTHON", "LD_", "LC_", "LANG", "TZ")
 
 
 @dataclass(frozen=True)
@@ -48,22 +54,21 @@ SNAKEMAKE = Libraries(
 
 
 class Popen(subprocess.Popen):
-    """`subprocess.Popen` of a Python program (a file, or `-m` and a module), forked with `libraries`."""
+    """`subprocess.Popen` of a Python program (a file, `-m` and a module, `-c` and a text), forked with `libraries`.
+    `network` is the namespace that it begins in."""
 
-    def __init__(self, libraries: Libraries, command: list, **options):
-        python, *words = map(os.fspath, command)
-        assert python == sys.executable, f"{python} is not the Python that has the libraries"
-        self._libraries = libraries
-        super().__init__([python, *words], **options)
+    def __init__(self, libraries: Libraries, command: list, network: str | None = None, **options):
+        self._libraries, self._network = libraries, network
+        super().__init__([os.fspath(word) for word in command], **options)
 
     def _execute_child(self, args, executable, preexec_fn, close_fds, pass_fds, cwd, env, *more):
         assert not preexec_fn and not pass_fds, "a child that is forked elsewhere cannot have these"
         stdin, _, _, stdout, _, stderr = pipes = more[3:9]
         environment = dict(os.environ if env is None else env)
         request = {"words": args[1:], "folder": os.fspath(cwd or os.getcwd()), "session": more[14]}
-        request["environment"] = environment
+        request |= {"environment": environment, "network": self._network}
         files = [own if fd == -1 else fd for own, fd in enumerate((stdin, stdout, stderr))]
-        server = _server(self._libraries, _fixed(environment, self._libraries))
+        server = _server(self._libraries, args[0], _fixed(environment, self._libraries))
         self._answers, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
             socket.send_fds(server, [json.dumps(request).encode()], [theirs.fileno(), *files])
@@ -111,32 +116,54 @@ def _fixed(environment: dict[str, str], libraries: Libraries) -> tuple[tuple[str
 
 
 @functools.cache
-def _server(libraries: Libraries, fixed: tuple[tuple[str, str], ...]) -> socket.socket:
-    """The socket of a process that forks; it ends when this one does."""
-    requests, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(AT_START)}
-    command = [sys.executable, __file__, libraries.name, *libraries.modules]
-    with theirs:
-        process = subprocess.Popen(command, stdin=theirs, env=kept | dict(fixed), cwd="/")
-    atexit.register(process.wait)
-    atexit.register(requests.shutdown, socket.SHUT_RDWR)  # which comes first
-    return requests
+def _server(libraries: Libraries, python: str, fixed: tuple[tuple[str, str], ...]) -> socket.socket:
+    """A connection to the process that forks; the first worker that asks for it starts it, the last one ends it."""
+    run = os.environ.get(RUN, os.getpid())
+    what = hashlib.sha256(repr((libraries, python, fixed)).encode()).hexdigest()
+    name = f"\0forked-{run}-{what}"  # not a file: it goes with the process
+    while True:
+        listener, requests = (socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) for _ in range(2))
+        process = None
+        with listener, contextlib.suppress(OSError):  # it is there already
+            listener.bind(name)
+            listener.listen()
+            kept = {name: value for name, value in os.environ.items() if not name.startswith(AT_START)}
+            command = [python, __file__, libraries.name, *libraries.modules]
+            given = {"stdin": listener, "stdout": 2}  # what libraries say is nobody's answer
+            process = subprocess.Popen(command, env=kept | dict(fixed), cwd="/", **given)
+            atexit.register(process.wait)
+        with contextlib.suppress(OSError):
+            requests.connect(name)
+            if requests.recv(1):  # when it has imported all
+                atexit.register(requests.shutdown, socket.SHUT_RDWR)  # before the wait
+                return requests
+        requests.close()
+        assert not process, f"the process that forks {libraries.name} has ended"
 
 
-def serve(requests: socket.socket) -> dict | None:
+def serve(listener: socket.socket) -> dict | None:
     """Fork a child for each request; returns in the child what was asked for, and None when nobody asks any more."""
+    connections: list[socket.socket] = []
     children: dict[int, tuple[int, socket.socket]] = {}
     while True:
-        for ready in select.select([requests, *children], [], [])[0]:
-            if ready is not requests:
+        for ready in select.select([listener, *connections, *children], [], [])[0]:
+            if ready is listener:
+                connections.append(listener.accept()[0])
+                _tell(connections[-1], "here")
+                continue
+            if ready in children:
                 os.close(ready)
                 pid, answers = children.pop(ready)
-                _tell(answers, "status", os.waitpid(pid, 0)[1])
+                _tell(answers, f"status {os.waitpid(pid, 0)[1]}")
                 answers.close()
                 continue
-            text, files, _, _ = socket.recv_fds(requests, REQUEST_BYTES, 4)
+            text, files = _asked(ready)
             if not text:
-                return None
+                ready.close()
+                connections.remove(ready)
+                if not connections:
+                    return None
+                continue
             answers = socket.socket(fileno=files[0])
             if pid := os.fork():
                 children[os.pidfd_open(pid)] = pid, answers
@@ -146,17 +173,26 @@ def serve(requests: socket.socket) -> dict | None:
             for process, (_, other) in children.items():
                 os.close(process)
                 other.close()
-            requests.close()
+            for other in (listener, *connections):
+                other.close()
             request = json.loads(text)
             _become(request, files[1:])
-            _tell(answers, "pid", os.getpid())
+            _tell(answers, f"pid {os.getpid()}")
             answers.close()
             return request
 
 
-def _tell(answers: socket.socket, what: str, value: int) -> None:
+def _asked(connection: socket.socket) -> tuple[bytes, list[int]]:
+    """A request and its files; an empty one where nobody is there any more."""
+    try:
+        return socket.recv_fds(connection, REQUEST_BYTES, 4)[:2]
+    except ConnectionError:
+        return b"", []
+
+
+def _tell(answers: socket.socket, what: str) -> None:
     with contextlib.suppress(OSError):  # nobody waits for it any more
-        answers.send(f"{what} {value}".encode())
+        answers.send(what.encode())
 
 
 def _become(request: dict, files: list[int]) -> None:
@@ -166,6 +202,9 @@ def _become(request: dict, files: list[int]) -> None:
         os.close(file)
     if request["session"]:
         os.setsid()
+    if request["network"]:
+        with open(f"/run/netns/{request['network']}") as there:  # os.setns comes with Python 3.12
+            assert ctypes.CDLL(None).setns(there.fileno(), 0) == 0, "no such network"
     os.chdir(request["folder"])
     os.environ.clear()
     os.environ.update(request["environment"])
@@ -191,6 +230,10 @@ def start(words: list[str]) -> None:
         sys.path[:0] = [os.getcwd(), *own]
         sys.argv = words[1:]
         runpy.run_module(words[1], run_name="__main__", alter_sys=True)
+    elif words[0] == "-c":
+        sys.path[:0] = ["", *own]
+        sys.argv = ["-c", *words[2:]]
+        exec(words[1], {"__name__": "__main__"})
     else:
         sys.path[:0] = [os.path.dirname(os.path.realpath(words[0])), *own]
         sys.argv = words
@@ -203,13 +246,13 @@ def main() -> None:
     for module in sys.argv[2:]:
         importlib.import_module(module)
     assert not [name for name in sys.modules if name.partition(".")[0] == "jouleline"]
-    requests = socket.socket(fileno=os.dup(0))
+    listener = socket.socket(fileno=os.dup(0))
     with open(os.devnull) as nothing:
         os.dup2(nothing.fileno(), 0)
     gc.collect()
     gc.freeze()
     try:
-        request = serve(requests)
+        request = serve(listener)
     except KeyboardInterrupt:
         return
     if request:

@@ -8,6 +8,7 @@ import sys
 
 import forked
 import pytest
+from paths import TESTS
 
 PLAIN = forked.Libraries("plain", ("json",))
 SHOW = """
@@ -69,3 +70,19 @@ def test_an_error_is_a_traceback_and_exit_code_1(program):
 def test_a_folder_that_is_not_there_starts_nothing(program, tmp_path):
     with pytest.raises(AssertionError, match="no child was forked"):
         forked.run(PLAIN, program("print()"), cwd=tmp_path / "none", stderr=subprocess.DEVNULL)
+
+
+FORKER = "import os; print(os.getppid())"
+ASK = f"import forked, sys; forked.run(forked.Libraries('plain', ('json',)), [sys.executable, '-c', {FORKER!r}])"
+
+
+def test_workers_share_the_process_that_forks():
+    here = forked.run(PLAIN, [sys.executable, "-c", FORKER], capture_output=True, text=True)
+    environment = os.environ | {"PYTHONPATH": str(TESTS / "helpers")}
+    there = subprocess.run([sys.executable, "-c", ASK], env=environment, capture_output=True, text=True)
+    assert here.stdout == there.stdout and int(here.stdout) != os.getpid(), there.stderr
+
+
+def test_libraries_that_cannot_be_imported_start_nothing():
+    with pytest.raises(AssertionError, match="forks nothing has ended"):
+        forked.run(forked.Libraries("nothing", ("no_such_library",)), [sys.executable, "-c", ""])
