@@ -7,12 +7,18 @@ from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
+import forked
 import pyarrow.parquet as pq
-from agent_process import ROW
+from agent_process import ROW, TRAINING
 from fake_cuda.driver import WAITS, FakeCuda
 from jouleline.energy.integrate import runs_regions
 from jouleline.schemas.families import DECODERS
+from paths import SCRIPTS
 
+# An agent may not have used CUDA before it forks its ranks: the process that forks agents does not either. Its Python
+# begins with the folder `site` of the fake.
+_ENVIRONMENT = dict(TRAINING.environment) | {"DS_ACCELERATOR": "cuda", "PYTHONPATH": ""}
+ON_CUDA = forked.Libraries("cuda", TRAINING.modules, tuple(_ENVIRONMENT.items()))
 PROTOCOL = {"window_s": 0.3, "idle_s": 0.3, "warmup_max_steps": 6, "device": "cuda", "meter": "nvml"}
 WINDOW_START, STEP = 1, 3
 # No run takes so long, however busy the machine.
@@ -61,14 +67,21 @@ def name(row: dict) -> str:
     return " ".join(f"{key}={value}" for key, value in row.items())
 
 
-def _agent(cuda: FakeCuda, row: dict, node: int, out: Path, datasets: dict, extra: dict) -> dict:
+def _agent(cuda: FakeCuda, row: dict, node: int, out: Path, datasets: dict, extra: dict) -> forked.Popen:
     devices = range(node * row["gpus_per_node"], (node + 1) * row["gpus_per_node"])
     arguments = ["--run-id", out.name, "--row", json.dumps(row), "--protocol", json.dumps(PROTOCOL)]
     arguments += ["--code-digest", "0", "--dataset", str(datasets[row["dataset"]]), "--out-dir", str(out)]
     arguments += ["--node-rank", str(node), "--nodes", str(row["nodes"]), "--address", "127.0.0.1"]
-    environment = {"FAKE_CUDA_LOG": str(cuda.log), "CUDA_VISIBLE_DEVICES": ",".join(map(str, devices))}
-    output = str(out.parent / f"{out.name}-{node}.txt")
-    return {"arguments": arguments, "output": output, "environment": environment | extra}
+    return start(cuda, "measure_run", *arguments, CUDA_VISIBLE_DEVICES=",".join(map(str, devices)), **extra)
+
+
+def start(cuda: FakeCuda, script: str, *arguments: str, **environment: str) -> forked.Popen:
+    """A script on the fake GPUs; what it says comes through its pipe."""
+    command = [cuda.python, SCRIPTS / f"{script}.py", *arguments]
+    piped = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    return forked.Popen(
+        ON_CUDA, command, env=cuda.environment(**environment), start_new_session=True, **piped
+    )
 
 
 def make(gpus, folder: Path, datasets: dict, wanted: list[dict], extra=(), spoil=None) -> list[Made]:
@@ -81,31 +94,15 @@ def make(gpus, folder: Path, datasets: dict, wanted: list[dict], extra=(), spoil
     node = gpus(max(row["nodes"] * row["gpus_per_node"] for row in rows))
     if spoil:
         spoil(node.node)
-    fakes, runs = [], []
+    made = []
     for number, row in enumerate(rows):
         out = folder / f"run-{number}"
-        fakes.append(FakeCuda(folder / f"cuda-{number}", node.libraries, node.node, node.python))
+        cuda = FakeCuda(folder / f"cuda-{number}", node.libraries, node.node, node.python)
         # The first node starts last.
         order = range(row["nodes"] - 1, -1, -1)
-        runs.append([_agent(fakes[-1], row, n, out, datasets, dict(extra)) for n in order])
-    command = [node.python, "-m", "fake_cuda.rows"]
-    tests = Path(__file__).resolve().parents[1]
-    environment = node.environment()
-    environment["PYTHONPATH"] += f":{tests}:{tests / 'helpers'}"
-    done = subprocess.run(
-        command,
-        input=json.dumps(runs),
-        env=environment,
-        stdout=subprocess.PIPE,
-        text=True,
-        timeout=HANGS_S * (len(runs) + 1),
-    )
-    assert done.returncode == 0
-    answers = [json.loads(line) for line in done.stdout.splitlines()]
-    made = []
-    for number, (row, answer) in enumerate(zip(rows, answers, strict=True)):
-        outputs = [Path(order["output"]).read_text() for order in runs[number]]
-        made.append(Made(row, folder / f"run-{number}", answer["codes"], outputs, fakes[number]))
+        agents = [_agent(cuda, row, n, out, datasets, dict(extra)) for n in order]
+        outputs = [agent.communicate(timeout=HANGS_S)[0] for agent in agents]
+        made.append(Made(row, out, [agent.returncode for agent in agents], outputs, cuda))
     return made
 
 

@@ -4,17 +4,9 @@ import json
 import subprocess
 from collections import Counter
 
-from matrix import PROTOCOL
-from paths import SCRIPTS
+from matrix import PROTOCOL, start
 
-GIVEN = json.dumps(PROTOCOL)
-
-
-def start(cuda, name: str, *options: str, **environment: str) -> subprocess.Popen:
-    command = [cuda.python, SCRIPTS / f"{name}.py", "--protocol", GIVEN, *options]
-    there = cuda.environment(**environment)
-    pipe = subprocess.PIPE
-    return subprocess.Popen(command, env=there, stdout=pipe, stderr=subprocess.STDOUT, text=True)
+GIVEN = "--protocol", json.dumps(PROTOCOL)
 
 
 def finish(process: subprocess.Popen) -> None:
@@ -31,7 +23,7 @@ def one_context_each(cuda, ranks: int) -> None:
 
 def test_a_node_is_calibrated(gpus, tmp_path):
     cuda, out = gpus(2), tmp_path / "device.json"
-    finish(start(cuda, "calibrate_node", "--out", str(out), "--budget-s", "10"))
+    finish(start(cuda, "calibrate_node", *GIVEN, "--out", str(out), "--budget-s", "4"))
     found = json.loads(out.read_text())
     assert (found["device"], found["software"]["devices"], found["meter"]) == ("NVIDIA Fake H100", 2, "nvml")
     by_name = {(entry["quantity"], entry["precision"]): entry["value"] for entry in found["quantities"]}
@@ -46,7 +38,7 @@ def test_links_between_nodes_are_calibrated(gpus, tmp_path):
     options = ["--of-nodes", "2", "--devices", "1", "--out", str(out), "--budget-s", "5", "--nodes", "2"]
     agents = [
         start(
-            *(cuda, "calibrate_links", *options, "--node-rank", str(node), "--address", "127.0.0.1"),
+            *(cuda, "calibrate_links", *GIVEN, *options, "--node-rank", str(node), "--address", "127.0.0.1"),
             CUDA_VISIBLE_DEVICES=str(node),
         )
         for node in (1, 0)
@@ -61,6 +53,6 @@ def test_links_between_nodes_are_calibrated(gpus, tmp_path):
 
 def test_idle_power_needs_no_context(gpus, tmp_path):
     cuda, out = gpus(3), tmp_path / "idle.json"
-    finish(start(cuda, "measure_idle", "--devices", "2", "--out", str(out)))
+    finish(start(cuda, "measure_idle", *GIVEN, "--devices", "2", "--out", str(out)))
     devices = json.loads(out.read_text())["devices"]
     assert len(devices) == 2 and not cuda.events()

@@ -1,13 +1,13 @@
 """Rows of all kinds on the real CUDA build of torch, without a GPU: a few of them always, all with `-m long`."""
 
-import subprocess
 from itertools import product
 
+import forked
 import pytest
 from jouleline.campaign.grid import complete_row
 from jouleline.campaign.strategy import problems
 from jouleline.schemas.families import FAMILIES
-from matrix import check, full, make, name
+from matrix import ON_CUDA, check, full, make, name
 
 # Each row has something that the rows before it have not; a new kind joins by one line.
 SAMPLE = [
@@ -133,5 +133,5 @@ def test_the_arch_list_is_torchs_own(gpus):
         "assert found and found == torch._C._cuda_getArchFlags().split(), found"
     )
     node = gpus()
-    subprocess.run([node.python, "-c", code], env=node.environment(), check=True)
+    forked.run(ON_CUDA, [node.python, "-c", code], env=node.environment(), check=True)
     assert not node.events()
