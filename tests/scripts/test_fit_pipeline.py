@@ -1,8 +1,6 @@
 """The four scripts from a runs table to validation.json, as the workflow calls them."""
 
 import json
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -12,34 +10,29 @@ from jouleline.report.numbers import percent
 from jouleline.schemas import write_table
 from jouleline.schemas.checks import CHECKS
 from jouleline.schemas.model import PREDICTIONS
-from paths import ROOT
+from programs import script
 from pyarrow import parquet
 
 MODELS = ("roofline", "paper", "constant")
-
-
-def call(script, *words):
-    command = [sys.executable, str(ROOT / "scripts" / f"{script}.py"), *map(str, words)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
 
 
 def chain(folder, columns, gates="{}"):
     """Split, fit, predict and validate; returns the last call."""
     write_runs(columns, folder / "runs.parquet")
     runs, split = ("--runs", folder / "runs.parquet"), folder / "H0.json"
-    done = call("split_runs", *runs, "--split", "H0", "--options", '{"seeds": 2}', "--out", split)
+    done = script("split_runs", *runs, "--split", "H0", "--options", '{"seeds": 2}', "--out", split)
     assert done.returncode == 0, done.stderr
     predictions, fits = [], []
     for model in MODELS:
         fits.append(folder / f"{model}.json")
         predictions.append(folder / f"{model}.parquet")
         options = ("--options", '{"starts": 8}')
-        done = call("fit_model", *runs, "--split", split, "--model", model, *options, "--out", fits[-1])
+        done = script("fit_model", *runs, "--split", split, "--model", model, *options, "--out", fits[-1])
         assert done.returncode == 0, done.stderr
-        done = call("predict_holdout", *runs, "--split", split, "--fit", fits[-1], "--out", predictions[-1])
+        done = script("predict_holdout", *runs, "--split", split, "--fit", fits[-1], "--out", predictions[-1])
         assert done.returncode == 0, done.stderr
     out = ("--out", folder / "validation.json")
-    return call(
+    return script(
         "validate_holdout",
         *runs,
         "--predictions",
@@ -89,9 +82,9 @@ def test_an_enabled_gate_that_fails_is_written_and_fails_the_target_behind(estim
     gates = json.dumps({"enabled": ["in_domain"], "limits": {"in_domain": 0.0001}})
     out = tmp_path / "validation.json"
     words = ["--predictions", estimated / "roofline.parquet", "--gates", gates, "--out", out]
-    assert call("validate_holdout", "--runs", estimated / "runs.parquet", *words).returncode == 0
+    assert script("validate_holdout", "--runs", estimated / "runs.parquet", *words).returncode == 0
     assert json.loads(out.read_text())["passed"] is False
-    assert call("enforce_gates", "--validation", out).returncode == 1
+    assert script("enforce_gates", "--validation", out).returncode == 1
 
 
 def test_gates_are_enforced_by_what_they_reached_and_of_how_many(estimated, tmp_path):
@@ -104,7 +97,7 @@ def test_gates_are_enforced_by_what_they_reached_and_of_how_many(estimated, tmp_
             "passed": None if gates[name]["value"] is None else False,
         }
     (tmp_path / "validation.json").write_text(json.dumps(document))
-    done = call("enforce_gates", "--validation", tmp_path / "validation.json")
+    done = script("enforce_gates", "--validation", tmp_path / "validation.json")
     assert done.returncode == 1 and done.stderr.count("\n") == 1
     assert f"in_domain: mape {gates['in_domain']['value']:.3g}, limit <= 0.0001" in done.stderr
     assert "unseen_count: mape no value (0 of 0 predictions)" in done.stderr
@@ -114,7 +107,7 @@ def test_the_scores_of_a_campaign_are_written_with_their_counts(estimated, tmp_p
     (tmp_path / "tables").mkdir()
     (tmp_path / "tables" / "runs.parquet").symlink_to(estimated / "runs.parquet")
     (tmp_path / "validation.json").symlink_to(estimated / "validation.json")
-    done = call("score_campaign", "--results", tmp_path, "--out", tmp_path / "scores.md")
+    done = script("score_campaign", "--results", tmp_path, "--out", tmp_path / "scores.md")
     assert done.returncode == 0, done.stderr
     lines = (tmp_path / "scores.md").read_text().splitlines()
     gate = next(line for line in lines if line.startswith("| in domain |")).split(" | ")
@@ -125,11 +118,11 @@ def test_the_scores_of_a_campaign_are_written_with_their_counts(estimated, tmp_p
 
 def test_bad_input_is_one_line_and_no_file(tmp_path):
     write_runs(synthetic.table(10), tmp_path / "runs.parquet")
-    for script, words, message in (
+    for name, words, message in (
         ("split_runs", ["--split", "H9"], "there is no split H9"),
         ("fit_model", ["--split", tmp_path / "none.json", "--model", "roofline"], "missing file"),
     ):
-        done = call(script, "--runs", tmp_path / "runs.parquet", *words, "--out", tmp_path / "out.json")
+        done = script(name, "--runs", tmp_path / "runs.parquet", *words, "--out", tmp_path / "out.json")
         assert done.returncode == 2 and message in done.stderr
         assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1
     assert not (tmp_path / "out.json").exists()
@@ -137,9 +130,9 @@ def test_bad_input_is_one_line_and_no_file(tmp_path):
 
 def test_scoring_without_the_public_tables_is_one_line(tmp_path, monkeypatch):
     monkeypatch.delenv("JOULELINE_PUBLIC_DATA", raising=False)
-    done = call("score_public_tables", "--out", tmp_path / "scores.md")
+    done = script("score_public_tables", "--out", tmp_path / "scores.md")
     assert done.returncode == 2 and done.stderr.startswith("error: no folder of public tables")
-    done = call("score_public_tables", "--data", tmp_path, "--out", tmp_path / "scores.md")
+    done = script("score_public_tables", "--data", tmp_path, "--out", tmp_path / "scores.md")
     assert done.returncode == 2 and "missing file" in done.stderr and not (tmp_path / "scores.md").exists()
 
 
@@ -153,7 +146,7 @@ def test_the_noise_is_of_all_usable_runs_also_where_too_few_are_for_any_split(tm
     write_table(PREDICTIONS, [], tmp_path / "none.parquet")
     words = ["--runs", tmp_path / "runs.parquet", "--checks", tmp_path / "checks.parquet"]
     words += ["--predictions", tmp_path / "none.parquet", "--out", tmp_path / "validation.json"]
-    done = call("validate_holdout", *words)
+    done = script("validate_holdout", *words)
     assert done.returncode == 0, done.stderr
     floor = json.loads((tmp_path / "validation.json").read_text())["noise_floor"]
     logs = np.log(columns["energy_j"] / columns["steps"])

@@ -2,28 +2,18 @@
 
 import csv
 import json
-import subprocess
-import sys
 
 import pytest
+import synthetic
 from jouleline.campaign import grid
 from jouleline.campaign.config import defaults
 from jouleline.files import write_json
 from jouleline.model.table.runs import write_runs
-from paths import ROOT
-
-sys.path.insert(0, str(ROOT / "tests" / "unit" / "model"))
-
-import synthetic
+from programs import script
 
 ROW = {"layers": 4, "hidden": 256, "heads": 4, "intermediate": 1024, "seq_len": 128, "micro_batch": 16}
 ROW |= {"precision": "bf16"}  # as the model was trained
 RUNS = grid.expand({"rows": [{**ROW, "replicates": 2}]}, "cuda", 4)
-
-
-def call(script, *words):
-    command = [sys.executable, str(ROOT / "scripts" / f"{script}.py"), *map(str, words)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
 
 
 @pytest.fixture(scope="module")
@@ -33,9 +23,9 @@ def results(tmp_path_factory):
     folder = results / "measured"
     write_runs(synthetic.table(28, device="NVIDIA H100 80GB HBM3"), folder / "tables/runs.parquet")
     runs, split = ("--runs", folder / "tables/runs.parquet"), folder / "all.json"
-    assert call("split_runs", *runs, "--split", "all", "--options", "{}", "--out", split).returncode == 0
+    assert script("split_runs", *runs, "--split", "all", "--options", "{}", "--out", split).returncode == 0
     options = ("--model", "roofline", "--options", '{"starts": 8}', "--out", folder / "fit/roofline/all.json")
-    done = call("fit_model", *runs, "--split", split, *options)
+    done = script("fit_model", *runs, "--split", split, *options)
     assert done.returncode == 0, done.stderr
     for campaign in ("measured", "planned"):
         grid.write(RUNS, campaign, results / campaign / "grid.json")
@@ -51,7 +41,7 @@ def plan(results, campaign, frugal=None, **settings):
     }
     words |= {"plan": json.dumps({**defaults()["plan"], **settings}), "headline": "roofline", "out": out}
     words["frugal"] = json.dumps(frugal or {})
-    done = call("plan_campaign", *(part for key, value in words.items() for part in (f"--{key}", value)))
+    done = script("plan_campaign", *(part for key, value in words.items() for part in (f"--{key}", value)))
     return done, list(csv.DictReader(out.read_text().splitlines()))
 
 

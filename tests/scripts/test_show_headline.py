@@ -2,27 +2,15 @@
 
 import json
 import subprocess
-import sys
 from pathlib import Path
 
-import pytest
-from paths import ROOT
-
-sys.path.append(str(ROOT / "tests" / "unit" / "report"))
-
 import fabricated_campaign
+import pytest
+from programs import script
 
 
 def show(folder: Path) -> subprocess.CompletedProcess:
-    words = [
-        sys.executable,
-        str(ROOT / "scripts/show_headline.py"),
-        "--campaign",
-        folder.name,
-        "--results",
-        str(folder.parent),
-    ]
-    return subprocess.run(words, capture_output=True, text=True)
+    return script("show_headline", "--campaign", folder.name, "--results", folder.parent)
 
 
 @pytest.mark.parametrize("source", ["estimate", "nvml_counter"])

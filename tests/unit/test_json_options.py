@@ -1,12 +1,11 @@
 """Every script that takes JSON on its command line says what is wrong with it in one line."""
 
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from paths import ROOT
+from programs import script
 
 SCRIPTS = sorted((ROOT / "scripts").glob("*.py"))
 _TAKEN = re.compile(r"json_object\(\w+\.\w+, \"(--[\w-]+)\"\)")
@@ -26,9 +25,7 @@ def test_json_options_are_read_in_one_way():
     ("path", "option"), TABLE, ids=lambda value: value.stem if isinstance(value, Path) else value
 )
 def test_bad_json_is_one_line(path, option, given, tmp_path):
-    done = subprocess.run(
-        [sys.executable, path, *_words(path, option, given, tmp_path)], capture_output=True, text=True
-    )
+    done = script(path.stem, *_words(path, option, given, tmp_path))
     assert done.returncode == 2, done.stderr
     assert done.stderr.startswith(f"error: {option} ") and done.stderr.count("\n") == 1, done.stderr
     assert not any(tmp_path.iterdir())
@@ -40,7 +37,7 @@ def _words(path, option, given, folder) -> list[str]:
     for line in re.sub(r"\s+", " ", path.read_text()).split("add_argument(")[1:]:
         name = re.match(r"\s*\"(--[\w-]+)\"", line)
         if name and "required=True" in line.split("add_argument")[0].split("parser.")[0]:
-            objects = {one for script, one in TABLE if script == path}
+            objects = {one for other, one in TABLE if other == path}
             plain = "1" if "type=int" in line else str(folder / "none")
             words += [name[1], "{}" if name[1] in objects else plain]
     if path.stem == "render_report":  # its options come from two loops

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from paths import ROOT
+from programs import script
 
 LIBRARY = ROOT / "workflow" / "jouleline"
 SCRIPTS = sorted((ROOT / "scripts").glob("*.py"))
@@ -195,11 +196,11 @@ def test_every_rule_has_its_script_and_every_script_its_rule():
 
 @pytest.mark.parametrize("path", SCRIPTS, ids=lambda p: p.stem)
 def test_a_script_explains_itself_and_refuses_what_is_missing(path):
-    help_text = subprocess.run([sys.executable, path, "--help"], capture_output=True, text=True)
+    help_text = script(path.stem, "--help")
     assert help_text.returncode == 0 and "usage:" in help_text.stdout
     if path.stem == "show_headline":  # everything it needs has a default
         return
-    nothing = subprocess.run([sys.executable, path], capture_output=True, text=True)
+    nothing = script(path.stem)
     assert nothing.returncode == 2 and "Traceback" not in nothing.stderr
 
 
