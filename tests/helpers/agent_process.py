@@ -34,8 +34,8 @@ TRAINING = forked.Libraries(
 
 
 class Agent:
-    """A node agent as a child process. It is forked with its libraries, but for one that is started by a `prefix`,
-    after a function, or `from_nothing` because something reads its environment or watches it import."""
+    """A node agent as a child process. It is forked with its libraries, maybe into a `network` (a namespace), but for
+    one that is started `from_nothing` because something reads its environment or watches it import."""
 
     def __init__(
         self,
@@ -44,13 +44,11 @@ class Agent:
         row=None,
         protocol=None,
         extra=(),
-        prefix=(),
-        preexec_fn=None,
+        network=None,
         from_nothing=False,
     ):
         self.out = out
         command = [
-            *prefix,
             sys.executable,
             SCRIPT,
             "--run-id",
@@ -63,10 +61,10 @@ class Agent:
         hidden = {"SLURM_NODEID", "SLURM_NNODES", "SLURM_JOB_ID", "SLURM_TMPDIR"}
         environment = {name: value for name, value in os.environ.items() if name not in hidden}
         started = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True, "env": environment}
-        if prefix or preexec_fn or from_nothing:
-            self.process = subprocess.Popen(command, preexec_fn=preexec_fn, **started)
+        if from_nothing:
+            self.process = subprocess.Popen(command, **started)
         else:
-            self.process = forked.Popen(TRAINING, command, **started)
+            self.process = forked.Popen(TRAINING, command, network, **started)
 
     def wait(self, timeout_s: float = 120) -> tuple[int, str]:
         """Exit code and output."""

@@ -112,12 +112,15 @@ def test_a_loss_that_is_not_finite_fails_the_run(tmp_path, dataset):
 TOO_LARGE = {"hidden": 256, "vocab_size": 4_000_000, "gpus_per_node": 1}
 
 
-def limit_memory():  # the libraries fit, embeddings of 4 GB do not
-    resource.setrlimit(resource.RLIMIT_DATA, (2_500_000_000, 2_500_000_000))
+def too_large(out, dataset) -> Agent:
+    """An agent whose memory is limited while it begins: the libraries fit, embeddings of 4 GB do not."""
+    agent = Agent(out, dataset, TOO_LARGE)
+    resource.prlimit(agent.process.pid, resource.RLIMIT_DATA, (2_500_000_000, 2_500_000_000))
+    return agent
 
 
 def test_out_of_memory_is_a_result(tmp_path, dataset):
-    code, output = Agent(tmp_path, dataset, TOO_LARGE, preexec_fn=limit_memory).wait()
+    code, output = too_large(tmp_path, dataset).wait()
     assert code == 0, output
     run = json.loads((tmp_path / "run.json").read_text())
     assert (run["status"], run["reason"], run["training"]) == ("oom", "out_of_memory", None)
@@ -206,13 +209,13 @@ def test_a_rank_that_fails_while_it_prepares_does_not_wait_for_the_device(tmp_pa
     monkeypatch.setenv("JOULELINE_DEVICE_LOCK", str(tmp_path / "device.lock"))
     with DeviceLock():  # another measurement, longer than this test
         # Out of memory while the model is built: a result, though of no measurement.
-        code, output = Agent(tmp_path / "large", dataset, TOO_LARGE, preexec_fn=limit_memory).wait(60)
+        code, output = too_large(tmp_path / "large", dataset).wait(60)
         assert code == 0, output
         # And one that dies after it was ready.
         waiting = Agent(tmp_path / "killed", dataset, {"gpus_per_node": 1})
         until_prepared(waiting)
         os.kill(waiting.children()[0], signal.SIGKILL)
-        code, output = waiting.wait(10)
+        code, output = waiting.wait(60)
         assert code == 1 and failed(tmp_path / "killed")["reason"] == "rank_killed"
     run = json.loads((tmp_path / "large" / "run.json").read_text())
     assert (run["status"], run["nodes"][0]["meta"]) == ("oom", None)

@@ -13,12 +13,14 @@ from agent_process import LONG, SHORT, Agent, failed, gone
 TWO = {"nodes": 2, "gpus_per_node": 1, "zero_stage": 3}
 
 
-def two_agents(out, dataset, row, protocol=SHORT, addresses=("127.0.0.1", "127.0.0.1"), prefixes=((), ())):
+def two_agents(
+    out, dataset, row, protocol=SHORT, addresses=("127.0.0.1", "127.0.0.1"), networks=(None, None)
+):
     agents = []
     for node in (1, 0):  # the last to come is the one that answers
         extra = ["--node-rank", str(node), "--nodes", "2"]
         extra += ["--address", addresses[node]] if addresses[node] else []
-        agents.insert(0, Agent(out, dataset, row, protocol, extra, prefix=prefixes[node]))
+        agents.insert(0, Agent(out, dataset, row, protocol, extra, network=networks[node]))
     return agents
 
 
@@ -92,9 +94,9 @@ def test_a_node_told_to_end_before_the_ranks_have_met_ends_the_others(tmp_path, 
     other = Agent(tmp_path, dataset, TWO, SHORT, extras[1 - stopped], from_nothing=True)
     time.sleep(1.0)  # the others may be importing when it happens
     first.process.send_signal(signal.SIGTERM)
-    code, output = first.wait(120)
+    code, output = first.wait(300)
     assert code == 128 + signal.SIGTERM and output.startswith("error: run t was stopped by SIGTERM")
-    code, output = other.wait(120)  # startup_timeout_s is 600
+    code, output = other.wait(300)  # startup_timeout_s is 600
     assert code == 1 and output.startswith(f"error: node {stopped} cannot start: SIGTERM came before")
     assert output.count("\n") == 1
     if stopped == 0:
@@ -125,7 +127,8 @@ def test_two_networks_train_as_one_without_a_name_that_both_know(tmp_path, datas
         subprocess.run([*prefixes[node], *address], check=True)
         remove = ["ip", "address", "delete", f"{addresses[node]}/24", "dev", interface]
         subprocess.run([*prefixes[node], *remove], check=True)
-    agents = two_agents(tmp_path, dataset, TWO, SHORT, (None, None), prefixes)
+    networks = [prefix[-1] for prefix in prefixes]
+    agents = two_agents(tmp_path, dataset, TWO, SHORT, (None, None), networks)
     run = check_two_node_run(tmp_path, agents, 1)
     assert run["training"]["data_parallel"] == 2
 
@@ -133,10 +136,9 @@ def test_two_networks_train_as_one_without_a_name_that_both_know(tmp_path, datas
 def test_a_cable_that_is_cut_is_told_at_the_meeting(tmp_path, dataset, two_networks):
     _, prefixes = two_networks
     subprocess.run([*prefixes[1], "ip", "link", "set", "jlcable1", "down"], check=True)
-    begin = time.monotonic()
-    for code, output in [
-        agent.wait() for agent in two_agents(tmp_path, dataset, TWO, SHORT, (None, None), prefixes)
-    ]:
+    begin, networks = time.monotonic(), [prefix[-1] for prefix in prefixes]
+    agents = two_agents(tmp_path, dataset, TWO, SHORT, (None, None), networks)
+    for code, output in [agent.wait() for agent in agents]:
         assert code == 1 and "node 1 cannot start: host " in output, output
         assert "10.213.7.1" in output and "--address" in output and output.count("\n") == 1
     assert time.monotonic() - begin < 90  # startup_timeout_s is 600

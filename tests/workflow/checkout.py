@@ -11,6 +11,7 @@ from pathlib import Path
 
 import forked
 import yaml
+from jouleline import provenance
 
 ROOT = Path(__file__).resolve().parents[2]
 PARTS = ("Snakefile", "rules", "scripts", "workflow", "config", "profiles", "slurm")
@@ -34,7 +35,8 @@ class Checkout:
         self.root, self.python, self.environment = root, str(python), environment
         self.campaign = campaign
         root.mkdir(parents=True)
-        # With the bytecode, but for what is just being written.
+        # With the bytecode, but for what is just being written, and with what the digests of code remember of it.
+        provenance.code_digest((ROOT / "scripts").glob("*.py"))
         ignore = shutil.ignore_patterns("*.pyc.*", "*.egg-info")
         for part in PARTS:
             source = ROOT / part
@@ -48,6 +50,13 @@ class Checkout:
 
     def save(self) -> None:
         (self.root / "campaign.yaml").write_text(yaml.safe_dump(self.campaign, sort_keys=False))
+
+    def give_dataset(self, prepared: Path) -> None:
+        """The data set of rows with a vocabulary of 512 is there, `prepared` as the fixture `small_dataset` is."""
+        dataset = self.root / f"results/{self.campaign['campaign']}/dataset/docstrings-v512"
+        dataset.parent.mkdir(parents=True)
+        shutil.copy2(prepared, dataset.with_suffix(".parquet"))
+        shutil.copy2(prepared.with_name("tokenizer.json"), dataset.with_suffix(".tokenizer.json"))
 
     def snakemake(
         self, *arguments: str, check: bool = True, timeout: float = 300

@@ -9,7 +9,7 @@ from tests.slurm.campaign import SNAPPY, Campaign
 from tests.slurm.cluster import Cluster
 from tests.workflow.checkout import Checkout
 
-TINY = {"vocab_size": 2048, "seq_len": 32, "micro_batch": 4, "hidden": 64, "heads": 2, "intermediate": 128}
+TINY = {"vocab_size": 512, "seq_len": 32, "micro_batch": 4, "hidden": 64, "heads": 2, "intermediate": 128}
 QUICK = {"device": "cpu", "warmup_steps": 3, "warmup_max_steps": 6, "idle_s": 0.3, "eval_batches": 1}
 
 

@@ -59,6 +59,7 @@ def test_a_campaign_within_its_budget_is_not_stopped(checkout):
     checkout.edit("scripts/measure_run.py", "return run_script(lambda: _run(arguments))", "return 3")
     checkout.campaign["plan"] = {**LIMIT, "max_gpu_hours": 1.0}
     checkout.save()
+    finish(checkout, 0)
     done = checkout.snakemake("--cores", "1", "smoke", check=False)
     assert "Error in rule measure_run" in done.stdout and "plan.max" not in done.stdout
 

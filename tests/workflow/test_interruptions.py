@@ -3,6 +3,7 @@
 Real fine-tuning on this machine, in short windows; what is killed is killed for real.
 """
 
+import copy
 import json
 import os
 import signal
@@ -11,6 +12,7 @@ import sys
 import time
 from pathlib import Path
 
+import forked
 import pytest
 from jouleline.measure.node.device_lock import DeviceLock
 from jouleline.schemas import read_table
@@ -35,7 +37,7 @@ CAMPAIGN = {
                     "intermediate": 128,
                     "seq_len": 32,
                     "micro_batch": 4,
-                    "vocab_size": 4096,
+                    "vocab_size": 512,
                 },
             }
         ]
@@ -44,25 +46,26 @@ CAMPAIGN = {
 ARGUMENTS = ["--resources", "measuring=1", "--cores", "2", "measurements"]
 
 
-@pytest.fixture(scope="module")
-def prepared(tmp_path_factory):
-    """A checkout with its data set made."""
-    checkout = Checkout(tmp_path_factory.mktemp("short") / "checkout", CAMPAIGN)
-    checkout.snakemake("--cores", "2", "results/short/dataset/docstrings-v4096.parquet")
-    return checkout
+def of_rows(count: int):
+    """With so many rows; two without it."""
+    return pytest.mark.parametrize("checkout", [count], indirect=True, ids=[""])
 
 
 @pytest.fixture
-def checkout(prepared):
-    """The same checkout, without runs; it ends with both runs measured, whatever a test did to it."""
-    runs = prepared.root / "results/short/runs"
-    subprocess.run(["rm", "-rf", runs], check=True)
-    yield prepared
-    prepared.snakemake(*ARGUMENTS)
+def checkout(request, tmp_path, small_dataset):
+    """A checkout whose data set is there; it ends with all rows measured, whatever a test did to it."""
+    rows = getattr(request, "param", 2)
+    campaign = copy.deepcopy(CAMPAIGN)
+    campaign["grid"]["blocks"][0]["axes"]["layers"] = list(range(1, rows + 1))
+    made = Checkout(tmp_path / "checkout", campaign)
+    made.give_dataset(small_dataset)
+    runs = made.root / "results/short/runs"
+    yield made
+    made.snakemake(*ARGUMENTS)
     records = [json.loads(path.read_text()) for path in runs.glob("*/run.json")]
-    assert len(records) == 2 and all(record["status"] == "ok" for record in records)
+    assert len(records) == rows and all(record["status"] == "ok" for record in records)
     assert {path.name for path in runs.glob("*/*")} == {"run.json", "samples.parquet", "markers.parquet"}
-    assert "Nothing to be done" in prepared.snakemake(*ARGUMENTS).stdout
+    assert "Nothing to be done" in made.snakemake(*ARGUMENTS).stdout
 
 
 class Started:
@@ -71,25 +74,22 @@ class Started:
     def __init__(self, checkout: Checkout):
         self.runs = checkout.root / "results/short/runs"
         command = [sys.executable, "-m", "snakemake", "--configfile", "campaign.yaml", *ARGUMENTS]
-        self.process = subprocess.Popen(
-            command,
-            cwd=checkout.root,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,
+        quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+        self.process = forked.Popen(
+            forked.SNAKEMAKE, command, cwd=checkout.root, start_new_session=True, **quiet
         )
 
     def finished(self) -> dict[str, float]:
         return {path.parent.name: path.stat().st_mtime for path in self.runs.glob("*/run.json")}
 
     def wait_until_training(self, after: int) -> Path:
-        """Wait until `after` runs are finished and the next one trains; its folder."""
-        return wait_for(lambda: len(self.finished()) == after and self._training())
+        """Wait until `after` runs are finished or have failed and the next one trains; its folder."""
+        return wait_for(lambda: len(list(self.runs.glob("*/run*.json"))) == after and self._training())
 
     def _training(self) -> Path | None:
-        # A run that has just been written keeps its raw folder until its job ends.
+        # A run that has just been written keeps its raw folder until its job ends, one that failed for ever.
         runs = (path.parents[2] for path in self.runs.glob("*/raw/node-0/training"))
-        return next((run for run in runs if not (run / "run.json").exists()), None)
+        return next((run for run in runs if not list(run.glob("run*.json"))), None)
 
     def children(self, word: str) -> list[int]:
         return [pid for pid in descendants(self.process.pid) if word in command_of(pid)]
@@ -171,6 +171,7 @@ def test_what_may_run_beside_a_campaign_and_what_may_not(checkout, tmp_path, mon
     assert first.items() <= campaign.finished().items() and len(campaign.finished()) == 2
 
 
+@of_rows(1)
 def test_a_killed_snakemake_leaves_no_measurement_behind(checkout):
     started = Started(checkout)
     run = started.wait_until_training(after=0)
@@ -183,24 +184,18 @@ def test_a_killed_snakemake_leaves_no_measurement_behind(checkout):
     checkout.snakemake("--unlock", "--cores", "1")
 
 
-def test_a_killed_trainer_fails_its_row_and_no_other(checkout):
-    started = Started(checkout)
+@of_rows(3)
+def test_a_killed_trainer_or_sidecar_fails_its_row_and_no_other(checkout):
+    started, reasons = Started(checkout), {}
     run = started.wait_until_training(after=0)
     agents = [pid for pid in started.children("measure_run.py") if "bash" not in command_of(pid)]
-    ranks = [pid for pid in agents if descendants(pid) == []]
-    os.kill(ranks[-1], signal.SIGKILL)
-    assert started.process.wait(200) != 0
-    assert not (run / "run.json").exists() and list(started.finished()) != [run.name]
-    assert len(started.finished()) == 1
-    record = json.loads((run / "run.failed.json").read_text())
-    assert record["status"] == "failed" and record["reason"] == "rank_killed"
-
-
-def test_a_killed_sidecar_makes_the_row_be_measured_again(checkout):
-    started = Started(checkout)
-    run = started.wait_until_training(after=0)
+    os.kill([pid for pid in agents if descendants(pid) == []][-1], signal.SIGKILL)
+    reasons[run] = "rank_killed"
+    run = started.wait_until_training(after=1)
     os.kill(started.children("measure/sidecar")[0], signal.SIGKILL)
+    reasons[run] = "sidecar_died"
     assert started.process.wait(200) != 0
-    record = json.loads((run / "run.failed.json").read_text())
-    assert record["status"] == "failed" and record["reason"] == "sidecar_died"
-    assert len(started.finished()) == 1
+    assert len(started.finished()) == 1 and not started.finished().keys() & {run.name for run in reasons}
+    records = {run: json.loads((run / "run.failed.json").read_text()) for run in reasons}
+    assert {record["status"] for record in records.values()} == {"failed"}
+    assert {run: record["reason"] for run, record in records.items()} == reasons

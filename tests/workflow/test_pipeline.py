@@ -17,10 +17,10 @@ CAMPAIGN = {
     "node": {"gpus": 2, "exclusive": False},
     "protocol": {
         **{"device": "cpu", "meter": "estimate", "window_s": 0.6, "window_steps": 2, "warmup_steps": 2},
-        **{"warmup_max_steps": 4, "idle_s": 0.2, "eval_batches": 1, "calibration_s": 5},
+        **{"warmup_max_steps": 4, "idle_s": 0.2, "eval_batches": 1, "calibration_s": 3},
     },
     "grid": {
-        "defaults": {"vocab_size": 4096},
+        "defaults": {"vocab_size": 512},
         "blocks": [
             {"axes": {"layers": [1, 2, 3, 4]}, "set": SHAPE},
             {"axes": {"layers": [2]}, "set": SHAPE, "cases": [{"gpus_per_node": 2, "zero_stage": 3}]},

@@ -26,7 +26,7 @@ CAMPAIGN = {
         **{"warmup_max_steps": 4, "idle_s": 0.2, "eval_batches": 1, "calibration_s": 3},
     },
     "grid": {
-        "defaults": {"vocab_size": 4096, "replicates": 2},
+        "defaults": {"vocab_size": 512, "replicates": 2},
         "blocks": [
             {
                 "axes": {"layers": [1, 2, 3, 4]},
@@ -175,8 +175,9 @@ def test_the_scores_of_the_gates_are_written_from_the_results(rebuilt, tmp_path)
     assert "unseen strategy" not in text  # one device cannot show it
 
 
-def test_where_no_run_can_start_the_piece_ends_early_and_says_why(tmp_path):
+def test_where_no_run_can_start_the_piece_ends_early_and_says_why(tmp_path, small_dataset):
     checkout = checkout_of(tmp_path / "no-gpu")
+    checkout.give_dataset(small_dataset)
     checkout.edit("config/campaigns/pieces.yaml", "device: cpu", "device: cuda")
     # Its data set is all that a run needs of the preparation, which fails too where there is no GPU.
     output, _ = measuring(checkout, "--minutes", "10").communicate(timeout=600)
@@ -194,8 +195,9 @@ def test_where_no_run_can_start_the_piece_ends_early_and_says_why(tmp_path):
     assert int(re.search(r"(\d+) runs failed here", output)[1]) >= 3, output
 
 
-def test_a_piece_that_is_killed_leaves_nothing_running(tmp_path):
+def test_a_piece_that_is_killed_leaves_nothing_running(tmp_path, small_dataset):
     checkout = checkout_of(tmp_path / "killed")
+    checkout.give_dataset(small_dataset)
     process = measuring(checkout, "--minutes", "10")
     deadline = time.monotonic() + 300
     while not list(checkout.root.glob("results/pieces/runs/*/raw")) and time.monotonic() < deadline:

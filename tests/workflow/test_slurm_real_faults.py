@@ -24,23 +24,13 @@ WHOLE = {"run.json", "samples.parquet", "markers.parquet"}
 TWO_NODES = {"layers": 4, "nodes": 2, "zero_stage": 1}
 
 
-@pytest.fixture(scope="module")
-def dataset(tmp_path_factory):
-    """The folder of the data set that all campaigns of tiny rows train on."""
-    checkout = make_checkout(tmp_path_factory.mktemp("dataset") / "checkout", 1, {"layers": 1})
-    name = "results/cluster/dataset/docstrings-v2048.parquet"
-    checkout.snakemake("--cores", "2", name)
-    return (checkout.root / name).parent
-
-
 @pytest.fixture
-def make(dataset, tmp_path):
+def make(small_dataset, tmp_path):
     """Make a checkout whose data set is there."""
 
     def checkout_of(window_s: float, *rows: dict, **protocol) -> Checkout:
         checkout = make_checkout(tmp_path / "checkout", window_s, *rows, **protocol)
-        (checkout.root / "results/cluster").mkdir(parents=True)
-        (checkout.root / "results/cluster/dataset").symlink_to(dataset)
+        checkout.give_dataset(small_dataset)
         return checkout
 
     return checkout_of

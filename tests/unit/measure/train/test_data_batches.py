@@ -1,5 +1,6 @@
 """Prepared data, its targets, and which rank sees which sample."""
 
+import functools
 import json
 import subprocess
 import sys
@@ -174,9 +175,10 @@ def test_tensors_are_what_the_model_takes(small_dataset, facts):
     assert json.dumps(facts)  # plain values
 
 
-def test_checkpoint_brings_its_own_tokenizer(small_dataset, tmp_path):
+def test_checkpoint_brings_its_own_tokenizer(small_dataset, tmp_path, monkeypatch):
     from transformers import BertTokenizerFast
 
+    monkeypatch.setattr(corpus, "_read", functools.cache(corpus._read))
     tokenizer = Tokenizer.from_file(str(small_dataset.with_name("tokenizer.json")))
     BertTokenizerFast(tokenizer_object=tokenizer).save_pretrained(tmp_path / "checkpoint")
     out = tmp_path / "dataset.parquet"
