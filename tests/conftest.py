@@ -27,10 +27,11 @@ SLURM = (
     *("test_slurm_campaign", "test_slurm_cluster", "test_slurm_faults", "test_slurm_neighbours"),
     *("test_slurm_real_faults", "test_slurm_users"),
 )
-# Long files whose tests share little: each test by itself, or one worker would still be at them at the end.
+# Long files whose tests share little, and no job of one name: each test by itself, or one worker would still be at them
+# at the end.
 APART = (
     *("test_interruptions", "test_matrix", "test_measure_run_nodes"),
-    *("test_faults_process", "test_faults_state", "test_scratch", "test_rapl", "test_claim", "test_estimate"),
+    *("test_faults_process", "test_faults_state", "test_scratch", "test_rapl", "test_estimate"),
 )
 # What takes longest is begun first, or the last worker runs alone at the end.
 FIRST = (
