@@ -137,7 +137,8 @@ each of the others. Spread: log sd of every constant of a device around what its
 _FEW_SHOT = f"""## A few runs of a new device
 
 {FEW_SHOT_WORLDS} worlds of four devices, each left out in turn, {FEW_SHOT_DRAWS} draws of three and of five of its
-runs. Worse: the error is above that without any run, of the mean of a world's draws and of single draws; in points."""
+runs. Energy, by the law alone. Worse: the error is above that without any run, of the mean of a device's draws and of
+single draws; in points. At 2 to 3 % noise of a run no fit is better in every single draw."""
 
 _FEW_SHOT_TABLE = (
     "| spread | no run | 3 runs | 5 runs | mean of 3 worse | by at most | draws of 3 worse | by (median) "
