@@ -40,6 +40,10 @@ os.environ.update(
     # Texts are UTF-8, whatever the locale of a user or a node.
     PYTHONUTF8="1",
 )
+# What was set for a Python at the prompt: Transformers does not start without docstrings, a Python that is looked into
+# after its end waits for words, and a warning of a library is no failure.
+for name in ("PYTHONOPTIMIZE", "PYTHONINSPECT", "PYTHONWARNINGS"):
+    os.environ.pop(name, None)
 
 if Path.cwd().resolve() != ROOT.resolve():
     # Jobs call scripts/... from here; an absolute path in every command would rerun everything in another clone.

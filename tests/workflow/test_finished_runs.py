@@ -24,6 +24,8 @@ from jouleline.campaign.config import complete_protocol
 from jouleline.campaign.grid import complete_row, row_key
 from jouleline.files import write_json
 
+if sys.flags.optimize:
+    sys.exit("no docstrings")
 words = dict(zip(sys.argv[1::2], sys.argv[2::2]))
 row, protocol = complete_row(json.loads(words["--row"])), complete_protocol(json.loads(words["--protocol"]))
 with open("starts", "a") as starts:
@@ -111,3 +113,9 @@ def test_what_is_of_another_code_is_taken_away_and_measured_again(checkout):
     assert "Removing output files" in said and not record(checkout)
     measure(checkout)
     assert record(checkout) and starts(checkout) == 2
+
+
+def test_what_was_set_for_another_python_does_not_reach_a_job(checkout, monkeypatch):
+    monkeypatch.setenv("PYTHONOPTIMIZE", "2")
+    measure(checkout)
+    assert record(checkout)
