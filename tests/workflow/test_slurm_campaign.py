@@ -11,7 +11,7 @@ from jouleline.schemas import read_table
 from jouleline.schemas.checks import CHECKS
 from jouleline.schemas.runs import RUNS
 
-from tests.workflow.slurm_runs import make_checkout, start
+from tests.workflow.slurm_runs import jobs_of, make_checkout, runs_of, start
 
 pytestmark = pytest.mark.slurm
 
@@ -84,6 +84,26 @@ def test_status_beside_a_campaign_says_what_runs_and_what_waits(slurm, tmp_path)
     assert re.search(r"^  running  bert-L\d\S* +step [1-9]", said, re.M), said
     assert re.search(r"^  queued   bert-L\d\S* +(Resources|Priority|None)", said, re.M), said
     assert "6 of 6 rows are measured (6 ok)" in list(seen)[-1], said
+
+
+@pytest.mark.long
+def test_a_report_of_a_part_is_made_beside_the_campaign(slurm, tmp_path):
+    """What it needs of the node comes before the rows; it measures nothing, and nothing is measured twice."""
+    rows = [{"layers": layers, "gpus_per_node": 4} for layers in range(1, 7)]
+    checkout = make_checkout(tmp_path / "checkout", 20, *rows)
+    results = checkout.root / "results/cluster"
+    with start(slurm, checkout, "--jobs", "2") as campaign:
+        campaign.until(lambda: runs_of(checkout), "a finished run", 300)
+        assert (results / "node/device.json").exists() and (results / "node/idle.json").exists()
+        with start(slurm, checkout, "report", "--config", "partial=true") as part:
+            assert part.wait(300) == 0, part.said()
+        assert campaign.process.poll() is None and len(runs_of(checkout)) < len(rows)
+        assert (results / "report.html").exists()
+        assert campaign.wait(500) == 0, campaign.said()
+    assert len(read_table(RUNS, results / "tables/runs.parquet")) == len(rows)
+    jobs = jobs_of(slurm, checkout)
+    assert len(jobs) == len(rows) and all(len(ids) == 1 for ids in jobs.values())
+    assert "measure_run" not in part.said() and "calibrate_node" not in part.said()
 
 
 @pytest.mark.long
