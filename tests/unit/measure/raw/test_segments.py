@@ -1,5 +1,6 @@
 """Segments on a disk that cannot take them."""
 
+import gzip
 import os
 import signal
 import subprocess
@@ -208,6 +209,38 @@ def test_eight_minutes_of_eight_gpus_stay_small(tmp_path):
     rows, most_mib, compaction_mib, *libraries = done.stdout.split()
     assert int(rows) == 120 * 1600 and not libraries
     assert float(most_mib) < 60 and float(compaction_mib) < 150
+
+
+def spoilt() -> dict[str, bytes]:
+    """Segments as a disk may give them back."""
+    whole = segments.encode(batch(0, 4))
+    return {
+        "cut": whole[:-9],
+        "header": b"PAR1" + whole,
+        "lines": gzip.compress(b"7\n"),
+        "no JSON": gzip.compress(b"[0, \n"),
+    }
+
+
+@pytest.mark.parametrize("kind", spoilt())
+def test_a_segment_that_is_not_whole_is_a_value_error(tmp_path, kind):
+    path = segments.path_of(tmp_path, 0)
+    path.parent.mkdir()
+    path.write_bytes(spoilt()[kind])
+    with pytest.raises(ValueError, match=str(path)):
+        segments.read(path)
+
+
+def test_a_byte_that_is_wrong_is_a_value_error_or_says_nothing_else():
+    whole = segments.encode(batch(0, 1))
+    right, refused = list(segments.decode(whole)), 0
+    for at in range(len(whole)):
+        wrong = whole[:at] + bytes([whole[at] ^ 0xFF]) + whole[at + 1 :]
+        try:
+            assert list(segments.decode(wrong)) == right  # of its header not all is data
+        except ValueError:
+            refused += 1
+    assert refused > 0.9 * len(whole)
 
 
 def test_a_compaction_that_fails_says_why_and_leaves_the_segments(tmp_path):

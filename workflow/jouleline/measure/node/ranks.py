@@ -5,7 +5,6 @@ once and not once per rank. The agent itself never computes: no CUDA context and
 fork. Every child dies with the agent (PR_SET_PDEATHSIG), even when that is killed outright.
 """
 
-import ctypes
 import gc
 import os
 import signal
@@ -17,8 +16,8 @@ from pathlib import Path
 from typing import TextIO
 
 from jouleline.measure.node.files import rank_log
+from jouleline.measure.raw.proc import signal_at_parents_end
 
-PR_SET_PDEATHSIG = 1
 POLL_S = 0.05
 _GRACE_S = 1.0
 
@@ -103,6 +102,6 @@ def _be_a_rank(agent: int, log: Path, body: RankBody, local: int) -> None:
 
 def die_with_parent(parent: int) -> None:
     """Ask the kernel for SIGKILL when the parent ends; ends here when it has ended already."""
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    signal_at_parents_end(signal.SIGKILL)
     if os.getppid() != parent:
         os._exit(1)

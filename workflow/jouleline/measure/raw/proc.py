@@ -3,12 +3,14 @@
 It lies here because the estimate's energy is made of these numbers.
 """
 
+import ctypes
 import os
 import time
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
+_PR_SET_PDEATHSIG = 1  # prctl(2)
 TICK_NS = 1_000_000_000 // os.sysconf("SC_CLK_TCK")
 
 
@@ -105,3 +107,9 @@ def peak_rss_mib() -> float | None:
         if line.startswith("VmHWM:"):
             return round(int(line.split()[1]) / 1024, 1)
     return None
+
+
+def signal_at_parents_end(number: int) -> None:
+    """Have this process get a signal when the thread that started it ends. Raises OSError or AttributeError where the
+    kernel has no such thing."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, number)

@@ -7,6 +7,7 @@ one flush is lost.
 
 import gzip
 import json
+import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -46,7 +47,7 @@ def decode(segment: bytes) -> Iterator[Batch]:
     try:
         for line in gzip.decompress(segment).splitlines():
             yield Batch(*json.loads(line))
-    except (EOFError, gzip.BadGzipFile, TypeError) as error:
+    except (EOFError, gzip.BadGzipFile, TypeError, zlib.error) as error:
         raise ValueError(f"no whole segment: {error}") from error
 
 

@@ -5,16 +5,14 @@ and should it fail or be killed, the segments stay, which are as good.
 """
 
 import contextlib
-import ctypes
 import json
 import os
 import signal
 from pathlib import Path
 from typing import NoReturn
 
-from jouleline.measure.raw.proc import peak_rss_mib
+from jouleline.measure.raw.proc import peak_rss_mib, signal_at_parents_end
 
-PR_SET_PDEATHSIG = 1
 # numpy and pyarrow read these when they are imported. Arrow's own pools keep what they have freed (16 MB more), and
 # their threads, one for each core of the node, have nothing to do here.
 LIGHT_ARROW = {
@@ -48,7 +46,7 @@ def _compact_and_exit(folder: Path, target: Path, pending: bytes, writing: int) 
     """In the child: what is found, or the error, as JSON to `writing`. It never returns into its parent's code."""
     try:
         with contextlib.suppress(OSError, AttributeError):
-            ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+            signal_at_parents_end(signal.SIGKILL)
         os.environ.update(LIGHT_ARROW)
         try:
             from jouleline.measure.raw import samples

@@ -11,7 +11,6 @@ in a busy trainer runs milliseconds late. It never imports torch and never makes
 
 import argparse
 import contextlib
-import ctypes
 import errno
 import os
 import resource
@@ -30,9 +29,9 @@ from jouleline.measure.meters.base import Options
 from jouleline.measure.meters.choice import open_meter, passed_over_line
 from jouleline.measure.raw import segments
 from jouleline.measure.raw.events import EventLog, utc
-from jouleline.measure.raw.proc import alive, peak_rss_mib
+from jouleline.measure.raw.proc import alive, peak_rss_mib, signal_at_parents_end
 from jouleline.measure.sidecar.claim import claim_folder, claim_node, node_name
-from jouleline.measure.sidecar.compaction import PR_SET_PDEATHSIG, compact
+from jouleline.measure.sidecar.compaction import compact
 from jouleline.measure.sidecar.lanes import Lanes
 from jouleline.measure.sidecar.options import parse
 from jouleline.measure.sidecar.others import Others
@@ -181,7 +180,7 @@ class Sidecar:
         # The parent's death wakes the wait; `_parents_alive` then decides (the signal also comes when only
         # the thread that started us has ended).
         with contextlib.suppress(OSError, AttributeError):
-            ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGHUP)
+            signal_at_parents_end(signal.SIGHUP)
 
     def _parents_alive(self) -> bool:
         return os.getppid() == self.parent and alive(self.root_pid)

@@ -100,9 +100,8 @@ def half_widths(
     for a hundred runs of one other device say how far off one device was. Where there are too few families (or levels)
     for a quantile, a Student-t interval on the errors stands in its place; from one alone there is none. `expected`
     (axis -> log sd) is what the model itself expects an unseen level to have in common: beside the errors inside, it is
-    worth EXPECTED of them. Counts of
-    devices are few, and all families share what is special about one: along `device_count` the width is the wider of
-    the families' and of a Student-t interval on the counts' root mean squares.
+    worth EXPECTED of them. Counts of devices are few, and all families share what is special about one: along
+    `device_count` the width is the wider of the families' and of a Student-t interval on the counts' root mean squares.
     """
     out = axes != ""
     inside = _stratum(scores[~out], families[~out])
