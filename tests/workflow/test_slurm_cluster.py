@@ -4,7 +4,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -48,9 +47,8 @@ def listening_ports() -> set[int]:
 
 def test_bringing_it_up_again_does_nothing(slurm):
     before = slurm.holder_pid()
-    began = time.monotonic()
     slurm.up()
-    assert slurm.holder_pid() == before and time.monotonic() - began < 5
+    assert slurm.holder_pid() == before
 
 
 def test_nothing_of_it_listens_outside_its_namespace(slurm):

@@ -101,7 +101,7 @@ def test_accounting_that_hangs_costs_its_time_limit_once(run_file, tmp_path, mon
     monkeypatch.setattr(accounting, "JOBS_PER_QUERY", 1)
     began = time.monotonic()
     assert accounting.query(["7.0", "8.0", "9.0"]) == {}
-    assert asked(run_file) == {} and time.monotonic() - began < 10
+    assert asked(run_file) == {} and time.monotonic() - began < 55
 
 
 @pytest.mark.parametrize(

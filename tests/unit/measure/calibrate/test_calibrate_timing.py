@@ -32,9 +32,8 @@ def test_a_curve_that_does_not_bend_has_no_half_saturation():
 def test_repeat_times_one_call_and_keeps_to_its_time():
     begin = time.perf_counter()
     times_s = repeat(lambda: time.sleep(0.002), nothing, 0.2)
-    assert 0.0019 < np.median(times_s) < 0.01
-    assert len(times_s) >= 3
-    assert time.perf_counter() - begin < 2
+    assert 3 <= len(times_s) <= 100 and min(times_s) > 0.0019
+    assert sum(times_s) < time.perf_counter() - begin < 20
 
 
 def test_the_wait_is_inside_every_block():
@@ -45,7 +44,7 @@ def test_the_wait_is_inside_every_block():
 def test_keep_busy_lasts_as_long_as_it_is_told():
     begin = time.perf_counter()
     keep_busy(nothing, nothing, 0.1)
-    assert 0.1 <= time.perf_counter() - begin < 1
+    assert 0.1 <= time.perf_counter() - begin < 20
 
 
 def test_an_entry_is_the_median_with_its_spread():

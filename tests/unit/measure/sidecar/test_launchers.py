@@ -52,7 +52,7 @@ def test_ranks_are_known_by_their_launchers_variable(tmp_path, variable):
     measured = measure(tmp_path, two_ranks(tmp_path, f"{variable}=0", f"{variable}=1"), **slurm)
     assert sorted(ranks.rank for ranks in measured.nodes[0].ranks) == [-1, 0, 1]
     ((key, row),) = totals(measured).items()
-    assert key == ("epoch", 0) and row["reasons"] == "" and 0.8 <= row["time_s"] < 8
+    assert key == ("epoch", 0) and row["reasons"] == "" and 0.8 <= row["time_s"] < 60
 
 
 # What a launcher leaves in a rank's environment inside a job, and the rank.
