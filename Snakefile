@@ -18,6 +18,7 @@ report: "workflow/report/workflow.rst"
 
 
 include: "rules/common.smk"
+include: "rules/guards.smk"
 include: "rules/prepare.smk"
 include: "rules/measure.smk"
 include: "rules/reduce.smk"

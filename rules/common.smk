@@ -5,8 +5,6 @@ import gc
 import inspect
 import itertools
 import os
-import shlex
-import shutil
 import sys
 from importlib import metadata
 from pathlib import Path
@@ -21,6 +19,7 @@ from snakemake.logging import logger
 from jouleline import provenance
 from jouleline.campaign import config as campaigns
 from jouleline.campaign import frugal, grid
+from jouleline.campaign import resources as needs
 from jouleline.campaign.protocol import measured_so
 from jouleline.choose import ask
 from jouleline.errors import UserError
@@ -253,17 +252,9 @@ def row_key(run):
     return run.key
 
 
-# Path stem of a prepared data set: the name and vocabulary that `prepare_dataset` is given.
-DATASETS = {grid.dataset_name(run.row): run.row for run in ALL_RUNS}
-
-
 @of_run
 def dataset_of(run):
     return f"{RESULTS}/dataset/{grid.dataset_name(run.row)}.parquet"
-
-
-def checkpoint_option(row):
-    return f"--checkpoint {shlex.quote(row['checkpoint'])}" if row["checkpoint"] else ""
 
 
 # What all rows need to know of the nodes comes before them: reports of a part are then made beside the rows.
@@ -276,155 +267,10 @@ def order_priority(run):
     return grid.order_priority(run.run_id, SETTINGS["order_seed"])
 
 
-# ---- Resources: functions of the row, never parameters, so that a site's limits measure nothing again.
-
-
-def cpus_per_task(row):
-    """CPUs of one node's agent: its ranks' threads on a CPU, a few per device on a GPU."""
-    per_device = PROTOCOL["threads_per_device"] if PROTOCOL["device"] != "cuda" else 4
-    return row["gpus_per_node"] * per_device
+# Resources are never parameters, so that a site's limits measure nothing again.
+# `exclusive` is ours; `slurm_extra` stays the site's.
+EXCLUSIVE = "yes" if SETTINGS["node"]["exclusive"] else None
 
 
 def gres(devices):
-    """Slurm gres of a node, such as gpu:4; None where the job needs no device of that kind."""
-    kind = SETTINGS["node"]["gres"] or ("gpu" if PROTOCOL["device"] == "cuda" else None)
-    return f"{kind}:{devices}" if kind else None
-
-
-def memory_mb(row):
-    """Host memory of a node: libraries, weights with optimizer state, and on a CPU the activations too."""
-    L, d, ff, S = row["layers"], row["hidden"], row["intermediate"], row["seq_len"]
-    parameters = L * (4 * d * d + 2 * d * ff) + row["vocab_size"] * d
-    activations = row["micro_batch"] * S * L * (24 * d + 4 * ff + 8 * row["heads"] * S)
-    per_rank = (
-        2500 + (24 * parameters + (0 if PROTOCOL["device"] == "cuda" else 12 * activations)) // 1_000_000
-    )
-    return 2000 + row["gpus_per_node"] * per_rank
-
-
-def calibration_mb(devices):
-    """Host memory of a calibration: a process per device with torch, a CUDA context and NCCL's buffers."""
-    return max(8000, 2000 + 2500 * devices)
-
-
-def runtime_min():
-    seconds = PROTOCOL["startup_timeout_s"] + 2 * PROTOCOL["idle_s"] + PROTOCOL["cooldown_max_s"]
-    return int((seconds + 4 * PROTOCOL["window_max_s"]) // 60) + 2
-
-
-def exclusive():
-    """Whether a measuring job has its node for itself. Apart from `slurm_extra`, which is the site's."""
-    return "yes" if SETTINGS["node"]["exclusive"] else None
-
-
-def require_srun():
-    """Refuse to start agents on several nodes from a machine that has nothing to start them with."""
-    several = {"measure_run_multinode", "calibrate_links", "examine_nodes"}
-    if workflow.touch or not workflow.local_exec or shutil.which("srun"):
-        return
-    found = sorted(
-        {int(job.resources["nodes"]) for job in workflow.dag.needrun_jobs() if job.rule.name in several}
-    )
-    if found:
-        counts = ", ".join(map(str, found))
-        raise WorkflowError(
-            f"rows on several nodes ({counts}) are started by srun, which this machine does not have; "
-            "use --profile slurm on a cluster, or leave them out"
-        )
-
-
-def require_times():
-    """Refuse to measure again only because files were copied without their times."""
-    if workflow.touch:
-        return
-    found = []
-    for job in (job for job in workflow.dag.needrun_jobs() if job.rule.name in MEASURING):
-        why = workflow.dag.reason(job)
-        others = why.missing_output or why.incomplete_output or why.updated_input_run or why.forced
-        changed = why.params_changed or why.code_changed or why.input_changed or why.software_stack_changed
-        if why.updated_input and not (others or changed) and is_measured(job):
-            found.append(job.wildcards.run_id)
-    if found:
-        raise WorkflowError(
-            f"{len(found)} runs are measured with this row, protocol and code, but are older than their data set "
-            f"({found[0]}, ...). Were the results copied without their times? `snakemake --touch --cores 1` accepts "
-            "them; `--forcerun measure_run measure_run_multinode` measures them again"
-        )
-
-
-def require_budget():
-    """Refuse the measurements that this call of Snakemake would start, and no others, where they exceed the budget or
-    cannot fit in the memory of their devices."""
-    settings = SETTINGS["plan"]
-    budget = settings["max_gpu_hours"] is not None or settings["max_kwh"] is not None
-    if workflow.touch or not (budget or settings["memory_gib"] or settings["device"]):
-        return
-    jobs = [job for job in workflow.dag.needrun_jobs() if job.rule.name in MEASURING]
-    rows = [{"run_id": run_id, **BY_RUN_ID[run_id].row} for run_id in (job.wildcards.run_id for job in jobs)]
-    if rows:
-        from jouleline import plan  # loads numpy: only where there is something to keep
-
-        try:
-            plan.require_memory(plan.memory(rows, PROTOCOL, settings), settings)
-            if budget:
-                done = plan.finished(Path(RESULTS), [run.run_id for run in ALL_RUNS])
-                _, total = plan.campaign(Path(RESULTS), rows, done, PROTOCOL, settings, ANALYSIS["headline"])
-                plan.require_budget(total, settings)
-        except UserError as error:
-            raise WorkflowError(str(error)) from None
-
-
-dry_run.refuse_too(require_budget)
-
-
-# ---- Targets of the analysis
-
-SPLITS = [*ANALYSIS["splits"], "all"]
-
-
-def fit_files(splits=SPLITS):
-    return [f"{RESULTS}/fit/{model}/{split}.json" for model in ANALYSIS["models"] for split in splits]
-
-
-def split_files():
-    return [f"{RESULTS}/splits/{split}.json" for split in SPLITS]
-
-
-def prediction_files():
-    return [
-        f"{RESULTS}/predictions/{model}/{split}.parquet"
-        for model in ANALYSIS["models"]
-        for split in ANALYSIS["splits"]
-    ]
-
-
-def options_of(kind):
-    """Canonical JSON of a model's or a split's own options: another one's options refit nothing here."""
-    return lambda wildcards: canonical_json(ANALYSIS[f"{kind}_options"].get(wildcards[kind], {}))
-
-
-# Whether there is anything that may be measured next: candidates of an ask, or rows that are not measured.
-SUGGESTS = bool(SETTINGS["choose"] or FRUGAL or len(RUNS) < len(ALL_RUNS))
-# Of the plan, what turns kWh into money and CO2.
-PRICES = {name: SETTINGS["plan"][name] for name in ("price_per_kwh", "currency", "grid_gco2_per_kwh", "pue")}
-
-
-def rows_to_predict(wildcards):
-    # Where the key is not given, its absence is what Snakemake reports as the missing file.
-    return SETTINGS["predict"]["rows"] or "(predict.rows is not given: name a CSV file of configurations)"
-
-
-def asked_of_nodes():
-    """What the rows need of a node beside its devices, as options of `jouleline doctor`."""
-    precisions = sorted({run.row["precision"] for run in ALL_RUNS})
-    hub = any(row["dataset"].startswith("glue/") or row["checkpoint"] for row in DATASETS.values())
-    return " ".join([f"--precision {one}" for one in precisions] + ["--hub"] * hub)
-
-
-def calibrated_devices():
-    """How many GPUs the calibration is of; 0 where there is none. On a CPU it takes the ranks that there is room for."""
-    try:
-        known = read_json(f"{RESULTS}/node/device.json")
-        return known["software"]["devices"] if known["device_kind"] == "cuda" else 0
-    except (UserError, KeyError, TypeError):
-        return 0
+    return needs.gres(devices, SETTINGS["node"]["gres"], PROTOCOL)

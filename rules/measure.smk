@@ -20,13 +20,13 @@ rule measure_run:
     wildcard_constraints:
         run_id=r"[^/]*-N1x\d+-[^/]*",
     priority: order_priority
-    threads: of_run(lambda run: cpus_per_task(run.row))
+    threads: of_run(lambda run: needs.cpus_per_task(run.row["gpus_per_node"], PROTOCOL))
     resources:
         measuring=1,
         gres=of_run(lambda run: gres(run.row["gpus_per_node"])),
-        mem_mb=of_run(lambda run: memory_mb(run.row)),
-        runtime=runtime_min(),
-        exclusive=exclusive(),
+        mem_mb=of_run(lambda run: needs.memory_mb(run.row, PROTOCOL)),
+        runtime=needs.runtime_min(PROTOCOL),
+        exclusive=EXCLUSIVE,
     params:
         row=row_key,
         protocol=CAMPAIGN.protocol_key,
@@ -50,7 +50,7 @@ rule measure_run_multinode:
     wildcard_constraints:
         run_id=r"[^/]*-N(?!1x)\d+x\d+-[^/]*",
     priority: order_priority
-    threads: of_run(lambda run: cpus_per_task(run.row))
+    threads: of_run(lambda run: needs.cpus_per_task(run.row["gpus_per_node"], PROTOCOL))
     resources:
         measuring=1,
         mpi="srun",
@@ -59,9 +59,9 @@ rule measure_run_multinode:
         tasks=of_run(lambda run: run.row["nodes"]),
         tasks_per_gpu=0,
         gres=of_run(lambda run: gres(run.row["gpus_per_node"])),
-        mem_mb=of_run(lambda run: memory_mb(run.row)),
-        runtime=runtime_min(),
-        exclusive=exclusive(),
+        mem_mb=of_run(lambda run: needs.memory_mb(run.row, PROTOCOL)),
+        runtime=needs.runtime_min(PROTOCOL),
+        exclusive=EXCLUSIVE,
     params:
         row=row_key,
         protocol=CAMPAIGN.protocol_key,

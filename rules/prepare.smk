@@ -1,21 +1,40 @@
 # What a measurement needs: the expanded grid, the data sets, and what the node can do.
-# The row with the most devices on a node: calibration has to see as many.
-LARGEST = max((run.row for run in ALL_RUNS), key=lambda row: row["gpus_per_node"])
-# Likewise the most devices of a node, by the number of nodes where these are several: links are calibrated for each.
-SPANS = {
-    nodes: max(run.row["gpus_per_node"] for run in ALL_RUNS if run.row["nodes"] == nodes)
-    for nodes in sorted({run.row["nodes"] for run in ALL_RUNS} - {1})
-}
+import shlex
 
-# The kinds of nodes that the doctor looks at: by the number of nodes of a job, the most devices of each.
+# The kinds of nodes: by the number of nodes of a job, the most devices of each. The doctor looks at all of them, and
+# links are calibrated where there are several nodes.
 KINDS = {
     nodes: max(run.row["gpus_per_node"] for run in ALL_RUNS if run.row["nodes"] == nodes)
     for nodes in sorted({run.row["nodes"] for run in ALL_RUNS})
 }
+# Calibration has to see as many devices as any row uses on a node.
+MOST_DEVICES = max(KINDS.values())
+# Path stem of a prepared data set: the name and vocabulary that `prepare_dataset` is given.
+DATASETS = {grid.dataset_name(run.row): run.row for run in ALL_RUNS}
 EXAMINE = (
     "python scripts/examine_node.py --device {params.device} --devices {wildcards.devices} --nodes {wildcards.nodes} "
     "{params.asked} --out {output.found} > {log} 2>&1"
 )
+
+
+def checkpoint_option(row):
+    return f"--checkpoint {shlex.quote(row['checkpoint'])}" if row["checkpoint"] else ""
+
+
+def asked_of_nodes():
+    """What the rows need of a node beside its devices, as options of `jouleline doctor`."""
+    precisions = sorted({run.row["precision"] for run in ALL_RUNS})
+    hub = any(row["dataset"].startswith("glue/") or row["checkpoint"] for row in DATASETS.values())
+    return " ".join([f"--precision {one}" for one in precisions] + ["--hub"] * hub)
+
+
+def calibrated_devices():
+    """How many GPUs the calibration is of; 0 where there is none. On a CPU it takes the ranks that there is room for."""
+    try:
+        known = read_json(f"{RESULTS}/node/device.json")
+        return known["software"]["devices"] if known["device_kind"] == "cuda" else 0
+    except (UserError, KeyError, TypeError):
+        return 0
 
 
 localrules:
@@ -104,7 +123,7 @@ rule examine_node:
         mem_mb=2000,
         runtime=5,
         gres=lambda wildcards: gres(wildcards.devices),
-        exclusive=exclusive(),
+        exclusive=EXCLUSIVE,
     params:
         device=PROTOCOL["device"],
         asked=asked_of_nodes(),
@@ -129,7 +148,7 @@ rule examine_nodes:
         gres=lambda wildcards: gres(wildcards.devices),
         mem_mb=2000,
         runtime=5,
-        exclusive=exclusive(),
+        exclusive=EXCLUSIVE,
     params:
         device=PROTOCOL["device"],
         asked=asked_of_nodes(),
@@ -147,7 +166,7 @@ rule calibrate_links:
         nodes=r"\d+",
         devices=r"\d+",
     priority: BEFORE_ROWS
-    threads: lambda wildcards: cpus_per_task({"gpus_per_node": int(wildcards.devices)})
+    threads: lambda wildcards: needs.cpus_per_task(int(wildcards.devices), PROTOCOL)
     resources:
         measuring=1,
         mpi="srun",
@@ -155,9 +174,9 @@ rule calibrate_links:
         tasks=lambda wildcards: int(wildcards.nodes),
         tasks_per_gpu=0,
         gres=lambda wildcards: gres(wildcards.devices),
-        mem_mb=lambda wildcards: calibration_mb(int(wildcards.devices)),
+        mem_mb=lambda wildcards: needs.calibration_mb(int(wildcards.devices)),
         runtime=30,
-        exclusive=exclusive(),
+        exclusive=EXCLUSIVE,
     params:
         protocol=CAMPAIGN.protocol_key,
         code=measuring_code("calibrate_links"),
@@ -170,7 +189,7 @@ rule calibrate_links:
 
 
 # More devices than were calibrated are calibrated anew, fewer are not.
-CALIBRATED = max(LARGEST["gpus_per_node"], calibrated_devices())
+CALIBRATED = max(MOST_DEVICES, calibrated_devices())
 
 
 rule calibrate_node:
@@ -179,13 +198,13 @@ rule calibrate_node:
     log:
         f"{RESULTS}/logs/calibrate_node.log",
     priority: BEFORE_ROWS
-    threads: cpus_per_task({"gpus_per_node": CALIBRATED})
+    threads: needs.cpus_per_task(CALIBRATED, PROTOCOL)
     resources:
         measuring=1,
-        mem_mb=calibration_mb(CALIBRATED),
+        mem_mb=needs.calibration_mb(CALIBRATED),
         runtime=30,
         gres=gres(CALIBRATED),
-        exclusive=exclusive(),
+        exclusive=EXCLUSIVE,
     params:
         protocol=CAMPAIGN.protocol_key,
         code=code_digest("calibrate_node"),
@@ -205,7 +224,11 @@ rule collect_calibration:
         links=(
             []
             if SETTINGS["data"]
-            else [f"{RESULTS}/node/links-N{nodes}x{devices}.json" for nodes, devices in SPANS.items()]
+            else [
+                f"{RESULTS}/node/links-N{nodes}x{devices}.json"
+                for nodes, devices in KINDS.items()
+                if nodes > 1
+            ]
         ),
     output:
         calibration=f"{RESULTS}/node/calibration.json",
@@ -232,12 +255,12 @@ rule measure_idle:
         measuring=1,
         mem_mb=2000,
         runtime=10,
-        gres=gres(LARGEST["gpus_per_node"]),
-        exclusive=exclusive(),
+        gres=gres(MOST_DEVICES),
+        exclusive=EXCLUSIVE,
     params:
         protocol=CAMPAIGN.protocol_key,
         code=code_digest("measure_idle"),
-        devices=LARGEST["gpus_per_node"],
+        devices=MOST_DEVICES,
     message:
         "Measure the idle power of the node"
     shell:

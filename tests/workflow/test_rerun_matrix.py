@@ -229,7 +229,7 @@ def test_a_new_protocol_key_at_its_frozen_default_measures_nothing(checkout):
 
 
 def test_memory_partition_and_run_time_rerun_nothing(both):
-    both.edit("rules/common.smk", "return 2000 + row", "return 4000 + row")
+    both.edit("workflow/jouleline/campaign/resources.py", "return 2000 + row", "return 4000 + row")
     both.campaign["node"] |= {"exclusive": True, "gres": "gpu:h100"}
     both.save()
     assert (
