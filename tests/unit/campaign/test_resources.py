@@ -1,7 +1,6 @@
 """What a job asks of Slurm follows from its row and the protocol."""
 
 import pytest
-
 from jouleline.campaign import resources
 
 ROW = {
