@@ -5,6 +5,7 @@ import gc
 import inspect
 import itertools
 import os
+import shlex
 import sys
 from importlib import metadata
 from pathlib import Path
@@ -252,6 +253,10 @@ def row_key(run):
     return run.key
 
 
+# Path stem of a prepared data set: the name and vocabulary that `prepare_dataset` is given.
+DATASETS = {grid.dataset_name(run.row): run.row for run in ALL_RUNS}
+
+
 @of_run
 def dataset_of(run):
     return f"{RESULTS}/dataset/{grid.dataset_name(run.row)}.parquet"
@@ -274,3 +279,60 @@ EXCLUSIVE = "yes" if SETTINGS["node"]["exclusive"] else None
 
 def gres(devices):
     return needs.gres(devices, SETTINGS["node"]["gres"], PROTOCOL)
+
+
+def checkpoint_option(row):
+    return f"--checkpoint {shlex.quote(row['checkpoint'])}" if row["checkpoint"] else ""
+
+
+def asked_of_nodes():
+    """What the rows need of a node beside its devices, as options of `jouleline doctor`."""
+    precisions = sorted({run.row["precision"] for run in ALL_RUNS})
+    hub = any(row["dataset"].startswith("glue/") or row["checkpoint"] for row in DATASETS.values())
+    return " ".join([f"--precision {one}" for one in precisions] + ["--hub"] * hub)
+
+
+def calibrated_devices():
+    """How many GPUs the calibration is of; 0 where there is none. On a CPU it takes the ranks that there is room for."""
+    try:
+        known = read_json(f"{RESULTS}/node/device.json")
+        return known["software"]["devices"] if known["device_kind"] == "cuda" else 0
+    except (UserError, KeyError, TypeError):
+        return 0
+
+
+# ---- Targets of the analysis
+
+SPLITS = [*ANALYSIS["splits"], "all"]
+
+
+def fit_files(splits=SPLITS):
+    return [f"{RESULTS}/fit/{model}/{split}.json" for model in ANALYSIS["models"] for split in splits]
+
+
+def split_files():
+    return [f"{RESULTS}/splits/{split}.json" for split in SPLITS]
+
+
+def prediction_files():
+    return [
+        f"{RESULTS}/predictions/{model}/{split}.parquet"
+        for model in ANALYSIS["models"]
+        for split in ANALYSIS["splits"]
+    ]
+
+
+def options_of(kind):
+    """Canonical JSON of a model's or a split's own options: another one's options refit nothing here."""
+    return lambda wildcards: canonical_json(ANALYSIS[f"{kind}_options"].get(wildcards[kind], {}))
+
+
+# Whether there is anything that may be measured next: candidates of an ask, or rows that are not measured.
+SUGGESTS = bool(SETTINGS["choose"] or FRUGAL or len(RUNS) < len(ALL_RUNS))
+# Of the plan, what turns kWh into money and CO2.
+PRICES = {name: SETTINGS["plan"][name] for name in ("price_per_kwh", "currency", "grid_gco2_per_kwh", "pue")}
+
+
+def rows_to_predict(wildcards):
+    # Where the key is not given, its absence is what Snakemake reports as the missing file.
+    return SETTINGS["predict"]["rows"] or "(predict.rows is not given: name a CSV file of configurations)"

@@ -1,40 +1,6 @@
 # From the runs table to held-out scores. Each (model, split) is a target of its own: a new one fits only itself.
 import time
 
-SPLITS = [*ANALYSIS["splits"], "all"]
-
-
-def fit_files(splits=SPLITS):
-    return [f"{RESULTS}/fit/{model}/{split}.json" for model in ANALYSIS["models"] for split in splits]
-
-
-def split_files():
-    return [f"{RESULTS}/splits/{split}.json" for split in SPLITS]
-
-
-def prediction_files():
-    return [
-        f"{RESULTS}/predictions/{model}/{split}.parquet"
-        for model in ANALYSIS["models"]
-        for split in ANALYSIS["splits"]
-    ]
-
-
-def options_of(kind):
-    """Canonical JSON of a model's or a split's own options: another one's options refit nothing here."""
-    return lambda wildcards: canonical_json(ANALYSIS[f"{kind}_options"].get(wildcards[kind], {}))
-
-
-# Whether there is anything that may be measured next: candidates of an ask, or rows that are not measured.
-SUGGESTS = bool(SETTINGS["choose"] or FRUGAL or len(RUNS) < len(ALL_RUNS))
-# Of the plan, what turns kWh into money and CO2.
-PRICES = {name: SETTINGS["plan"][name] for name in ("price_per_kwh", "currency", "grid_gco2_per_kwh", "pue")}
-
-
-def rows_to_predict(wildcards):
-    # Where the key is not given, its absence is what Snakemake reports as the missing file.
-    return SETTINGS["predict"]["rows"] or "(predict.rows is not given: name a CSV file of configurations)"
-
 
 rule split_runs:
     input:

@@ -1,6 +1,4 @@
 # What a measurement needs: the expanded grid, the data sets, and what the node can do.
-import shlex
-
 # The kinds of nodes: by the number of nodes of a job, the most devices of each. The doctor looks at all of them, and
 # links are calibrated where there are several nodes.
 KINDS = {
@@ -9,32 +7,10 @@ KINDS = {
 }
 # Calibration has to see as many devices as any row uses on a node.
 MOST_DEVICES = max(KINDS.values())
-# Path stem of a prepared data set: the name and vocabulary that `prepare_dataset` is given.
-DATASETS = {grid.dataset_name(run.row): run.row for run in ALL_RUNS}
 EXAMINE = (
     "python scripts/examine_node.py --device {params.device} --devices {wildcards.devices} --nodes {wildcards.nodes} "
     "{params.asked} --out {output.found} > {log} 2>&1"
 )
-
-
-def checkpoint_option(row):
-    return f"--checkpoint {shlex.quote(row['checkpoint'])}" if row["checkpoint"] else ""
-
-
-def asked_of_nodes():
-    """What the rows need of a node beside its devices, as options of `jouleline doctor`."""
-    precisions = sorted({run.row["precision"] for run in ALL_RUNS})
-    hub = any(row["dataset"].startswith("glue/") or row["checkpoint"] for row in DATASETS.values())
-    return " ".join([f"--precision {one}" for one in precisions] + ["--hub"] * hub)
-
-
-def calibrated_devices():
-    """How many GPUs the calibration is of; 0 where there is none. On a CPU it takes the ranks that there is room for."""
-    try:
-        known = read_json(f"{RESULTS}/node/device.json")
-        return known["software"]["devices"] if known["device_kind"] == "cuda" else 0
-    except (UserError, KeyError, TypeError):
-        return 0
 
 
 localrules:
