@@ -14,10 +14,12 @@ A mapping is a JSON object:
     text       our name -> text with {their column} in it
     whole      our names that are rounded up to whole numbers, such as steps of which the last is not full
     model      {column: theirs, values: {their value: ours}}: names of models, whose shapes are in campaign/models.csv
+    also       their column -> other names that it has, such as in older versions of the program
     defaults   their column -> what it holds in every row of a table that lacks it
     integrate  how samples of power become one row per run, see `foreign.integrate`
     beside     our columns by which the rows meet a table in our columns, which says what was run
-    about, origin  words for people; where the table is kept, see `jouleline.public`
+    about, verified, origin  words for people; where the columns were looked up; where the table is kept, see
+               `jouleline.public`
 """
 
 import difflib
@@ -39,7 +41,7 @@ from jouleline.schemas.runs import ENERGY_SOURCES, RUNS
 
 _KEYS = {
     *("columns", "constants", "lookup", "scale", "sum", "where", "unique", "source", "about"),
-    *("product", "text", "whole", "model", "defaults", "integrate", "beside", "origin"),
+    *("product", "text", "whole", "model", "also", "defaults", "integrate", "beside", "verified", "origin"),
 }
 
 BUILT_IN: dict[str, dict[str, Any]] = {
@@ -64,6 +66,7 @@ def convert(
     without rows.
     """
     require_mapping(mapping)
+    foreign = _renamed(foreign, mapping.get("also", {}))
     foreign = _with(foreign, {**mapping.get("defaults", {}), **(added or {})}, set(added or {}))
     if "integrate" in mapping:
         foreign = integrate(foreign, mapping["integrate"], where)
@@ -81,6 +84,16 @@ def convert(
         count = len(next(iter(kept.values())))
         ours["energy_source"] = np.full(count, mapping.get("source", "outside"), dtype=object)
     return joined(ours, mapping["beside"], beside, where) if "beside" in mapping else ours
+
+
+def _renamed(foreign: Columns, also: Mapping[str, list[str]]) -> Columns:
+    """The table under the names that the mapping uses, where it has others for them."""
+    names = {}
+    for name, others in also.items():
+        found = [other for other in others if other in foreign]
+        if found and name not in foreign:
+            names[found[0]] = name
+    return {names.get(theirs, theirs): values for theirs, values in foreign.items()}
 
 
 def _with(foreign: Columns, columns: Mapping[str, Any], over: set[str]) -> Columns:
@@ -190,6 +203,7 @@ _OBJECTS = {
     "product": (_is_names, "a list of names of their columns"),
     "text": (_is_pattern, "a text with {their column} in it"),
     "defaults": (_is_scalar, "one text, number or truth value"),
+    "also": (_is_names, "a list of other names of that column"),
 }
 """What a mapping's objects may hold under every name."""
 
