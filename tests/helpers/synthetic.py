@@ -12,6 +12,7 @@ TRUTH = {
     "peak_flops": np.log(1.5e14),
     "half_saturation_flop": np.log(3e9),
     "attention_weight": np.log(1.5),
+    "attention_padding": 0.0,
     "memory_bandwidth": np.log(1.2e12),
     "compute_memory_exponent": -1.5,
     "device_host_exponent": -1.5,

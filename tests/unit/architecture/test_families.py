@@ -173,6 +173,14 @@ def test_a_causal_mask_leaves_half_of_the_pairs():
     assert encoder["attention_causal_flop"] == encoder["attention_flop"]
 
 
+def test_heads_are_padded_to_tiles():
+    row = {"layers": 2, "intermediate": 64, "seq_len": 128, "micro_batch": 1, "heads": 2}
+    widths = {16: 64, 64: 64, 80: 128, 128: 128, 144: 256, 288: 384}
+    for head, width in widths.items():
+        found = proxies(row | {"hidden": 2 * head})
+        assert found["attention_tile_flop"] / found["attention_flop"] == pytest.approx(width / head)
+
+
 def test_ten_thousand_rows_of_all_families_take_less_than_a_second():
     rows = [decoders.draw(name, variant, 0) for name in decoders.FAMILIES for variant in VARIANTS]
     rows = (rows * 100)[:10_000]

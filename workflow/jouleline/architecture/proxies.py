@@ -16,6 +16,7 @@ UNITS = {
     "compute_nominal_flop": "FLOP per device and step, textbook multiples",
     "attention_flop": "FLOP per device and step of attention's two products over all S x S pairs, in compute_flop",
     "attention_causal_flop": "the same of the pairs that a causal mask leaves; without a mask all of them",
+    "attention_tile_flop": "attention_flop where heads are padded to tiles, see tile",
     "memory_byte": "byte per device and step",
     "comm_byte": "byte sent per device and step, all collectives",
     "comm_calls": "collectives per device and step",
@@ -110,6 +111,7 @@ def _evaluate(c: SimpleNamespace) -> dict[str, np.ndarray]:
         "compute_nominal_flop": sequences * (flop.nominal / t + flop.nominal_rest),
         "attention_flop": attention,
         "attention_causal_flop": attention * ((c.seq_len + 1) / (2 * c.seq_len) if c.family.causal else 1.0),
+        "attention_tile_flop": attention * tile(c.head_dim) / c.head_dim,
         "memory_byte": memory_traffic.memory_byte(c, p, traffic.element_byte(c)),
         "comm_byte": comm_byte,
         "comm_calls": dp.calls + tp_calls,
@@ -124,6 +126,15 @@ def _evaluate(c: SimpleNamespace) -> dict[str, np.ndarray]:
         "paper_compute": (12 * layers * d * d + 3 * layers * c.seq_len * d) * tokens,
         "paper_memory": samples * c.seq_len * d * layers,
     }
+
+
+def tile(width: np.ndarray) -> np.ndarray:
+    """The width that a GPU's matrix product computes for a head of `width`: 64, or a multiple of 128.
+
+    Products are cut into tiles, and what a tile has beyond the matrix is computed and thrown away. Tiles are 64, 128 or
+    256 wide (NVIDIA, Matrix Multiplication Background User's Guide, "Tile Quantization").
+    """
+    return np.where(width <= 64, 64.0, 128 * np.ceil(width / 128))
 
 
 def _refuse(c: SimpleNamespace) -> None:

@@ -151,6 +151,7 @@ _PARAMETERS = {
     "peak_flops": "achieved peak of matrix multiplication, F",
     "half_saturation_flop": "FLOP per launch at half of the peak, x_half",
     "attention_weight": "how many times attention's FLOP count beside others, w_a",
+    "attention_padding": "how much of a tile's padding of heads attention pays for, g",
     "memory_bandwidth": "achieved memory bandwidth, BW",
     "compute_memory_exponent": "sharpness of the maximum of compute and memory time, p",
     "device_host_exponent": "sharpness of the maximum of device and host time, q",

@@ -98,6 +98,23 @@ def test_slow_attention_is_told_from_the_other_products():
     assert state["diagnostics"]["train_log_rmse_energy"] < 0.02
 
 
+@pytest.mark.parametrize("share", [0.1, 0.9])
+def test_what_tiles_cost_narrow_heads_is_told(share):
+    """Heads of 16 to 384, from a prior that knows nothing between none and all of the padding."""
+    rng = np.random.default_rng(3)
+    columns = synthetic.table(120, seed=1, strategies=synthetic.SINGLE)
+    columns["heads"] = rng.choice([2, 4, 8], len(columns["heads"]))
+    truth = {
+        **synthetic.TRUTH,
+        "attention_weight": np.log(4.0),
+        "attention_padding": np.log(share / (1 - share)),
+    }
+    columns = synthetic.with_targets(columns, rng, 0.01, truth)
+    assert_jacobian_is_that_of_differences(make_problem(columns))
+    state = Roofline().fit(Data.of(columns), np.ones((1, 120)), Context(options={"starts": 16}))[0]
+    assert state["parameters"]["attention_padding"]["value"] == pytest.approx(share, abs=0.1)
+
+
 def test_a_parameter_without_data_is_not_quoted():
     """On one device nothing says what a collective costs."""
     weights = (synthetic.table()["device_count"] == 1).astype(float)[None]

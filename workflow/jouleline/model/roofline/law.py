@@ -12,7 +12,8 @@ a forward passes per step and N devices:
 
 F is the achieved peak (hardware peak times the best utilisation u_max, which only their product enters).
 In C attention's two products count `attention_weight` times: they are as many small ones as there are heads, and get a
-smaller share of the peak than the others do.
+smaller share of the peak than the others do. Where tiles are r times as wide as a head they count r^g times as often
+again, g = `attention_padding`.
 On CPUs ranks of one node share caches and memory: t_dev is multiplied by (ranks per node)^contention.
 """
 
@@ -23,6 +24,7 @@ SLOTS = {
     "peak_flops": ("FLOP/s", "log"),
     "half_saturation_flop": ("FLOP", "log"),
     "attention_weight": ("", "log"),
+    "attention_padding": ("", (0.0, 1.0)),
     "memory_bandwidth": ("B/s", "log"),
     "compute_memory_exponent": ("", (1.0, 12.0)),
     "device_host_exponent": ("", (1.0, 12.0)),
@@ -40,11 +42,13 @@ SLOTS = {
     "link_energy_j_per_byte": ("J/B", "log"),
 }
 
-TIME_SLOTS = tuple(SLOTS)[:13]
+TIME_SLOTS = tuple(SLOTS)[:14]
 ABSENT = {"log": -700.0, "linear": 0.0}
 """The value of a slot whose term is switched off (exp(-700) is 0 beside anything measured)."""
 
 _SOFTNESS = 0.1
+
+_ATTENTION = ("attention_weight", "attention_padding")
 
 
 def natural(slot: str, value):
@@ -74,6 +78,7 @@ def inputs(data, paper_proxies: bool = False) -> dict[str, np.ndarray]:
     return {
         "log_flop": np.log(flop),
         "attention_share": np.zeros(len(data)) if paper_proxies else p["attention_flop"] / flop,
+        "log_padding": np.log(p["attention_tile_flop"] / p["attention_flop"]),
         "log_launch": np.log(data.launch_flop),
         "log_byte": np.log(byte),
         "flop": flop,
@@ -114,9 +119,8 @@ def step(values: dict[str, np.ndarray], rows: dict[str, np.ndarray]):
     static_share = (powers["static_power_w"] + powers["node_power_w"]) / energy
     d_energy = {slot: static_share * derivative for slot, derivative in d_time.items()}
     d_energy |= {slot: joule / energy for slot, joule in powers.items()}
-    d_energy["attention_weight"] = (
-        d_energy["attention_weight"] + d_energy["compute_energy_j_per_flop"] * work["attention"]
-    )
+    for slot in _ATTENTION:
+        d_energy[slot] = d_energy[slot] + d_energy["compute_energy_j_per_flop"] * work[slot]
     return np.log(time), np.log(energy * rows["devices"]), d_time, d_energy
 
 
@@ -151,9 +155,16 @@ def static_share(values: dict[str, np.ndarray], rows: dict[str, np.ndarray]) -> 
 
 def _work(values, rows) -> dict[str, np.ndarray]:
     """Log of C with attention's products weighed, and the share that these have of it."""
-    weighed = rows["attention_share"] * np.exp(values["attention_weight"])
+    padding = _expit(values["attention_padding"])
+    weighed = rows["attention_share"] * np.exp(values["attention_weight"] + padding * rows["log_padding"])
     whole = 1 - rows["attention_share"] + weighed
-    return {"log": rows["log_flop"] + np.log(whole), "attention": weighed / whole}
+    share = weighed / whole
+    slope = padding * (1 - padding) * rows["log_padding"]
+    return {
+        "log": rows["log_flop"] + np.log(whole),
+        "attention_weight": share,
+        "attention_padding": share * slope,
+    }
 
 
 def _busy_time(values, rows, work) -> dict[str, np.ndarray]:
@@ -178,7 +189,7 @@ def _busy_time(values, rows, work) -> dict[str, np.ndarray]:
         "compute_share": compute_share,
         "device_share": device_share,
         "fixed_share": _expit(values["host_fixed_s"] - host_layers),
-        "attention": work["attention"],
+        **{slot: work[slot] for slot in _ATTENTION},
         "unsaturated": _expit(values["half_saturation_flop"] - rows["log_launch"]),
         "d_p": (compute_share * compute + (1 - compute_share) * memory - joined)
         / p
@@ -212,7 +223,7 @@ def _step_time(values, rows, shares) -> tuple[np.ndarray, dict[str, np.ndarray]]
     derivatives = {
         "peak_flops": -d_device * shares["compute_share"],
         "half_saturation_flop": d_device * shares["compute_share"] * shares["unsaturated"],
-        "attention_weight": d_device * shares["compute_share"] * shares["attention"],
+        **{slot: d_device * shares["compute_share"] * shares[slot] for slot in _ATTENTION},
         "memory_bandwidth": -d_device * (1 - shares["compute_share"]),
         "compute_memory_exponent": d_device * shares["d_p"],
         "device_host_exponent": busy * shares["d_q"],

@@ -25,6 +25,7 @@ STRANGER_SD = 1.0
 # Attention: fused kernels reach 25 to 40 % of the peak, other products 80 to 90 % (Dao, FlashAttention-2, 2023).
 _SHAPE_PRIORS = {
     "attention_weight": (float(np.log(2.5)), float(np.log(2))),
+    "attention_padding": (0.0, 1.5),
     "compute_memory_exponent": (-1.5, 1.0),
     "device_host_exponent": (-1.5, 1.0),
     "overlap": (0.0, 1.5),
