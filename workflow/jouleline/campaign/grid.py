@@ -166,10 +166,7 @@ def _table_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
         for fields in filter(None, reader):
             number = reader.line_num + sheet.before
             if len(fields) != len(names):
-                raise UserError(
-                    f"{path} line {number} has {len(fields)} fields where the header has {len(names)} (grid.table); "
-                    "complete that line, or leave it out"
-                )
+                raise delimited.ragged(path, sheet, number, len(fields), len(names))
             row = {k: _from_text(k, v) for k, v in zip(names, fields) if k and v.strip()}
             if row:
                 yield number, row

@@ -1,6 +1,9 @@
 """CSV files as people and their programs write them: one line of the table below each."""
 
+import bz2
 import gzip
+import lzma
+import pickle
 
 import numpy as np
 import pytest
@@ -35,6 +38,17 @@ READ = {
     "a sign of the file's end": "a,b\n1.5,x\n\x1a",
     "a plus sign": "a,b\n+1.5,x\n",
     "an exponent": "a,b\n15E-1,x\n",
+    "a header behind #": "# a,b\n1.5,x\n",
+    "a header behind # after a comment": "# by, numpy\n#a,b\n1.5,x\n",
+    "a blank line between": "a,b\n   \n1.5,x\n",
+    "an empty row between": "a,b\n,\n1.5,x\n",
+    "a separator at the end of rows alone": "a,b\n1.5,x,\n",
+    "a separator at the end of the header alone": "a;b;\n1,5;x\n",
+    "blanks around quotes": 'a, "b"\n1.5, "x"\n',
+    "blanks around quotes, and in them": '"a" , "b"\n"1.5" , " x " \n',
+    "blanks around a text": "a,b\n1.5, x\t\n",
+    "a blank of no width": "a,\u200bb\n1.5,x\u200b\n",
+    "a no-break blank": "a,b\u00a0\n1.5,x\u00a0\n",
     "compressed": gzip.compress(b"a,b\n1.5,x\n"),
 }
 # Words for no value.
@@ -55,6 +69,10 @@ NO_VALUE = (
     "?",
     "n.a.",
     "nil",
+    " ",
+    " - ",
+    " NA ",
+    "\u00a0",
 )
 REFUSED = {
     "too few fields": ("a,b\n1,x\n\n2\n", "line 4 has 1 field where the header has 2"),
@@ -64,7 +82,12 @@ REFUSED = {
     "the header twice": ("a,b\n1,x\na,b\n2,y\n", "line 3 repeats the header"),
     "no UTF-8": (b"a,b\n1,\xe9\n", "not UTF-8 text .byte 0xe9 in line 2"),
     "nothing but a header": ("a,b\n", "has no rows"),
-    "nothing": ("", "Empty CSV|no rows"),
+    "nothing": ("", "is empty; give a table"),
+    "nothing but a mark": ("\ufeff", "is empty; give a table"),
+    "nothing but comments": ("# a\n\n", "is empty; give a table"),
+    "a title": ("My runs\na,b\n1,x\n", "line 1 has one field and line 2 has 2: a title is no header"),
+    "separators at the end of some rows": ("a,b\n1,x,\n2,y\n", "line 2 has 3 fields where the header has 2"),
+    "the same name but for blanks": ("a,b,\ta\n1,x,2\n", "two columns named 'a'"),
     "NULs after a crash": (b"a,b\n1,x\n\0\0\0", "line 3 holds a NUL: it is torn"),
     "NULs in a field": (b"a,b\n1\0,x\n", "line 2 holds a NUL"),
     "a quote that never ends": ('a,b\n1,x\n2,"y\n3,z\n', "line 3 opens a quote that never ends"),
@@ -73,7 +96,10 @@ REFUSED = {
         "line 2: 1,234 may be a thousand or a fraction; write",
     ),
     "a column twice": ("a,b,a\n1,x,2\n", "two columns named 'a'"),
-    "an Excel document": (b"PK\x03\x04\x14\0\x06\0", "is an Excel or other office document, no table; save"),
+    "an Excel document": (
+        b"PK\x03\x04\x14\0\x06\0",
+        "is a zip archive, as Excel .* no table; save its table",
+    ),
     "an old Excel document": (b"\xd0\xcf\x11\xe0\xa1", "is an Excel document, no table; save"),
     "a web page": ("\n<!DOCTYPE html>", "is a web page or XML, no table; fetch"),
     "JSON": ('{"a": 1}', "is JSON, no table; save"),
@@ -81,6 +107,13 @@ REFUSED = {
         "version https://git-lfs.github.com/spec/v1\n",
         "Git LFS, no table; fetch the file",
     ),
+    "JSON rows": ('[{"a": 1}]', "is JSON, no table; save"),
+    "bzip2": (bz2.compress(b"a,b\n1,x\n"), "is compressed by bzip2, no table; unpack it"),
+    "xz": (lzma.compress(b"a,b\n1,x\n"), "is compressed by xz, no table; unpack it"),
+    "gzip twice": (gzip.compress(gzip.compress(b"a,b\n1,x\n")), "is compressed twice, no table; unpack it"),
+    "Parquet in gzip": (gzip.compress(b"PAR1"), "is Parquet, no table; unpack it"),
+    "a pickle": (pickle.dumps({"a": [1]}), "is a pickle of Python, no table; save"),
+    "RTF": ("{\\rtf1}", "is an RTF document, no table; save"),
     "torn gzip": (gzip.compress(b"a,b\n1,x\n")[:20], "not a whole Parquet or CSV table .torn gzip"),
 }
 # What is no number, in a column of numbers: never taken for another one.
@@ -115,7 +148,8 @@ def test_it_is_refused_with_its_line(tmp_path, text, said):
 @pytest.mark.parametrize("word", NO_VALUE)
 def test_what_stands_for_no_value_is_none(tmp_path, word):
     (tmp_path / "t.csv").write_text(f"a,b\n1.5,x\n{word},y\n")
-    assert np.array_equal(read_columns(tmp_path / "t.csv")["a"], [1.5, np.nan], equal_nan=True)
+    found = as_numbers(read_columns(tmp_path / "t.csv")["a"], "a")
+    assert np.array_equal(found, [1.5, np.nan], equal_nan=True)
 
 
 @pytest.mark.parametrize("word", NO_NUMBERS)

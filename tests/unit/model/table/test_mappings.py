@@ -46,6 +46,9 @@ def foreign():
         ({"where": {"b": "x"}}, 'where.b is "x"; give a list'),
         ({"columns": {"layers": "a"}, "where": {"a": [7]}}, "no row passes"),
         ({"unique": "a"}, "unique is no list"),
+        ({"text": {"device": "{a:d}"}}, 'text.device is "{a:d}"; give a text with'),
+        ({"text": {"device": "{a!r}"}}, 'text.device is "{a!r}"; give a text with'),
+        ({"text": {"device": "A100"}}, 'text.device is "A100"; give a text with'),
         ({"source": ["rapl"]}, "source is none; use one of nvml_counter"),
         ({"source": "rapl", "columns": {"energy_source": "b"}}, "fills energy_source twice"),
     ],
@@ -54,6 +57,16 @@ def test_bad_mappings_are_one_line(mapping, message):
     with pytest.raises(UserError, match=message) as error:
         convert(foreign(), mapping, "table.csv")
     assert "\n" not in str(error.value)
+
+
+def test_what_is_added_and_not_read_is_refused():
+    """It would be taken for said."""
+    mapping = {"columns": {"layers": "a"}, "sum": {"energy_j": ["c*"]}}
+    with pytest.raises(
+        UserError, match="--add nodes changes nothing: .* but a, c.; a column of ours is given"
+    ):
+        convert(foreign(), mapping, "table.csv", {"nodes": 2.0})
+    assert convert(foreign(), mapping, "t", {"c2": 5.0})["energy_j"].tolist()[0] == 8.0
 
 
 @pytest.mark.parametrize("name", BUILT_IN)

@@ -12,15 +12,15 @@ _DECIMAL_POINT = re.compile(r"[-+]?\d+\.\d+(e[-+]?\d+)?", re.I)
 # 1,234 may be a thousand.
 _MAY_BE_THOUSANDS = re.compile(r"[-+]?[1-9]\d{0,2},\d{3}")
 # What stands for no value beside pyarrow's own words (NaN, NA, null and the like).
-_NO_VALUE = ("None", "none", "-", "--", "?", "n.a.", "nil")
+NO_VALUE = ("", "NA", "N/A", "null", "NULL", "None", "none", "-", "--", "?", "n.a.", "nil")
 
 
 def read_csv(path: Path, texts: tuple[str, ...]):
     """The pyarrow table of a CSV file; the columns `texts` stay text, whatever they look like.
 
-    Fields are parted by a comma, semicolon, tab or bar; where it is no comma, numbers may have a decimal comma. Columns
-    without a name are left out. Raises UserError that names the line where one is torn, has another number of fields
-    than the header, repeats the header, or has a number that may be a thousand or a fraction.
+    Fields are parted by a comma, semicolon, tab or bar; where it is no comma, numbers may have a decimal comma. Raises
+    UserError that names the line where one is torn, has another number of fields than the header, repeats the header,
+    or has a number that may be a thousand or a fraction.
     """
     import pyarrow as pa
     from pyarrow import csv
@@ -41,7 +41,7 @@ def read_csv(path: Path, texts: tuple[str, ...]):
             parse_options=csv.ParseOptions(delimiter=sheet.separator, invalid_row_handler=refuse),
             convert_options=csv.ConvertOptions(
                 column_types=_types(sheet, texts, pa.string()),
-                null_values=[*csv.ConvertOptions().null_values, *_NO_VALUE],
+                null_values=[*csv.ConvertOptions().null_values, *NO_VALUE],
                 strings_can_be_null=True,
                 decimal_point="," if _has_decimal_commas(path, sheet) else ".",
             ),
@@ -51,12 +51,8 @@ def read_csv(path: Path, texts: tuple[str, ...]):
             raise
         found, expected = refused[0]
         number = _line_with(sheet, found, expected)
-        raise UserError(
-            f"{path} line {number} has {found} field{'s' if found != 1 else ''} where the header has {expected}; "
-            "complete that line, or leave it out"
-        ) from error
-    names = [name.strip() for name in table.column_names]
-    return table.rename_columns(names).select([n for n, name in enumerate(names) if name])
+        raise delimited.ragged(path, sheet, number, found, expected) from error
+    return table
 
 
 def _types(sheet: Sheet, texts: tuple[str, ...], text) -> dict[str, object]:

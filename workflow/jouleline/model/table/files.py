@@ -11,10 +11,12 @@ import numpy as np
 
 from jouleline.errors import UserError
 from jouleline.files import atomic_path, reading
-from jouleline.model.table.csv import read_csv
+from jouleline.model.table.csv import NO_VALUE, read_csv
 from jouleline.schemas.runs import RUNS
 
 Columns = dict[str, np.ndarray]
+# Columns that a note names.
+_MOST_NAMED = 20
 
 _TEXTS = tuple(column.name for column in RUNS.columns if column.type in {"string", "bool"})
 
@@ -22,18 +24,25 @@ _TEXTS = tuple(column.name for column in RUNS.columns if column.type in {"string
 def read_columns(path: str | Path) -> Columns:
     """The columns of a Parquet or CSV file, whatever its name; raises UserError where it cannot be read.
 
-    Numbers are arrays of their kind (a null as NaN), everything else objects (a null as None). In a CSV file our own
-    columns of strings and truth values are text, whatever they look like: "001" stays what it is.
+    Numbers are arrays of their kind (a null as NaN), everything else objects (a null as None). Names and texts are
+    without the blanks around them, and columns without a name are left out. In a CSV file our own columns of strings
+    and truth values are text, whatever they look like: "001" stays what it is.
     """
     path = Path(path)
     with reading(path, "a whole Parquet or CSV table", "give a .parquet or .csv file"):
         table = _read_parquet(path) if _is_parquet(path) else read_csv(path, _TEXTS)
+    names = [name.strip(_BLANKS) for name in table.column_names]
+    table = table.rename_columns(names).select([n for n, name in enumerate(names) if name])
     twice = [name for name, count in Counter(table.column_names).items() if count > 1]
     if twice:
         raise UserError(f"{path} has two columns named {twice[0]!r}; rename one of them, or leave it out")
     if not table.num_rows or not table.num_columns:
         raise UserError(f"{path} has no rows; give at least one run")
     return {name: _to_numpy(table[name], f"{path}: column {name}") for name in table.column_names}
+
+
+# Also those that nobody sees: no-break, of no width, and byte order marks.
+_BLANKS = " \t\r\n\u00a0\u200b\u2060\ufeff"
 
 
 def _is_parquet(path: Path) -> bool:
@@ -58,13 +67,22 @@ def _to_numpy(column, what: str) -> np.ndarray:
         if column.null_count:  # by hand: pyarrow's own ways load pandas
             return np.array([np.nan if value is None else value for value in column.to_pylist()], dtype=float)
         return np.array(np.from_dlpack(column))
-    if pa.types.is_binary(column.type) or pa.types.is_large_binary(column.type):
+    binary = (pa.types.is_binary, pa.types.is_large_binary, pa.types.is_fixed_size_binary)
+    if any(kind(column.type) for kind in binary):
         try:
-            column = column.cast(pa.string())  # as some writers of Parquet keep their text
+            column = column.cast(pa.binary()).cast(pa.string())  # as some writers of Parquet keep their text
         except pa.ArrowInvalid as error:
             raise UserError(f"{what} is bytes, no UTF-8 text; write it as text or leave it out") from error
     # not np.array: lists of one length would become a second dimension
-    return np.fromiter(column.to_pylist(), dtype=object, count=len(column))
+    return np.fromiter(map(_plain, column.to_pylist()), dtype=object, count=len(column))
+
+
+def _plain(value):
+    """A text without the blanks around it, and None where that leaves a word for no value; anything else as it is."""
+    if type(value) is not str:
+        return value
+    short = value.strip(_BLANKS)
+    return None if short != value and short in NO_VALUE else short
 
 
 def require_apart(out: str | Path, *inputs: str | Path) -> None:
@@ -108,7 +126,9 @@ def note_unknown(names: Iterable[str], where: str, fate: str) -> None:
     said = []
     for name in names:
         if name not in RUNS.names:
-            near = difflib.get_close_matches(name, RUNS.names, n=1, cutoff=0.8)
+            near = difflib.get_close_matches(name.lower(), RUNS.names, n=1, cutoff=0.8)
             said.append(f"{name} ({near[0]}?)" if near else name)
     if said:
-        print(f"note: {where}: no columns of a runs table, {fate}: {', '.join(said)}", file=sys.stderr)
+        more = f" and {len(said) - _MOST_NAMED} more" if len(said) > _MOST_NAMED else ""
+        shown = ", ".join(said[:_MOST_NAMED]) + more
+        print(f"note: {where}: no columns of a runs table, {fate}: {shown}", file=sys.stderr)

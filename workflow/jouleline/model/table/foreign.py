@@ -47,6 +47,12 @@ def require_integrate(how: Any) -> None:
         )
 
 
+def named_by(how: Mapping[str, Any]) -> set[str]:
+    """Their columns that a mapping's `integrate` names."""
+    named = {how["by"], *how["sensor"], how["time"], how["value"], *how.get("where", {})}
+    return named | ({how["factor"]} if "factor" in how else set())
+
+
 def integrate(samples: Columns, how: Mapping[str, Any], where: str) -> Columns:
     """One row per value of `by`: energy_j, the trapezoids of power over time added up over the sensors, and time_s,
     the longest of their spans.
@@ -54,9 +60,7 @@ def integrate(samples: Columns, how: Mapping[str, Any], where: str) -> Columns:
     `sensor` are the columns that tell sensors apart; power is `value` times `factor` in W, `time` is in s, and `where`
     keeps the sensors that count. A sensor with one sample says nothing, and then its run's energy is null.
     """
-    named = {how["by"], *how["sensor"], how["time"], how["value"], *how.get("where", {})}
-    named |= {how["factor"]} if "factor" in how else set()
-    missing = sorted(named - set(samples))
+    missing = sorted(named_by(how) - set(samples))
     if missing:
         raise UserError(
             f"{where} has no column {missing[0]}, which the mapping names; it has {', '.join(samples)}"

@@ -35,7 +35,7 @@ import numpy as np
 
 from jouleline.errors import UserError
 from jouleline.model.table.checks import as_numbers
-from jouleline.model.table.foreign import integrate, joined, require_integrate, shapes_of
+from jouleline.model.table.foreign import integrate, joined, named_by, require_integrate, shapes_of
 from jouleline.model.table.runs import Columns, take
 from jouleline.schemas.runs import ENERGY_SOURCES, RUNS
 
@@ -66,6 +66,7 @@ def convert(
     without rows.
     """
     require_mapping(mapping)
+    _require_used(added or {}, mapping)
     foreign = _renamed(foreign, mapping.get("also", {}))
     foreign = _with(foreign, {**mapping.get("defaults", {}), **(added or {})}, set(added or {}))
     if "integrate" in mapping:
@@ -171,10 +172,14 @@ def _is_scalars(value: Any) -> bool:
 
 
 def _is_pattern(value: Any) -> bool:
+    """Whether a text has columns in it, each as it stands: their values are text, which a format would not take."""
     try:
-        return isinstance(value, str) and all(_fields(value))
+        parts = (
+            [part[1:] for part in Formatter().parse(value) if part[1] is not None] if _is_name(value) else []
+        )
     except ValueError:
         return False
+    return bool(parts) and all(name and not form and not convert for name, form, convert in parts)
 
 
 def _is_model(value: Any) -> bool:
@@ -261,16 +266,32 @@ def _require_fills(mapping: Mapping[str, Any]) -> None:
         raise UserError(f"the mapping scales {empty[0]}, which it does not fill; add it to `columns`")
 
 
-def _require_columns(foreign: Columns, mapping: Mapping[str, Any], where: str) -> None:
+def _theirs(mapping: Mapping[str, Any]) -> set[str]:
+    """Every column of theirs that a mapping names, some by a pattern with a star."""
     theirs = {*mapping.get("columns", {}).values(), *mapping.get("where", {}), *mapping.get("unique", [])}
     for how in mapping.get("lookup", {}).values():
         theirs |= set(_fields(how["column"])) or {how["column"]}
     theirs |= {part.removeprefix("/") for parts in mapping.get("product", {}).values() for part in parts}
     theirs |= {part for parts in mapping.get("sum", {}).values() for part in parts}
     theirs |= {field for pattern in mapping.get("text", {}).values() for field in _fields(pattern)}
-    theirs |= {mapping["model"]["column"]} if "model" in mapping else set()
+    return theirs | ({mapping["model"]["column"]} if "model" in mapping else set())
+
+
+def _require_used(added: Mapping[str, Any], mapping: Mapping[str, Any]) -> None:
+    """Raise UserError for what is given by --add and would change nothing."""
+    theirs = _theirs(mapping)
+    theirs |= named_by(mapping["integrate"]) if "integrate" in mapping else set()
+    for name in added:
+        if not any(name == one or ("*" in one and fnmatchcase(name, one)) for one in theirs):
+            raise UserError(
+                f"--add {name} changes nothing: the mapping names no such column of theirs, but "
+                f"{', '.join(sorted(theirs))}; a column of ours is given in the mapping's constants"
+            )
+
+
+def _require_columns(foreign: Columns, mapping: Mapping[str, Any], where: str) -> None:
     missing = sorted(
-        name for name in theirs - set(foreign) if "*" not in name or not _matching(foreign, name)
+        name for name in _theirs(mapping) - set(foreign) if "*" not in name or not _matching(foreign, name)
     )
     if missing:
         raise UserError(
