@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import refusals
+from jouleline.commands.options import json_object
 from jouleline.errors import UserError
 from jouleline.files import atomic_path, read_json, require_shared, run_script, why, write_json
 
@@ -44,7 +45,7 @@ def refuse(monkeypatch, name: str, code: int) -> None:
 @pytest.mark.parametrize(("code", "said"), REFUSALS)
 def test_a_file_that_cannot_be_read_is_not_called_torn(tmp_path, monkeypatch, code, said):
     write_json(tmp_path / "run.json", {})
-    refuse(monkeypatch, "read_text", code)
+    refuse(monkeypatch, "read_bytes", code)
     with pytest.raises(UserError) as caught:
         read_json(tmp_path / "run.json")
     line = str(caught.value)
@@ -79,9 +80,32 @@ def test_a_missing_and_a_torn_file_are_told_apart(tmp_path):
         read_json(tmp_path / "torn.json", "correct it")
 
 
-def test_a_byte_order_mark_is_no_error(tmp_path):
-    (tmp_path / "mapping.json").write_bytes(b"\xef\xbb\xbf" + json.dumps({"a": 1}).encode())
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-16-le", "utf-32"])
+def test_a_byte_order_mark_or_what_windows_writes_is_no_error(tmp_path, encoding):
+    (tmp_path / "mapping.json").write_bytes(json.dumps({"a": 1}).encode(encoding))
     assert read_json(tmp_path / "mapping.json") == {"a": 1}
+
+
+# What Python's reader takes, or ends in a traceback.
+NO_JSON = {
+    '{"a": 1, "b": 2, "a": 3}': "the key 'a' stands twice; keep one",
+    '[{"x": {"a": 1, "a": 1}}]': "the key 'a' stands twice",
+    '{"a": NaN}': "NaN is no number of JSON; null is",
+    "[-Infinity]": "-Infinity is no number",
+    "[" * 100_000: "nested too deeply",
+    '{"a":' * 100_000: "nested too deeply",
+    "9" * 5000: "Exceeds the limit",
+}
+
+
+@pytest.mark.parametrize(("text", "said"), NO_JSON.items(), ids=range(len(NO_JSON)))
+def test_what_is_no_json_is_refused_in_one_line(tmp_path, text, said):
+    (tmp_path / "x.json").write_text(text)
+    with pytest.raises(UserError, match=f"x.json is not whole JSON .*{said}") as caught:
+        read_json(tmp_path / "x.json")
+    assert "\n" not in str(caught.value)
+    with pytest.raises(UserError, match="--plan is not JSON"):
+        json_object(text, "--plan")
 
 
 def test_a_script_says_what_was_refused_in_one_line(tmp_path, capsys):

@@ -9,6 +9,7 @@ import os
 import shutil
 import signal
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -210,12 +211,36 @@ def read_text(path: str | os.PathLike) -> str:
 
 
 def read_json(path: str | os.PathLike, remedy: str = "make it again, or name another") -> Any:
-    """Read a JSON file (UTF-8, with or without a byte order mark).
+    """Read a JSON file, see `parse_json`.
 
     Raises UserError that says whether the file is missing, cannot be read, or is torn; `remedy` is for the last.
     """
     with reading(path, "whole JSON", remedy):
-        return json.loads(Path(path).read_text(encoding="utf-8-sig"))
+        return parse_json(Path(path).read_bytes())
+
+
+def parse_json(text: str | bytes) -> Any:
+    """The value of a JSON text; bytes may be in UTF-8, 16 or 32, with or without a byte order mark.
+
+    Raises ValueError for what is none. A key that stands twice is none, for one of its values would be lost, and so
+    are NaN and infinities.
+    """
+    try:
+        return json.loads(text, object_pairs_hook=_each_once, parse_constant=_no_number)
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
+
+
+def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        twice = next(key for key, count in Counter(key for key, _ in pairs).items() if count > 1)
+        raise ValueError(f"the key {twice!r} stands twice; keep one")
+    return found
+
+
+def _no_number(word: str) -> None:
+    raise ValueError(f"{word} is no number of JSON; null is what is not known")
 
 
 _CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"), allow_nan=False, ensure_ascii=True)

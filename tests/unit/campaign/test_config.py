@@ -87,6 +87,50 @@ def test_a_broken_file_names_its_line(tmp_path):
         config.read_yaml(tmp_path / "x.yaml")
 
 
+# What YAML's reader takes for another number, ends the process, or ends in a traceback; and what is said.
+NO_YAML = {
+    "a: 1\nb: 010\n": "line 2: YAML reads 010 as another number",
+    "b: {window_s: 1:30}\n": "line 1: YAML reads 1:30 as another number",
+    "b: [-0_17]": "YAML reads -0_17 as another number",
+    "b: 2024-13-01": "is not YAML: month must be in 1..12",
+    "b: " + "9" * 5000: "is not YAML: Exceeds the limit",
+    "a: x\nb: x\x07y\n": r"line 2 holds the sign '.x07'; leave it out",
+    "a: " + "[" * 50_000: "line 1 is nested more than 100 levels deep",
+    "a:\n " + "- " * 20_000: "line 2 is nested more than 100 levels deep",
+    "{a:\n" * 50_000: "line 101 is nested more than 100 levels deep",
+    "".join(f"{' ' * n}a:\n" for n in range(200)): "line 101 is nested more than 100 levels deep",
+}
+GOOD_YAML = {
+    'a: "010"': "010",
+    "a: '1:30'": "1:30",
+    "a: 0": 0,
+    "a: 0.5": 0.5,
+    "a: " + "[" * 90 + "]" * 90: None,
+    "a: '" + "[{" * 500 + "'": "[{" * 500,
+    "a: |\n" + " " * 300 + "x\n": "x\n",
+}
+
+
+@pytest.mark.parametrize(("text", "said"), NO_YAML.items(), ids=range(len(NO_YAML)))
+def test_what_yaml_would_read_otherwise_is_refused_in_one_line(tmp_path, text, said):
+    (tmp_path / "x.yaml").write_text(text)
+    with pytest.raises(UserError, match=said) as caught:
+        config.read_yaml(tmp_path / "x.yaml")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(("text", "value"), GOOD_YAML.items(), ids=range(len(GOOD_YAML)))
+def test_what_only_looks_so_is_read(tmp_path, text, value):
+    (tmp_path / "x.yaml").write_text(text)
+    assert value is None or config.read_yaml(tmp_path / "x.yaml") == {"a": value}
+
+
+@pytest.mark.parametrize("number", [math.nan, math.inf])
+def test_a_budget_that_is_no_number_is_refused(number):
+    """Nothing would ever exceed it."""
+    assert f"plan.max_kwh: must be a finite number, not {number}" in refused(plan={"max_kwh": number})
+
+
 def test_the_manual_shows_every_key_as_it_is_checked():
     text = manual.MANUAL.read_text()
     assert manual.filled(text) == text, "run `python -m jouleline.campaign.manual`"
@@ -123,7 +167,10 @@ def test_the_schema_names_the_models_splits_gates_and_options_that_there_are():
         ({"model_options": {"rooflin": {}}}, "analysis.model_options: 'rooflin' is not known"),
         ({"model_options": {"roofline": {"starts": "many"}}}, "roofline.starts: must be integer, not 'many'"),
         ({"gates": {"enabled": ["in_domian"]}}, "analysis.gates.enabled[0]: 'in_domian' is not known"),
-        ({"gates": {"enabled": "in_domain"}}, "analysis.gates.enabled: 'in_domain' does not match"),
+        (
+            {"gates": {"enabled": "in_domain"}},
+            "gates.enabled: 'in_domain' does not fit: Names of gates, or all",
+        ),
         (
             {"models": ["paper"], "headline": "hybrid"},
             "analysis.headline: hybrid is not fitted; choose from paper",
@@ -145,7 +192,7 @@ def test_problems_of_schema_and_protocol_are_told_together():
     assert "window_s 200 is above window_max_s 120" in refused(protocol={"window_s": 200})
 
 
-@pytest.mark.parametrize("results", ["", "~/x", "my results", "a{b}", "a'b", "a;b", "$HOME/x"])
+@pytest.mark.parametrize("results", ["", "-x", "~/x", "my results", "a{b}", "a'b", "a;b", "$HOME/x"])
 def test_a_folder_that_a_shell_would_read_otherwise_is_refused(results):
     assert "results: " in refused(results=results) and "data: " in refused(data=results)
 
@@ -158,7 +205,7 @@ def test_the_campaigns_own_folder_of_results_counts(tmp_path):
     assert config.load({**base, "campaign": "mine"}, tmp_path).results == "/scratch/me/mine"
 
 
-@pytest.mark.parametrize("name", ["/etc/passwd", "../x", 5, "a b"])
+@pytest.mark.parametrize("name", ["/etc/passwd", "../x", 5, "a b", "..", "-n", "a\n", "x" * 101])
 def test_a_campaign_has_a_name(name):
     with pytest.raises(UserError, match="is no name"):
         config.load({"campaign": name}, ROOT)

@@ -137,6 +137,12 @@ def test_every_way_of_writing_a_config_is_read(told, wanted):
     assert {name: found.get(name) for name in wanted} == wanted
 
 
+@pytest.mark.parametrize("hidden", [-64, 0, "64", 64.0, True, [64]])
+def test_a_config_of_figures_that_are_none_is_refused(hidden):
+    with pytest.raises(UserError, match="here: hidden_size is .*; it must be a whole number above 0"):
+        models.from_config({**CONFIG, "hidden_size": hidden}, "here")
+
+
 def test_adapters_go_on_parts_that_the_family_has():
     for name, family in FAMILIES.items():
         parts = {part for parts in lora_names(name).values() for part in parts}

@@ -8,7 +8,7 @@ import synthetic
 from jouleline.architecture import proxies
 from jouleline.commands import main as cli
 from jouleline.errors import UserError
-from jouleline.model.fit.configurations import predict_table
+from jouleline.model.fit.configurations import _PARTS, predict_table
 from jouleline.model.table.files import write_columns
 from jouleline.model.table.mappings import BUILT_IN, convert
 from jouleline.model.table.runs import read_columns, read_runs, write_runs
@@ -208,7 +208,13 @@ def test_a_price_that_is_none_is_one_line(shipped, plan, message):
 
 @pytest.mark.parametrize(
     "fit",
-    [[1], {}, {"split": "all", "folds": [{}]}, {"model": "x", "options": {}, "split": "all", "folds": [{}]}],
+    [
+        [1],
+        {},
+        {"split": "all", "folds": [{}]},
+        *({"model": "x", "options": {}, "split": "all", "folds": folds} for folds in ([{}], "x", [3], None)),
+        {"model": [1], "options": {}, "split": "all", "folds": [dict.fromkeys(_PARTS)]},
+    ],
 )
 def test_another_json_is_no_model(fit):
     with pytest.raises(UserError, match="no shipped model"):
@@ -234,9 +240,15 @@ def test_predict_tells_which_columns_it_does_not_read(shipped, tmp_path, capsys)
         (["--calibration", '{"device": "A", "quantities": [{"value": 3}]}'], "is no calibration; give"),
         (["--calibration", '{"devices": [1]}'], "is no calibration; give"),
         (["--calibration", '{"devices": 1}'], "is no calibration; give"),
-        (
-            ["--calibration", '{"device": "A", "quantities": [{"quantity": "peak_flops", "value": "fast"}]}'],
-            "is no calibration; give",
+        *(
+            (
+                [
+                    "--calibration",
+                    '{"device": "A", "quantities": [{"quantity": "peak_flops", "value": ' + value + "}]}",
+                ],
+                "is no calibration; give",
+            )
+            for value in ('"fast"', "-5", "true")
         ),
         (["--out", "runs.parquet"], "is a file"),
     ],

@@ -1,6 +1,7 @@
 """Read a campaign: merge its file under the user's own keys, check it against the schema, fill the defaults."""
 
 import json
+import math
 import os
 import re
 from collections.abc import Mapping
@@ -103,7 +104,9 @@ def load(config: Mapping[str, Any], root: Path) -> Campaign:
         )
     name = config.get("campaign", DEFAULT_CAMPAIGN)
     if not isinstance(name, str) or not re.fullmatch(_schema()["properties"]["campaign"]["pattern"], name):
-        raise UserError(f"campaign {name!r} is no name; take letters, digits, _ . and -, such as demo")
+        raise UserError(
+            f"campaign {name!r} is no name; take at most 100 letters, digits, _ . and -, such as demo"
+        )
     path = root / "config" / "campaigns" / f"{name}.yaml"
     given = {**config, "campaign": name}
     if os.path.lexists(path):
@@ -116,7 +119,7 @@ def load(config: Mapping[str, Any], root: Path) -> Campaign:
     given = _from_text(given, _schema())
     if "protocol" in given and isinstance(given["protocol"], Mapping):
         given["protocol"] = {key: _protocol_value(key, value) for key, value in given["protocol"].items()}
-    problems = schema_problems(given)
+    problems = schema_problems(given) + _not_finite({k: v for k, v in given.items() if k != "protocol"})
     if isinstance(given.get("protocol", {}), Mapping):
         problems += protocol_problems(given.get("protocol", {}))
     settings = merge(defaults(), given)
@@ -149,11 +152,17 @@ def read_yaml(path: Path) -> dict[str, Any]:
     with reading(path, "UTF-8 text", "save it as UTF-8"):
         text = path.read_text(encoding="utf-8")
     try:
+        _require_shallow(text, path, loader)
         loading = loader(text)
         node = loading.get_single_node()
-        _refuse_twice(node, path)
+        _check_nodes(node, path)
         value = None if node is None else loading.construct_document(node)
-    except yaml.YAMLError as error:
+    except yaml.reader.ReaderError as error:  # it knows a place in the text, and says so in two lines
+        where = text.count("\n", 0, error.position) + 1
+        raise UserError(
+            f"{path} line {where} holds the sign {chr(error.character)!a}; leave it out"
+        ) from error
+    except (yaml.YAMLError, ValueError) as error:
         where = f" line {error.problem_mark.line + 1}" if getattr(error, "problem_mark", None) else ""
         raise UserError(
             f"{path}{where} is not YAML: {getattr(error, 'problem', error)}; correct it"
@@ -163,14 +172,49 @@ def read_yaml(path: Path) -> dict[str, Any]:
     return value
 
 
-def _refuse_twice(node: Any, path: Path) -> None:
-    """Raise UserError for the first key that stands twice in a mapping of a composed document, at any depth.
+# Nobody writes a campaign so deep. The composer calls itself for every level, and some ten thousand end the process.
+DEEPEST = 100
+
+
+def _require_shallow(text: str, path: Path, loader: type) -> None:
+    """Raise UserError where lists and mappings of a YAML text are nested too deeply."""
+    import yaml
+
+    depth = most = 0
+    for line in text.split("\n"):
+        opened = line.count("[") + line.count("{")
+        most = max(
+            most, depth + opened + len(line) - len(line.lstrip(" ")) + line.count("- ") + line.count("? ")
+        )
+        depth += opened - line.count("]") - line.count("}")
+    if most <= DEEPEST:  # at most: brackets in texts count too
+        return
+    depth = 0
+    for event in yaml.parse(text, loader):
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if depth > DEEPEST:
+            line = event.start_mark.line + 1
+            raise UserError(f"{path} line {line} is nested more than {DEEPEST} levels deep; correct it")
+
+
+# What YAML 1.1 reads as another number than it looks: 010 is 8, and 1:30 is 90.
+_ODD_NUMBER = re.compile(r"[-+]?(0[0-7_]+|[0-9_]+(:[0-9]+)+(\.[0-9_]*)?)")
+
+
+def _check_nodes(node: Any, path: Path) -> None:
+    """Raise UserError for the first key that stands twice in a mapping of a composed document, at any depth, and for a
+    number that is read as another one.
 
     Before the document is built, because then the first of two is gone and `<<` has added keys that may be repeated.
     """
     waiting, seen = [node], set()
     while waiting:
         node = waiting.pop()
+        if node is not None and node.tag.endswith((":int", ":float")) and _ODD_NUMBER.fullmatch(node.value):
+            raise UserError(
+                f"{path} line {node.start_mark.line + 1}: YAML reads {node.value} as another number; write that "
+                "number plainly, or quotes around what is text"
+            )
         if node is None or id(node) in seen or not isinstance(node.value, list):
             continue
         seen.add(id(node))  # an alias is the node it names, and may be inside itself
@@ -241,6 +285,20 @@ def schema_problems(config: Mapping[str, Any]) -> list[str]:
     return [_schema_problem(error) for error in errors]
 
 
+def _not_finite(value: Any, where: str = "") -> list[str]:
+    """Lines for numbers that a JSON schema lets pass: a budget that is NaN is never exceeded."""
+    if isinstance(value, Mapping):
+        return [line for key, part in value.items() for line in _not_finite(part, f"{where}.{key}")]
+    if isinstance(value, list):
+        return [line for n, part in enumerate(value) for line in _not_finite(part, f"{where}[{n}]")]
+    odd = isinstance(value, float) and not math.isfinite(value)
+    return (
+        [f"{where.lstrip('.')}: must be a finite number, not {value}; correct it, or leave the key out"]
+        if odd
+        else []
+    )
+
+
 def _schema_problem(error) -> str:
     where = re.sub(r"\.(\d+)", r"[\1]", ".".join(map(str, error.path))) or "top level"
     if error.validator == "additionalProperties":
@@ -252,4 +310,6 @@ def _schema_problem(error) -> str:
         return f"{where}: must be {kinds if isinstance(kinds, str) else ' or '.join(kinds)}, not {error.instance!r}"
     if error.validator == "enum":
         return f"{where}: {error.instance!r} is not known; choose from {', '.join(error.validator_value)}"
+    if error.validator == "pattern" and "description" in error.schema:
+        return f"{where}: {error.instance!r} does not fit: {error.schema['description']}"
     return f"{where}: {error.message}; see config/README.md"

@@ -10,7 +10,6 @@ windows come from there too.
 """
 
 import csv
-import json
 from collections.abc import Mapping
 from difflib import get_close_matches
 from functools import cache
@@ -18,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from jouleline.errors import UserError
-from jouleline.files import read_text
+from jouleline.files import parse_json, read_text
 from jouleline.schemas.families import FAMILIES
 from jouleline.schemas.row import BY_NAME
 
@@ -89,7 +88,7 @@ def _read(path: Path) -> dict[str, Any]:
 def parse(text: str, where: str) -> dict[str, Any]:
     """The columns of a model from the text of its config.json; raises UserError, one line, that names `where`."""
     try:
-        told = json.loads(text)
+        told = parse_json(text)
     except ValueError as error:
         raise UserError(f"{where} is no JSON ({error}); give the config.json of a model") from error
     if not isinstance(told, dict):
@@ -114,6 +113,7 @@ def from_config(told: Mapping[str, Any], where: str) -> dict[str, Any]:
         name: next((told[key] for key in keys if told.get(key) is not None), None)
         for name, keys in _NAMES.items()
     }
+    _require_counts(found, where)
     if told.get("word_embed_proj_dim", found["hidden"]) != found["hidden"]:
         raise UserError(f"{where} has embeddings of another width than its layers, which no row says")
     if told.get("do_layer_norm_before") is False:
@@ -128,6 +128,15 @@ def from_config(told: Mapping[str, Any], where: str) -> dict[str, Any]:
     if missing:
         raise UserError(f"{where} lacks {', '.join(missing)}; give the config.json of a model")
     return {"model_type": family, **{name: value for name, value in found.items() if value is not None}}
+
+
+def _require_counts(found: Mapping[str, Any], where: str) -> None:
+    """Raise UserError for the first figure that is of another kind than its column, or not above 0."""
+    for name, value in found.items():
+        kind = BY_NAME[name].python_type
+        if value is not None and (type(value) is not kind or (kind is int and value < 1)):
+            wanted = "true or false" if kind is bool else "a whole number above 0"
+            raise UserError(f"{where}: {_NAMES[name][0]} is {value!r}; it must be {wanted}")
 
 
 def fill(row: Mapping[str, Any], root: Path) -> tuple[dict[str, Any], list[str]]:

@@ -103,7 +103,8 @@ def _calibration(path: str) -> Mapping[str, Any]:
 def _is_quantity(entry: Any) -> bool:
     if not isinstance(entry, Mapping) or not {"quantity", "value"} <= set(entry):
         return False
-    return entry["value"] is None or isinstance(entry["value"], (int, float))
+    value = entry["value"]
+    return value is None or (isinstance(value, (int, float)) and not isinstance(value, bool) and value >= 0)
 
 
 def _fits(args: argparse.Namespace, columns, calibration) -> list[tuple]:

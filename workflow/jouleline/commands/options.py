@@ -1,9 +1,9 @@
 """Options that several programs take."""
 
-import json
 from typing import Any
 
 from jouleline.errors import UserError
+from jouleline.files import parse_json
 
 
 def json_object(text: str, option: str) -> dict[str, Any]:
@@ -13,8 +13,8 @@ def json_object(text: str, option: str) -> dict[str, Any]:
     {'starts': 8}
     """
     try:
-        value = json.loads(text)
-    except json.JSONDecodeError as error:
+        value = parse_json(text)
+    except ValueError as error:
         raise UserError(f"{option} is not JSON ({error}); give one object in quotes") from error
     if not isinstance(value, dict):
         raise UserError(f"{option} must be a JSON object, not {text[:40]!r}")

@@ -100,11 +100,12 @@ _PARTS = {"identified", "reason", "state", "parameters", "diagnostics", "domain"
 def shipped(fit: Mapping[str, Any]) -> Mapping[str, Any]:
     """The fold of a fit of the split `all`. Raises UserError for any other document, or one that is not identified."""
     is_fit = isinstance(fit, Mapping) and {"model", "split", "folds", "options"} <= set(fit)
-    if not is_fit or fit["split"] != "all" or not fit["folds"] or not set(fit["folds"][0]) >= _PARTS:
+    fold = fit["folds"][0] if is_fit and isinstance(fit["folds"], list) and fit["folds"] else None
+    whole = isinstance(fold, Mapping) and set(fold) >= _PARTS and isinstance(fit["model"], str)
+    if not whole or fit["split"] != "all":
         raise UserError(
             "this is no shipped model: give the fit of the split `all` (model.json of `jouleline fit`)"
         )
-    fold = fit["folds"][0]
     if not fold["identified"]:
         raise UserError(f"the model is not identified ({fold['reason']}); fit it on more runs")
     return fold
