@@ -1,4 +1,4 @@
-"""Tables of text (CSV) as people and their programs write them: what a file is, its text, and what parts its fields."""
+"""Tables of text (CSV) as people and programs write them: the kind of file, its text, the separator of its fields."""
 
 import csv
 import gzip
@@ -51,7 +51,7 @@ _MARKS = {
 
 
 class Sheet(NamedTuple):
-    """A table of text: from its header on, which character parts fields, and how many lines are before the header."""
+    """A table of text from its header on, its separator, and the number of lines before the header."""
 
     text: str
     separator: str
@@ -64,7 +64,7 @@ class Sheet(NamedTuple):
 
 
 def read(path: Path) -> Sheet:
-    """The table of text in a file, also a compressed one (gzip), in UTF-8 or UTF-16.
+    """Read the table of text in a file. The file is UTF-8 or UTF-16, and may be compressed with gzip.
 
     Lines before the header that begin with # are left out, and `sep=;`, which names the separator; so are rows without
     a value, and an end-of-file sign. Raises UserError that names the line of what is wrong, and ValueError where a
@@ -143,7 +143,7 @@ def _decoded(path: Path) -> str:
 
 
 def _without_mark(first: bytes) -> str:
-    """UTF-8, or UTF-16 where every second byte of the first letters is null."""
+    """UTF-8; or UTF-16, where every second byte of the first letters is null."""
     odd, even = any(first[1::2]), any(first[::2])
     if b"\0" not in first or odd == even:
         return "utf-8-sig"
@@ -151,7 +151,7 @@ def _without_mark(first: bytes) -> str:
 
 
 def _require_whole(path: Path, sheet: Sheet, header: str) -> None:
-    """Raise UserError for what would be read as something else: a header in the middle, NULs, a quote without end."""
+    """Raise UserError for what would be misread: a header in the middle, NULs, a quote without an end."""
     lines = sheet.lines
     if header and Counter(lines)[header] > 1:
         again = len(lines) - lines[::-1].index(header) + sheet.before

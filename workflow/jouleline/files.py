@@ -1,4 +1,4 @@
-"""Atomic writes (a file is either whole under its name or not there at all), and why a file could not be used."""
+"""Atomic writes: a file is whole under its name, or not there at all. Also: why a file could not be used."""
 
 import errno
 import hashlib
@@ -17,7 +17,7 @@ from typing import Any
 
 from jouleline.errors import UserError
 
-# What the operating system means, and what helps.
+# What the operating system means by an error, and what helps.
 _REMEDIES = {
     **dict.fromkeys((errno.EACCES, errno.EPERM), "change its permissions, or choose another place"),
     errno.EROFS: "choose another place",
@@ -48,14 +48,14 @@ _REMEDIES = {
     ),
 }
 _NO_MEMORY = OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
-# Files of a folder that say who may use it.
+# Files whose permissions show who may use a folder.
 _LOOKED_AT = 20
-# Bytes of a name, as file systems have it.
+# Longest name of a file, in bytes.
 _LONGEST_NAME = 255
 
 
 def why(error: OSError) -> str:
-    """What the operating system refused and what helps, in one line without the file's name."""
+    """What the operating system refused and what helps: one line without the file's name."""
     # Arrow writes the path and its own function into the words of an error.
     words = os.strerror(error.errno) if error.errno else " ".join(str(error).split())
     said = words.strip() or type(error).__name__
@@ -65,7 +65,7 @@ def why(error: OSError) -> str:
 
 
 def refused(error: BaseException) -> bool:
-    """Whether the operating system refused a file that is there (as opposed to one that is missing or torn)."""
+    """Whether the file is there and the operating system refused it. False for a missing or a torn file."""
     missing = isinstance(error, FileNotFoundError)
     return isinstance(error, OSError) and error.errno is not None and not missing
 
@@ -77,10 +77,10 @@ def one_line(error: OSError) -> str:
 
 @contextmanager
 def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
-    """Yield a temporary path beside `path`; on success flush it to disk and rename it into place.
+    """Yield a temporary path beside `path`. On success flush it to disk and rename it to `path`.
 
-    The temporary name starts with a dot and ends in the pid, so that no glob takes it for a result and two
-    writers do not meet. On an error nothing is left. Raises UserError where the file cannot be written, with the cause.
+    The temporary name starts with a dot and ends in the pid. So no glob takes it for a result, and two writers do
+    not use the same one. On an error nothing is left. Raises UserError, with the cause, where it cannot write.
     """
     target = Path(path)
     temporary = _beside(target)
@@ -102,7 +102,7 @@ def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
 
 
 def _beside(target: Path) -> Path:
-    """The temporary name beside a target; as long as a name may be where the target's is."""
+    """The temporary name beside a target. It is never longer than the file system allows."""
     ending = f".{os.getpid()}.tmp"
     name = (
         os.fsencode(target.name)[: _LONGEST_NAME - len(ending) - 1]
@@ -113,7 +113,7 @@ def _beside(target: Path) -> Path:
 
 
 def _make_folder(folder: Path) -> None:
-    """Make a folder and those above it. Raises OSError; where one of them is a file, NotADirectoryError."""
+    """Make a folder and its parents. Raises OSError; NotADirectoryError where one of them is a file."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except FileExistsError as error:
@@ -122,8 +122,10 @@ def _make_folder(folder: Path) -> None:
 
 @contextmanager
 def atomic_folder(path: str | os.PathLike) -> Iterator[Path]:
-    """Yield an empty folder beside `path`; on success rename it into place, instead of what is there. On an error
-    nothing is left. Raises UserError where it cannot be written."""
+    """Yield an empty folder beside `path`. On success rename it to `path` and replace what is there.
+
+    On an error nothing is left. Raises UserError where it cannot write.
+    """
     target = Path(path)
     temporary = _beside(target)
     try:
@@ -141,7 +143,7 @@ def atomic_folder(path: str | os.PathLike) -> Iterator[Path]:
 
 
 def require_writable(folder: str | os.PathLike, otherwise: str = "set `results` to another folder") -> None:
-    """Raise UserError unless `folder` is, or could be made, a folder that this user can write into."""
+    """Raise UserError unless this user can write into `folder`, or can make it."""
     path = Path(folder).absolute()
     existing = next(part for part in (path, *path.parents) if part.exists())
     if not existing.is_dir():
@@ -151,9 +153,9 @@ def require_writable(folder: str | os.PathLike, otherwise: str = "set `results` 
 
 
 def require_shared(folder: str | os.PathLike) -> None:
-    """Raise UserError where another user has left files below `folder` that this one cannot read and write.
+    """Raise UserError where another user has left files below `folder` that this user cannot read and write.
 
-    A few of each of its folders are looked at: they are written by the same program.
+    It looks at a few files of each folder, since one program has written all of them.
     """
     me = os.geteuid()
     whole = Path(folder)
@@ -180,7 +182,7 @@ def write_text(path: str | os.PathLike, text: str) -> None:
 
 
 def write_json(path: str | os.PathLike, value: Any) -> None:
-    """Write `value` as indented JSON atomically. NaN and infinities are refused: unknown is null."""
+    """Write `value` as indented JSON atomically. Refuses NaN and infinities: unknown is null."""
     write_text(path, json.dumps(value, indent=1, allow_nan=False, ensure_ascii=False) + "\n")
 
 
@@ -188,9 +190,9 @@ def write_json(path: str | os.PathLike, value: Any) -> None:
 def reading(
     path: str | os.PathLike, kind: str = "UTF-8 text", remedy: str = "make it again, or name another"
 ) -> Iterator[None]:
-    """Turn what the body may raise as it reads `path` into a UserError: the file is missing, refused, or not `kind`.
+    """Turn an error of reading `path` into a UserError: the file is missing, refused, or not `kind`.
 
-    `remedy` is for the last. Where a user may have written the file, it must not be to delete it.
+    `remedy` is for a file that is not `kind`. Where a user may have written the file, it must not say to delete it.
     """
     try:
         yield
@@ -205,7 +207,7 @@ def reading(
 
 
 def read_text(path: str | os.PathLike) -> str:
-    """Read a text (UTF-8, with or without a byte order mark). Raises UserError that says why it cannot be read."""
+    """Read a text (UTF-8, with or without a byte order mark). Raises UserError with the cause."""
     with reading(path):
         return Path(path).read_text(encoding="utf-8-sig")
 
@@ -213,7 +215,7 @@ def read_text(path: str | os.PathLike) -> str:
 def read_json(path: str | os.PathLike, remedy: str = "make it again, or name another") -> Any:
     """Read a JSON file, see `parse_json`.
 
-    Raises UserError that says whether the file is missing, cannot be read, or is torn; `remedy` is for the last.
+    Raises UserError: the file is missing, cannot be read, or is torn. `remedy` is for a torn file.
     """
     with reading(path, "whole JSON", remedy):
         return parse_json(Path(path).read_bytes())
@@ -247,22 +249,22 @@ _CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"), allow_nan=F
 
 
 def digest_file(path: str | os.PathLike) -> str:
-    """SHA-256 of a file. Raises UserError that says why it cannot be read."""
+    """SHA-256 of a file. Raises UserError with the cause."""
     with reading(path):
         return hashlib.sha256(Path(path).read_bytes()).hexdigest()
 
 
 def canonical_json(value: Any) -> str:
-    """One line of JSON with sorted keys: equal values give equal text, so it can be hashed or compared."""
+    """One line of JSON with sorted keys. Equal values give equal text, so it can be hashed or compared."""
     return _CANONICAL.encode(value)
 
 
 def run_script(main: Callable[[], int | None]) -> int:
-    """Call a script's body; a UserError becomes its one line on stderr and its exit code.
+    """Call the body of a script. A UserError becomes one line on stderr and its exit code.
 
-    A file or memory that the operating system refuses becomes one line and 2, what is printed included; where nobody
-    reads that any more (`| head`), it ends quietly, as a shell counts it. What the locale cannot print (a degree sign,
-    say) is printed as a question mark.
+    A file or memory that the operating system refuses becomes one line and exit code 2. This includes what is
+    printed. Where nobody reads the output any more (`| head`), the script ends quietly, with the exit code that a
+    shell expects. A sign that the locale cannot print (a degree sign, say) becomes a question mark.
     """
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
@@ -279,7 +281,7 @@ def run_script(main: Callable[[], int | None]) -> int:
         return error.exit_code
     except (OSError, MemoryError) as found:
         error = _NO_MEMORY if isinstance(found, MemoryError) else found
-        # Without a file, and with a number that says nothing of a user's, a traceback is of more use.
+        # Such an error is not about a user's file: the traceback helps more.
         if not error.filename and error.errno not in _REMEDIES:
             raise
         print(f"error: {one_line(error)}", file=sys.stderr)
@@ -288,6 +290,6 @@ def run_script(main: Callable[[], int | None]) -> int:
 
 
 def _print_no_more() -> None:
-    """What is left of the output goes nowhere: Python's end would try again, and complain."""
+    """Send the rest of the output nowhere. Else Python would try again at its end, and complain."""
     with suppress(OSError, ValueError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

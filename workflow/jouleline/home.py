@@ -1,19 +1,19 @@
-"""A name and a folder for caches where a user has none: a uid without an entry, a home that cannot be written.
+"""Give a user a name and a folder for caches where there are none: a uid without an entry, or a read-only home.
 
-Snakemake and torch end in a traceback without them. `make setup` lets every Python of the environment import this
-module at its start, on every node: it must stay small.
+Snakemake and torch end in a traceback without them. Every Python of the environment imports this module when it
+starts, on every node (`make setup` arranges it). So it must stay small.
 """
 
 import getpass
 import os
 from collections.abc import MutableMapping
 
-# Those that do not follow XDG_CACHE_HOME by themselves, and their folder in it.
+# Libraries that do not follow XDG_CACHE_HOME by themselves, and their folder in it.
 CACHES = {"XDG_CACHE_HOME": "", "TRITON_HOME": "", "MPLCONFIGDIR": "matplotlib"}
 
 
 def settle(environment: MutableMapping[str, str] = os.environ) -> None:
-    """Set USER, HOME and the folders of caches, only where they are not to be had otherwise."""
+    """Set USER, HOME and the folders of caches, only where the system does not give them."""
     try:
         getpass.getuser()
     except (KeyError, OSError):
@@ -33,7 +33,7 @@ def settle(environment: MutableMapping[str, str] = os.environ) -> None:
 
 
 def _writable(folder: str) -> bool:
-    """Whether a folder is there, or can be made, and takes files."""
+    """Whether a folder is there, or can be made, and can be written."""
     try:
         os.makedirs(folder, mode=0o700, exist_ok=True)
     except OSError:

@@ -1,8 +1,8 @@
-"""What a campaign would cost before anything runs: device hours, energy, price and CO2 of every row, with a total.
+"""What a campaign would cost, before anything runs: device hours, energy, price and CO2 of every row, and the total.
 
-The newest fitted model predicts; where there is none, the roofline of the device's data sheet bounds. Where there is
-neither, the figure is unknown and says so. `lo` and `hi` are the ends of the model's 95 % interval, or of the range
-that the shares below span over a data sheet, which is no confidence interval; `source` tells which.
+The newest fitted model predicts. Without a model, the data sheet of the device gives bounds (its roofline). Without
+either, the figure is unknown, and the plan says so. `lo` and `hi` are the ends of the model's 95 % interval. With a
+data sheet they are the ends of the range of SHARES below, which is no confidence interval. `source` says which.
 """
 
 import csv
@@ -26,9 +26,9 @@ from jouleline.model.machine import Machines
 from jouleline.reduce import runs as tables
 from jouleline.units import GIB
 
-# A job's time beside its window (start-up, idle baselines, warm-up), where no finished run tells it.
+# Time of a job outside its window (start-up, idle baselines, warm-up), used where no finished run tells it.
 OVERHEAD_S = 30.0
-# Shares of the data sheet's rates and of its power limit that training is taken to reach: low, middle, high.
+# The assumed shares of the data sheet's rates, and of its power limit, that training reaches: low, middle, high.
 RATE_SHARE = (0.10, 0.35, 0.70)
 POWER_SHARE = (0.4, 0.7, 1.0)
 
@@ -49,7 +49,7 @@ Row = dict[str, Any]
 
 
 def finished(folder: Path, run_ids: list[str]) -> dict[str, Row]:
-    """Records by run id of the runs in a campaign's folder that are there and did not fail."""
+    """The records, by run id, of the runs in a campaign's folder that did not fail."""
     records = {run_id: tables.read_record(folder / "runs" / run_id) for run_id in run_ids}
     return {run_id: record for run_id, record in records.items() if record and record["status"] != "failed"}
 
@@ -62,9 +62,9 @@ def campaign(
     plan: Mapping[str, Any],
     headline: str,
 ) -> tuple[list[Row], Row]:
-    """(lines, total) of the `rows` of a campaign that would be measured: complete grid rows with their run_id.
+    """(lines, total) of the `rows` of a campaign that would be measured. `rows` are complete, with their run_id.
 
-    `folder` is the campaign's, `done` its finished records, which tell the time beside the window.
+    `folder` is the campaign's. `done` has its finished records, which tell the time outside the window.
     """
     model = newest_model(folder.parent, folder.name, headline, plan["device"])
     protocol = complete_protocol(protocol)
@@ -75,10 +75,10 @@ def campaign(
 
 
 def memory(rows: list[Row], protocol: Mapping[str, Any], plan: Mapping[str, Any]) -> list[Row]:
-    """Of each row the peak memory of one device (GiB) and whether it fits; null where that is not known.
+    """The peak memory of one device (GiB) for each row, and whether it fits; null where unknown.
 
-    `memory` is FITS, TIGHT where the peak with its margin is more than a device has, and TOO_LARGE where what is held
-    for certain is more. `memory_note` names the largest part and what makes it smaller. The capacity is
+    `memory` is FITS, TIGHT (the peak with its margin is more than a device has) or TOO_LARGE (the part that is
+    certain is more). `memory_note` names the largest part and what makes it smaller. The capacity is
     `plan.memory_gib`, else that of the data sheet of `plan.device`. A CPU's memory is not checked.
     """
     capacity = capacity_gib(plan)
@@ -101,7 +101,7 @@ def memory(rows: list[Row], protocol: Mapping[str, Any], plan: Mapping[str, Any]
 
 
 def capacity_gib(plan: Mapping[str, Any]) -> float | None:
-    """Memory of one device to plan with, in GiB; None where nobody says it."""
+    """Memory of one device for the plan, in GiB; None where it is unknown."""
     if plan["memory_gib"] is not None:
         return plan["memory_gib"]
     sheet = Machines().get(plan["device"], "memory_capacity") if plan["device"] else None
@@ -123,7 +123,7 @@ def _fit(part_gib: Mapping[str, float], capacity: float) -> Row:
 
 
 def newest_model(results: Path, campaign: str, headline: str, device: str | None) -> tuple[str, Any] | None:
-    """(path, fit) of the model to plan with: the campaign's own, else the newest of another one on `device`."""
+    """(path, fit) of the model to plan with: the campaign's own, else the newest of another campaign on `device`."""
     own = results / campaign / "fit" / headline / "all.json"
     others = sorted(results.glob(f"*/fit/{headline}/all.json"), key=lambda p: p.stat().st_mtime, reverse=True)
     for path in [own, *(p for p in others if p != own)]:
@@ -146,9 +146,9 @@ def estimate(
     model: tuple[str, Any] | None,
     overhead_s: float,
 ) -> list[Row]:
-    """One row of the plan for each complete grid row (with its run_id); null where nothing is known.
+    """One line of the plan for each complete grid row (with its run_id); null where nothing is known.
 
-    The job is taken to hold its predicted power from start to end, which is on the expensive side.
+    The job is assumed to draw its predicted power from start to end. This overestimates.
     """
     if not rows:
         return []
@@ -163,12 +163,12 @@ def priced(
     plan: Mapping[str, Any],
     overhead_s: float,
 ) -> list[Row]:
-    """A row of the plan for each row and what is known of its step: `step_s` and `power_w`, low, middle and high."""
+    """A line of the plan for each row and its known step: `step_s` and `power_w`, each low, middle and high."""
     return [_line(row, step, protocol, plan, overhead_s) for row, step in zip(rows, steps, strict=True)]
 
 
 def of_fit(source: str, expected: Prediction) -> list[Row]:
-    """What a fit expects of rows as steps to be `priced`; no interval goes with it, so low, middle and high are one."""
+    """The steps of rows as a fit expects them, for `priced`. They have no interval: low, middle and high are equal."""
     power_w = expected.step_energy_j / expected.step_time_s
     return [
         {"source": source, "step_s": _known([float(t)] * 3), "power_w": _known([float(p)] * 3)}
@@ -177,13 +177,13 @@ def of_fit(source: str, expected: Prediction) -> list[Row]:
 
 
 def joules(lines: list[Row]) -> np.ndarray:
-    """What the job of each line takes, J; NaN where that is not known."""
+    """Energy of each line's job, J; NaN where unknown."""
     kwh = [np.nan if line["energy_kwh"] is None else line["energy_kwh"] for line in lines]
     return np.array(kwh, dtype=float) * J_PER_KWH
 
 
 def overhead(done: Mapping[str, Row]) -> float:
-    """A job's time beside its window, s: the median of the finished runs' (see `finished`), OVERHEAD_S without any."""
+    """Time of a job outside its window, s: the median of the finished runs (see `finished`), else OVERHEAD_S."""
     known_s = [r["wall_s"] - r["training"]["time_s"] for r in done.values() if r["status"] == "ok"]
     return median(known_s) if known_s else OVERHEAD_S
 
@@ -263,7 +263,7 @@ def _times(a: float | None, b: float | None, unit: float = J_PER_KWH) -> float |
 
 
 def totals(lines: list[Row]) -> Row:
-    """Sums over the lines; null where a line is not known. Intervals are summed end to end, on the safe side.
+    """Sums over the lines; null where a line is unknown. Intervals are summed end to end, so they are rather too wide.
 
     The time is that of one job after another.
     """
@@ -294,7 +294,7 @@ def require_budget(total: Row, plan: Mapping[str, Any]) -> None:
 
 
 def require_memory(lines: list[Row], plan: Mapping[str, Any]) -> None:
-    """Raise UserError where runs cannot fit in the memory of their devices, with one line for each of the first."""
+    """Raise UserError where runs cannot fit in the memory of their devices. The first of them get one line each."""
     bad = [line for line in lines if line.get("memory") == TOO_LARGE]
     if bad and plan["refuse_memory"]:
         notes = {

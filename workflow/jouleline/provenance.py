@@ -1,12 +1,12 @@
-"""What a result was made by: a digest of the code that can change it.
+"""What made a result: a digest of the code that can change it.
 
-Snakemake sees the command line of a rule, not the modules behind it. So every rule carries the digest of its
-script's import closure as a parameter: a change of code reruns exactly what that code makes, while comments,
-docstrings and formatting, which cannot change a result, rerun nothing.
+Snakemake sees the command line of a rule, not the modules behind it. So every rule has a parameter: the digest of its
+script and of all that the script imports. A change of code reruns exactly what this code makes. Comments, docstrings
+and formatting cannot change a result, so they rerun nothing.
 
-The digest is a Merkle hash: a module's digest is its meaning (the syntax tree without docstrings), in which every
-import from the package is replaced by the digest of what it names. No path and no module name is in it, so a module
-that is moved or renamed reruns nothing.
+The digest is a Merkle hash. The digest of a module is a hash of its meaning (the syntax tree without docstrings), in
+which every import from the package is replaced by the digest of what it names. It contains no path and no module name.
+So moving or renaming a module reruns nothing.
 """
 
 import ast
@@ -31,28 +31,28 @@ class Import(NamedTuple):
 
     base: str
     name: str
-    # Where it stands (the block of imports), and where it is used: the name itself says nothing.
+    # Where it stands (the block of imports), and where it is used. The name itself has no meaning.
     use: str
 
 
 def code_digest(scripts: Iterable[Path], within: str = PACKAGE) -> str:
-    """Hex digest of some scripts and of every package module they import, however deep.
+    """Hex digest of some scripts and of every package module that they import, directly or not.
 
-    Only modules under `within` count; the others are followed to what they import. Imports inside functions count;
-    imports by string cannot be seen. Raises UserError that names the modules of an import circle.
+    Only modules under `within` count; others are searched for what they import. Imports inside functions count.
+    Imports by string cannot be seen. Raises UserError that names the modules of an import circle.
     """
     facts, remembered = _remembered(), len(_remembered())
     walk = _Walk(within, facts)
     digest = _hash(*sorted(walk.of_file(script, None) for script in scripts))
     if len(facts) > remembered:
-        # A checkout that cannot be written works it out each time.
+        # Where the checkout cannot be written, the digest is worked out each time.
         with contextlib.suppress(OSError, UserError):
             write_text(_memory(), json.dumps(facts))
     return digest[:16]
 
 
 def measuring_digest(root: Path) -> str:
-    """The digest that is recorded with every run of the checkout in `root`: of what can change a measured number."""
+    """The digest recorded with every run of the checkout in `root`: of the code that can change a measured number."""
     scripts = [root / "scripts" / f"{name}.py" for name in ("measure_run", "prepare_dataset")]
     return code_digest(scripts, within=f"{PACKAGE}.measure")
 
@@ -90,7 +90,7 @@ class _Walk:
         return _hash(meaning, *sorted(parts))
 
     def reach(self, name: str) -> frozenset[str]:
-        """Digests of the modules under `within` that importing `name` runs: its own, or those it goes on to."""
+        """Digests of the modules under `within` that run when `name` is imported: its own, or those that it imports."""
         if name in self.open:
             circle = " -> ".join([*self.open[self.open.index(name) :], name])
             raise UserError(f"modules import each other in a circle: {circle}; cut it, it has no digest")
@@ -112,7 +112,7 @@ class _Walk:
         return above.union(*(self.reach(self._named_by(one)[0]) for one in imports))
 
     def _named_by(self, one: Import) -> tuple[str, str]:
-        """(module, name in it or "") that an import means; a package that only passes a name on is passed through."""
+        """(module, name in it or "") that an import means. A package that only passes a name on is skipped."""
         if not one.name or _module_file(f"{one.base}.{one.name}"):
             return f"{one.base}.{one.name}".rstrip("."), ""
         path = _module_file(one.base)
@@ -150,8 +150,8 @@ def _module_file(name: str) -> Path | None:
 
 # ---- What one file says
 
-# Every Slurm job works the digests out again on its node. So what a file's text says is kept, by the text's own digest,
-# where Python keeps what it compiled.
+# Every Slurm job works out the digests again on its node. So what a file says is cached under the digest of its text,
+# in the place where Python keeps compiled code.
 
 
 def _memory() -> Path:
@@ -167,7 +167,7 @@ def _remembered() -> dict[str, list]:
 
 
 def _facts_of(path: Path, module: str | None, facts: dict[str, list]) -> tuple[list[Import], str]:
-    """(what a file imports from the package, digest of its meaning), from `facts`, or worked out and added there."""
+    """(what a file imports from the package, digest of its meaning): from `facts`, else worked out and added there."""
     text = _text(path)
     key = _hash(f"{module} {path.name}", text)
     if key not in facts:
@@ -182,10 +182,10 @@ def _text(path: Path) -> str:
 
 
 def _read(tree: ast.Module, path: Path, module: str | None) -> list:
-    """[imports from the package, digest of the meaning] of a file; takes `tree` apart.
+    """[imports from the package, digest of the meaning] of a file. Changes `tree`.
 
-    A block of imports becomes an empty mark, since tools sort them by module names. A name that only an import binds
-    becomes the same mark wherever it is used, and the places are noted with the import.
+    A block of imports becomes an empty mark, because tools sort imports by module names. A name that only an import
+    defines becomes the same mark wherever it is used. The import keeps the places.
     """
     found: list[tuple[str, str, str, int]] = []  # base, name, the name here, block
     for block, statements in enumerate(_blocks_of_imports(tree, path, module)):
@@ -209,7 +209,7 @@ _MARK = "@"
 
 
 def _blocks_of_imports(tree: ast.Module, path: Path, module: str | None) -> Iterator[list[ast.stmt]]:
-    """Take the imports from the package out of `tree`; yields each run of them, and leaves a mark in its place."""
+    """Take the imports from the package out of `tree`, and leave a mark for each run of them. Yields each run."""
     for node in ast.walk(tree):
         for field in ("body", "orelse", "finalbody"):
             body = getattr(node, field, None)
@@ -223,7 +223,7 @@ def _blocks_of_imports(tree: ast.Module, path: Path, module: str | None) -> Iter
                     continue
                 if block:
                     yield block
-                    # Of a package's __init__ that only passes names on, nothing is to be left.
+                    # A package's __init__ that only passes names on must leave nothing.
                     kept += [] if path.name == "__init__.py" else [ast.Expr(ast.Name(_MARK, ast.Load()))]
                     block = []
                 kept += [] if statement is None else [statement]
@@ -252,7 +252,7 @@ def _absolute(node: ast.ImportFrom, path: Path, module: str | None) -> str:
 
 
 def _bound_names(tree: ast.Module) -> set[str]:
-    """Names that something else than an import from the package binds: they may mean other things."""
+    """Names that something other than an import from the package defines: they may have other meanings."""
     bound: set[str] = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.Name) and not isinstance(node.ctx, ast.Load):
@@ -271,7 +271,7 @@ def _bound_names(tree: ast.Module) -> set[str]:
 
 
 def _meaning(tree: ast.Module) -> str:
-    """The code without docstrings, comments, layout and `__all__`; takes them out of `tree`."""
+    """The code without docstrings, comments, layout and `__all__`. Removes them from `tree`."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
             first = node.body[0] if node.body else None
@@ -284,7 +284,7 @@ def _meaning(tree: ast.Module) -> str:
         if isinstance(node, ast.Module):
             node.body = [statement for statement in node.body if not _is_all(statement)]
         for name, value in [*ast.iter_fields(node)]:
-            # Pythons differ in which empty fields there are, and whether a dump shows them.
+            # Versions of Python differ in their empty fields, and in whether a dump shows these.
             if value == [] or value is None:
                 delattr(node, name)
     return ast.dump(tree)

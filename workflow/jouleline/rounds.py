@@ -1,6 +1,6 @@
 """The rounds of a campaign that chooses its own rows: what was learnt, whether to go on, and which runs come next.
 
-A choice that was made stands: a round that is worked out again keeps the runs that it had.
+A choice is final: a round that is worked out again keeps its runs.
 """
 
 from collections.abc import Mapping, Sequence
@@ -31,9 +31,9 @@ Document = dict[str, Any]
 class Campaign:
     """What is known of a campaign when a round is to be chosen.
 
-    `grid` is grid.json, `folder` the campaign's, `earlier` the documents of the rounds before, `regions` rows of the
-    regions table of their runs, `settings` {frugal, plan, protocol, asks}; asks are those of `choose`, where the choice
-    is for them.
+    `grid` is grid.json and `folder` the campaign's. `earlier` has the documents of the rounds before. `regions` are the
+    rows of the regions table of their runs. `settings` is {frugal, plan, protocol, asks}; asks are those of `choose`,
+    given only where the choice is made for them.
     """
 
     def __init__(
@@ -65,7 +65,7 @@ class Campaign:
         self.state: State | None = choose.fitted(self.runs, self.context) if self.runs else None
 
     def rows(self, run_ids: Sequence[str]) -> Data:
-        """Rows that are still to be run, as arrays."""
+        """The rows that have not run yet, as arrays."""
         rows = [self.entries[run_id]["row"] for run_id in run_ids]
         names = [name for name in rows[0] if any(row[name] is not None for row in rows)]
         raw = {name: np.array([row[name] for row in rows], dtype=object) for name in names}
@@ -73,11 +73,11 @@ class Campaign:
 
     @property
     def devices(self) -> list[str]:
-        """Those of the runs measured so far."""
+        """The rows of the runs measured so far."""
         return sorted(set(self.runs.columns["device"].tolist())) if self.runs else []
 
     def targets(self) -> Data | None:
-        """What is to be predicted well: the candidates of the asks; None for the whole grid."""
+        """What is to be predicted well: the candidates of the asks, or None for the whole grid."""
         if not for_asks(self.frugal):
             return None
         asks = [ask.make(given, f"choose, ask {number}") for number, given in enumerate(self.asks, 1)]
@@ -85,7 +85,7 @@ class Campaign:
         return None if asked is None else asked.data
 
     def costs(self, run_ids: Sequence[str], expected: Prediction) -> list[plans.Row]:
-        """The plan's line of each run, by the fit; without one by the data sheet of `plan.device`, else unknown."""
+        """The plan's line of each run: by the fit, else by the data sheet of `plan.device`, else unknown."""
         listed = [{"run_id": run_id, **self.entries[run_id]["row"]} for run_id in run_ids]
         overhead_s = plans.overhead(self.done)
         if self.state is None:
@@ -95,7 +95,7 @@ class Campaign:
 
 
 def _runs(measured: list[dict[str, Any]]) -> Data | None:
-    """The usable runs; None without any."""
+    """The usable runs, or None if there are none."""
     if not measured:
         return None
     columns = complete({name: [row.get(name) for row in measured] for name in RUNS.names}, "the runs so far")
@@ -107,9 +107,9 @@ def _runs(measured: list[dict[str, Any]]) -> Data | None:
 
 
 def next_round(campaign: Campaign, before: Document | None) -> Document:
-    """The document of the round after the earlier ones; `before` is what the same round was, where it was made before.
+    """The document of the round after the earlier ones. `before` is the same round as it was made before, if it was.
 
-    Raises UserError where the first set cannot identify the model, or is more than `until` allows.
+    Raises UserError where the first set cannot identify the model, or exceeds `until`.
     """
     number = len(campaign.earlier) + 1
     document: Document = {"schema": 1, "round": number, "until": campaign.ends, **progress(campaign)}
@@ -138,7 +138,8 @@ def next_round(campaign: Campaign, before: Document | None) -> Document:
 def progress(campaign: Campaign) -> Document:
     """What was measured, spent and predicted so far: `spent`, `errors` of every round, `prequential`, `noise`.
 
-    A job's energy is the mean power of its window times its whole time: an estimate, beside the window's joules.
+    The energy of a job is an estimate: the mean power of its window times its whole time. The window's joules are
+    given too.
     """
     walls = {run_id: record["wall_s"] for run_id, record in campaign.done.items()}
     devices = {run_id: row["device_count"] for run_id, row in campaign.measured.items()}
@@ -168,7 +169,7 @@ def progress(campaign: Campaign) -> Document:
 
 
 def _errors(campaign: Campaign, document: Document) -> list[float]:
-    """How far the energies of a round's runs were from what was predicted of them before. Relative, absolute."""
+    """How far the energies of a round's runs were from their predictions: relative errors, absolute values."""
     if campaign.runs is None:
         return []
     ids = campaign.runs.columns["run_id"].tolist()
@@ -190,7 +191,7 @@ def why_stop(campaign: Campaign, known: Document) -> str | None:
             f"the newest {known['judged_runs']} runs were predicted to {known['prequential']:.1%}, and {error:.1%} "
             "is asked for"
         )
-    # Of a normal error with the noise's sd, the mean size.
+    # The mean size of a normal error with the standard deviation of the noise.
     floor = None if known["noise"] is None else known["noise"] * np.sqrt(2 / np.pi)
     if error is not None and floor is not None and floor > error and known["prequential"] is not None:
         return (
@@ -207,7 +208,7 @@ def why_stop(campaign: Campaign, known: Document) -> str | None:
 
 
 def _candidates(campaign: Campaign) -> tuple[list[str], list[dict[str, str]]]:
-    """(runs that may be chosen, those that cannot fit in memory with what needs it); a row's replicates in order."""
+    """(runs that may be chosen, runs that cannot fit in memory and why). Replicates of a row are in order."""
     chosen = set(campaign.chosen)
     left = sorted((run_id for run_id in campaign.entries if run_id not in chosen), key=_order)
     rows = [{"run_id": run_id, **campaign.entries[run_id]["row"]} for run_id in left]
@@ -281,7 +282,7 @@ def _entries(offered: list[str], costs: list[plans.Row], found: list[choose.Sugg
 
 
 def _within_budget(campaign: Campaign, chosen: list[Document], spent: Mapping[str, float]) -> list[Document]:
-    """The first of the chosen runs that `until` leaves room for, as far as is known what they take."""
+    """The first of the chosen runs that `until` has room for, as far as their cost is known."""
     kept: list[Document] = []
     sums = {"kwh": spent["kwh"], "gpu_hours": spent["gpu_hours"]}
     for entry in chosen:

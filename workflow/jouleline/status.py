@@ -1,6 +1,6 @@
-"""How far a campaign is, read beside it without touching it: rows done, running, queued and failed, joules and ETA.
+"""How far a campaign is: rows done, running, queued and failed, joules and ETA. It only reads.
 
-Everything is read from the campaign's folder, and on Slurm from one call of squeue. What cannot be read is unknown.
+It reads the campaign's folder, and on Slurm it calls squeue once. What cannot be read is unknown.
 """
 
 import base64
@@ -34,7 +34,7 @@ _PROTOCOL = re.compile(rb'\n "protocol": (\{.*?\n \})', re.S)
 
 @dataclass(frozen=True)
 class Today:
-    """What a run that is good today was measured by: digest of the measuring code, complete protocol and its key."""
+    """What a run must be measured by to count today: digest of the measuring code, complete protocol, its key."""
 
     code_digest: str
     protocol: Mapping[str, Any]
@@ -43,8 +43,10 @@ class Today:
 
 @dataclass
 class Status:
-    """What became of the rows of a campaign. `running`, `queued`, `failed`: (run id, what is known of it). `again` are
-    measured by other code or another protocol than those of today, and will be once more."""
+    """The state of a campaign's rows. `running`, `queued`, `failed`: (run id, what is known of it).
+
+    `again` were measured by other code or another protocol than today's, and will be measured again.
+    """
 
     campaign: str
     rows: int
@@ -60,20 +62,22 @@ class Status:
 
     @property
     def waiting(self) -> int:
-        """Rows that nobody has begun and that are not in a queue."""
+        """Rows that nobody has started and that are not in a queue."""
         begun = (self.running, self.queued, self.failed, self.again)
         return self.rows - sum(self.done.values()) - sum(map(len, begun))
 
     @property
     def eta_s(self) -> float | None:
-        """What is left, at the mean time of a finished row and as many at a time as now; None before the first."""
+        """The time left, at the mean time of a finished row and as many rows at once as now. None before the first."""
         left = self.waiting + len(self.queued) + len(self.running) + len(self.again)
         return mean(self.wall_s) * left / max(len(self.running), 1) if self.wall_s else None
 
 
 def read(results: Path, campaign: str, today: Today | None = None) -> Status:
-    """The status of `results`/`campaign`; without `today` every record counts as measured. Raises UserError where there
-    is no such campaign."""
+    """The status of `results`/`campaign`. Without `today` every record counts as measured.
+
+    Raises UserError where there is no such campaign.
+    """
     folder = results / campaign
     if not os.path.lexists(folder / "grid.json"):
         known = ", ".join(sorted(path.parent.name for path in results.glob("*/grid.json"))) or "none"
@@ -90,10 +94,10 @@ def read(results: Path, campaign: str, today: Today | None = None) -> Status:
 
 
 def _asked_for(folder: Path) -> list[str]:
-    """The runs of the grid; of one that the campaign chooses from, those that are chosen so far."""
+    """The runs of the grid. Where the campaign chooses its rows: the runs chosen so far."""
     whole = [run["run_id"] for run in read_json(folder / "grid.json")["runs"]]
     chosen = {run_id for document in frugal.documents(folder) for run_id in frugal.run_ids(document)}
-    # Other runs were measured: the grid is not chosen from any more, or was not before.
+    # Other runs were measured: the campaign chooses no more from the grid, or did not do so before.
     begun = any(run_id not in chosen and (folder / "runs" / run_id).exists() for run_id in whole)
     return whole if begun or not chosen else [run_id for run_id in whole if run_id in chosen]
 
@@ -114,7 +118,7 @@ class _Good:
         return self._same[by] or self._accepted(record)
 
     def _accepted(self, record: Path) -> bool:
-        """Whether Snakemake has noted today's parameters for a record, as it keeps them of every output."""
+        """Whether Snakemake has recorded today's parameters for a record, as it does for every output."""
         name = base64.urlsafe_b64encode(str(record).encode()).decode()
         try:
             params = "".join(read_json(Path(".snakemake/metadata", name))["params"])
@@ -125,7 +129,7 @@ class _Good:
 
 def _add(status: Status, folder: Path, run_id: str, job: tuple[str, str] | None, good: _Good) -> None:
     run, state = folder / "runs" / run_id, job[0] if job else ""
-    there = _names(run)  # ten thousand rows are looked at: what is not there is not asked for
+    there = _names(run)  # one listing instead of a look at each file: there may be ten thousand rows
     began = _written(run / "raw") if "raw" in there else None
     if state == "RUNNING" or (began is not None and time.time() - began < FRESH_S):
         status.running.append((run_id, _steps(run)))
@@ -151,11 +155,11 @@ def _names(folder: Path) -> set[str]:
 
 
 def _facts(path: Path) -> dict[str, str]:
-    """What is known of a run from the head of its record: ten thousand records are not read whole."""
+    """What the head of a run's record says. Ten thousand records are too much to read whole."""
     try:
         with open(path, "rb", buffering=0) as record:
             head = record.read(_HEAD_BYTES)
-    except FileNotFoundError:  # measured again in this moment
+    except FileNotFoundError:  # it is being measured again
         return {}
     found = {name: match.group(1).decode() for name, fact in _FACTS.items() if (match := fact.search(head))}
     protocol = _PROTOCOL.search(head)
@@ -163,16 +167,16 @@ def _facts(path: Path) -> dict[str, str]:
 
 
 def _written(raw: Path) -> float | None:
-    """When a run's raw files were last written to; None where there are none."""
+    """When a run's raw files were last written; None where there are none."""
     try:
         entries = [raw, *raw.glob("*"), *raw.glob("node-*/*"), *raw.glob("node-*/markers/*")]
         return max(entry.stat().st_mtime for entry in entries)
-    except OSError:  # not begun, or merged in this moment
+    except OSError:  # not started, or being merged
         return None
 
 
 def _steps(run: Path) -> str:
-    """The steps that rank 0 has marked so far: the kind of a mark is the fourth of its bytes."""
+    """The number of steps that rank 0 has marked so far. The fourth byte of a mark is its kind."""
     try:
         marks = next(iter(sorted((run / "raw").glob("node-0/markers/rank-0*.bin")))).read_bytes()
     except (OSError, StopIteration):
@@ -181,7 +185,7 @@ def _steps(run: Path) -> str:
 
 
 def _why(folder: Path, run_id: str) -> str:
-    """Why a run failed, in its own words, and the last line of its log."""
+    """Why a run failed, as it says itself, and the last line of its log."""
     reason = str(
         read_json(folder / "runs" / run_id / "run.failed.json").get("reason") or "no reason was recorded"
     )
@@ -192,7 +196,7 @@ def _why(folder: Path, run_id: str) -> str:
 
 
 def _slurm_jobs() -> dict[str, tuple[str, str]]:
-    """run id -> (state, why it waits and until when) of the jobs from this folder; empty without Slurm."""
+    """run id -> (state, why it waits and until when) of the jobs from this folder. Empty without Slurm."""
     found: dict[str, tuple[str, str]] = {}
     here = str(Path.cwd().resolve())
     listed = (
@@ -207,7 +211,7 @@ def _slurm_jobs() -> dict[str, tuple[str, str]]:
 
 
 def _energy(folder: Path) -> tuple[float | None, int]:
-    """Joules of the measured windows whose energy is worked out already, and how many these are."""
+    """Joules of the measured windows whose energy is known already, and the number of these windows."""
     shards = sorted(folder.glob("energy/shard-*.parquet"))
     if not shards:
         return None, 0
@@ -227,7 +231,7 @@ def _energy(folder: Path) -> tuple[float | None, int]:
 
 
 def lines(status: Status, plan: dict[str, Any] | None = None, most: int = 10) -> list[str]:
-    """The status for a terminal. `plan`: price_per_kwh, currency and pue, for the cost of the joules so far."""
+    """The status for a terminal. `plan` gives price_per_kwh, currency and pue, for the cost of the joules so far."""
     counts = ", ".join(f"{number} {word}" for word, number in sorted(status.done.items()))
     head = f"campaign {status.campaign}: {sum(status.done.values())} of {status.rows} rows are measured"
     parts = [head + (f" ({counts})" if counts else "")]

@@ -1,4 +1,4 @@
-"""Read a campaign: merge its file under the user's own keys, check it against the schema, fill the defaults."""
+"""Read a campaign: merge its file with the user's keys, check it against the schema, fill in the defaults."""
 
 import json
 import math
@@ -27,7 +27,7 @@ def _schema() -> dict[str, Any]:
 
 
 def _defaults(schema: Mapping[str, Any]) -> dict[str, Any]:
-    """The defaults of a JSON schema's properties, nested as they are; a property without one is left out."""
+    """The defaults of a JSON schema's properties, nested alike. A property without a default is left out."""
     found = {}
     for name, part in schema.get("properties", {}).items():
         if "default" in part:
@@ -38,7 +38,7 @@ def _defaults(schema: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def defaults() -> dict[str, Any]:
-    """What a campaign is where it says nothing, a copy of its own."""
+    """A campaign with every key at its default, as a new copy."""
     return _defaults(_schema())
 
 
@@ -61,7 +61,7 @@ class Campaign:
     def protocol_key(self) -> str:
         """Canonical JSON of the protocol without the keys at their frozen default."""
         given = {k: v for k, v in self.settings["protocol"].items() if v != PROTOCOL_DEFAULTS[k]}
-        # 3 and 3.0 are one number, and must be one text.
+        # 3 and 3.0 are the same number, and must give the same text.
         return canonical_json(
             {k: float(v) if isinstance(PROTOCOL_DEFAULTS[k], float) else v for k, v in given.items()}
         )
@@ -72,7 +72,7 @@ class Campaign:
 
     @property
     def shown(self) -> dict[str, Any]:
-        """What a reader of the results needs to know: how was measured and what was made of it."""
+        """What a reader of the results needs to know: how they were measured, and what was made of them."""
         kept = {key: self.settings[key] for key in ("campaign", "dataset", "analysis")}
         return {**kept, "protocol": self.protocol}
 
@@ -87,7 +87,7 @@ class Campaign:
 
 
 def _device_here(device: str) -> str:
-    """What `auto` stands for on this machine, without asking a driver."""
+    """The device that `auto` means on this machine. No driver is asked."""
     present = any(Path(path).exists() for path in ("/dev/nvidiactl", "/dev/nvidia0"))
     return device if device != "auto" else "cuda" if present else "cpu"
 
@@ -95,8 +95,8 @@ def _device_here(device: str) -> str:
 def load(config: Mapping[str, Any], root: Path) -> Campaign:
     """The campaign that a merged Snakemake config asks for.
 
-    The file ``config/campaigns/<campaign>.yaml`` under `root` is read first, then the keys of `config` are laid
-    over it. Raises UserError that lists every problem of schema, protocol and analysis, one line each.
+    It reads ``config/campaigns/<campaign>.yaml`` under `root` first. The keys of `config` then replace those of the
+    file. Raises UserError that lists every problem of schema, protocol and analysis, one line each.
     """
     if "campaign" not in config and "grid" in config:
         raise UserError(
@@ -133,7 +133,7 @@ def load(config: Mapping[str, Any], root: Path) -> Campaign:
 
 
 def _choose_headline(analysis: dict[str, Any], given: Mapping[str, Any]) -> list[str]:
-    """See that the headline is of a model that is fitted: the first where none was named."""
+    """Make sure that the headline is a fitted model: the first one where the campaign names none."""
     if analysis["headline"] in analysis["models"]:
         return []
     if "headline" in given:
@@ -145,7 +145,7 @@ def _choose_headline(analysis: dict[str, Any], given: Mapping[str, Any]) -> list
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """Read a YAML mapping; raises UserError that names file and line, of a key that stands twice both."""
+    """Read a YAML mapping. Raises UserError that names file and line; for a repeated key both lines."""
     import yaml
 
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -205,7 +205,8 @@ def _check_nodes(node: Any, path: Path) -> None:
     """Raise UserError for the first key that stands twice in a mapping of a composed document, at any depth, and for a
     number that is read as another one.
 
-    Before the document is built, because then the first of two is gone and `<<` has added keys that may be repeated.
+    It looks before the document is built. A built document has lost the first of the two, and has keys that `<<`
+    added, which may be repeated.
     """
     waiting, seen = [node], set()
     while waiting:
@@ -217,7 +218,7 @@ def _check_nodes(node: Any, path: Path) -> None:
             )
         if node is None or id(node) in seen or not isinstance(node.value, list):
             continue
-        seen.add(id(node))  # an alias is the node it names, and may be inside itself
+        seen.add(id(node))  # an alias is the node that it names, and may be inside itself
         lines: dict[tuple[str, str], int] = {}
         for entry in node.value:
             pair = entry if isinstance(entry, tuple) else (entry,)
@@ -233,7 +234,7 @@ def _check_nodes(node: Any, path: Path) -> None:
 
 
 def require_plain_path(root: Path) -> None:
-    """Raise UserError where the path of the checkout holds a sign that a shell reads: commands would break at it."""
+    """Raise UserError where the checkout's path has a character that a shell interprets: commands would break."""
     signs = sorted(set(re.findall(r"[\s{}\"'$`&|;<>()*?\\#!~]", str(root))))
     if signs:
         shown = " ".join("a blank" if sign.isspace() else sign for sign in signs)
@@ -243,7 +244,7 @@ def require_plain_path(root: Path) -> None:
 
 
 def merge(low: Mapping[str, Any], high: Mapping[str, Any]) -> dict[str, Any]:
-    """Lay `high` over `low`; mappings are merged, anything else is replaced. `grid` is replaced whole."""
+    """Lay `high` over `low`. Mappings are merged, anything else is replaced. `grid` is replaced whole."""
     merged = dict(low)
     for key, value in high.items():
         both = isinstance(value, Mapping) and isinstance(low.get(key), Mapping) and key != "grid"
@@ -252,7 +253,7 @@ def merge(low: Mapping[str, Any], high: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _from_text(value: Any, schema: Mapping[str, Any]) -> Any:
-    """Numbers and truth values that came as text: `--config 'plan={max_kwh: 2}'` hands all nested values so."""
+    """Turn numbers and truth values given as text into values: `--config 'plan={max_kwh: 2}'` gives text."""
     if isinstance(value, Mapping):
         parts = schema.get("properties", {})
         return {key: _from_text(part, parts.get(key, {})) for key, part in value.items()}
@@ -276,7 +277,7 @@ def _read_scalar(text: str) -> Any:
 
 
 def schema_problems(config: Mapping[str, Any]) -> list[str]:
-    """What is wrong with a config by the JSON schema: where, what, remedy; empty where nothing is."""
+    """The problems of a config by the JSON schema: where, what, remedy. Empty where there are none."""
     from jsonschema import Draft202012Validator
 
     errors = sorted(

@@ -20,7 +20,7 @@ _FUNCTIONS = {"max": max, "min": min}
 def evaluate(expression: str, row: Mapping[str, Any]) -> int:
     """Value of a derived column, such as ``4 * hidden`` or ``max(1, hidden // 64)``.
 
-    Whole numbers, row columns, + - * // %, max and min; anything else raises UserError.
+    Allowed are whole numbers, row columns, + - * // %, max and min. Anything else raises UserError.
     """
 
     def value(node: ast.AST) -> int:

@@ -1,4 +1,4 @@
-"""A campaign that chooses its own rows: its key `grid.frugal`, and the rounds that have been chosen.
+"""A campaign that chooses its own rows: its key `grid.frugal`, and the rounds chosen so far.
 
 Standard library only: this runs every time Snakemake parses the workflow.
 """
@@ -15,18 +15,18 @@ UNTIL = ("error", "kwh", "gpu_hours", "rounds")
 
 
 def ends(frugal: Mapping[str, Any], plan: Mapping[str, Any]) -> dict[str, float | None]:
-    """What ends the choice, by UNTIL: of `until` and the budget of the plan the lesser, None where neither says it."""
+    """The limits of the choice, by UNTIL: the smaller of `until` and the plan's budget; None where neither is given."""
     given = {key: (frugal["until"].get(key), plan.get(f"max_{key}")) for key in UNTIL}
     return {key: min((v for v in values if v is not None), default=None) for key, values in given.items()}
 
 
 def for_asks(frugal: Mapping[str, Any]) -> bool:
-    """Whether the asks of `choose` are what is to be predicted well, and not the whole grid."""
+    """Whether the asks of `choose` are to be predicted well, instead of the whole grid."""
     return frugal.get("target") == "choose"
 
 
 def check(frugal: Mapping[str, Any] | None, runs: Sequence[Run], asks: Sequence[Any]) -> None:
-    """Raise UserError where `grid.frugal` cannot do with these runs and asks what it says."""
+    """Raise UserError where `grid.frugal` does not go with these runs and asks."""
     if frugal is None:
         return
     problem = _problem(frugal, runs, asks)
@@ -64,12 +64,12 @@ def _problem(frugal: Mapping[str, Any], runs: Sequence[Run], asks: Sequence[Any]
 
 
 def path(results: str | Path, number: int) -> str:
-    """Where the rows of a round stand."""
+    """The path of a round's rows."""
     return f"{results}/rounds/{number}/rows.json"
 
 
 def documents(results: str | Path) -> Iterator[dict[str, Any]]:
-    """The rounds that are there, from the first on."""
+    """The rounds that are there, in order."""
     number = 1
     while Path(path(results, number)).exists():
         yield read_json(path(results, number))
@@ -77,5 +77,5 @@ def documents(results: str | Path) -> Iterator[dict[str, Any]]:
 
 
 def run_ids(document: Mapping[str, Any]) -> list[str]:
-    """The runs of a round; none in the one that ended the choice."""
+    """The runs of a round. The round that ended the choice has none."""
     return [entry["run_id"] for entry in document["runs"]]

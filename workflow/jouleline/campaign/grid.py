@@ -1,4 +1,4 @@
-"""Expand a campaign's grid into runs: blocks of axes and explicit rows become rows with ids made of content.
+"""Expand a campaign's grid into runs: blocks of axes and explicit rows become rows. The content of a row makes its id.
 
 Standard library only: this runs every time Snakemake parses the workflow.
 """
@@ -29,7 +29,7 @@ _REQUIRED = frozenset(c.name for c in ROW_COLUMNS if c.required)
 
 @dataclass(frozen=True)
 class Run:
-    """One measurement to be made: a row, its replicate, and the labels that only the analysis reads."""
+    """One measurement: a row, its replicate, and the labels that only the analysis reads."""
 
     run_id: str
     row_id: str
@@ -49,7 +49,7 @@ def complete_row(row: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def row_key(row: Mapping[str, Any]) -> str:
-    """Canonical JSON of a row without the columns at their frozen default: equal rows give equal keys."""
+    """Canonical JSON of a row, without the columns at their frozen default: equal rows give equal keys."""
     return canonical_json(
         {n: row[n] for n, default in _DEFAULTS.items() if n in _REQUIRED or row[n] != default}
     )
@@ -71,11 +71,11 @@ def make_run(row: Mapping[str, Any], labels: Mapping[str, str] | None = None) ->
 
 
 def expand(grid: Mapping[str, Any], device: str, gpus_per_node: int | None, root: Path = Path()) -> list[Run]:
-    """Expand a grid into runs, in the order written; the same row given twice is one run with the labels of both.
+    """Expand a grid into runs, in the order written. The same row given twice is one run with the labels of both.
 
-    `device` is auto, cpu or cuda; `gpus_per_node` is what a node has (None: not known, not checked); `root` is
-    where a relative `table` path starts. Raises one UserError that lists every bad row, one line each, with
-    where it stands, what is wrong and the remedy.
+    `device` is auto, cpu or cuda. `gpus_per_node` is what a node has (None: unknown, not checked). A relative `table`
+    path starts at `root`. Raises one UserError that lists every bad row, one line each: where it stands, what is
+    wrong, and the remedy.
     """
     runs: dict[str, Run] = {}
     problems: list[str] = []
@@ -185,7 +185,7 @@ def _from_text(column: str, text: str) -> Any:
 
 
 def _read_row(raw: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, str], Sequence[int], list[str]]:
-    """Complete row, labels, replicate numbers and problems of a row as written."""
+    """(complete row, labels, replicate numbers, problems) of a row as written."""
     found = [
         f"unknown column '{key}'; known are {', '.join(sorted(_KNOWN))}" for key in raw if key not in _KNOWN
     ]
@@ -216,7 +216,7 @@ def _read_row(raw: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, str], S
 
 
 def _split_global_batch(row: dict[str, Any], raw: Mapping[str, Any]) -> list[str]:
-    """Turn `global_batch` into `micro_batch`; a problem where it cannot be divided."""
+    """Turn `global_batch` into `micro_batch`. A problem where it cannot be divided."""
     total = raw["global_batch"]
     if not isinstance(total, int) or isinstance(total, bool) or total < 1:
         return [f"global_batch must be a whole number from 1, not {total!r}"]
@@ -258,8 +258,10 @@ def _short(row: Mapping[str, Any]) -> str:
 
 
 def order_priority(run_id: str, seed: int) -> int:
-    """A number in 2^24..2^31 by which runs are measured, highest first: every row once, then every row again, each
-    block in a random order by `seed` that rows added later do not move. What is done at any time is balanced.
+    """A number in 2^24..2^31. Runs are measured in its order, highest first: every row once, then every row again.
+
+    Each such block is in a random order by `seed`, and rows that are added later do not change it. So the runs
+    measured so far are balanced at any time.
     """
     digest = hashlib.sha256(f"{seed}:{run_id}".encode()).digest()
     block = min(int(run_id.rpartition("-r")[2]), 127)
@@ -267,7 +269,7 @@ def order_priority(run_id: str, seed: int) -> int:
 
 
 def dataset_name(row: Mapping[str, Any]) -> str:
-    """Name of the prepared data set of a row: what it is, its vocabulary, and whose tokenizer a checkpoint brings."""
+    """Name of the prepared data set of a row: the data, the vocabulary, and the checkpoint whose tokenizer it uses."""
     name = f"{row['dataset'].replace('/', '-')}-v{row['vocab_size']}"
     if row["checkpoint"] is None:
         return name
@@ -275,12 +277,12 @@ def dataset_name(row: Mapping[str, Any]) -> str:
 
 
 def shard_of(run_id: str, shards: int) -> int:
-    """The job, of `shards`, that integrates a run: by the hash in its id, so that new rows move no old one."""
+    """The number, below `shards`, of the job that integrates a run. It depends on the id: new rows move no old one."""
     return int(run_id.rsplit("-", 2)[1], 16) % shards
 
 
 def write(runs: Iterable[Run], campaign: str, path: str | Path) -> None:
-    """Write the expanded grid as JSON, by run id: what was asked for, against which every run is checked."""
+    """Write the expanded grid as JSON, by run id. This is what was asked for; every run is checked against it."""
     runs = sorted(runs, key=lambda run: run.run_id)
     rows = [{"run_id": r.run_id, "row_id": r.row_id, "digest": r.digest, "row": r.row} for r in runs]
     write_json(path, {"schema": 1, "campaign": campaign, "runs": rows})

@@ -1,6 +1,6 @@
 """The tables of config/README.md, generated from the definitions that check a campaign.
 
-``python -m jouleline.campaign.manual`` writes them into the file; a test fails when they are out of date.
+``python -m jouleline.campaign.manual`` writes them into the file. A test fails when they are out of date.
 """
 
 import json
@@ -18,7 +18,7 @@ _BEGIN, _END = "<!-- generated: {} -->\n", "<!-- end: {} -->"
 
 
 def filled(text: str) -> str:
-    """The manual's text with every generated table made anew."""
+    """The text of the manual, with every generated table made again."""
     for name, lines in {"keys": _keys(), "protocol": _protocol(), "columns": _columns()}.items():
         begin, end = _BEGIN.format(name), _END.format(name)
         head, rest = text.split(begin)
@@ -63,7 +63,7 @@ def _columns() -> list[str]:
 
 
 def _meaning(column: Column) -> str:
-    """The description, with what a value may be where that is a short list."""
+    """The description, with the allowed values where there are few."""
     choices = ", ".join(map(str, column.choices))
     return f"{column.description} ({choices})" if choices else column.description
 

@@ -1,12 +1,12 @@
-"""Shapes of models by name: what `model: NAME` in a row stands for, and which columns follow from it.
+"""Shapes of models by name: what `model: NAME` in a row means, and which columns follow from it.
 
-NAME is one of models.csv, a config.json (or its folder), or a hub name that `jouleline model` has fetched before.
-Nothing here asks a network: every Slurm job reads the campaign again.
+NAME is in models.csv, or is a config.json (or its folder), or is a hub name that `jouleline model` fetched before.
+Nothing here uses the network, because every Slurm job reads the campaign again.
 
-models.csv holds published figures. Sources: litgpt is Lightning-AI/litgpt litgpt/config.py (commit 2685705), nanoGPT is
-karpathy/nanoGPT model.py, PaddleNLP is its paddlenlp/transformers/bert/configuration.py, vision_transformer is
-google-research/vision_transformer vit_jax/configs/models.py. config.json is the model's own on its hub; ties and
-windows come from there too.
+models.csv holds published figures. Its sources: litgpt is Lightning-AI/litgpt litgpt/config.py (commit 2685705);
+nanoGPT is karpathy/nanoGPT model.py; PaddleNLP is its paddlenlp/transformers/bert/configuration.py;
+vision_transformer is google-research/vision_transformer vit_jax/configs/models.py; config.json is the model's own on
+its hub. Ties and windows come from config.json too.
 """
 
 import csv
@@ -31,7 +31,7 @@ SHAPE = (
 )
 """Columns that a name gives."""
 
-# Names of one figure in the config.json files of different families, the usual one first.
+# Names of the same figure in the config.json files of different families, the usual one first.
 _NAMES = {
     "layers": ("num_hidden_layers", "n_layer", "n_layers"),
     "hidden": ("hidden_size", "n_embd", "dim"),
@@ -50,7 +50,7 @@ _NAMES = {
 
 @cache
 def known() -> dict[str, dict[str, Any]]:
-    """The shapes of models.csv by name, in lower case; what a row does not say is left out."""
+    """The shapes of models.csv by name, in lower case. A row has only the columns that it gives."""
     with open(TABLE, newline="", encoding="utf-8") as handle:
         rows = list(csv.DictReader(handle))
     return {row["name"]: {n: _from_text(n, row[n]) for n in SHAPE if row[n]} for row in rows}
@@ -62,10 +62,10 @@ def _from_text(name: str, text: str) -> Any:
 
 
 def shape(name: str, root: Path) -> dict[str, Any]:
-    """The columns that a model's name gives; relative paths start at `root`.
+    """The columns that a model's name gives. Relative paths start at `root`.
 
-    Raises UserError, one line, for a name that is not known (with the nearest ones), a file that is no model's,
-    and a model that no row can say.
+    Raises UserError, one line: the name is unknown (with the nearest ones), the file is no model's, or no row can
+    describe the model.
     """
     short = name.rsplit("/", 1)[-1].casefold()
     places = (root / name, root / FETCHED / name)
@@ -86,7 +86,7 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def parse(text: str, where: str) -> dict[str, Any]:
-    """The columns of a model from the text of its config.json; raises UserError, one line, that names `where`."""
+    """The columns of a model from the text of its config.json. Raises UserError, one line, that names `where`."""
     try:
         told = parse_json(text)
     except ValueError as error:
@@ -97,7 +97,7 @@ def parse(text: str, where: str) -> dict[str, Any]:
 
 
 def from_config(told: Mapping[str, Any], where: str) -> dict[str, Any]:
-    """The columns of a model from the mapping in its config.json; `where` names it in messages."""
+    """The columns of a model from the mapping in its config.json. Messages name `where`."""
     if isinstance(told.get("text_config"), Mapping):  # text beside images
         told = {**told["text_config"], "tie_word_embeddings": told.get("tie_word_embeddings")}
     family = str(told.get("model_type", "")).removesuffix("_text")
@@ -140,7 +140,7 @@ def _require_counts(found: Mapping[str, Any], where: str) -> None:
 
 
 def fill(row: Mapping[str, Any], root: Path) -> tuple[dict[str, Any], list[str]]:
-    """(row, problems): the columns that its `model` gives are added; one that disagrees is a problem."""
+    """(row, problems): adds the columns that the row's `model` gives. A column that disagrees is a problem."""
     name = row.get("model")
     if name is None:
         return dict(row), []
@@ -159,10 +159,10 @@ def fill(row: Mapping[str, Any], root: Path) -> tuple[dict[str, Any], list[str]]
 
 
 def follow(row: dict[str, Any], given: Mapping[str, Any]) -> None:
-    """Set what follows from a complete row's family, in place: one measurement has one way of being written.
+    """Set what follows from a complete row's family, in place: the same measurement is always written the same way.
 
-    A decoder learns the next token of source text, and a ViT the label of an image, where `given`, the row as
-    written, says nothing else. A column that says what is so without it becomes null.
+    `given` is the row as written. Unless it says otherwise, a decoder learns the next token of source text, and a
+    ViT the label of an image. A column that repeats what the family has anyway becomes null.
     """
     family = FAMILIES[row["model_type"]]
     if family.causal:

@@ -1,6 +1,6 @@
 """How a run is measured: the keys of the protocol, their frozen defaults, and the check of what a user gives.
 
-A key at its default is not part of the parameters of a measurement, so a new key measures nothing again.
+A key at its default is not part of a measurement's parameters. So a new key measures nothing again.
 """
 
 import math
@@ -14,7 +14,7 @@ from jouleline.schemas import Column
 def _key(
     name: str, default: Any, unit: str, meaning: str, least: float = 0, choices: tuple[str, ...] = ()
 ) -> Column:
-    """A key whose default shows its type; null stands for a number that is not given."""
+    """A key with the type of its default. null means that no number is given."""
     kind = {str: "string", int: "int32"}.get(type(default), "float64")
     return Column(name, kind, unit, meaning, default, choices=choices, bounds=(least, math.inf))
 
@@ -62,7 +62,7 @@ def complete_protocol(protocol: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def protocol_problems(protocol: Mapping[str, Any]) -> list[str]:
-    """What is wrong with a protocol as given: unknown keys, wrong values, values that exclude each other."""
+    """The problems of a protocol as given: unknown keys, wrong values, values that exclude each other."""
     problems = []
     for key, value in protocol.items():
         if key not in KEYS:
@@ -88,5 +88,5 @@ def _contradictions(protocol: Mapping[str, Any]) -> list[str]:
 
 
 def measured_so(record: Mapping[str, Any], code_digest: str, protocol: Mapping[str, Any]) -> bool:
-    """Whether a run's record is of this measuring code and this complete protocol: another one is measured again."""
+    """Whether a run was measured by this code and this complete protocol. Otherwise it is measured again."""
     return record["code_digest"] == code_digest and {**PROTOCOL_DEFAULTS, **record["protocol"]} == protocol

@@ -1,7 +1,7 @@
-"""What a row may ask for: the checks between model shape, parallel strategy and device that need no torch.
+"""What a row may ask for: checks of model shape, parallel strategy and device that need no torch.
 
-The grid calls `problems` at parse time, before any job is sent; the node agent calls `require` again with the
-device it really has. The standard library is enough, so that a Snakefile can be parsed in milliseconds.
+The grid calls `problems` when the workflow is parsed, before any job is sent. The node agent calls `require` again,
+with the device that it really has. Standard library only, so that a Snakefile is parsed in milliseconds.
 """
 
 from collections.abc import Iterator, Mapping
@@ -13,21 +13,24 @@ from jouleline.schemas.row import DECODER_TARGETS, DISTILBERT_TARGETS, LORA_TARG
 
 GLUE_TASKS = ("cola", "mnli", "mrpc", "qnli", "qqp", "rte", "sst2", "wnli")
 """GLUE tasks with class labels (stsb is a regression)."""
-_ONE_MATRIX = ("gpt2", "phi3")  # queries, keys and values in one, each of which is cut in equal parts
+_ONE_MATRIX = (
+    "gpt2",
+    "phi3",
+)  # one matrix for queries, keys and values; each of them is cut into equal parts
 
 
 def problems(row: Mapping[str, Any], device: str = "auto") -> list[str]:
-    """Everything that keeps a complete `row` from running on `device` ("auto", "cpu" or "cuda").
+    """Everything that prevents a complete `row` from running on `device` ("auto", "cpu" or "cuda").
 
-    Returns one line per problem, each with what is wrong and the remedy; an empty list where the row can run.
-    "auto" stands for a device that is not known yet: what depends on it is checked again on the node.
+    Returns one line per problem: what is wrong, and the remedy. The list is empty where the row can run. "auto"
+    means that the device is not known yet; the node then checks what depends on it.
     """
     found = [text for column in ROW_COLUMNS if (text := column.problem(row[column.name]))]
     return found or contradictions(row, device)
 
 
 def contradictions(row: Mapping[str, Any], device: str = "auto") -> list[str]:
-    """As `problems`, of a row whose values are good each for itself."""
+    """As `problems`, for a row in which every single value is valid."""
     return [*_shape_problems(row), *_parallel_problems(row), *_training_problems(row, device)]
 
 
@@ -54,7 +57,7 @@ def tasks(model_type: str) -> tuple[str, ...]:
 
 
 def lora_names(model_type: str) -> dict[str, tuple[str, ...]]:
-    """What `lora_targets` may name in a family, and the parts of a layer that each name puts adapters on."""
+    """The names that `lora_targets` may use in a family, and the parts of a layer where each puts adapters."""
     family = FAMILIES[model_type]
     short = DECODER_TARGETS if family.causal else {}
     names = LORA_TARGETS | {k: v for k, v in short.items() if k != "gate" or family.gated}

@@ -1,5 +1,5 @@
-"""What is changed of Snakemake 9.27, where it loses work, lets too much begin or says too much.
+"""Changes to Snakemake 9.27, where it loses work, starts too much or prints too much.
 
-Each change is False for another Snakemake, which then stays as it is.
-It must not know a campaign, a run or a cluster: `rules/common.smk` tells it.
+Each change returns False for another version of Snakemake, and leaves it unchanged.
+It must not know a campaign, a run or a cluster: `rules/common.smk` passes these in.
 """

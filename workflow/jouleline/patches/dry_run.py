@@ -1,4 +1,4 @@
-"""What is refused before anything runs is refused of a dry run too."""
+"""A dry run refuses what a real run would refuse before it starts."""
 
 from collections.abc import Callable
 
@@ -6,9 +6,9 @@ from jouleline.patches.methods import SCHEDULER, replace
 
 
 def refuse_too(check: Callable[[], None]) -> bool:
-    """Let a dry run end with what `check` raises of the jobs that would run, after its table.
+    """Let a dry run end, after its table, with the error that `check` raises about the jobs.
 
-    Snakemake calls `onstart` of real runs only: a dry run would end well, and the run after it be refused.
+    Snakemake calls `onstart` for real runs only. So a dry run would end well, and the real run would then be refused.
     """
 
     def schedule(self, theirs) -> bool:

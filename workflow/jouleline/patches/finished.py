@@ -1,7 +1,8 @@
 """What is measured stays, however the job or the Snakemake around it ended.
 
-Snakemake 9.27 takes the outputs of a job away that was stopped after it had made them, and makes those again whose end
-it has not noted: an interrupt on Slurm cost the runs that had ended since it last asked. A run's own record knows.
+Snakemake 9.27 deletes the outputs of a job that was stopped after it had made them. It makes outputs again when it did
+not see the job end. So an interrupt on Slurm lost the runs that had ended since Snakemake last asked. The record of a
+run itself knows whether it is complete.
 """
 
 import os
@@ -14,9 +15,9 @@ from jouleline.patches.methods import JOB, RECORDS, SCHEDULER, replace
 
 
 def keep(made: Callable[[Any], bool]) -> bool:
-    """Neither delete nor make again what a job is for where `made` says of it that it is there, whole and its own.
+    """Keep the outputs of a job, and do not make them again, where `made(job)` says they are there, whole and its own.
 
-    What is forced is made again.
+    A forced job is made again.
     """
 
     async def cleanup(self, theirs, skip_outputs) -> None:
@@ -24,7 +25,7 @@ def keep(made: Callable[[Any], bool]) -> bool:
             await theirs(self, skip_outputs)
 
     def finish_jobs(self, theirs) -> None:
-        # A job that failed after it had made its files has not failed: it would be tried again.
+        # A job that failed after it had made its files has not failed. Else it would be tried again.
         for job in [job for job in self._toerror if made(job) and _is_new(job)]:
             from snakemake.logging import logger
 
@@ -40,7 +41,7 @@ def keep(made: Callable[[Any], bool]) -> bool:
         return [] if found and made(job) and _take_up(self, job) else found
 
     def params_changed(self, theirs, job, file=None):
-        # Where the job ended unseen, the parameters that are noted are those of what was there before.
+        # Nobody saw the job end, so the recorded parameters are those of the files before it.
         changed = theirs(self, job, file)
         return False if changed and made(job) and _take_up(self, job) else changed
 
@@ -60,7 +61,7 @@ def _started(self, theirs, job, *args, **kwargs) -> None:
 
 
 def _is_new(job) -> bool:
-    """Whether this start of a job made its files, and no earlier one."""
+    """Whether this start of a job made its files, and not an earlier one."""
     before = getattr(job.dag.workflow.persistence, "jouleline_before", {})
     return job in before and before[job] != _stamps(job)
 
@@ -83,7 +84,7 @@ def _take_up(persistence, job) -> bool:
 
 @contextmanager
 def _lock(self, theirs) -> Iterator[None]:
-    """What was taken up is noted as soon as nobody else writes here."""
+    """Record what was kept as soon as nobody else writes here."""
     with theirs(self):
         for job in getattr(self, "jouleline_taken", ()):
             if not self.dag.needrun(job):

@@ -1,4 +1,4 @@
-"""Snakemake's locks of a folder, one for each snakemake in it."""
+"""Snakemake's locks of a folder: one for each snakemake in it."""
 
 import os
 import shutil
@@ -9,10 +9,11 @@ from jouleline.patches.methods import RECORDS, RECORDS_IN_FILES, replace
 
 
 def keep_those_of_others() -> bool:
-    """Let each snakemake take away its own locks alone; `--unlock` still takes all.
+    """Let each snakemake remove only its own locks. `--unlock` still removes all.
 
-    Snakemake takes away the locks of a folder as soon as one in it ends. After a plan, or another campaign in the same
-    checkout, a campaign that still runs could be started a second time, and would be measured twice side by side.
+    Snakemake removes all locks of a folder as soon as one snakemake in it ends. After a plan, or after another
+    campaign in the same checkout, a running campaign could be started a second time. Both would then measure side
+    by side.
     """
 
     def delete_own(self, theirs) -> None:
@@ -30,7 +31,7 @@ def keep_those_of_others() -> bool:
 
 
 def none_where(measures_nothing: Callable[[], bool]) -> bool:
-    """Take no lock, and wait for none, where that is so when the jobs are known."""
+    """Take no lock, and wait for none, where `measures_nothing` holds once the jobs are known."""
 
     def lock(self, theirs):
         return nullcontext() if measures_nothing() else theirs(self)

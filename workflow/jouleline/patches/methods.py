@@ -1,4 +1,4 @@
-"""Ours in the place of a method of Snakemake's."""
+"""Replace a method of Snakemake with ours."""
 
 import sys
 from collections.abc import Callable
@@ -12,8 +12,11 @@ RECORDS_IN_FILES = "snakemake.persistence.file", "FilePersistence"
 
 
 def replace(owner: tuple[str, str], name: str, ours: Callable) -> bool:
-    """Let the method be `ours(self, theirs, ...)`, where `theirs` is Snakemake's own, or what replaced it before; of
-    several from the same place the last counts. False, and nothing done, where there is no such method."""
+    """Replace the method with `ours(self, theirs, ...)`. `theirs` is Snakemake's own, or what replaced it before.
+
+    Of several replacements from the same place only the last counts. Returns False, and does nothing, where there is
+    no such method.
+    """
     module, cls = owner
     place = getattr(sys.modules.get(module), cls, None)
     if not hasattr(place, name):

@@ -1,7 +1,7 @@
-"""What Snakemake shows on the terminal: of a dry run the table, of a job that failed its name, why, and its log's end.
+"""What Snakemake shows on the terminal: a dry run's table; of a failed job its name, the reason, the end of its log.
 
-Snakemake's own words are a dozen lines for every row, and a hundred for a failure. Its file under .snakemake/log keeps
-them all; `--printshellcmds` (-p) or `--verbose` shows them here.
+Snakemake itself prints a dozen lines for every row and a hundred for a failure. Its file under .snakemake/log keeps
+all of them. `--printshellcmds` (-p) or `--verbose` shows them here.
 """
 
 import logging
@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 HANDLER = "DefaultStreamHandler"
-# Lines of a log, and signs of a reason, that are shown.
+# How many lines of a log, and characters of a reason, are shown.
 LAST_LINES, LONGEST = 12, 200
 # The command that failed, which the job's own error follows.
 _COMMAND = "CalledProcessError in file"
@@ -20,7 +20,7 @@ _REMEDY = (
 
 
 def shorten(dryrun: bool) -> bool:
-    """Show less on the terminal of this process; False where Snakemake does not write there by itself."""
+    """Show less on the terminal of this process. False where Snakemake does not write there itself."""
     from snakemake.logging import logger
 
     found = [handler for handler in logger.handlers if handler.name == HANDLER and handler.formatter]
@@ -37,7 +37,7 @@ def _event(record: logging.LogRecord) -> str:
 
 
 class Fewer(logging.Filter):
-    """Leaves out each job of a dry run, its table's second time, and the command that failed."""
+    """Leaves out each job of a dry run, the second copy of its table, and the command that failed."""
 
     def __init__(self, dryrun: bool):
         super().__init__()
@@ -72,14 +72,14 @@ class Shorter(logging.Formatter):
 
 
 def of_job(job: Mapping[str, Any]) -> Iterator[str]:
-    """Lines on a job that failed: which, what Snakemake or Slurm says of it, the end of its logs, and what to do."""
+    """Lines about a failed job: which one, what Snakemake or Slurm says, the end of its logs, and what to do."""
     name = Path(job["log"][0]).stem if job["log"] else job["rule_name"]
     which = "" if name == job["rule_name"] else f" {name}"
     known = ", ".join([f"job {job['jobid']}", *(f"{key} {value}" for key, value in job["aux"].items())])
     yield f"Error in rule {job['rule_name']}:{which} ({known})"
     if job["rule_msg"]:
         yield from (f"    {line}" for line in str(job["rule_msg"]).strip().splitlines())
-    # Slurm's log of a job is that of the Snakemake in it: only where the rule's own says nothing.
+    # Slurm's log is that of the Snakemake in the job: it is shown only where the rule's own log is empty.
     for ends in ([*_end_of(Path(log))] for log in job["log"]):
         yield from ends
         if len(ends) > 1:
@@ -89,7 +89,7 @@ def of_job(job: Mapping[str, Any]) -> Iterator[str]:
 
 
 def of_group(group: Mapping[str, Any]) -> Iterator[str]:
-    """Lines on a group that failed; those on its jobs follow by themselves."""
+    """Lines about a failed group. The lines about its jobs follow."""
     yield f"Error in group {group['groupid']} of {len(group['job_error_info'])} jobs"
     for log in group["aux_logs"]:
         yield from _end_of(Path(log))

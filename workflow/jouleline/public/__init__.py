@@ -1,5 +1,5 @@
 """Public measured tables: fetched from where their authors keep them, fitted, judged and shown.
 
-A table's mapping says where it is, under which licence, and its checksum.
-It must not keep anything of a table in the project, nor take a file that is not the one that is pinned.
+The mapping of a table says where the table is, its licence and its checksum.
+It must not keep any part of a table in the project. It must not use a file other than the pinned one.
 """

@@ -1,4 +1,4 @@
-"""A public table as a file here: from a folder, from the cache, or from where its authors keep it."""
+"""A public table as a local file: from a folder, from the cache, or from its authors' site."""
 
 import hashlib
 import os
@@ -15,12 +15,12 @@ TIMEOUT_S = 60
 
 
 def cache() -> Path:
-    """Where fetched tables stay, outside of any checkout: $XDG_CACHE_HOME/jouleline, by default ~/.cache/jouleline."""
+    """Where fetched tables are kept, outside any checkout: $XDG_CACHE_HOME/jouleline, by default ~/.cache/jouleline."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "jouleline" / "public"
 
 
 def told(name: str, origin: Mapping[str, Any]) -> list[str]:
-    """Lines that say what a table is: its place, revision, checksum, licence and whom to cite."""
+    """Lines about a table: its place, revision, checksum, licence and citation."""
     return [
         f"{name}: {origin['file']}",
         f"  from      {origin['url'] or 'nowhere as such: ' + origin['why_not']}",
@@ -32,10 +32,10 @@ def told(name: str, origin: Mapping[str, Any]) -> list[str]:
 
 
 def find(origin: Mapping[str, Any], folder: Path | None) -> Path | None:
-    """The table's file in `folder` where one is given, else in the cache, fetched if need be.
+    """The file of the table: in `folder` where one is given, else in the cache, fetched if needed.
 
-    None where it is not in the folder, or is kept nowhere that it can be fetched from. Raises UserError where it cannot
-    be fetched, or is not what it was.
+    None where the folder does not have it, or no site offers it. Raises UserError where it cannot be fetched, or has
+    changed.
     """
     if folder is not None:
         path = folder / origin["file"]

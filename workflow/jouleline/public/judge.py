@@ -21,9 +21,9 @@ OPTIONS = {"starts": 16, "inner_parts": 3, "bootstrap": 0, "profile": False}
 
 
 def judge(name: str, mapping: Mapping[str, Any], table: Path, out: Path) -> Iterator[str]:
-    """Write runs.parquet, fit/MODEL/SPLIT.json, validation.json and report.html below `out`; yields what comes next.
+    """Write runs.parquet, fit/MODEL/SPLIT.json, validation.json and report.html below `out`. Yields each step's name.
 
-    The models and hold-outs are those that the mapping's `origin` names; the first model is the one the page is about.
+    The mapping's `origin` names the models and hold-outs. The page is about the first model.
     """
     origin = mapping["origin"]
     columns = complete(convert(read_columns(table), mapping, str(table)), str(table))
@@ -43,7 +43,7 @@ def judge(name: str, mapping: Mapping[str, Any], table: Path, out: Path) -> Iter
 
 
 def _inputs(name, mapping, out: Path, scores, fits, tables, splits) -> Inputs:
-    """What the report is made of, of which an outside table has no more than runs, fits and predictions."""
+    """The inputs of the report. An outside table has only runs, fits and predictions."""
     runs = read_table(RUNS, out / "runs.parquet")
     devices = {run["run_id"]: run["device"] for run in runs}
     rows = [row for table in tables for row in to_arrow(table).to_pylist()]
