@@ -1,5 +1,5 @@
-"""The meters (NVML, RAPL, estimate) behind one small interface, and the devices they find.
+"""The meters (NVML, RAPL, estimate) with one small interface, and the devices that they find.
 
-A new meter is a class of `base.Meter` that `choice` knows.
-It must not write files nor start processes.
+A new meter is a class like `base.Meter`, listed in `choice`.
+It must not write files or start processes.
 """

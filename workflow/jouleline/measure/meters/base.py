@@ -1,10 +1,10 @@
-"""What a meter is: what there is to read, how often, and what is known about it."""
+"""The interface of a meter: what it reads, how often, and what is known about it."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-# Exit code of `--meter X` where there is no X.
+# Exit code of `--meter X` where the machine has no X.
 NO_METER = 3
 
 FAST, SLOW = 0, 1
@@ -12,9 +12,9 @@ FAST, SLOW = 0, 1
 
 @dataclass
 class LaneSpec:
-    """One thing to do at a fixed period: call the reader of every device and keep the tuple it returns.
+    """One task at a fixed period: call the reader of every device and keep the tuple that it returns.
 
-    `columns` names the tuple's values as columns of the samples table. `readers` are by index of the device.
+    `columns` names the values of the tuple as columns of the samples table. `readers` are by index of the device.
     """
 
     name: str
@@ -26,7 +26,7 @@ class LaneSpec:
 
 @dataclass
 class Options:
-    """What the meters are told: who is measured, how often, which GPUs, and the watts of the estimate."""
+    """What the meters are told: the measured processes, the period, the GPUs, and the watts of the estimate."""
 
     root_pid: int
     period_s: float
@@ -46,11 +46,11 @@ class Meter(Protocol):
     devices: list[dict[str, Any]]
     capabilities: dict[str, Any]
     facts: dict[str, Any]
-    # Why this is not an earlier meter of `auto`; set by `open_meter`.
+    # Why no earlier meter of `auto` was taken. `open_meter` sets it.
     passed_over: list[str]
 
     def lanes(self) -> list[LaneSpec]:
         """What to read and how often."""
 
     def check(self) -> list[dict[str, Any]]:
-        """Called once a second from the main thread; returns events."""
+        """Called once a second by the main thread. Returns events."""

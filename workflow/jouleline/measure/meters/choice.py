@@ -1,4 +1,4 @@
-"""Which meter measures: the one that was named, or the best there is."""
+"""The choice of a meter: the one that was named, or the best one that works."""
 
 from collections.abc import Callable
 
@@ -17,10 +17,10 @@ METERS: dict[str, Callable[[Options], Meter]] = {
 
 
 def open_meter(name: str, options: Options) -> Meter:
-    """Open the meter `name`; `auto` takes the first there is of nvml, rapl, estimate, and nvml where GPUs are named.
+    """Open the meter `name`. `auto` takes the first that works of nvml, rapl, estimate; nvml where GPUs are named.
 
-    The meter's `passed_over` says why it is not an earlier one. Raises UserError with exit code 3 when it is not there;
-    the line says what is missing.
+    The meter's `passed_over` says why no earlier one was taken. Raises UserError with exit code 3 where the meter does
+    not work; the line says what is missing.
     """
     if name == "auto" and options.gpus != "auto":
         name = "nvml"
@@ -38,6 +38,6 @@ def open_meter(name: str, options: Options) -> Meter:
 
 
 def passed_over_line(name: str, reasons: list[str]) -> str:
-    """What is said of a meter that `auto` chose: why it is not a better one, without the remedies."""
+    """The sentence about a meter that `auto` chose: why not a better one. Without the remedies."""
     what = "estimate, which is declared and not measured" if name == "estimate" else name
     return f"note: the meter is {what}: {'; '.join(reason.split(';')[0] for reason in reasons)}"

@@ -1,8 +1,8 @@
-"""Which GPUs are this job's. Identity is the UUID: an index depends on who counts.
+"""Which GPUs belong to this job. A GPU is identified by its UUID, because an index depends on who counts.
 
-CUDA_VISIBLE_DEVICES may hold integers, UUIDs, unique prefixes of UUIDs and MIG names. Integers count in
-CUDA's order, which is that of the PCI bus only with CUDA_DEVICE_ORDER=PCI_BUS_ID or when all GPUs are of one
-kind. A GPU that does not answer may be counted or not, so it leaves only the numbers before it certain.
+CUDA_VISIBLE_DEVICES may hold integers, UUIDs, unique prefixes of UUIDs and MIG names. Integers count in CUDA's order.
+This is the order of the PCI bus only with CUDA_DEVICE_ORDER=PCI_BUS_ID, or when all GPUs are of one kind. A GPU that
+does not answer may be counted or not. So only the numbers before it are certain.
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,7 +14,7 @@ from jouleline.errors import UserError
 
 @dataclass
 class Gpu:
-    """A GPU as NVML lists it. `index` is NVML's; `bus_id` and `handle` are None where the device did not answer."""
+    """A GPU as NVML lists it. `index` is NVML's. `bus_id` and `handle` are None where the device did not answer."""
 
     index: int
     uuid: str
@@ -27,16 +27,16 @@ class Gpu:
 
 @dataclass
 class Chosen:
-    """A GPU of the job, and the MIG slices of it that the job has (empty: the whole device)."""
+    """A GPU of the job, and the job's MIG slices of it (empty: the whole device)."""
 
     gpu: Gpu
     slices: list[str] = field(default_factory=list)
 
 
 def choose(asked: str, environment: Mapping[str, str], gpus: Sequence[Gpu]) -> list[Chosen]:
-    """The job's GPUs: `asked` is "auto" (CUDA_VISIBLE_DEVICES; unset means all) or names separated by commas.
+    """The job's GPUs. `asked` is "auto" (CUDA_VISIBLE_DEVICES; all where it is unset) or names separated by commas.
 
-    Raises UserError that lists the GPUs there are when a name is unknown, ambiguous or given twice.
+    Raises UserError that lists the GPUs where a name is unknown, ambiguous or repeated.
     """
     visible = environment.get("CUDA_VISIBLE_DEVICES") if asked == "auto" else asked
     source = "CUDA_VISIBLE_DEVICES" if asked == "auto" else "--gpus"
@@ -45,7 +45,7 @@ def choose(asked: str, environment: Mapping[str, str], gpus: Sequence[Gpu]) -> l
     order = _cuda_order(gpus, environment, source)
     chosen: dict[int, Chosen] = {}
     for name in (part.strip() for part in visible.split(",")):
-        # CUDA takes everything from -1 on for hidden, and an empty list for no device.
+        # For CUDA, -1 hides all devices that follow it, and an empty list means no device.
         if name in ("", "-1", "NoDevFiles"):
             break
         gpu, mig = _find(name, gpus, order, source)
@@ -58,8 +58,8 @@ def choose(asked: str, environment: Mapping[str, str], gpus: Sequence[Gpu]) -> l
 
 
 def _cuda_order(gpus: Sequence[Gpu], environment: Mapping[str, str], source: str) -> list[Gpu] | None:
-    """The GPUs whose number is certain, as CUDA counts them; None where none can be (different GPUs, fastest
-    first)."""
+    """The GPUs whose number is certain, in CUDA's order. None where no number is certain: different GPUs are ordered
+    by speed."""
     by_index = sorted(gpus, key=lambda gpu: gpu.index)
     if source == "--gpus":
         return by_index
@@ -71,13 +71,13 @@ def _cuda_order(gpus: Sequence[Gpu], environment: Mapping[str, str], source: str
     silent = _silent(gpus)
     if silent is None:
         return by_bus
-    # Where the driver's order is that of the bus, the GPU that is silent has its place in it.
+    # The driver's order is that of the bus here, so the place of the silent GPU in it is known.
     along_bus = [gpu.index for gpu in by_bus] == [gpu.index for gpu in answered]
     return [gpu for gpu in by_index if gpu.index < silent.index] if along_bus else []
 
 
 def _silent(gpus: Sequence[Gpu]) -> Gpu | None:
-    """The first GPU that did not say where on the bus it is."""
+    """The first GPU that did not say where it is on the bus."""
     return min((gpu for gpu in gpus if gpu.bus_id is None), key=lambda gpu: gpu.index, default=None)
 
 
@@ -111,8 +111,7 @@ def _find(name: str, gpus: Sequence[Gpu], order: list[Gpu] | None, source: str) 
 
 
 def _find_slice(name: str, gpus: Sequence[Gpu], source: str, there: str) -> tuple[Gpu, str]:
-    """A MIG slice: MIG-<uuid> (or a prefix of it), or the older MIG-GPU-<uuid>/<gpu instance>/<compute
-    instance>."""
+    """A MIG slice: MIG-<uuid> or a prefix of it, or the older MIG-GPU-<uuid>/<gpu instance>/<compute instance>."""
     if name.startswith("MIG-GPU-"):
         parent = name[len("MIG-") :].split("/")[0]
         for gpu in gpus:

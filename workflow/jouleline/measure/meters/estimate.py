@@ -1,8 +1,7 @@
-"""A declared estimate for machines with no meter: CPU time of the measured processes times declared watts.
+"""An estimate for machines without a meter: CPU time of the measured processes times declared watts.
 
-energy_j = idle_watts x elapsed seconds + watts_per_core x CPU seconds. It is not a measurement: the two watts
-are the user's statement, every result says energy_source = estimate, and no uncertainty is given because none
-is known.
+energy_j = idle_watts x elapsed seconds + watts_per_core x CPU seconds. This is not a measurement. The user declares the
+two watts, and every result says energy_source = estimate. It has no uncertainty, because none is known.
 """
 
 import os
@@ -15,8 +14,10 @@ DISCOVER_S = 0.2
 
 
 class EstimateMeter:
-    """One device per node: the measured processes, the sidecar left out. One is found within DISCOVER_S of its start;
-    see `TreeTime` for what is missed."""
+    """One device per node: the measured processes without the sidecar.
+
+    A process is found within DISCOVER_S of its start. `TreeTime` says what is missed.
+    """
 
     name = "estimate"
     energy_source = "estimate"

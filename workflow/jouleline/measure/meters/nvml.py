@@ -1,11 +1,10 @@
 """NVML: the energy counter and power of NVIDIA GPUs, and the state that explains them.
 
-Fast lane: one nvmlDeviceGetFieldValues per GPU with the energy counter (field 83, mJ since driver load, Volta
-and later) and the instant power (field 186, mW) into a buffer that is used again. Slow lane, once a second:
-average power (185), power of module and memory, clocks, temperature, throttle reasons and times, utilisation,
-limit; every third time memory and processes. nvmlDeviceGetPowerUsage is the last resort only: it means
-instant power up to GA100 and the 1 s average on later GPUs. Null where a call fails; every failure is an
-event.
+The fast lane makes one call of nvmlDeviceGetFieldValues per GPU. It reads the energy counter (field 83, mJ since driver
+load, Volta and later) and the instant power (field 186, mW) into a buffer that is used again. The slow lane reads once
+a second: average power (185), power of module and memory, clocks, temperature, throttle reasons and times,
+utilisation, limit. Every third time it reads memory and processes. nvmlDeviceGetPowerUsage is only the last resort: it
+means instant power up to GA100, and the average of 1 s on later GPUs. A call that fails gives null and an event.
 """
 
 import os
@@ -25,13 +24,13 @@ SLOW_PERIOD_S = 1.0
 HOST_PERIOD_S = 0.2
 # Opening takes about 20 calls, and a busy driver may need a tenth of a second for each.
 READER_LIMIT_S = 5.0
-# The fast lane runs a little faster than asked: at exactly 20 ms every tick of a 100 ms counter would be seen
-# at the same place between two readings, and no number of ticks would tell where it is.
+# The fast lane is a little faster than asked. At exactly 20 ms it would see every tick of a 100 ms counter at the same
+# place between two readings. Then no number of ticks would tell where the tick is.
 DETUNE = 63 / 64
 
 
 class NvmlMeter:
-    """The job's GPUs, and beside them RAPL as the host's energy where it can be read.
+    """The job's GPUs. RAPL stands beside them as the energy of the host, where it can be read.
 
     Raises UserError: exit code 3 without NVML or without a GPU, 2 for a GPU that is not there.
     """
@@ -81,7 +80,7 @@ class NvmlMeter:
             "counter": None,
             "nvml_index": gpu.index,
             "bus_id": gpu.bus_id,
-            # A whole GPU that is cut into slices is shared too, and its ranks report their slice.
+            # A whole GPU that is cut into slices counts as shared too, and its ranks report their slice.
             "mig": entry.slices or gpu.mig,
             "capabilities": {},
             **gpu.facts,
@@ -112,7 +111,7 @@ class NvmlMeter:
             return None
 
     def report(self, device: int, call: str, code: int | None, message: str) -> None:
-        """Keep an event for the log: a call failed, or works again (code 0). Called from the lanes."""
+        """Keep an event for the log: a call failed, or works again (code 0). The lanes call this."""
         kind = "call_recovered" if code == 0 else "call_failed"
         event = {"kind": kind, "device": device, "call": call, "code": code, "message": message}
         self.events.append(event | {"t_us": time.monotonic_ns() // 1000})

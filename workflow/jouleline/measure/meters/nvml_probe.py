@@ -1,4 +1,4 @@
-"""Opening NVML and asking each GPU what it is and can do, with a limit on how long an answer may take."""
+"""Open NVML and ask each GPU what it is and what it can do. Every answer has a time limit."""
 
 import sys
 import threading
@@ -13,16 +13,16 @@ from jouleline.measure.meters.base import NO_METER
 from jouleline.measure.meters.devices import Gpu
 
 INIT_LIMIT_S = 10.0
-# How long a started GPU may take to answer.
+# How long a GPU that is started may take to answer.
 PROBE_LIMIT_S = 3.5
-# Without persistence mode the driver starts a GPU that nobody uses at its first handle: 1 to 3 s each, one after the
-# other. So long all of them may take, and so long after one the next may come.
+# Without persistence mode the driver starts an unused GPU at its first handle. This takes 1 to 3 s each, one after the
+# other. These are the limits for all GPUs together, and for the next one after each.
 START_LIMIT_S, NEXT_LIMIT_S = 60.0, 10.0
 _POLL_S = 0.01
 
 
 def within(limit_s: float, call: Callable[[], Any]) -> tuple[bool, Any]:
-    """(True, result) or (False, None) when `call` takes longer; its thread is then left behind. Re-raises."""
+    """(True, result), or (False, None) when `call` takes too long. Its thread is then left behind. Re-raises errors."""
     box: list[tuple[str, Any]] = []
 
     def body() -> None:
@@ -43,7 +43,7 @@ def within(limit_s: float, call: Callable[[], Any]) -> tuple[bool, Any]:
 
 
 def open_nvml() -> None:
-    """nvmlInit; raises UserError with exit code 3 that says what is missing."""
+    """Call nvmlInit. Raises UserError with exit code 3 that says what is missing."""
     remedy = "use --meter estimate for a declared estimate, or run where `nvidia-smi` works"
     try:
         answered, _ = within(INIT_LIMIT_S, pynvml.nvmlInit)
@@ -56,7 +56,7 @@ def open_nvml() -> None:
 
 
 def attempt(function: Callable, *arguments: Any) -> Any:
-    """The result of an NVML call, or None when the device does not have it or may not say."""
+    """The result of an NVML call. None where the device does not have it or may not say it."""
     try:
         return function(*arguments)
     except pynvml.NVMLError:
@@ -66,8 +66,9 @@ def attempt(function: Callable, *arguments: Any) -> Any:
 def list_gpus() -> list[Gpu]:
     """Every GPU that NVML shows and this process may use, in the driver's order.
 
-    One that does not answer has no handle and the UUID `unanswered:<index>`. One that NVML counts and does not permit
-    (a cgroup) is left out: CUDA does not see it either. GPUs that the driver has to start are waited for, with a note.
+    A GPU that does not answer has no handle, and the UUID `unanswered:<index>`. Left out is a GPU that NVML counts but
+    does not permit (a cgroup): CUDA does not see it either. The driver may have to start GPUs; a note says that this
+    waits for them.
     """
     try:
         answered, count = within(INIT_LIMIT_S, pynvml.nvmlDeviceGetCount)
@@ -88,7 +89,7 @@ def list_gpus() -> list[Gpu]:
 
 
 def _wait(answers: dict[int, Gpu | None], count: int) -> None:
-    """Until all have answered, or those that are left have had their time."""
+    """Wait until all have answered, or until the time of the others is over."""
     begin = last = time.monotonic()
     known, told = 0, False
     while (seen := len(answers)) < count:
@@ -113,7 +114,7 @@ _WAITS = (
 
 
 def _probe(index: int) -> Gpu | None:
-    """The GPU as it answers; None where this process may not use it."""
+    """The GPU as it answers. None where this process may not use it."""
     try:
         handle = pynvml.nvmlDeviceGetHandleByIndex(index)
         uuid = pynvml.nvmlDeviceGetUUID(handle)

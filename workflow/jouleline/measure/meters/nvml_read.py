@@ -1,4 +1,4 @@
-"""Reading one GPU: the fast reader with its reused buffer, the slow reader with the state."""
+"""Reading one GPU: the fast reader with its buffer, and the slow reader of the state."""
 
 import os
 import time
@@ -13,7 +13,7 @@ from jouleline.measure.raw.proc import descendants
 
 ENERGY, AVERAGE, INSTANT = 83, 185, 186
 SCOPE_GPU, SCOPE_MODULE, SCOPE_MEMORY = 0, 1, 2
-# Codes that mean "this device does not have it": asked once, then never again.
+# Codes that mean "this device does not have it". After one of these the reader never asks again.
 ABSENT = (
     pynvml.NVML_ERROR_NOT_SUPPORTED,
     pynvml.NVML_ERROR_FUNCTION_NOT_FOUND,
@@ -25,8 +25,10 @@ _FIELD = pynvml.c_nvmlFieldValue_t
 
 
 def _picker(*kinds: str) -> Callable[[Any], tuple]:
-    """Takes nvmlReturn and the value, of the given kinds, out of field values that lie one after the other:
-    one call instead of four attributes of ctypes, each of which costs as much."""
+    """Takes nvmlReturn and the value, of the given kinds, out of consecutive field values.
+
+    This is one call. Four attributes of ctypes would cost as much as four such calls.
+    """
     code, value = _FIELD.nvmlReturn.offset, _FIELD.value.offset
     form = "="
     for kind in kinds:
@@ -41,7 +43,7 @@ Report = Callable[[int, str, int | None, str], None]
 
 
 class Calls:
-    """Remembers the last return code of every call of one device and reports each change."""
+    """Remembers the last return code of every call of one device, and reports each change."""
 
     def __init__(self, device: int, report: Report):
         self.device, self.report = device, report
@@ -54,7 +56,7 @@ class Calls:
 
 
 class FieldBuffer:
-    """A fixed list of (field, scope) read with one call into the same memory every time."""
+    """A fixed list of (field, scope), read with one call into the same memory every time."""
 
     def __init__(self, handle: Any, fields: list[tuple[int, int]], calls: Calls):
         self.handle, self.calls = handle, calls
@@ -63,7 +65,7 @@ class FieldBuffer:
         for entry, (field, scope) in zip(self.buffer, fields):
             entry.fieldId, entry.scopeId = field, scope
         self.memory = memoryview(self.buffer).cast("B")
-        # Views of the same memory, made once: making them costs more than the call.
+        # Views of the same memory, made once, because making them costs more than the call.
         self.entries = list(self.buffer)
         self.values = [entry.value for entry in self.buffer]
         self.names = [f"nvmlDeviceGetFieldValues:{field}" for field, _ in fields]
@@ -92,8 +94,8 @@ class FieldBuffer:
 class FastReader:
     """Energy counter and instant power of one GPU: one call, two values.
 
-    Where the fields are missing it falls back to the old calls, one each. `scope` is the module's where the
-    device alone cannot be read (`scope_name` says so).
+    Where the fields are missing, it uses the old calls, one for each value. `scope` is the module's where the device
+    alone cannot be read (`scope_name` says so).
     """
 
     def __init__(self, handle: Any, device: int, report: Report):
@@ -118,7 +120,7 @@ class FastReader:
         return SCOPE_GPU
 
     def _old_energy(self):
-        """nvmlDeviceGetTotalEnergyConsumption where the field is missing and the call is not; else None."""
+        """nvmlDeviceGetTotalEnergyConsumption where only the field is missing, else None."""
         function = pynvml._nvmlGetFunctionPointer("nvmlDeviceGetTotalEnergyConsumption")
         return function if function(self.handle, byref(c_ulonglong())) not in ABSENT else None
 
@@ -127,14 +129,14 @@ class FastReader:
         fields = self.fields
         code = fields.call(fields.handle, fields.count, fields.pointer)
         if self.plain and not code and not self.calls.codes:
-            # The usual case: both fields answered, and none failed the last time.
+            # The usual case: both fields answered, and no call failed the last time.
             energy_code, energy, power_code, power = _BOTH(fields.memory)
             if not energy_code and not power_code:
                 return 0, energy, power
         return self._take(code)
 
     def _take(self, code: int) -> tuple[int, int | None, int | None]:
-        """What the call left, field by field, with the older calls where there are no such fields."""
+        """What the call left, field by field. The older calls are used where such fields are missing."""
         fields = self.fields
         fields.note(code)
         energy = power = None
@@ -162,7 +164,7 @@ class FastReader:
 
 
 class SlowReader:
-    """State of one GPU, once a second. What the device does not have is found at the start and left alone."""
+    """State of one GPU, once a second. What the device does not have is found at the start and then skipped."""
 
     field_columns = (
         ("power_average_mw", AVERAGE, SCOPE_GPU),
@@ -199,7 +201,7 @@ class SlowReader:
         self.handle, self.root_pid, self.meter, self.device = handle, root_pid, meter, device
         self.calls = Calls(device, meter.report)
         self.sweeps = 0
-        # The ids of the processes on the device, and how many are the run's.
+        # The ids of the processes on the device, and the number of them that belong to the run.
         self.seen: tuple[list[int], int | None] | None = None
         self.absent: set[str] = set()
         self.fields = self._probe_fields(scope)
@@ -270,8 +272,11 @@ class SlowReader:
         return tuple(row.get(name) for name in self.columns)
 
     def _foreign(self, pids: list[int]) -> int | None:
-        """How many of the processes on the device are not the run's; an event says when they change, and how many are
-        (`own`). None where their ids are of another pid namespace (a container): then nothing can be said."""
+        """How many processes on the device do not belong to the run.
+
+        An event reports a change of this number or of the run's own (`own`). None where the ids are of another pid
+        namespace (a container), because then nothing can be said.
+        """
         own: int | None = 0
         foreign: int | None = 0
         if pids:

@@ -1,9 +1,9 @@
 """RAPL by Linux powercap: the energy of the CPU packages and their memory.
 
-Files: /sys/class/powercap/intel-rapl:<p>/{name,energy_uj,max_energy_range_uj} and the subzones
-intel-rapl:<p>:<k>. A package already contains its core and uncore subzones, so only packages and dram count;
-psys and the copies under intel-rapl-mmio are left out. The counter wraps at max_energy_range_uj (262 kJ,
-about half an hour at 150 W), and a suspend or a reload of its driver resets it.
+Files: /sys/class/powercap/intel-rapl:<p>/{name,energy_uj,max_energy_range_uj} and the subzones intel-rapl:<p>:<k>. A
+package contains its core and uncore subzones already. So only packages and dram count; psys and the copies under
+intel-rapl-mmio are left out. The counter wraps at max_energy_range_uj (262 kJ, about half an hour at 150 W). A suspend
+or a reload of its driver resets it.
 """
 
 import os
@@ -15,20 +15,21 @@ from pathlib import Path
 from jouleline.errors import UserError
 from jouleline.measure.meters.base import FAST, NO_METER, LaneSpec, Options
 
-# Where the files are; a container may have /sys of the host somewhere else.
+# The folder of these files. A container may have the host's /sys in another place.
 ROOT_ENVIRONMENT = "JOULELINE_POWERCAP"
 ROOT = "/sys/class/powercap"
-# No package and no memory draws more: what a wrap would have to mean beyond it was a reset. The limits that the zones
-# state themselves are of no use here: processors exceed them, and some state 0.
+# No package and no memory draws more. If a wrap would mean more than this, it was a reset. The limits that the zones
+# state are of no use: processors exceed them, and some state 0.
 MOST_W = 2000.0
-# The counter moves every millisecond, and a reading may come late.
+# The counter moves every millisecond, but a reading may come late.
 LATE_S = 0.01
-# One that has not moved for so long does not count. Virtual machines show such zones, and some boards such a memory.
+# A counter that has not moved for so long does not count. Virtual machines have such zones, and some boards such a
+# memory.
 COUNTS_S, COUNTS_POLL_S = 0.5, 0.005
 
 
 def zones(root: Path) -> list[Path]:
-    """The zones to sum: every package, and every dram that a package does not contain."""
+    """The zones to sum: every package, and every dram that no package contains."""
     found = []
     for zone in sorted(root.glob("intel-rapl:*")):
         try:
@@ -41,13 +42,13 @@ def zones(root: Path) -> list[Path]:
 
 
 def readable() -> bool:
-    """Whether this node has zones and lets this user read all of their counters."""
+    """Whether this node has zones, and this user may read all their counters."""
     found = zones(Path(os.environ.get(ROOT_ENVIRONMENT, ROOT)))
     return bool(found) and all(os.access(zone / "energy_uj", os.R_OK) for zone in found)
 
 
 class Zone:
-    """One counter, unwrapped: energy in mJ since it was opened.
+    """One counter without its wraps: energy in mJ since it was opened.
 
     Raises UserError with exit code 3 that names the file that cannot be read.
     """
@@ -68,18 +69,18 @@ class Zone:
         self.total_uj: int | None = 0
 
     def raw_uj(self) -> int:
-        """The counter as it is. Raises OSError, and ValueError where it is no number."""
+        """The counter's value. Raises OSError, and ValueError where it is no number."""
         return int(os.pread(self.handle, 32, 0))
 
     def read_mj(self) -> int | None:
-        """None from a reset on: what it took with it is not known, nor then is the sum."""
+        """None from a reset on. The energy lost in a reset is unknown, so the sum is unknown too."""
         raw, now_s = self.raw_uj(), time.monotonic()
         if self.total_uj is None:
             return None
-        # Modulo the range: right for one wrap between readings, which takes minutes.
+        # Modulo the range. This is right for one wrap between readings; a wrap takes minutes.
         gain_uj = (raw - self.last_uj) % (self.range_uj + 1)
         most_uj = MOST_W * 1e6 * (now_s - self.last_s + LATE_S)
-        # Not looked at for so long that it may have wrapped twice is as bad.
+        # After so long without a reading it may have wrapped twice, which is as bad.
         if gain_uj > most_uj or most_uj > self.range_uj:
             self.total_uj = None
             return None
@@ -99,10 +100,10 @@ def _still(zones: list[Zone]) -> list[Zone]:
 
 
 class RaplMeter:
-    """Packages and memory of the node; one device per zone, all of them summed for the job.
+    """Packages and memory of the node: one device per zone, all summed for the job.
 
-    `first_index` and `role` let it stand beside the GPUs as the host's energy. Memory that does not count is left
-    out. Raises UserError with exit code 3 when there is no zone, no permission, or a package that does not count.
+    `first_index` and `role` let it stand beside the GPUs as the energy of the host. Memory that does not count is left
+    out. Raises UserError with exit code 3: no zone, no permission, or a package that does not count.
     """
 
     name = "rapl"
@@ -117,7 +118,7 @@ class RaplMeter:
         if not self.zones:
             raise UserError(f"no RAPL zones under {root} {remedy}", NO_METER)
         still = _still(self.zones)
-        # Without a package the sum would be too small; memory that is not counted is said to be missing.
+        # Without a package the sum would be too small, so this is an error. Missing memory is only reported.
         if packages := [zone.label for zone in still if not zone.memory]:
             raise UserError(f"no RAPL zones that count: {packages[0]} stands still {remedy}", NO_METER)
         self.zones = [zone for zone in self.zones if zone not in still]
@@ -158,7 +159,7 @@ class RaplMeter:
         return [LaneSpec("rapl", FAST, self.options.period_s, columns, self.readers())]
 
     def check(self) -> list[dict]:
-        """An event for every zone that was left out, or reset, once."""
+        """An event, once, for every zone that was left out or reset."""
         left_out, self.events = self.events, []
         found = [device["index"] for device, zone in zip(self.devices, self.zones) if zone.total_uj is None]
         fresh = [index for index in found if index not in self.reset]

@@ -1,4 +1,4 @@
-"""Who measures what: one sidecar per node and job, and one node per folder."""
+"""Who measures what: one sidecar for each node and job, and one node for each folder."""
 
 import contextlib
 import hashlib
@@ -18,20 +18,20 @@ NAME = "claim.json"
 
 
 def node_name() -> str:
-    """The name of this node: Slurm's, where there are several on one host, else the host's."""
+    """The name of this node: Slurm's name, because one host may have several nodes; else the host's."""
     return os.environ.get("SLURMD_NODENAME") or socket.gethostname()
 
 
 def claim_node(folder: Path) -> socket.socket:
-    """Take this node for this step of this job (without Slurm: this folder). The kernel frees the name when the
+    """Claim this node for this step of this job (without Slurm: for this folder). The kernel frees the name when the
     process dies.
 
-    Raises UserError with exit code 4 when another sidecar has it: the ranks of a step must not each measure the node.
-    Steps of one job are runs of their own, on GPUs of their own.
+    Raises UserError with exit code 4 when another sidecar has it. The ranks of a step must not each measure the node.
+    Steps of one job are separate runs, on separate GPUs.
     """
     job, step = os.environ.get("SLURM_JOB_ID"), os.environ.get("SLURM_STEP_ID")
     key = f"{job}.{step}@{node_name()}" if job else os.path.realpath(folder)
-    # A socket's name has 107 bytes, a path may have more: two long ones must not be taken for one.
+    # The name of a socket has 107 bytes, and a path may have more. Two long paths must not get the same name.
     name = f"\0jouleline-sidecar-{os.getuid()}-{hashlib.sha256(os.fsencode(key)).hexdigest()}"
     claim = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
     try:
@@ -48,8 +48,8 @@ def claim_node(folder: Path) -> socket.socket:
 
 @contextlib.contextmanager
 def claim_folder(folder: Path) -> Iterator[None]:
-    """Keep `folder`, which other nodes may see too, for this process: two that write the same files would leave the
-    energy of neither. Raises UserError as `require_free`."""
+    """Keep `folder`, which other nodes may see too, for this process. Two writers of the same files would spoil the
+    energy of both. Raises UserError like `require_free`."""
     file = folder / NAME
     for _ in range(2):
         try:
@@ -58,7 +58,7 @@ def claim_folder(folder: Path) -> Iterator[None]:
             break
         except FileExistsError:
             require_free(folder)
-            file.unlink(missing_ok=True)  # of a process that has ended
+            file.unlink(missing_ok=True)  # it belongs to a process that has ended
     else:
         raise UserError(
             f"another process takes {folder} at the same time; choose another --out", OTHER_SIDECAR
@@ -84,7 +84,7 @@ def require_free(folder: Path) -> None:
 
 
 def _holder(folder: Path) -> dict[str, Any] | None:
-    """What the claim in `folder` says; nothing known of it where it is being written, None where there is none."""
+    """What the claim in `folder` says: empty while it is being written, None where there is none."""
     try:
         return dict(json.loads((folder / NAME).read_text(encoding="utf-8")))
     except (FileNotFoundError, NotADirectoryError):

@@ -15,9 +15,9 @@ from jouleline.errors import UserError
 from jouleline.files import read_json
 from jouleline.measure.sidecar import __main__ as program
 
-# Both besides the idle baseline, which has its own time. GPUs without persistence mode may take a minute to start.
+# Both limits exclude the idle baseline. GPUs without persistence mode may take a minute to start.
 READY_LIMIT_S = 120.0
-# Two days of eight GPUs are compacted within it. If not, the segments stay, which are as good.
+# Enough to compact two days of eight GPUs. After this time the segments stay, which are as good.
 STOP_LIMIT_S = 120.0
 _KILL_S = 5.0
 _POLL_S = 0.02
@@ -25,7 +25,7 @@ _NOTE = "note: "
 
 
 def options_of(protocol: Mapping[str, Any], scratch: str | None = None) -> dict[str, Any]:
-    """The sidecar's options for a complete protocol; `scratch` is a folder on the node's own disk."""
+    """The sidecar's options for a complete protocol. `scratch` is a folder on the node's own disk."""
     watts = {"w_per_core": protocol["estimate_w_per_core"], "idle_w": protocol["estimate_idle_w"]}
     options = {"meter": protocol["meter"], "period-ms": protocol["period_ms"], "gpus": "auto"}
     return options | {"idle-s": protocol["idle_s"], "estimate": json.dumps(watts), "scratch": scratch}
@@ -34,23 +34,23 @@ def options_of(protocol: Mapping[str, Any], scratch: str | None = None) -> dict[
 class Sidecar:
     """A sidecar that measures into `folder`, for this process and what it starts.
 
-    `options` are those of `sidecar.options` without their dashes; None leaves one out. What the sidecar says goes to
-    the file `log`. Without one it has no name, and the sidecar's notes are passed on to stderr.
+    `options` are those of `sidecar.options` without their dashes; None leaves one out. The output of the sidecar goes
+    to the file `log`. Without `log` the output has no file name, and the sidecar's notes go to stderr.
     """
 
     def __init__(self, folder: Path, options: Mapping[str, Any], log: Path | None = None):
         self.folder = folder
         self.idle_s = float(options.get("idle-s", 0.0))
-        # Each option as one word: a value may begin with a dash.
+        # Name and value in one word, because a value may begin with a dash.
         given = {"out": folder, "root-pid": os.getpid()} | options
         words = [f"--{name}={value}" for name, value in given.items() if value is not None]
         if log:
             log.parent.mkdir(parents=True, exist_ok=True)
         self.pass_on, self.passed = log is None, 0
         self.log = open(log, "w+b") if log else tempfile.TemporaryFile()  # noqa: SIM115
-        # The modules of the current folder and of PYTHONPATH are the user's, and may have the names of ours.
+        # The modules of the current folder and of PYTHONPATH are the user's. They may have the names of ours.
         environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-        # A session of its own: Ctrl-C is for the command, and its end must still be measured.
+        # A session of its own: Ctrl-C is meant for the command, and the end of the command must still be measured.
         self.process = subprocess.Popen(
             [sys.executable, "-P", program.__file__, *words],
             env=environment,
@@ -61,10 +61,10 @@ class Sidecar:
         )
 
     def wait_ready(self, limit_s: float = READY_LIMIT_S) -> dict[str, Any]:
-        """What ready.json says, once the idle baseline is done and load may start.
+        """The content of ready.json, when the idle baseline is done and the load may start.
 
-        Raises UserError with the sidecar's own line and exit code where it ends, and where it is not ready `limit_s`
-        after its baseline; it is ended then.
+        Raises UserError with the sidecar's own line and exit code where it ends. Raises it too, and ends the sidecar,
+        where it is not ready `limit_s` after its baseline.
         """
         try:
             return self._wait_ready(limit_s + self.idle_s)
@@ -89,7 +89,7 @@ class Sidecar:
         return read_json(self.folder / "ready.json")
 
     def _is_ready(self) -> bool:
-        # The pid tells this sidecar's file from one that an earlier measurement left.
+        # The pid distinguishes this sidecar's file from that of an earlier measurement.
         with contextlib.suppress(OSError):
             return f'"pid": {self.process.pid},' in (self.folder / "ready.json").read_text(
                 encoding="utf-8", errors="replace"
@@ -105,12 +105,12 @@ class Sidecar:
         self.passed = len(lines)
 
     def last_line(self) -> str:
-        """The last line that the sidecar printed, notes left out; empty where there is none."""
+        """The last line that the sidecar printed, without notes. Empty where there is none."""
         return next((line for line in reversed(self._said()) if not line.startswith(_NOTE)), "")
 
     def _said(self) -> list[str]:
         """The whole lines that the sidecar has printed."""
-        # By position: the sidecar writes through the same handle.
+        # Read by position, because the sidecar writes through the same handle.
         text = os.pread(self.log.fileno(), 1 << 20, 0).decode(errors="replace")
         return [
             line.strip() for line in text.splitlines(keepends=True) if line.endswith("\n") and line.strip()
@@ -118,11 +118,11 @@ class Sidecar:
 
     @property
     def died(self) -> bool:
-        """Whether it has ended, asked or not."""
+        """Whether it has ended, for any reason."""
         return self.process.poll() is not None
 
     def stop(self, limit_s: float = STOP_LIMIT_S) -> int:
-        """End the measurement, the idle baseline after it included; the exit code (negative: killed)."""
+        """End the measurement after its second idle baseline. Returns the exit code (negative: killed)."""
         if not self.died:
             with contextlib.suppress(OSError):
                 (self.folder / "stop").touch()
@@ -132,7 +132,7 @@ class Sidecar:
             return self.terminate(_KILL_S)
 
     def terminate(self, limit_s: float = STOP_LIMIT_S) -> int:
-        """End the measurement at once, keeping what was sampled; the exit code (negative: killed)."""
+        """End the measurement at once and keep what was sampled. Returns the exit code (negative: killed)."""
         if not self.died:
             self.process.terminate()
         try:

@@ -1,7 +1,7 @@
-"""The end of a measurement: its segments become one file, in a process that ends with that.
+"""The end of a measurement: its segments become one file, in a child process.
 
-numpy and pyarrow would more than double the memory of the sidecar. A child takes it when nothing is measured any more,
-and should it fail or be killed, the segments stay, which are as good.
+numpy and pyarrow would more than double the memory of the sidecar. The child uses this memory only when the
+measurement is over. If the child fails or is killed, the segments stay, which are as good.
 """
 
 import contextlib
@@ -13,8 +13,8 @@ from typing import NoReturn
 
 from jouleline.measure.raw.proc import peak_rss_mib, signal_at_parents_end
 
-# numpy and pyarrow read these when they are imported. Arrow's own pools keep what they have freed (16 MB more), and
-# their threads, one for each core of the node, have nothing to do here.
+# numpy and pyarrow read these when they are imported. Arrow's own pools keep freed memory (16 MB more). Their threads,
+# one for each core of the node, have nothing to do here.
 LIGHT_ARROW = {
     "ARROW_DEFAULT_MEMORY_POOL": "system",
     "OMP_NUM_THREADS": "1",
@@ -23,8 +23,8 @@ LIGHT_ARROW = {
 
 
 def compact(folder: Path, target: Path, pending: bytes) -> dict[str, float]:
-    """`raw.samples.compact` in a child, and the most memory that took, `compaction_peak_rss_mib`. Raises OSError where
-    it fails, whatever the cause."""
+    """Run `raw.samples.compact` in a child. The result includes its peak memory, `compaction_peak_rss_mib`. Raises
+    OSError where it fails, whatever the cause."""
     reading, writing = os.pipe()
     child = os.fork()
     if not child:
@@ -43,7 +43,7 @@ def compact(folder: Path, target: Path, pending: bytes) -> dict[str, float]:
 
 
 def _compact_and_exit(folder: Path, target: Path, pending: bytes, writing: int) -> NoReturn:
-    """In the child: what is found, or the error, as JSON to `writing`. It never returns into its parent's code."""
+    """In the child: write the result, or the error, as JSON to `writing`. Never returns into the code of its parent."""
     try:
         with contextlib.suppress(OSError, AttributeError):
             signal_at_parents_end(signal.SIGKILL)

@@ -1,4 +1,4 @@
-"""Sampling threads: absolute deadlines, no bursts, and a stuck call on one device never stops the others."""
+"""Sampling threads: absolute deadlines, no bursts. A stuck call on one device never stops the other devices."""
 
 import threading
 import time
@@ -6,29 +6,29 @@ import time
 from jouleline.measure.meters.base import LaneSpec
 from jouleline.measure.raw.segments import Batch
 
-# A sweep may take this share of its period for each device, and at most the second for all; above it the period is
-# doubled. Eight GPUs at 20 ms may so take 1 ms each, which a busy H100 needs.
+# A sweep may use the first share of its period for each device, and the second for all devices together. Above this the
+# period is doubled. Eight GPUs at 20 ms may use 1 ms each, which a busy H100 needs.
 COST_SHARE, MOST_SHARE = 0.10, 0.40
 COST_SWEEPS = 25
 LONGEST_PERIOD_NS = 1_000_000_000
 SETTLE_S = 0.005
-# A lane that sleeps longer than this can be woken for the last reading; waking costs more than sleeping.
+# A lane that sleeps longer than this can be woken for its last reading. Waking costs more than sleeping.
 LONG_SLEEP_S = 0.05
-# So long the last reading of a lane is waited for.
+# How long the end waits for the last reading of a lane.
 JOIN_S = 0.5
-# A call that takes this long may be stuck: it is looked at again soon.
+# A call that takes this long may be stuck. The watch then looks again soon.
 LONG_CALL_S = 0.01
-# One that takes this long is stuck; sooner where other devices wait for it.
+# A call that takes this long is stuck. It counts as stuck sooner where other devices wait for it.
 STUCK_S = 1.0
 
 
 class Lane(threading.Thread):
-    """Calls its readers at absolute deadlines of CLOCK_MONOTONIC and keeps (device, before_ns, after_ns,
-    deadline_ns, values).
+    """Calls its readers at absolute deadlines of CLOCK_MONOTONIC. Keeps (device, before_ns, after_ns, deadline_ns,
+    values).
 
-    `rows` is swapped for an empty list by the writer; appending and swapping are single operations, so no
-    lock is held and a slow disk cannot delay a reading. Every line of the sweep counts: it runs for each of
-    eight GPUs, fifty times a second.
+    The writer swaps `rows` for an empty list. Appending and swapping are single operations. So there is no lock, and a
+    slow disk cannot delay a reading. Every line of the sweep counts: it runs fifty times a second for each of eight
+    GPUs.
     """
 
     def __init__(self, spec: LaneSpec, events, targets: list[int] | None = None):
@@ -40,7 +40,7 @@ class Lane(threading.Thread):
         self.rows: list[tuple] = []
         self.calling: int | None = None
         self.call_began_ns = 0
-        self.told_ns = 0  # when the stuck call began that was last told of
+        self.told_ns = 0  # the start of the stuck call that was reported last
         self.ended = False
         self.woken = threading.Event()
         self.skipped = 0
@@ -60,7 +60,7 @@ class Lane(threading.Thread):
                 deadline += missed * self.period_ns
             if (wait_s := (deadline - time.monotonic_ns()) * 1e-9) > 0:
                 self.woken.wait(wait_s) if wait_s > LONG_SLEEP_S else time.sleep(wait_s)
-        # Whatever was running when the end came has a reading after it.
+        # A reading that runs when the end comes is followed by one more.
         self._sweep(time.monotonic_ns())
 
     def _sweep(self, deadline: int) -> None:
@@ -73,8 +73,7 @@ class Lane(threading.Thread):
             self.calling = target
             try:
                 values = read()
-            # A reader that breaks must not end the lane: the other devices are still read, and this one has a
-            # hole.
+            # A broken reader must not end the lane. The other devices are still read, and this one has a hole.
             except Exception as error:
                 values = self._failed(target, error)
             after = clock()
@@ -82,14 +81,13 @@ class Lane(threading.Thread):
             self.rows.append((target, before, after, deadline, values))
 
     def _failed(self, target: int, error: Exception) -> tuple[None, ...]:
-        """The hole that a reader leaves that broke, which is said."""
+        """The hole that a broken reader leaves. An event reports it."""
         call = self.spec.name
         self.events.add("call_failed", device=target, call=call, code=None, message=repr(error))
         return (None,) * len(self.spec.columns)
 
     def _weigh(self, cost_ns: int) -> None:
-        """Double the period when the usual sweep costs more than its share; one slow sweep alone does not
-        count."""
+        """Double the period when the usual sweep costs more than its share. One slow sweep alone does not count."""
         self._costs.append(cost_ns)
         if len(self._costs) < COST_SWEEPS:
             return
@@ -107,8 +105,10 @@ class Lane(threading.Thread):
             )
 
     def take_rows(self) -> list[tuple]:
-        """The rows since the last call. Wait SETTLE_S before using them: the thread may be inside an
-        append."""
+        """The rows since the last call.
+
+        Wait SETTLE_S before you use them: the thread may be in the middle of an append.
+        """
         taken, self.rows = self.rows, []
         return taken
 
@@ -125,12 +125,14 @@ class Lanes:
             lane.start()
 
     def watch(self) -> bool:
-        """Tell of a lane that hangs in a call, and give its other targets a lane of their own. Returns whether to look
-        again soon, because a call is long or the new lane may meet the next stuck one: else two would cost the others
-        twice the time between two looks."""
+        """Report a lane that hangs in a call, and give its other targets a new lane.
+
+        Returns whether to look again soon: a call is long, or the new lane may meet the next stuck call. Else two stuck
+        calls would cost the other devices twice the time between two looks.
+        """
         soon = False
         for lane in list(self.lanes):
-            # The clock first: a call that ends while this thread waits must not seem longer than it was.
+            # Read the clock first. A call that ends while this thread waits must not seem longer than it was.
             now_ns, stuck, began_ns = time.monotonic_ns(), lane.calling, lane.call_began_ns
             since_s = (now_ns - began_ns) * 1e-9
             if stuck is None or since_s < LONG_CALL_S or began_ns == lane.told_ns:
@@ -158,7 +160,7 @@ class Lanes:
         return [batch for batch in taken if batch.rows]
 
     def stop(self) -> None:
-        """Read every lane once more and end the threads; one that hangs in a call is left behind."""
+        """Read every lane once more and end the threads. A thread that hangs in a call is left behind."""
         for lane in self.lanes:
             lane.ended = True
             lane.woken.set()

@@ -8,7 +8,7 @@ from jouleline.errors import UserError
 
 
 def not_negative(name: str, value: float) -> float:
-    """`value`, where it is a finite number from 0 up; else raises UserError that names the option."""
+    """`value`, if it is a finite number of at least 0. Else raises UserError that names the option."""
     if not (math.isfinite(value) and value >= 0):
         raise UserError(f"{name} {value:g} is not a number from 0 up")
     return value
@@ -31,7 +31,7 @@ def watts(text: str) -> dict[str, float]:
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
-    """The options; `estimate` is a dict of watts. Raises UserError for a value that is out of range."""
+    """The options. `estimate` is a dict of watts. Raises UserError for a value out of range."""
     parser = argparse.ArgumentParser(
         prog="jouleline.measure.sidecar", description="Sample this node's meters."
     )

@@ -3,10 +3,10 @@
     python -m jouleline.measure.sidecar --out DIR [--meter auto|nvml|rapl|estimate] [--period-ms 20]
         [--gpus auto|UUID,...] [--root-pid PID] [--idle-s 1.0] [--estimate '{"w_per_core": 10, "idle_w": 5}']
 
-It writes DIR/ready.json when the idle baseline is done and load may start, and ends on DIR/stop, SIGTERM,
-SIGINT, SIGUSR1, or the death of its parent or of --root-pid. Exit codes: 0 done, 2 bad input, 3 no such
-meter, 4 another sidecar measures this node for this job. It is a process of its own because a sampling thread
-in a busy trainer runs milliseconds late. It never imports torch and never makes a CUDA context.
+It writes DIR/ready.json when the idle baseline is done and the load may start. It ends on DIR/stop, SIGTERM, SIGINT,
+SIGUSR1, or the death of its parent or of --root-pid. Exit codes: 0 done, 2 bad input, 3 no such meter, 4 another
+sidecar measures this node for this job. It is a separate process, because a sampling thread in a busy trainer runs
+milliseconds late. It never imports torch and never makes a CUDA context.
 """
 
 import argparse
@@ -38,11 +38,11 @@ from jouleline.measure.sidecar.others import Others
 from jouleline.measure.sidecar.writer import SegmentWriter
 from jouleline.provenance import code_digest
 
-# The main thread wakes seldom: each time costs as much as a sweep over eight GPUs.
+# The main thread wakes rarely, because each time costs as much as a sweep over eight GPUs.
 WATCH_S, SOON_S = 0.25, 0.03
 CHECK_S = 1.0
 CLOCK_STEP_US = 100_000
-# Read for so long before the load may start and after it has ended, whatever --idle-s says: a counter that moves every
+# The least time of reading before the load starts and after it ends, whatever --idle-s says. A counter that moves every
 # 20 to 100 ms must have moved once on either side of a region.
 BRACKET_S = 0.25
 # The main thread and the writer must not hold the interpreter when a reading is due.
@@ -50,7 +50,7 @@ SWITCH_INTERVAL_S = 0.0005
 
 
 def clear(folder: Path) -> None:
-    """Remove what an earlier measurement left in `folder`: two must never be read as one."""
+    """Remove what an earlier measurement left in `folder`. Two measurements must never be read as one."""
     names = ("meta.json", "events.jsonl", "samples.parquet")
     for old in (
         *(folder / name for name in names),
@@ -61,7 +61,7 @@ def clear(folder: Path) -> None:
 
 
 def own_code() -> dict[str, str | None]:
-    """Version of the package, and digest of the code that measures; None where it is not known."""
+    """Version of the package, and digest of the measuring code; None where unknown."""
     version = digest = None
     with contextlib.suppress(metadata.PackageNotFoundError):
         version = metadata.version("jouleline")
@@ -71,7 +71,7 @@ def own_code() -> dict[str, str | None]:
 
 
 class Sidecar:
-    """One measurement from start to end; `run` returns the exit code."""
+    """One measurement from start to end. `run` returns the exit code."""
 
     def __init__(self, options: argparse.Namespace):
         self.options = options
@@ -132,8 +132,8 @@ class Sidecar:
             raise UserError(f"cannot write {self.folder} (--out): {why(refusal)}")
 
     def _open(self) -> None:
-        """Open the meter, and only when there is one make room for what it measures."""
-        # What a launcher waits for, or asks with, is of this measurement from here on.
+        """Open the meter. Make room for the measurement only when the meter works."""
+        # From here on, what a launcher waits for or asks with belongs to this measurement.
         for name in ("stop", "ready.json"):
             (self.folder / name).unlink(missing_ok=True)
         options = self.options
@@ -160,7 +160,7 @@ class Sidecar:
         sys.setswitchinterval(SWITCH_INTERVAL_S)
 
     def _make_scratch(self) -> Path:
-        """Where the segments go: a new folder under --scratch, else --out itself."""
+        """The folder of the segments: a new folder under --scratch, else --out itself."""
         scratch = self.options.scratch
         if not scratch:
             return self.folder
@@ -177,8 +177,9 @@ class Sidecar:
 
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGHUP):
             signal.signal(number, stop)
-        # The parent's death wakes the wait; `_parents_alive` then decides (the signal also comes when only
-        # the thread that started us has ended).
+        # The parent's death wakes the wait. `_parents_alive` then decides, because the signal also comes when only the
+        # thread
+        # that started us has ended.
         with contextlib.suppress(OSError, AttributeError):
             signal_at_parents_end(signal.SIGHUP)
 
@@ -186,14 +187,14 @@ class Sidecar:
         return os.getppid() == self.parent and alive(self.root_pid)
 
     def _turn(self) -> None:
-        """One turn of the main thread: stuck calls and the stop file."""
+        """One turn of the main thread: look for stuck calls and for the stop file."""
         time.sleep(SOON_S if self.soon else WATCH_S)
         self.soon = self.lanes.watch()
         if self.stopped_by is None and os.path.exists(self.stop_file):
             self.stopped_by = "stop file"
 
     def _check(self) -> None:
-        """Once a second: parents, wall clock, the meter's own checks, others on the machine."""
+        """Once a second: look at the parents, the wall clock, the meter's own checks, and others on the machine."""
         if self.stopped_by is None and not self._parents_alive():
             self.stopped_by = "death of the parent"
         offset_us = time.time_ns() // 1000 - time.monotonic_ns() // 1000
@@ -215,8 +216,9 @@ class Sidecar:
             self._turn()
 
     def _idle(self, phase: str) -> None:
-        """Sample for idle_s seconds with no load, and log from when to when. Where the measurement was told to end at
-        once, and where there is no idle baseline, only what brackets the regions."""
+        """Sample for idle_s seconds without load, and log the begin and the end. Where the measurement must end at
+        once,
+        or has no idle baseline, sample only what the edges of the regions need."""
         start_us = time.monotonic_ns() // 1000
         whole = self.options.idle_s > 0 and self.stopped_by in (None, "stop file")
         until = time.monotonic() + (max(self.options.idle_s, BRACKET_S) if whole else BRACKET_S)
@@ -288,13 +290,13 @@ def main(argv: list[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
     except OSError as error:
-        # Before the first sample: later a full disk only makes the samples wait.
+        # Checked before the first sample. Later a full disk only makes the samples wait.
         print(f"error: cannot measure: {one_line(error)}", file=sys.stderr)
         return 2
 
 
 def main_and_exit() -> NoReturn:
-    """`main`, and the end of the process: a thread that hangs in a driver call must not keep it."""
+    """`main`, and the end of the process. A thread that hangs in a driver call must not keep the process alive."""
     code = main()
     sys.stdout.flush()
     sys.stderr.flush()

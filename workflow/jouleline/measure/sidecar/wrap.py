@@ -1,4 +1,4 @@
-"""Wrap mode: run any command beside a sidecar and give back its exit code."""
+"""Wrap mode: run any command beside a sidecar and return its exit code."""
 
 import os
 import shutil
@@ -18,7 +18,7 @@ from jouleline.measure.sidecar.client import Sidecar
 NOT_FOUND = 127
 
 
-# What a measurement or a run leaves; any of it would be written over, or read as one with the new.
+# The files of a measurement or a run. A new measurement would overwrite them, or be read together with them.
 LEFT = (
     *("meta.json", "run.json", "run.failed.json", "ready.json", "events.jsonl", "stop"),
     *("*.parquet", "samples/*", "markers/*", "node-*"),
@@ -26,7 +26,7 @@ LEFT = (
 
 
 def require_unused(out: Path) -> None:
-    """Raise UserError where `out` holds a measurement or a run, or is being measured into."""
+    """Raise UserError where `out` holds a measurement or a run, or where somebody measures into it."""
     if out.exists() and not out.is_dir():
         raise UserError(f"{out} is a file; give --out a folder")
     require_free(out)
@@ -36,11 +36,11 @@ def require_unused(out: Path) -> None:
 
 
 def measure_command(command: Sequence[str], out: Path, options: Mapping[str, Any]) -> int:
-    """Run `command` measured by a sidecar with these `options` (see `Sidecar`).
+    """Run `command` while a sidecar with these `options` (see `Sidecar`) measures.
 
-    Returns the command's exit code: 128 + n when signal n ended it, 127 when it is not found. The whole command is
-    the region `command`; its own marks go to the same folder. Raises UserError, before anything is written, where `out`
-    already holds a measurement.
+    Returns the command's exit code: 128 + n when signal n ended it, 127 when it is not found. The whole command is the
+    region `command`. The command's own marks go to the same folder. Raises UserError, before it writes anything, where
+    `out` already holds a measurement.
     """
     require_unused(out)
     if shutil.which(command[0]) is None:
@@ -67,7 +67,7 @@ def _not_found(name: str, why: str | None) -> int:
 
 
 def _in_foreground() -> bool:
-    """Whether this process and the command are what a terminal runs now."""
+    """Whether this process and the command are in the foreground of a terminal."""
     try:
         with open("/dev/tty", "rb") as terminal:
             return os.tcgetpgrp(terminal.fileno()) == os.getpgrp()
@@ -82,7 +82,7 @@ def _run(command: Sequence[str], environment: dict[str, str]) -> int:
         return _not_found(command[0], error.strerror)
 
     def forward(number, _frame):
-        # A terminal sends Ctrl-C to the command as well: twice would cut its own tidying short.
+        # A terminal sends Ctrl-C to the command as well. A second signal would cut its cleanup short.
         if number not in (signal.SIGINT, signal.SIGHUP) or not _in_foreground():
             child.send_signal(number)
 

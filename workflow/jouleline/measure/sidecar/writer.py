@@ -1,4 +1,4 @@
-"""The thread that writes what the lanes have read to closed segments."""
+"""The thread that writes the readings of the lanes as closed segments."""
 
 import threading
 import time
@@ -12,21 +12,21 @@ from jouleline.measure.raw.events import EventLog
 from jouleline.measure.raw.segments import Batch
 
 FLUSH_S = 4.0
-# How soon an event is on disk: nobody reads them while measuring, but a kill loses those that wait.
+# How soon an event is on disk. Nobody reads events while measuring, but a kill loses those that wait.
 EVENTS_S = 1.0
-# Rows kept in memory while the disk is full; above it every second fast row is dropped.
+# Rows that are kept in memory while the disk is full. Above this, every second fast row is dropped.
 PENDING_ROWS = 200_000
 
 
 class SegmentWriter(threading.Thread):
-    """Writes what `take` returns every few seconds. On a full disk segments wait in memory, `pending`, with
-    `pending_rows` rows; they are thinned, and it is said."""
+    """Writes what `take` returns every few seconds. On a full disk the segments wait in memory (`pending`, with
+    `pending_rows` rows). They are thinned, and an event says so."""
 
     def __init__(self, folder: Path, take: Callable[[], list[Batch]], events: EventLog):
         super().__init__(name="segments", daemon=True)
         self.folder = folder
         (folder / segments.FOLDER).mkdir(parents=True, exist_ok=True)
-        # Segments of an earlier measurement must not be read as this one's.
+        # Segments of an earlier measurement must not be read as part of this one.
         for old in segments.paths(folder):
             old.unlink()
         self.take = take
@@ -47,8 +47,9 @@ class SegmentWriter(threading.Thread):
             self.events.write()
 
     def flush(self) -> None:
-        """Write what the lanes have as one segment, and the events. Never raises: on a disk that cannot take it the
-        rows wait."""
+        """Write the readings of the lanes as one segment, and the events. Never raises: where the disk cannot take
+        them,
+        the rows wait."""
         try:
             if taken := self.take():
                 self.pending += segments.encode(taken)
@@ -56,7 +57,7 @@ class SegmentWriter(threading.Thread):
             if self.pending_rows:
                 self._write()
         except Exception as error:
-            # Whatever it is: a writer that ends would take all that comes after it along.
+            # Any error is caught. A writer that ends would lose all that comes after it.
             self.events.add("flush_failed", message=repr(error))
         self.events.write()
 
