@@ -27,7 +27,7 @@ from jouleline.measure.node.ranks import POLL_S, RankBody, Ranks
 from jouleline.measure.node.rendezvous import Meeting, meet
 
 _PEERS_S = 120.0
-# How long a node that was told to end stays for the others to learn it: Slurm kills after 30 s.
+# How long a node that must end waits, so that the others learn it. Slurm kills after 30 s.
 _LAST_WORDS_S = 20.0
 _TAIL_LINES = 15
 _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
@@ -42,7 +42,7 @@ class Stopped(BaseException):
 
 
 class Ended(Exception):
-    """The job came to an end before this node's ranks had done their work; `outcome` says how."""
+    """The job ended before this node's ranks had done their work. `outcome` says how."""
 
     def __init__(self, outcome: Outcome):
         super().__init__(outcome.detail)
@@ -50,7 +50,7 @@ class Ended(Exception):
 
 
 class Phase(Enum):
-    """How far an agent has come with those of the other nodes: where they would look for its last words."""
+    """How far an agent has come in its contact with other nodes. It decides where they look for its last words."""
 
     ALONE = "has not come to the meeting"
     MEETING = "waits there"
@@ -58,10 +58,12 @@ class Phase(Enum):
 
 
 class NodeAgent:
-    """One node's part of one job. `name` says what it is, `raw` is the folder that the nodes share, `timeout_s` is how
-    long any of them may take to start.
+    """One node's part of one job.
 
-    A kind of job says what is done (`steps`), how node 0 ends it (`conclude`), and what is kept (`close`, `keep`).
+    `name` says what the job is. `raw` is the folder that the nodes share. `timeout_s` is the time that any node may
+    take
+    to start. A kind of job defines what is done (`steps`), how node 0 ends it (`conclude`), and what is kept (`close`,
+    `keep`).
     """
 
     def __init__(self, name: str, raw: Path, place: Place, timeout_s: float):
@@ -69,7 +71,7 @@ class NodeAgent:
         self.folder = files.node_folder(raw, place.node)
         self.ranks = Ranks(self.folder)
         self.lock = DeviceLock(first=place.node == 0)
-        # Before torch is imported. What it reads of the environment is changed below, for ranks and libraries.
+        # Read before torch is imported. Below, what torch reads of the environment is changed, for ranks and libraries.
         self.variables = speed_variables()
         self.cpus = unbind()
         self.kills = 0
@@ -82,26 +84,26 @@ class NodeAgent:
         }
 
     def steps(self) -> Sequence[Callable[[], None]]:
-        """This node's part, step by step. Each may raise UserError, or Ended where the job is over."""
+        """This node's part, step by step. A step may raise UserError, or Ended where the job is over."""
         raise NotImplementedError
 
     def conclude(self, outcome: Outcome, states: list[dict[str, Any]]) -> int:
-        """On node 0, when all nodes have said how their part ended (`states`, node 0 first): the exit code."""
+        """On node 0, when all nodes have said how their part ended (`states`, node 0 first). Returns the exit code."""
         raise NotImplementedError
 
     def close(self, outcome: Outcome) -> None:
-        """End what measures beside the ranks, which have ended."""
+        """End what measures beside the ranks. The ranks have ended already."""
 
     def keep(self, outcome: Outcome) -> None:
-        """Save what there is when a signal has come or the agent itself has failed."""
+        """Save what there is, after a signal or an error of the agent itself."""
 
     def release(self) -> None:
-        """On every way out, when the ranks are ended."""
+        """Called on every way out, when the ranks have ended."""
 
     def run(self) -> int:
-        """The exit code: 0 where the job is a result (node 0: and its files are written).
+        """The exit code: 0 where the job is a result (and, on node 0, its files are written).
 
-        Raises UserError where it cannot start. Children are ended on every way out.
+        Raises UserError where the job cannot start. Children are ended on every way out.
         """
         previous = {number: signal.signal(number, _stop) for number in _SIGNALS}
         try:
@@ -133,7 +135,7 @@ class NodeAgent:
         return self.of_ranks()
 
     def _end_stopped(self, stop: Stopped) -> int:
-        for number in _SIGNALS:  # what is left is saving; a second signal must not cut it short
+        for number in _SIGNALS:  # only saving is left, and a second signal must not interrupt it
             signal.signal(number, signal.SIG_IGN)
         self.ranks.kill()
         outcome = Outcome("failed", "stopped", f"{stop} came before the run was done")
@@ -155,8 +157,9 @@ class NodeAgent:
 
     @contextmanager
     def importing(self) -> Iterator[None]:
-        """Around the imports of torch and its like. What a signal raises in the midst of their C++ would abort the
-        process without a word, so a signal ends the agent from where it stands."""
+        """Use this around imports of torch and similar libraries. An exception from a signal inside their C++ code
+        would
+        abort the process without a message. So here a signal ends the agent at once."""
         for number in _SIGNALS:
             signal.signal(number, self._end_here)
         try:
@@ -174,13 +177,13 @@ class NodeAgent:
 
     @contextmanager
     def timed(self, name: str) -> Iterator[None]:
-        """Keep the seconds that something took in `times_s`."""
+        """Keep the seconds that a step took in `times_s`."""
         begin = time.perf_counter()
         yield
         self.times_s[name] = round(time.perf_counter() - begin, 3)
 
     def clear(self) -> None:
-        """Remove what an earlier attempt left; every node its own part. Raises UserError."""
+        """Remove what an earlier attempt left. Every node removes its own part. Raises UserError."""
         node = self.place.node
         shutil.rmtree(self.folder, ignore_errors=True)
         files.hello_file(self.raw, node).unlink(missing_ok=True)
@@ -203,7 +206,7 @@ class NodeAgent:
         return meeting
 
     def start_ranks(self, body: RankBody, meeting: Meeting) -> None:
-        """Fork this node's ranks, who meet at `meeting`."""
+        """Fork this node's ranks. They meet at `meeting`."""
         os.sched_setaffinity(0, self.cpus)  # an import may have narrowed it
         self.kills = oom_kills()
         self.ranks.start(self.place.per_node, body)
@@ -211,7 +214,7 @@ class NodeAgent:
             os.close(meeting.listen_fd)
 
     def take_device(self) -> None:
-        """Wait for the device lock where there is one. Raises UserError where others use the job's GPUs."""
+        """Wait for the device lock, if there is one. Raises UserError where others use the job's GPUs."""
         if self.lock.exists:
             with self.timed("device_wait"):
                 self.until(self.lock.take)
@@ -220,14 +223,14 @@ class NodeAgent:
             gpu_users.require_unused()
 
     def of_ranks(self) -> Outcome:
-        """How this node's ranks have ended. Memory that others held makes no configuration too large."""
+        """How this node's ranks have ended. If others held memory, the configuration does not count as too large."""
         outcome = of_ranks(self.ranks, self.place.node * self.place.per_node, self.kills)
         if outcome.status != "oom" or self.device != "cuda":
             return outcome
         return outcome.shared_with(gpu_users.foreign_users(self.ranks.pids.values()))
 
     def fail(self, outcome: Outcome, kept: str) -> int:
-        """Print why the job failed, with the last lines of this node's failed ranks; returns the exit code."""
+        """Print why the job failed, with the last lines of this node's failed ranks. Returns the exit code."""
         for local, code in sorted(self.ranks.exit_codes.items()):
             if code:
                 log = files.rank_log(self.folder, local)
@@ -243,8 +246,11 @@ class NodeAgent:
         return not self.ranks.poll()
 
     def until(self, done: Callable[[], bool], state: str | None = None, limit_s: float | None = None) -> None:
-        """Wait for `done`. Raises Ended, with no rank left, where a rank or another node ends the job before, or where
-        the ranks do not come into `state` within `limit_s` (default: `timeout_s`); without a state there is no limit.
+        """Wait for `done`.
+
+        Raises Ended, with no rank left, in two cases: a rank or another node ends the job before, or the ranks do not
+        come
+        into `state` within `limit_s` (default: `timeout_s`). Without a state there is no limit.
         """
         limit_s = limit_s or self.timeout_s
         deadline = time.monotonic() + limit_s
@@ -264,7 +270,7 @@ class NodeAgent:
                 raise Ended(failed)
 
     def _meet_to_refuse(self, failure: str, most_s: float) -> None:
-        """Come to the meeting of the agents, again where this one was in it already, to say that there is no run."""
+        """Come to the meeting of the agents, if need be again, to say that there is no run."""
         place = self.place
         if place.nodes == 1:
             return
@@ -274,7 +280,7 @@ class NodeAgent:
             meet(self.raw, place.node, place.nodes, place.address, timeout_s, failure)
 
     def _failed_peer(self) -> Outcome | None:
-        """How another node failed, looked for once a second."""
+        """How another node failed. It looks once a second."""
         if self.place.nodes == 1 or time.monotonic() < self.next_look:
             return None
         self.next_look = time.monotonic() + 1.0
@@ -290,7 +296,7 @@ class NodeAgent:
         return {node: read_json(path) for node, path in paths.items() if path.exists()}
 
     def _publish(self, outcome: Outcome) -> None:
-        """Say how this node's part ended, for node 0 and for peers that still run."""
+        """Publish how this node's part ended, for node 0 and for peers that still run."""
         self.state |= {
             "status": outcome.status,
             "reason": outcome.reason,

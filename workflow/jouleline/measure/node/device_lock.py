@@ -1,9 +1,9 @@
-"""One measurement at a time on a machine: two would share its CPUs, its memory and its power.
+"""One measurement at a time on a machine. Two would share its CPUs, its memory and its power.
 
-Whoever measures holds a lock on a file from before its sidecar until after it. Imports, data and models on the CPU may
-be made ready beside a measurement. The kernel frees the lock when its holder dies. JOULELINE_DEVICE_LOCK names another
-file, for measurements that may run side by side; empty, there is no lock. In a Slurm job there is none either unless
-one is named: Slurm says who shares a node.
+A measurement holds a lock on a file from before its sidecar starts until after the sidecar ends. Imports, data and
+models on the CPU may be prepared while another one measures. The kernel frees the lock when its holder dies.
+JOULELINE_DEVICE_LOCK names another file, for measurements that may run side by side; an empty value means no lock. A
+Slurm job has no lock unless one is named, because Slurm decides who shares a node.
 """
 
 import contextlib
@@ -16,7 +16,7 @@ from pathlib import Path
 from jouleline.errors import UserError
 
 VARIABLE = "JOULELINE_DEVICE_LOCK"
-# Of all users of the machine, so not in anybody's TMPDIR.
+# One file for all users of the machine, so it is not in anybody's TMPDIR.
 DEFAULT = Path("/tmp/jouleline-device.lock")
 _POLL_S = 0.02
 
@@ -24,7 +24,7 @@ _POLL_S = 0.02
 class DeviceLock:
     """The lock of this machine, or that of JOULELINE_DEVICE_LOCK.
 
-    Only the `first` agent of a job takes the machine's: agents of several nodes may be on one machine.
+    Only the `first` agent of a job takes the machine's lock, because several agents may be on one machine.
     """
 
     def __init__(self, first: bool = True):
@@ -39,7 +39,7 @@ class DeviceLock:
         return bool(self.path)
 
     def take(self) -> bool:
-        """Take the lock if nobody has it; whether it is this one's now. Raises UserError."""
+        """Take the lock if nobody has it. Returns whether this process has it now. Raises UserError."""
         if not self.path:
             return True
         self._file = self._open() if self._file is None else self._file
@@ -56,10 +56,10 @@ class DeviceLock:
         try:
             try:
                 made = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-            except PermissionError:  # another user's; to lock it, reading is enough
+            except PermissionError:  # another user's file; reading is enough to lock it
                 return os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
             with contextlib.suppress(PermissionError):
-                os.fchmod(made, 0o644)  # a umask of 077 would close it to all others
+                os.fchmod(made, 0o644)  # else a umask of 077 would exclude all other users
             return made
         except OSError as error:
             raise UserError(
@@ -67,7 +67,7 @@ class DeviceLock:
             ) from error
 
     def release(self) -> None:
-        """Let the next one measure; more than once is no error."""
+        """Release the lock, so that the next one may measure. A second call does nothing."""
         if self._file is not None:
             os.close(self._file)
             self._file = None

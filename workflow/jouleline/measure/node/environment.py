@@ -1,4 +1,4 @@
-"""What a run was made on: host, processor, operating system, package versions, Slurm, temperatures."""
+"""Where a run was made: host, processor, operating system, package versions, Slurm, temperatures."""
 
 import os
 import platform
@@ -12,7 +12,7 @@ from typing import Any
 from jouleline.errors import UserError
 from jouleline.measure.node import gpus
 
-# Which job and step it was, and where; the other forty SLURM_* variables tell of the site, not of the run.
+# Job, step and place. The other forty SLURM_* variables describe the site, not the run.
 SLURM_NAMES = (
     "SLURM_CLUSTER_NAME",
     "SLURM_JOB_ID",
@@ -22,7 +22,7 @@ SLURM_NAMES = (
     "SLURM_NNODES",
     "SLURM_NTASKS",
 )
-# What changes the speed of a run without a trace in its row: all that these libraries read.
+# Variables that change the speed of a run and are not in its row: all that these libraries read.
 SPEED_PREFIXES = (
     *("CUDA_", "NVIDIA_", "NCCL_", "CUBLAS", "CUDNN", "GLOO_", "TORCH_", "PYTORCH_", "TORCHINDUCTOR_"),
     *("DS_", "DEEPSPEED_", "OMP_", "GOMP_", "KMP_", "MKL_", "OPENBLAS_", "ONEDNN_", "DNNL_", "ATEN_"),
@@ -38,7 +38,7 @@ def speed_variables() -> dict[str, str]:
 
 
 def describe(device: str, found: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """The environment of this node. `found` is what a rank learnt of its device: device, cuda, numerics."""
+    """The environment of this node. `found` is what a rank learnt about its device: device, cuda, numerics."""
     found = found or {}
     cpu = cpu_name()
     return {
@@ -84,7 +84,7 @@ def _version(package: str) -> str | None:
 
 
 def choose_device(wanted: str) -> str:
-    """cpu or cuda for auto, cpu, cuda. No driver is asked: a process that will fork must not wake CUDA."""
+    """cpu or cuda for auto, cpu, cuda. No driver is asked, because a process that will fork must not start CUDA."""
     hidden = os.environ.get("CUDA_VISIBLE_DEVICES", "all") in ("", "-1", "NoDevFiles")
     present = not hidden and any(Path(path).exists() for path in ("/dev/nvidiactl", "/dev/nvidia0"))
     if wanted == "cuda" and not present:
@@ -95,7 +95,7 @@ def choose_device(wanted: str) -> str:
 
 
 def take_devices(protocol: Mapping[str, Any], count: int | None) -> str:
-    """The protocol's device; where that is a GPU, this process is restricted to the first `count` (None: to none).
+    """The protocol's device. Where it is a GPU, restrict this process to the first `count` GPUs (None: to none).
 
     Raises UserError where the node has fewer.
     """
@@ -106,7 +106,10 @@ def take_devices(protocol: Mapping[str, Any], count: int | None) -> str:
 
 
 def temperature_c(device: str) -> float | None:
-    """The job's hottest device in °C: NVML's GPU sensor, or the kernel's thermal zones; None: no sensor."""
+    """The temperature of the job's hottest device in °C, by NVML or the kernel's thermal zones.
+
+    None without a sensor.
+    """
     if device == "cuda":
         return gpus.temperature_c()
     values = []
@@ -119,7 +122,7 @@ def temperature_c(device: str) -> float | None:
 
 
 def cool_down(protocol: Mapping[str, Any], device: str) -> dict[str, Any]:
-    """Wait until the device is below start_temperature_c, for at most cooldown_max_s; says what was reached."""
+    """Wait until the device is below start_temperature_c, at most cooldown_max_s. Returns what was reached."""
     limit, begin = protocol["start_temperature_c"], time.monotonic()
     now = temperature_c(device)
     while limit is not None and now is not None and now > limit:

@@ -1,7 +1,7 @@
-"""Why a rank ended: out of memory is a result of a run, everything else is a failure.
+"""Why a rank ended. Out of memory is a result of a run; everything else is a failure.
 
-Two witnesses tell that memory ran out: the allocator's own error, or, where the kernel killed the process, its
-count of such kills (memory.events of the cgroup, and /proc/vmstat for the machine).
+Two signs show that memory ran out: the allocator's own error, or the kernel's count of processes that it killed for
+memory (memory.events of the cgroup, and /proc/vmstat for the machine).
 """
 
 import time
@@ -21,12 +21,12 @@ _SIGNS = (
     "cublas_status_alloc_failed",
     "cudnn_status_alloc_failed",
     "bad_alloc",
-    # torch's allocator asks NVML for its message, which does not answer on a slice of a GPU (MIG).
+    # torch's allocator asks NVML for its message. NVML does not answer on a slice of a GPU (MIG).
     "nvml_success == r internal assert failed",
 )
 
 
-# What a rank says when another one has gone: a consequence, never the cause of a failure.
+# What a rank says when another rank has gone. This is a consequence, never the cause of a failure.
 _PEER_SIGNS = (
     "connection closed by peer",
     "connection reset by peer",
@@ -38,7 +38,7 @@ PEER_LOST = "peer_lost"
 
 
 class RunFailure(Exception):
-    """The run is worth nothing; `code` is the reason in one word."""
+    """The run has no value. `code` is the reason in one word."""
 
     def __init__(self, code: str, detail: str):
         super().__init__(detail)
@@ -46,7 +46,7 @@ class RunFailure(Exception):
 
 
 def run_and_tell(path: Path, result: dict[str, Any], body: Callable[[], dict[str, Any]]) -> int:
-    """Be a rank: write `result` with what `body` returns, or with why it failed, to `path`; returns the exit code."""
+    """Run `body` as a rank. Write `result` with what it returns, or why it failed, to `path`. Returns the exit code."""
     try:
         result |= body()
         code = EXIT_OK
@@ -66,7 +66,7 @@ def run_and_tell(path: Path, result: dict[str, Any], body: Callable[[], dict[str
 
 
 def describe_failure(error: BaseException) -> tuple[str, str, str]:
-    """(status, reason code, detail on one line) of what ended a rank."""
+    """(status, reason code, detail on one line) for the exception that ended a rank."""
     detail = " ".join(str(error).split())[:500]
     if isinstance(error, RunFailure):
         return "failed", error.code, detail
@@ -80,7 +80,7 @@ def describe_failure(error: BaseException) -> tuple[str, str, str]:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an exception, or what it came from, says that host or device memory ran out."""
+    """Whether an exception, or its cause, says that host or device memory ran out."""
     seen: BaseException | None = error
     while seen is not None:
         # torch.OutOfMemoryError is a RuntimeError with "out of memory" in its text.
@@ -91,7 +91,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def oom_kills(root: Path = Path("/")) -> int:
-    """Processes that the kernel has killed for memory so far, as far as this process can see."""
+    """How many processes the kernel has killed for memory so far, as far as this process can see."""
     count = 0
     for path in [root / "proc/vmstat", *_cgroup_events(root)]:
         try:

@@ -1,4 +1,4 @@
-"""The files by which the agents of a job, their ranks and their sidecars meet. No other module spells these names.
+"""The files by which the agents of a job, their ranks and their sidecars meet. Only this module has their names.
 
 In the job's folder (`raw`), which all nodes share:
 
@@ -26,7 +26,7 @@ In a node's folder (a calibration's too):
 | entries.json | a calibration's rank 0 | the calibration |
 | meter/ | a calibration's sidecar | the calibration |
 
-`sidecar.client` alone knows ready.json and stop.
+Only `sidecar.client` knows ready.json and stop.
 """
 
 from pathlib import Path
@@ -105,7 +105,7 @@ def meter_folder(folder: Path) -> Path:
 
 
 def last_lines(path: Path, count: int = 1) -> list[str]:
-    """The last `count` lines of a log that are not empty; fewer where there are fewer, none without the file."""
+    """The last `count` lines of a log that are not empty. Fewer if there are fewer; none without the file."""
     try:
         lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:

@@ -1,4 +1,4 @@
-"""Who else uses the job's GPUs: another's kernels change every number, and another's memory makes a false oom."""
+"""Who else uses the job's GPUs. Other kernels change every number, and memory held by others makes a false oom."""
 
 import time
 from collections.abc import Collection
@@ -10,16 +10,16 @@ from jouleline.errors import UserError
 from jouleline.measure.meters.nvml_probe import attempt
 from jouleline.measure.node.gpus import job_gpus
 
-# A process that ends gives its memory back a little later.
+# A process that ends frees its memory a little later.
 _PATIENCE_S = 5.0
-# The server of CUDA's multi-process service (MPS) holds a context and computes nothing of its own.
+# The server of CUDA's multi-process service (MPS) has a context but computes nothing itself.
 _SERVICES = ("nvidia-cuda-mps",)
 
 
 def foreign_users(own: Collection[int] = ()) -> list[str]:
-    """The processes with a context on the job's GPUs, but for `own` pids, in words; empty where NVML does not say.
+    """The processes with a context on the job's GPUs, except `own` pids, in words. Empty where NVML does not say.
 
-    A GPU that is shared in slices (MIG) shows the processes of all slices, so it is left out.
+    A GPU shared in slices (MIG) shows the processes of all slices, so it is left out.
     """
     found = []
     for gpu in job_gpus():
@@ -32,7 +32,7 @@ def foreign_users(own: Collection[int] = ()) -> list[str]:
 
 
 def require_unused() -> None:
-    """Raise UserError where anybody uses the job's GPUs. To be called before any rank has a context."""
+    """Raise UserError where anybody uses the job's GPUs. Call it before any rank has a context."""
     until = time.monotonic() + _PATIENCE_S
     while users := foreign_users():
         if time.monotonic() > until:
@@ -47,5 +47,5 @@ def require_unused() -> None:
 def _name(pid: int) -> str:
     try:
         return Path(f"/proc/{pid}/comm").read_text(encoding="utf-8", errors="replace").strip()
-    except OSError:  # of another user's pid namespace: a container
+    except OSError:  # the process is in another pid namespace: a container
         return "not visible here"

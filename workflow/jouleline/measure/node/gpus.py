@@ -1,6 +1,6 @@
 """The job's GPUs as the agent sees them through NVML, and as a rank sees its own through CUDA.
 
-The agent forks its ranks, and a process that forks must not wake CUDA: before the fork only NVML is asked.
+The agent forks its ranks, and a process that forks must not start CUDA. So before the fork only NVML is asked.
 """
 
 import os
@@ -15,7 +15,7 @@ from jouleline.measure.meters.nvml_probe import attempt, list_gpus, open_nvml
 from jouleline.measure.node import torch_build
 from jouleline.measure.raw.markers import report_device
 
-# Compute capability from which the tensor cores know a precision; below it is emulated, or refused by DeepSpeed.
+# The compute capability from which tensor cores support a precision. Below it, it is emulated or DeepSpeed refuses it.
 LEAST_CAPABILITY = {"bf16": (8, 0), "fp16": (7, 0)}
 
 
@@ -28,8 +28,8 @@ def job_gpus() -> list[Gpu]:
 def take_gpus(row: Mapping[str, Any]) -> None:
     """Restrict this process and its children to the first `gpus_per_node` visible GPUs, in the order of the bus.
 
-    Raises UserError where the node shows fewer, where two are slices of one GPU, or where one of them cannot compute in
-    the row's precision.
+    Raises UserError where the node shows fewer, where two are slices of one GPU, or where one cannot compute in the
+    row's precision.
     """
     os.environ.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")
     count, visible = row["gpus_per_node"], os.environ.get("CUDA_VISIBLE_DEVICES")
@@ -57,7 +57,7 @@ def take_gpus(row: Mapping[str, Any]) -> None:
 
 
 def require_cuda_torch() -> None:
-    """Raise UserError where the installed torch cannot compute on the job's GPUs, without asking CUDA."""
+    """Raise UserError where the installed torch cannot compute on the job's GPUs. CUDA is not asked."""
     build = torch_build.torch_build()
     if build["cuda"] is None:
         raise UserError(
@@ -70,12 +70,12 @@ def require_cuda_torch() -> None:
 
 
 def driver_cuda() -> int | None:
-    """The newest CUDA that the driver can serve, 12040 for 12.4; None where NVML does not say."""
+    """The newest CUDA that the driver supports: 12040 means 12.4. None where NVML does not say."""
     return attempt(pynvml.nvmlInit) or attempt(pynvml.nvmlSystemGetCudaDriverVersion)
 
 
 def temperature_c() -> float | None:
-    """The hottest of the job's GPUs in °C; None where none says."""
+    """The temperature of the hottest of the job's GPUs in °C; None where no GPU says."""
     try:
         handles = [gpu.handle for gpu in job_gpus() if gpu.handle is not None]
     except UserError:
@@ -90,8 +90,11 @@ def driver_version() -> str | None:
 
 
 def take(index: int) -> Any:
-    """Make CUDA device `index` this process's own and return it. fp32 means IEEE single precision whatever the
-    site's defaults (TORCH_ALLOW_TF32_CUBLAS_OVERRIDE) say: rows and calibrations must mean the same by it."""
+    """Make CUDA device `index` this process's own and return it.
+
+    fp32 means IEEE single precision, whatever the site's defaults (TORCH_ALLOW_TF32_CUBLAS_OVERRIDE) say: it must mean
+    the same in rows and calibrations.
+    """
     import torch
 
     torch.cuda.set_device(index)
@@ -100,8 +103,8 @@ def take(index: int) -> Any:
 
 
 def identify(index: int) -> dict[str, Any]:
-    """Name and UUID of CUDA device `index` of this rank, and how it computes. The UUID goes to the markers, for the
-    sidecar to be checked against."""
+    """Name and UUID of CUDA device `index` of this rank, and how it computes. The markers get the UUID, so that the
+    sidecar can be checked."""
     import torch
 
     properties = torch.cuda.get_device_properties(index)
@@ -125,7 +128,7 @@ def identify(index: int) -> dict[str, Any]:
 
 
 def full_uuid(digits: str, index: int) -> str:
-    """The UUID as NVML writes it, from CUDA's (which may be without prefix) and what CUDA_VISIBLE_DEVICES holds."""
+    """The UUID as NVML writes it. CUDA's may lack the prefix; then CUDA_VISIBLE_DEVICES tells it."""
     if digits.startswith(("GPU-", "MIG-")):
         return digits
     names = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")

@@ -1,4 +1,4 @@
-"""The networks of a node: its own addresses, the interface that reaches a peer, and the one that libraries use."""
+"""The networks of a node: its addresses, the interface that reaches a peer, and the one that libraries use."""
 
 import contextlib
 import fcntl
@@ -10,7 +10,7 @@ from pathlib import Path
 
 from jouleline.errors import UserError
 
-# By which gloo and NCCL learn their interface.
+# gloo and NCCL learn their interface from these.
 VARIABLES = ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME")
 LOOPBACK = "127.0.0.1"
 _SIOCGIFADDR = 0x8915
@@ -18,7 +18,7 @@ _CONNECT_S = 3.0
 
 
 def interfaces() -> Iterator[tuple[str, str]]:
-    """(name, address) of every interface that has one: IPv4, then global IPv6."""
+    """(name, address) of every interface with an address: IPv4, then global IPv6."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         for _, name in socket.if_nameindex():
             with contextlib.suppress(OSError):
@@ -32,9 +32,9 @@ def interfaces() -> Iterator[tuple[str, str]]:
 
 
 def own_addresses() -> list[str]:
-    """Where other nodes may reach this one, the likeliest first: what its host name means, then every address.
+    """Addresses by which other nodes may reach this one, the likeliest first: that of its host name, then all others.
 
-    The loopback comes last: agents of one host may have nothing else, and a word proves who answers.
+    The loopback comes last. Agents on one host may have nothing else, and the answered word proves who answers.
     """
     named: list[str] = []
     with contextlib.suppress(OSError):
@@ -47,11 +47,11 @@ def own_addresses() -> list[str]:
 
 
 def interface_to(address: str) -> str | None:
-    """Name of the network interface through which this host reaches `address`; None where that is not known."""
+    """The network interface through which this host reaches `address`; None where unknown."""
     try:
         family, kind, _, _, target = socket.getaddrinfo(address, 9, type=socket.SOCK_DGRAM)[0]
         with socket.socket(family, kind) as probe:
-            probe.connect(target)  # of a datagram socket: nothing is sent
+            probe.connect(target)  # a datagram socket sends nothing here
             own = probe.getsockname()[0]
     except OSError:
         return None
@@ -59,10 +59,10 @@ def interface_to(address: str) -> str | None:
 
 
 def use_interface(peer: str | None) -> None:
-    """Let gloo and NCCL use the interface that reaches `peer`; None: there is one node, which talks to itself.
+    """Let gloo and NCCL use the interface that reaches `peer`. None: there is one node, which talks to itself.
 
-    By themselves they take the interface of the host's own name, which is often the loopback, or any that is up.
-    What the user has set counts between nodes only. Raises UserError where it names no interface of this node.
+    By themselves they take the interface of the host's own name, which is often the loopback, or any that is up. The
+    user's own setting counts only between nodes. Raises UserError where it names no interface of this node.
     """
     name = interface_to(peer or LOOPBACK)
     for variable in VARIABLES:
@@ -76,7 +76,7 @@ def use_interface(peer: str | None) -> None:
 
 def _require_interface(variable: str, value: str) -> None:
     there = [name for _, name in socket.if_nameindex()]
-    # NCCL takes ^name for any other, =name for the very name, and else the beginning of a name.
+    # For NCCL, ^name means any other interface, =name exactly this one, and a plain name its beginning.
     asked = [one.lstrip("=") for one in value.split(",")]
     if not value.startswith("^") and not any(name.startswith(one) for name in there for one in asked):
         raise UserError(
@@ -85,9 +85,9 @@ def _require_interface(variable: str, value: str) -> None:
 
 
 def reach(addresses: Sequence[str], port: int, hello: str, answer: str) -> str | None:
-    """The first of `addresses` where `hello` is answered with `answer` at `port`; None where none is.
+    """The first of `addresses` that answers `hello` with `answer` at `port`; None where none does.
 
-    The answer tells the node that is meant from another with the same private address.
+    The answer distinguishes the right node from another one with the same private address.
     """
     for address in addresses:
         with (
@@ -101,7 +101,7 @@ def reach(addresses: Sequence[str], port: int, hello: str, answer: str) -> str |
 
 
 def listen(everywhere: bool) -> socket.socket:
-    """A listening socket on a free port, of all interfaces or of the loopback."""
+    """A listening socket on a free port, on all interfaces or on the loopback."""
     if not everywhere:
         return socket.create_server((LOOPBACK, 0), backlog=2048)
     if socket.has_dualstack_ipv6():
@@ -110,7 +110,10 @@ def listen(everywhere: bool) -> socket.socket:
 
 
 def answer_one(listener: socket.socket, known: Sequence[str], answer: str) -> str | None:
-    """Answer whoever waits at `listener` with one of the `known` words; the caller's address, None: there is none."""
+    """Answer a caller at `listener` with one of the `known` words.
+
+    Returns the caller's address; None without a caller.
+    """
     listener.settimeout(0)
     try:
         connection, caller = listener.accept()

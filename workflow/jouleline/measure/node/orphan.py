@@ -1,7 +1,8 @@
 """End a measurement whose Snakemake is gone.
 
-A shell between Snakemake and the agent outlives a killed Snakemake, and with it the agent would: it would go on
-measuring while the next Snakemake starts the same row beside it. So the agent watches the Snakemake above it.
+There is a shell between Snakemake and the agent. It survives a killed Snakemake, and so would the agent. The agent
+would
+go on measuring while the next Snakemake starts the same row beside it. So the agent watches the Snakemake above it.
 """
 
 import os
@@ -16,14 +17,17 @@ POLL_S = 1.0
 
 
 def stop_with_snakemake() -> int | None:
-    """Send this process SIGTERM when the Snakemake that started it ends; returns its pid, None where there is none."""
+    """Send SIGTERM to this process when the Snakemake that started it ends.
+
+    Returns its pid; None where there is none.
+    """
     ancestor = _snakemake_above(os.getpid())
     if ancestor is None:
         return None
     born = look(ancestor)
 
     def watch() -> None:
-        # An id is given again: a process that began later is another one.
+        # Process ids are reused: a process that began later is another one.
         while born and alive(ancestor) and (now := look(ancestor)) and now.start_ns == born.start_ns:
             time.sleep(POLL_S)
         os.kill(os.getpid(), signal.SIGTERM)
@@ -40,7 +44,7 @@ def _snakemake_above(pid: int) -> int | None:
             command = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
         except OSError:
             return None
-        # `snakemake ...` or `python -m snakemake ...`; a shell's command line has the word in one long argument.
+        # `snakemake ...` or `python -m snakemake ...`. In a shell's command line the word is inside one long argument.
         if any(Path(os.fsdecode(word)).name == "snakemake" for word in command[:3]):
             return pid
     return None

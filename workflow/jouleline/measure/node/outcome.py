@@ -13,7 +13,7 @@ from jouleline.measure.node.ranks import Ranks
 
 @dataclass(frozen=True)
 class Outcome:
-    """status ok, oom or failed; `reason` a code, `detail` a sentence; `ranks` what this node's ranks said."""
+    """status ok, oom or failed. `reason` is a code, `detail` a sentence. `ranks` is what this node's ranks said."""
 
     status: str
     reason: str | None = None
@@ -21,13 +21,13 @@ class Outcome:
     ranks: list[dict[str, Any]] = field(default_factory=list)
 
     def worse(self, status: str, reason: str | None, detail: str | None) -> "Outcome":
-        """This outcome, or the given one where it is graver (failed > oom > lost peer > ok)."""
+        """This outcome, or the given one where that is worse (failed > oom > lost peer > ok)."""
         if _gravity(status, reason) <= _gravity(self.status, self.reason):
             return self
         return replace(self, status=status, reason=reason, detail=detail)
 
     def shared_with(self, users: list[str]) -> "Outcome":
-        """This outcome, or a failure where it is for want of memory and `users` held some of it."""
+        """This outcome; a failure where memory ran out and `users` held some of it."""
         if self.status != "oom" or not users:
             return self
         detail = f"{self.detail}; meanwhile the GPUs were used by {', '.join(users)}: measure again without"
@@ -40,14 +40,14 @@ class Outcome:
 
 
 def _gravity(status: str, reason: str | None) -> int:
-    """A lost peer is a consequence: of memory that ran out elsewhere, or of a failure."""
+    """A lost peer is a consequence: memory ran out elsewhere, or another rank failed."""
     return 1 if reason == PEER_LOST else {"ok": 0, "oom": 2, "failed": 3}[status]
 
 
 def of_ranks(here: Ranks, first: int, kills_before: int) -> Outcome:
-    """The outcome of this node's ranks; the lowest has the number `first` in the job.
+    """The outcome of this node's ranks. The first of them has the number `first` in the job.
 
-    `kills_before`: the kernel's count of memory kills before they began.
+    `kills_before` is the kernel's count of memory kills before they began.
     """
     codes, folder = here.exit_codes, here.folder
     said = {
@@ -61,7 +61,7 @@ def of_ranks(here: Ranks, first: int, kills_before: int) -> Outcome:
         for local, code in codes.items()
         if code and local in here.died
     ]
-    # One rank out of memory makes the others fail in their next collective, whoever reports first.
+    # One rank out of memory makes the others fail in their next collective, and any of them may report first.
     _, status, reason, detail = min(
         causes, key=lambda cause: (cause[1] != "oom", cause[2] == PEER_LOST, cause[0])
     )
@@ -71,7 +71,7 @@ def of_ranks(here: Ranks, first: int, kills_before: int) -> Outcome:
 def _cause(
     rank: int, code: int, failure: Mapping[str, Any] | None, kills_before: int
 ) -> tuple[float, str, str, str]:
-    """(time, status, reason, detail) of a rank that ended with `code`; a rank that could not say when comes first."""
+    """(time, status, reason, detail) of a rank that ended with `code`. A rank that could not say when comes first."""
     if failure:
         detail = f"rank {rank} exited with {code}: {failure['detail']}"
         return failure["time_s"], failure["status"], failure["reason"], detail

@@ -1,4 +1,4 @@
-"""Which of a job's nodes this is: as srun says, or as the command line does."""
+"""Which of a job's nodes this is, by srun or by the command line."""
 
 import argparse
 import os
@@ -9,8 +9,9 @@ from jouleline.errors import UserError
 
 @dataclass(frozen=True)
 class Place:
-    """This node among the nodes of its job, with `per_node` ranks on each. `address` is how other nodes reach this one
-    (None: at any of its addresses)."""
+    """This node among the nodes of its job, with `per_node` ranks on each. Other nodes reach it at `address` (None: at
+    any
+    of its addresses)."""
 
     node: int = 0
     nodes: int = 1
@@ -27,9 +28,12 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def find(arguments: argparse.Namespace, nodes: int, per_node: int, what: str) -> Place:
-    """The place in a job that `what` asks `nodes` nodes for. Raises UserError where the options say otherwise."""
+    """The place in a job with `nodes` nodes, which `what` asks for.
+
+    Raises UserError where the options contradict it.
+    """
     node, given = arguments.node_rank, arguments.nodes
-    if nodes == 1:  # inside a larger allocation too, this is one agent
+    if nodes == 1:  # this is one agent, also inside a larger allocation
         return Place(0, 1, per_node, arguments.address)
     if given is not None and given != nodes:
         raise UserError(f"{what} asks for {nodes} nodes and {given} were given; start one agent per node")

@@ -9,7 +9,7 @@ from jouleline.measure.node.rendezvous import Meeting
 
 
 def store_at(meeting: Meeting, rank: int, world_size: int, timeout_s: float) -> dist.TCPStore:
-    """The store of all ranks. Rank 0 takes over the socket that its agent has listened on."""
+    """The store of all ranks. Rank 0 takes over the listening socket of its agent."""
     return dist.TCPStore(
         meeting.address,
         meeting.port,
@@ -22,7 +22,7 @@ def store_at(meeting: Meeting, rank: int, world_size: int, timeout_s: float) -> 
 
 
 def enter(store: dist.Store, rank: int, world_size: int, device: torch.device, timeout_s: float) -> str:
-    """Enter the process group over `store`; returns its backend: NCCL on GPUs, gloo on CPUs."""
+    """Enter the process group over `store`. Returns its backend: NCCL on GPUs, gloo on CPUs."""
     backend = "nccl" if device.type == "cuda" else "gloo"
     bound = {"device_id": device} if device.type == "cuda" else {}
     limit = timedelta(seconds=timeout_s)

@@ -1,8 +1,8 @@
 """The ranks of one node, forked from the agent.
 
-Ranks are forks of an agent that has imported torch, transformers and deepspeed once, so a node pays the imports
-once and not once per rank. The agent itself never computes: no CUDA context and no OpenMP threads exist at the
-fork. Every child dies with the agent (PR_SET_PDEATHSIG), even when that is killed outright.
+The agent has imported torch, transformers and deepspeed once, so a node pays for the imports once and not for each
+rank. The agent itself never computes: at the fork there is no CUDA context and no OpenMP thread. Every child dies with
+the agent (PR_SET_PDEATHSIG), even when the agent is killed.
 """
 
 import gc
@@ -27,7 +27,7 @@ RankBody = Callable[[int, TextIO], int]
 class Ranks:
     """The ranks of this node by local number.
 
-    `exit_codes` holds what ended (an exit code, or minus a signal), `died` those that ended by themselves.
+    `exit_codes` has the ranks that ended: an exit code, or minus a signal. `died` has those that ended by themselves.
     """
 
     def __init__(self, folder: Path):
@@ -37,11 +37,11 @@ class Ranks:
         self.died: set[int] = set()
 
     def start(self, count: int, body: RankBody) -> None:
-        """Fork `count` ranks; each calls body(local_rank, progress) and exits with what it returns. Their output
-        goes to rank-<local>.log in the folder; `progress` is the agent's own stderr."""
+        """Fork `count` ranks. Each calls body(local_rank, progress) and exits with what it returns. Its output goes to
+        rank-<local>.log in the folder. `progress` is the agent's own stderr."""
         sys.stdout.flush()
         sys.stderr.flush()
-        # A collection in a rank would touch, and so copy, every page of objects that it shares with the agent.
+        # A garbage collection in a rank would write to every page that it shares with the agent, and so copy it.
         gc.collect()
         gc.freeze()
         agent = os.getpid()
@@ -52,7 +52,7 @@ class Ranks:
             self.pids[local] = pid
 
     def poll(self) -> bool:
-        """Collect what has ended; True while a rank runs."""
+        """Note which ranks have ended. True while a rank runs."""
         for local, pid in self.pids.items():
             if local not in self.exit_codes:
                 done, status = os.waitpid(pid, os.WNOHANG)
@@ -66,14 +66,14 @@ class Ranks:
         return any(self.exit_codes.values())
 
     def end(self) -> None:
-        """Let ranks that are failing say why, then end those that are left."""
+        """Give failing ranks time to say why, then end those that are left."""
         deadline = time.monotonic() + _GRACE_S
         while self.poll() and time.monotonic() < deadline:
             time.sleep(POLL_S)
         self.kill()
 
     def kill(self) -> None:
-        """SIGKILL to what is left. A rank has nothing to save: its marks are in the kernel already."""
+        """Send SIGKILL to the ranks that are left. They have nothing to save: their marks are in the kernel already."""
         for local, pid in self.pids.items():
             if local not in self.exit_codes:
                 os.kill(pid, signal.SIGKILL)
@@ -81,7 +81,7 @@ class Ranks:
 
 
 def _be_a_rank(agent: int, log: Path, body: RankBody, local: int) -> None:
-    """Never returns: the agent's own way out (its finally blocks, atexit) is not the rank's."""
+    """Never returns. The way out of the agent (its finally blocks, atexit) is not the rank's."""
     code = 1
     try:
         die_with_parent(agent)
@@ -101,7 +101,7 @@ def _be_a_rank(agent: int, log: Path, body: RankBody, local: int) -> None:
 
 
 def die_with_parent(parent: int) -> None:
-    """Ask the kernel for SIGKILL when the parent ends; ends here when it has ended already."""
+    """Ask the kernel for SIGKILL when the parent ends. End now if it has ended already."""
     signal_at_parents_end(signal.SIGKILL)
     if os.getppid() != parent:
         os._exit(1)

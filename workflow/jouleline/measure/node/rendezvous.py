@@ -1,11 +1,13 @@
-"""How the agents of a job meet: files in the run's shared folder, so that no port has to be agreed on before.
+"""How the agents of a job meet: by files in the run's shared folder, so no port must be agreed on before.
 
-Node 0 listens on a port of the kernel's choice and keeps the socket open until rank 0 takes it over, so nobody can
-take the port in between. Every agent writes a hello with a random word. Node 0 answers with its addresses and the
-words; each agent tries the connection and answers to node 0's word. Files of an earlier attempt carry other words and
-are passed over. They meet by address: a host's name may be known to itself only.
+Node 0 listens on a port that the kernel chooses. It keeps the socket open until rank 0 takes it over, so nobody can
+take
+the port in between. Every agent writes a hello with a random word. Node 0 answers with its addresses and the words.
+Each
+agent tries the connection and answers with node 0's word. Files of an earlier attempt have other words and are ignored.
+Agents meet by address, because only the host itself may know its name.
 
-An agent that cannot start comes to the meeting all the same, to say so: otherwise the others would wait for it.
+An agent that cannot start comes to the meeting too, to say so. Else the others would wait for it.
 """
 
 import secrets
@@ -22,15 +24,15 @@ from jouleline.measure.node import network
 from jouleline.measure.node.files import hello_file, meeting_file
 
 POLL_S = 0.1
-# How long node 0 waits, once one has failed, for those that are still to come and would wait for it.
+# Once one node has failed: how long node 0 waits for the nodes that have not come yet, which would wait for it.
 LATECOMERS_S = 60.0
-# How long node 0's addresses are tried: it may be held up by the shared folder.
+# How long a node tries node 0's addresses. Node 0 may be held up by the shared folder.
 REACH_S = 20.0
 
 
 @dataclass(frozen=True)
 class Meeting:
-    """Where the ranks meet. `listen_fd` is open on node 0 only; `peer` is the address of another node, if any."""
+    """Where the ranks meet. `listen_fd` is open on node 0 only. `peer` is the address of another node, if any."""
 
     address: str
     port: int
@@ -41,10 +43,10 @@ class Meeting:
 def meet(
     raw: Path, node: int, nodes: int, address: str | None, timeout_s: float, failure: str | None = None
 ) -> Meeting:
-    """Wait for all agents and agree on address and port; `address` is how the others reach this node (None: at any
-    of its addresses). `failure` says why this node cannot take part.
+    """Wait for all agents, and agree on address and port.
 
-    Raises UserError naming the nodes that did not come within `timeout_s`, or those that came with a failure.
+    The others reach this node at `address` (None: at any of its addresses). `failure` says why this node cannot take
+    part. Raises UserError that names the nodes that did not come within `timeout_s`, or came with a failure.
     """
     hello = {"word": secrets.token_hex(8), "host": socket.gethostname(), "failure": failure}
     deadline = time.monotonic() + timeout_s
@@ -69,12 +71,12 @@ def _read(path: Path) -> dict:
 
 
 def _gather(raw: Path, nodes: int, call: dict, deadline: float, listener: socket.socket) -> str | None:
-    """Answer every hello until all have answered back; the address of another node, if any."""
+    """Answer every hello until all have answered back. Returns the address of another node, if any."""
     said: dict[str, Any] = {}
     peer = None
     while True:
         hellos = {node: _read(hello_file(raw, node)) for node in range(1, nodes)}
-        # Only who has answered is sure to be of this attempt.
+        # Only a node that has answered certainly belongs to this attempt.
         come = {0: call} | {node: one for node, one in hellos.items() if one.get("answer") == call["word"]}
         failures = {str(node): one["failure"] for node, one in come.items() if one["failure"]}
         words = {str(node): one["word"] for node, one in hellos.items() if "word" in one}
@@ -104,7 +106,9 @@ def _join(raw: Path, node: int, hello: dict, deadline: float) -> Meeting:
     while True:
         found = _read(meeting_file(raw))
         if found.get("words", {}).get(str(node)) == hello["word"]:
-            if hello.get("answer") != found["word"]:  # also where node 0 came again, to say that it must end
+            if (
+                hello.get("answer") != found["word"]
+            ):  # also where node 0 came again, to say that the job must end
                 address = _reach(found, hello)
                 hello["answer"] = found["word"]
                 write_json(hello_file(raw, node), hello)
@@ -117,7 +121,7 @@ def _join(raw: Path, node: int, hello: dict, deadline: float) -> Meeting:
 
 
 def _reach(found: Mapping[str, Any], hello: dict) -> str | None:
-    """Where node 0 answers; where nowhere, that becomes this node's failure."""
+    """The address where node 0 answers. If it answers nowhere, this becomes the node's failure."""
     if found["failures"] or hello["failure"]:
         return None
     until, address = time.monotonic() + REACH_S, None

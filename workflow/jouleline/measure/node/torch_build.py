@@ -1,8 +1,8 @@
-"""Whether this build of torch can compute on this node's GPUs, told before CUDA is woken.
+"""Whether this build of torch can compute on this node's GPUs, found out before CUDA is started.
 
-A build holds kernels for some compute capabilities, and a CUDA runtime that asks for a driver of its major version.
-Sources: CUDA C++ programming guide, "Binary compatibility" and "PTX compatibility"; CUDA compatibility guide,
-"Minor version compatibility".
+A build has kernels for some compute capabilities, and a CUDA runtime that needs a driver of its major version. Sources:
+CUDA C++ programming guide, "Binary compatibility" and "PTX compatibility"; CUDA compatibility guide, "Minor version
+compatibility".
 """
 
 import mmap
@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-# The least driver of each CUDA major version, by NVIDIA's release notes.
+# The oldest driver for each CUDA major version, by NVIDIA's release notes.
 LEAST_DRIVER = {12: "525.60.13", 13: "580.65.06"}
 # The builds that have a lock (`make setup TORCH=...`), each with its CUDA version.
 CUDA_13, CUDA_12 = "cuda", "cuda126"
@@ -22,8 +22,9 @@ def torch_build() -> dict[str, Any]:
     """{"version", "cuda": CUDA version or None, "arch": names such as sm_90} of the installed torch."""
     import torch
 
-    # Whatever torch would answer wakes CUDA, or forbids it to the forks of this process: the list is read from the
-    # library that torch reads it from. Empty where it is not found.
+    # Any answer of torch itself would start CUDA, or forbid it in the forks of this process. So the list is read from
+    # the
+    # library where torch reads it. Empty where the library is not found.
     library = Path(torch.__file__).parent / "lib" / "libtorch_python.so"
     arch = _arch_list(library) if torch.version.cuda else []
     return {"version": torch.__version__, "cuda": torch.version.cuda, "arch": arch}
@@ -41,8 +42,8 @@ def _arch_list(library: Path) -> list[str]:
 def computes_on(arch: Sequence[str], capability: str) -> bool:
     """Whether kernels for `arch` run at a compute capability such as "9.0".
 
-    Machine code (sm_) runs within its major version from its minor version on; an architecture with a letter runs
-    nowhere else; PTX (compute_) runs from its version on.
+    Machine code (sm_) runs from its minor version on, within its major version. An architecture with a letter runs
+    nowhere else. PTX (compute_) runs from its version on.
     """
     major, minor = (int(part) for part in capability.split("."))
     for name in arch:
@@ -57,9 +58,9 @@ def computes_on(arch: Sequence[str], capability: str) -> bool:
 
 
 def driver_problem(build: Mapping[str, Any], driver: str | None, driver_cuda: int | None) -> str | None:
-    """What is wrong between the driver and torch's CUDA; None: nothing, or NVML did not say.
+    """What is wrong between the driver and torch's CUDA. None: nothing, or NVML did not say.
 
-    `driver_cuda` is as NVML gives it, 12040 for 12.4.
+    `driver_cuda` is NVML's number, 12040 for 12.4.
     """
     if driver_cuda is None or build["cuda"] is None:
         return None
@@ -75,7 +76,7 @@ def driver_problem(build: Mapping[str, Any], driver: str | None, driver_cuda: in
 
 
 def kernel_problem(build: Mapping[str, Any], name: str, capability: str | None) -> str | None:
-    """Why a GPU of this name and compute capability cannot run torch's kernels; None: it can, or is not known."""
+    """Why a GPU of this name and compute capability cannot run torch's kernels. None: it can, or this is unknown."""
     if not capability or not build["arch"] or computes_on(build["arch"], capability):
         return None
     text = (
@@ -93,7 +94,7 @@ def problems(
     driver_cuda: int | None,
     gpus: Sequence[tuple[str, str | None]],
 ) -> Iterator[str]:
-    """Everything that keeps this build from computing here; `gpus` are (name, compute capability)."""
+    """Everything that prevents this build from computing here. `gpus` are (name, compute capability)."""
     found = [driver_problem(build, driver, driver_cuda)]
     found += [kernel_problem(build, name, capability) for name, capability in dict.fromkeys(gpus)]
     yield from filter(None, found)

@@ -1,5 +1,5 @@
-"""The raw files of a measurement: markers, events, samples, and how nodes are merged.
+"""The raw files of a measurement: markers, events, samples, and the merging of nodes.
 
-Whoever writes or reads such a file does it through this room.
+All code writes and reads these files through this room.
 It must not know a meter, a device or a trainer.
 """

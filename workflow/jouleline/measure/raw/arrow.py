@@ -1,8 +1,9 @@
-"""Between numpy and Arrow by buffers alone.
+"""Conversions between numpy and Arrow that use buffers only.
 
-pyarrow's own ways (pa.array, to_numpy, take) import pandas to look at their argument and load the library of its
-kernels: half a second and 60 MB in a process that must stay small. Shutting pandas out by an import hook would be
-shorter, but pyarrow remembers for the whole process that there is none, and the agent's other libraries may need it.
+pyarrow's own conversions (pa.array, to_numpy, take) import pandas to look at their argument, and load the library of
+its kernels. This costs half a second and 60 MB in a process that must stay small. An import hook that blocks pandas
+would be shorter. But pyarrow then remembers for the whole process that there is no pandas, and the agent's other
+libraries may need it.
 """
 
 from collections.abc import Sequence
@@ -12,7 +13,7 @@ import pyarrow as pa
 
 
 def array(values: Sequence | np.ndarray, kind: pa.DataType) -> pa.Array:
-    """Numbers as an Arrow array of `kind`; nan and None become null. Exact for integers below 2^53."""
+    """Numbers as an Arrow array of `kind`. nan and None become null. Exact for integers below 2^53."""
     numbers = np.asarray(values)
     if numbers.dtype.kind in "iu":
         return _build(numbers, None, kind)
@@ -30,7 +31,7 @@ def strings(values: Sequence[str]) -> pa.Array:
 
 
 def numbers(column: pa.ChunkedArray) -> np.ndarray:
-    """A column of numbers as numpy; where it is null the value means nothing."""
+    """A column of numbers as numpy. Where the column is null, the value means nothing."""
     kind = column.type.to_pandas_dtype()
     pieces = [
         np.frombuffer(c.buffers()[1], kind)[c.offset : c.offset + len(c)] for c in column.chunks if len(c)
@@ -39,7 +40,7 @@ def numbers(column: pa.ChunkedArray) -> np.ndarray:
 
 
 def pick(table: pa.Table, rows: np.ndarray) -> pa.Table:
-    """The given rows (indices) of a table of numbers, in their order."""
+    """The given rows (indices) of a table of numbers, in this order."""
     picked = [_pick(table[name], rows) for name in table.schema.names]
     return pa.Table.from_arrays(picked, schema=table.schema)
 
@@ -52,7 +53,7 @@ def _pick(column: pa.ChunkedArray, rows: np.ndarray) -> pa.Array:
 
 
 def _known(column: pa.ChunkedArray) -> np.ndarray:
-    """Where a column is not null."""
+    """Whether each value of a column is not null."""
     pieces = []
     for chunk in column.chunks:
         bits = chunk.buffers()[0] if chunk.null_count else None

@@ -1,4 +1,4 @@
-"""Reading the markers of the ranks: raw files to a table, torn and foreign records left out and counted."""
+"""Read the markers of the ranks: raw files become a table. Torn and foreign records are left out and counted."""
 
 import zlib
 from pathlib import Path
@@ -38,7 +38,7 @@ _RECORD = np.dtype(
 
 
 def read_file(path: Path) -> tuple[np.ndarray, int]:
-    """Records of one file and the number of broken ones (bad check sum, or a tail shorter than a record)."""
+    """Records of one file, and the number of broken ones (bad check sum, or an end shorter than a record)."""
     data = path.read_bytes()
     count = len(data) // RECORD_BYTES
     records = np.frombuffer(data, _RECORD, count)
@@ -49,13 +49,16 @@ def read_file(path: Path) -> tuple[np.ndarray, int]:
     return records[good], int(count - good.sum()) + bool(len(data) % RECORD_BYTES)
 
 
-# Added to the rank of a process that is in a region while another one of that rank is in the same: both are ranks.
+# Added to the rank of a process that is in a region while another process of that rank is in the same region.
 ANOTHER = 1_000_000
 
 
 def _ranks(files: list[np.ndarray]) -> list[int]:
-    """The rank of each file's process. One that begins after another of its rank has ended is that rank started again;
-    a child of a rank that marks regions of its own belongs to it."""
+    """The rank of each file's process.
+
+    A process that begins after another of its rank has ended is that rank, started again. A child of a rank that marks
+    its own regions belongs to the rank.
+    """
     known: dict[int, list[dict[bytes, list[tuple[int, int]]]]] = {}
     ranks = []
     for records in sorted(files, key=lambda one: int(one["t_ns"].min(initial=np.iinfo(np.int64).max))):
@@ -71,7 +74,7 @@ def _ranks(files: list[np.ndarray]) -> list[int]:
 
 
 def _spans(records: np.ndarray) -> dict[bytes, tuple[int, int]]:
-    """From when to when (ns) a process was in regions of each name; to its last mark where one is not closed."""
+    """The spans (ns) in which a process was in regions of each name. An open span ends at the last mark."""
     spans = {}
     for name in np.unique(records["name"][records["kind"] == START]).tolist():
         mine = records[records["name"] == name]
@@ -82,7 +85,7 @@ def _spans(records: np.ndarray) -> dict[bytes, tuple[int, int]]:
 
 
 def _meet(mine: dict[bytes, tuple[int, int]], others: dict[bytes, list[tuple[int, int]]]) -> bool:
-    """Whether two of the spans have the name and a moment in common."""
+    """Whether two of the spans have the same name and overlap."""
     return any(
         begin <= other_end and other_begin <= end
         for name, (begin, end) in mine.items()
@@ -91,9 +94,9 @@ def _meet(mine: dict[bytes, tuple[int, int]], others: dict[bytes, list[tuple[int
 
 
 def read_markers(folder: Path, node: int = 0) -> tuple[pa.Table, int]:
-    """The marks of every rank-*.bin in `folder` as the markers table, and how many records were broken or lost.
+    """The marks of every rank-*.bin in `folder` as the markers table, and the number of broken or lost records.
 
-    Two processes of one rank that were in a region of one name at once are two: the rank, and the rank + ANOTHER.
+    Two processes of one rank that were in a region of the same name at once count as two: the rank, and rank + ANOTHER.
     """
     schema = MARKERS.arrow_schema()
     tables, broken = [], 0
@@ -101,13 +104,13 @@ def read_markers(folder: Path, node: int = 0) -> tuple[pa.Table, int]:
     ranks = _ranks([records for records, _ in files])
     for number, ((records, torn), rank) in enumerate(zip(files, ranks)):
         broken += torn
-        # Numbers run from 0: a jump is a mark that was never written or is torn.
+        # Numbers count from 0. A jump is a mark that was never written or is torn.
         broken += max(int(records["seq"][-1]) + 1 - len(records) - torn, 0) if len(records) else 0
         names = np.char.decode(records["name"], "utf-8", "replace").tolist()
         for index in np.flatnonzero(records["kind"] == DEVICE):
             names[index] = device_uuid(int(records["parent"][index]), names[index])
         columns = {name: records[name] for name in ("seq", "kind", "t_ns", "id", "parent")}
-        # Ids count from 1 in every file: two files of one rank (a restart) must not share them.
+        # Ids count from 1 in every file. Two files of one rank (a restart) must not have the same ids.
         for name in ("id", "parent"):
             own = np.isin(records["kind"], (START, END)) | ((name == "parent") & (records["kind"] == STEP))
             columns[name] = columns[name].astype(np.int64) + (number << 32) * (own & (columns[name] > 0))

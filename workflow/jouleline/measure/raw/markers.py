@@ -7,11 +7,12 @@
             train(batch)
             step()
 
-The environment variable JOULELINE_MARKERS names the folder; without it every call does nothing. One file per
-rank, append only, one write(2) of 64 bytes per mark: a mark is in the kernel when the call returns, so
-killing the process loses none. A mark that cannot be written (full disk, a step's number that is none) is dropped
-with one warning: the trainer is never harmed, and the hole is found on reading. Standard library only; torch is used
-only if it is already imported.
+The environment variable JOULELINE_MARKERS names the folder; without it every call does nothing. There is one append-
+only
+file per rank. A mark is one write(2) of 64 bytes. It is in the kernel when the call returns, so killing the process
+loses no mark. A mark that cannot be written (full disk, a step's number that is no number) is dropped with one warning:
+the trainer is never harmed, and reading finds the hole. Standard library only. torch is used only if it is already
+imported.
 """
 
 import contextlib
@@ -29,9 +30,9 @@ START, END, STEP, DEVICE = 1, 2, 3, 4
 NAME_BYTES = 32
 # Rank of marks that hold for the whole node: those of the command that `jouleline measure` wraps.
 NODE_RANK = -1
-# Where launchers say which rank a process is: torchrun, deepspeed, accelerate and Kubeflow; Open MPI, PMIx, MPICH and
-# Intel MPI (Hydra), MVAPICH old and new, HPE MPT, Platform MPI, IBM's POE; Cray's PALS and ALPS, LSF's jsrun and
-# blaunch, Flux, Horovod. Slurm's and PBS' come last: they are 0 for every rank that mpirun starts inside a job.
+# The variables in which launchers say which rank a process is: torchrun, deepspeed, accelerate and Kubeflow; Open MPI,
+# PMIx, MPICH and Intel MPI (Hydra), MVAPICH old and new, HPE MPT, Platform MPI, IBM's POE; Cray's PALS and ALPS, LSF's
+# jsrun and blaunch, Flux, Horovod. Slurm's and PBS' come last: they are 0 for every rank that mpirun starts in a job.
 RANK_VARIABLES = (
     *("RANK", "OMPI_COMM_WORLD_RANK", "PMIX_RANK", "PMI_RANK", "PMI_ID", "MV2_COMM_WORLD_RANK"),
     *("MVP_COMM_WORLD_RANK", "MPIRUN_RANK", "MPT_MPI_RANK", "MPI_RANKID", "MP_CHILD", "PALS_RANKID"),
@@ -46,8 +47,7 @@ RECORD_BYTES = BODY.size + CHECK.size
 
 
 class MarkerFile:
-    """The file of one rank. `path` is `rank-<r>.bin`, with the pid added when another process has that
-    name."""
+    """The file of one rank. `path` is `rank-<r>.bin`. The pid is added when another process has this name."""
 
     def __init__(self, folder: str, rank: int):
         os.makedirs(folder, exist_ok=True)
@@ -74,8 +74,11 @@ class MarkerFile:
             self._lose(error)
 
     def _lose(self, why: object) -> None:
-        """Leave a hole of zeros, which takes no room on the disk, for the reader to count: the hole in the numbering
-        alone is not seen at the end. It also ends a record that is torn, so that those after it are in their places."""
+        """Leave a hole of zeros for the reader to count. It takes no room on the disk.
+
+        A gap in the numbering alone is not seen at the end of the file. The hole also ends a torn record, so that the
+        records after it are in their places.
+        """
         if not self.lost:
             print(f"jouleline: a mark is lost in {self.path}: {why}", file=sys.stderr)
         self.lost += 1
@@ -84,14 +87,14 @@ class MarkerFile:
 
 
 def launched_as() -> int:
-    """The rank that a launcher gave this process; 0 without one. A variable of such a name that holds no rank is not a
+    """The rank that a launcher gave this process; 0 without one. A variable of such a name without a rank is not a
     launcher's."""
     values = (os.environ.get(name, "") for name in RANK_VARIABLES)
     return next((int(value) for value in values if value.isdecimal() and len(value) < 10), 0)
 
 
 class _State:
-    """What this process has open. Made anew after a fork: a child is not the rank that its parent is."""
+    """What this process has open. It is made again after a fork: a child is not the rank that its parent is."""
 
     def __init__(self):
         self.file = None
@@ -138,9 +141,9 @@ def encode_name(name: str) -> bytes:
 
 
 class region:
-    """Context manager that marks a region; regions nest. Both edges come after a device synchronize.
+    """Context manager that marks a region. Regions nest. Both edges come after a device synchronize.
 
-    `synchronize=False` leaves the device running (the edge then says when the host got there).
+    `synchronize=False` lets the device run on. The edge then says when the host got there.
 
     Start, step and end are three records of 64 bytes:
 
@@ -178,7 +181,7 @@ class region:
         if self.file is None or self.state is not _state:
             return False
         cuda = _cuda()
-        # While an exception passes, a wait could hang, or put its own error in the place of the cause.
+        # After an exception, waiting for the device could hang, or hide the cause behind an error of its own.
         if cuda is not None and self.synchronize and exception is None:
             cuda.synchronize()
         end_ns = time.monotonic_ns()
@@ -191,7 +194,8 @@ class region:
 
     def _write_steps(self, known):
         """Place the steps of this region on the host's clock: start of the region plus the GPU's own time. Without a
-        wait for the device that is not `known`, and they are dropped."""
+        wait
+        for the device this time is not `known`, and the steps are dropped."""
         mine = [entry for entry in self.state.pending if entry[1] is self]
         self.state.pending = [entry for entry in self.state.pending if entry[1] is not self]
         for number, _, event in mine if known else ():
@@ -200,8 +204,8 @@ class region:
 
 
 def step(number: int | None = None) -> None:
-    """Mark the end of a training step (numbered from 0 when not given). On a GPU it is timed by a CUDA event
-    on the current stream, without a stall, and written when the region around it ends."""
+    """Mark the end of a training step (numbered from 0 when no number is given). On a GPU a CUDA event on the current
+    stream times it without a stall. It is written when the region around it ends."""
     state = _state
     file = state.marker_file()
     if file is None:
@@ -218,7 +222,7 @@ def step(number: int | None = None) -> None:
 
 
 def report_device(uuid: str) -> None:
-    """Say which device this rank runs on (`GPU-...`, `MIG-...`), for the sidecar to be checked against."""
+    """Say on which device this rank runs (`GPU-...`, `MIG-...`), so that the sidecar can be checked."""
     file = _state.marker_file()
     if file is None:
         return
@@ -228,7 +232,7 @@ def report_device(uuid: str) -> None:
 
 
 def device_uuid(parent: int, name: str) -> str:
-    """The UUID that `report_device` packed: prefix by `parent`, 32 hexadecimal digits in `name`."""
+    """The UUID that `report_device` packed: `parent` gives the prefix, `name` 32 hexadecimal digits."""
     prefix = "MIG" if parent == 1 else "GPU"
     groups = (name[:8], name[8:12], name[12:16], name[16:20], name[20:])
     return "-".join((prefix, *groups))

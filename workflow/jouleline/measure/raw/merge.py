@@ -1,4 +1,4 @@
-"""From the measurement directories of the nodes to the two raw files of a run."""
+"""Merge the measurement directories of the nodes into the two raw files of a run."""
 
 import json
 from collections.abc import Sequence
@@ -17,8 +17,9 @@ from jouleline.measure.raw.samples import read_samples, sort, write_compact
 
 
 def read_meta(folder: Path) -> dict[str, Any] | None:
-    """meta.json of a measurement directory; None when the sidecar never got so far or the file is torn. Raises OSError
-    for one that is there and cannot be read."""
+    """meta.json of a measurement directory. None when the sidecar did not get so far, or the file is torn. Raises
+    OSError
+    for a file that is there but cannot be read."""
     try:
         return json.loads((folder / "meta.json").read_text(encoding="utf-8"))
     except (FileNotFoundError, ValueError):
@@ -26,8 +27,8 @@ def read_meta(folder: Path) -> dict[str, Any] | None:
 
 
 def node_samples(folder: Path) -> tuple[pa.Table, list[dict]]:
-    """Samples of one node and the events that reading them adds (a segment that is torn, the scratch of a sidecar that
-    died before it copied). Raises OSError for a file that is there and cannot be read."""
+    """Samples of one node, and the events that reading them adds: a torn segment, or the scratch of a sidecar that died
+    before it copied. Raises OSError for a file that is there but cannot be read."""
     meta = read_meta(folder) or {}
     scratch = Path(meta["scratch"]) if meta.get("scratch") else None
     source = folder
@@ -61,9 +62,8 @@ def read_node(folder: str | Path, node: int = 0) -> tuple[pa.Table, pa.Table, di
 def merge_nodes(node_dirs: Sequence[str | Path], out_dir: str | Path) -> list[dict[str, Any]]:
     """Write samples.parquet and markers.parquet of a run from its nodes' directories (node 0 first).
 
-    Returns one {"meta": dict or None, "events": list} per node for run.json. A node without data adds no rows
-    and a null meta: the verdict then finds its devices missing. Raises UserError when `out_dir` cannot be
-    written.
+    Returns one {"meta": dict or None, "events": list} per node for run.json. A node without data adds no rows and a
+    null meta; the verdict then finds its devices missing. Raises UserError when `out_dir` cannot be written.
     """
     samples, markers, nodes = zip(*(read_node(folder, node) for node, folder in enumerate(node_dirs)))
     out = Path(out_dir)

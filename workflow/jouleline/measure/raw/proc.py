@@ -1,6 +1,6 @@
-"""What the kernel says of a process: the one reader of /proc/PID/stat (proc(5)).
+"""What the kernel says about a process. Only this module reads /proc/PID/stat (proc(5)).
 
-It lies here because the estimate's energy is made of these numbers.
+It is in this room because the energy of the estimate is made of these numbers.
 """
 
 import ctypes
@@ -15,9 +15,10 @@ TICK_NS = 1_000_000_000 // os.sysconf("SC_CLK_TCK")
 
 
 class Process(NamedTuple):
-    """A process: its parent, the CPU time (ns, in ticks of 10 ms) of the ended children it has waited for, when it
-    began (ns since the machine started, without jumps of the clock), and whether it is a zombie: ended itself, and not
-    waited for."""
+    """A process: its parent, the CPU time (ns, in ticks of 10 ms) of the ended children that it has waited for, when it
+    began (ns since the machine started, without jumps of the clock), and whether it is a zombie (it has ended, and
+    nobody
+    has waited for it)."""
 
     parent: int
     waited_ns: int
@@ -26,13 +27,13 @@ class Process(NamedTuple):
 
 
 def look(pid: int | str) -> Process | None:
-    """The process `pid` ("self" too); None where there is none."""
+    """The process `pid` (also "self"); None where there is none."""
     try:
         with open(f"/proc/{pid}/stat", "rb") as handle:
             stat = handle.read()
     except OSError:
         return None
-    # The command in parentheses may itself hold blanks and parentheses.
+    # The command in parentheses may contain blanks and parentheses.
     fields = stat[stat.rindex(b")") + 2 :].split()
     waited = int(fields[13]) + int(fields[14])
     return Process(int(fields[1]), waited * TICK_NS, int(fields[19]) * TICK_NS, fields[0] in (b"Z", b"X"))
@@ -53,7 +54,7 @@ def age_s(pid: int | str = "self") -> float | None:
 def cpu_time_ns(pid: int) -> int | None:
     """CPU time of a process with all its threads, from its kernel clock (Linux: ~pid << 3 | CPUCLOCK_SCHED).
 
-    It counts in ns, where /proc/PID/stat counts in 10 ms. None when the process is gone.
+    It counts in ns; /proc/PID/stat counts in 10 ms. None when the process is gone.
     """
     try:
         return time.clock_gettime_ns((~pid << 3) | 2)
@@ -67,7 +68,7 @@ def pids() -> set[int]:
 
 
 def looks(among: Iterable[int]) -> dict[int, Process]:
-    """Those of the processes that are there, by their ids."""
+    """The processes that are there, by their ids."""
     found = ((pid, look(pid)) for pid in among)
     return {pid: process for pid, process in found if process is not None}
 
@@ -75,7 +76,7 @@ def looks(among: Iterable[int]) -> dict[int, Process]:
 def descendants(
     roots: Collection[int], leave_out: Collection[int] = (), table: Mapping[int, Process] | None = None
 ) -> list[int]:
-    """Ids of the processes below `roots`, parents first; the trees of `leave_out` are left out."""
+    """Ids of the processes below `roots`, parents first, without the trees of `leave_out`."""
     children: dict[int, list[int]] = {}
     for pid, process in (looks(pids()) if table is None else table).items():
         children.setdefault(process.parent, []).append(pid)
@@ -89,8 +90,8 @@ def descendants(
 
 
 def busy_ns(cpus: Collection[int] | None = None, stat: Path = Path("/proc/stat")) -> int | None:
-    """Time (ns, in ticks of 10 ms) that `cpus` (None: all) were not idle, a hypervisor's share included; None: not
-    known."""
+    """Time (ns, in ticks of 10 ms) in which `cpus` (None: all) were not idle, with a hypervisor's share. None where
+    unknown."""
     try:
         lines = [line.split() for line in stat.read_text(encoding="utf-8", errors="replace").splitlines()]
     except OSError:
@@ -102,7 +103,7 @@ def busy_ns(cpus: Collection[int] | None = None, stat: Path = Path("/proc/stat")
 
 
 def peak_rss_mib() -> float | None:
-    """Most memory this process ever had (VmHWM; ru_maxrss would count what it was before exec)."""
+    """Peak memory of this process (VmHWM; ru_maxrss would count what was before exec)."""
     for line in Path("/proc/self/status").read_text(encoding="utf-8", errors="replace").splitlines():
         if line.startswith("VmHWM:"):
             return round(int(line.split()[1]) / 1024, 1)
@@ -110,6 +111,6 @@ def peak_rss_mib() -> float | None:
 
 
 def signal_at_parents_end(number: int) -> None:
-    """Have this process get a signal when the thread that started it ends. Raises OSError or AttributeError where the
-    kernel has no such thing."""
+    """Let the kernel send this process a signal when the thread that started it ends. Raises OSError or AttributeError
+    where the kernel cannot."""
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, number)

@@ -1,4 +1,4 @@
-"""Samples as a table: the segments of a measurement, and the one compact file that they become at its end."""
+"""Samples as a table: the segments of a measurement, and the one compact file that they become at the end."""
 
 import contextlib
 from collections.abc import Iterable, Iterator, Sequence
@@ -47,8 +47,7 @@ def rows_to_table(batches: Iterable[Batch]) -> pa.Table:
 
 
 def sort(table: pa.Table) -> pa.Table:
-    """Rows in order of node, device, lane and time: neighbours then differ little, which is what
-    compresses."""
+    """Rows in order of node, device, lane and time. Neighbours then differ little, which compresses well."""
     return pick(table, np.lexsort([numbers(table[name]) for name in reversed(SORT)]))
 
 
@@ -70,16 +69,16 @@ def write_compact(table: pa.Table, path: Path) -> None:
 
 def read_parquet(path: Path) -> pa.Table:
     """The whole table. Raises OSError where the system refuses the file, ArrowInvalid where it is torn."""
-    # Opened here first: pyarrow's own error for a folder does not say what the system said.
+    # Opened here first, because pyarrow's own error for a folder does not repeat what the system said.
     with open(path, "rb"):
         pass
     return pq.ParquetFile(path).read(use_threads=False)
 
 
 def read_samples(folder: Path) -> pa.Table:
-    """The samples of a measurement directory: the compact file, or else the segments that there are.
+    """The samples of a measurement directory: the compact file, else the segments.
 
-    An empty table when there is neither. Files are whole by construction; one that is not raises ValueError.
+    An empty table when there is neither. Files are written whole; one that is not whole raises ValueError.
     """
     compact = folder / COMPACT
     if compact.exists():
@@ -90,11 +89,11 @@ def read_samples(folder: Path) -> pa.Table:
 
 
 def compact(folder: Path, target: Path, pending: bytes = b"") -> dict[str, float]:
-    """Merge the segments of `folder` and what is still `pending` into one file in `target`; the segments go only when
-    the row counts agree (else OSError). Returns `rows`, and the usual length and lateness of a call in the fast lane
-    (medians, us).
+    """Merge the segments of `folder` and the `pending` rows into one file in `target`.
 
-    The file is sorted within row groups of some minutes, so that a day of samples takes no more memory than those.
+    The segments are removed only when the row counts agree (else OSError). Returns `rows`, and the median duration and
+    lateness of a call in the fast lane (us). The file is sorted within row groups of some minutes, so a day of samples
+    takes no more memory than one group.
     """
     parts = segments.paths(folder)
     rows, fast = 0, [np.empty((2, 0), np.int32)]
@@ -113,7 +112,7 @@ def compact(folder: Path, target: Path, pending: bytes = b"") -> dict[str, float
         raise OSError(f"{target / COMPACT} has {written} rows, expected {rows}")
     for part in parts:
         part.unlink()
-    # A folder that is gone, or holds files that are not ours, is no reason to doubt what was written.
+    # What was written is good even if the folder is gone or holds other files.
     with contextlib.suppress(OSError):
         (folder / segments.FOLDER).rmdir()
     calls = np.concatenate(fast, axis=1)
@@ -122,7 +121,7 @@ def compact(folder: Path, target: Path, pending: bytes = b"") -> dict[str, float
 
 
 def _in_chunks(parts: Sequence[Path], pending: bytes) -> Iterator[pa.Table]:
-    """The segments in order, and what is pending, as tables of about CHUNK_ROWS rows; at least one."""
+    """The segments in order, then the pending rows, as tables of about CHUNK_ROWS rows; at least one table."""
     waiting: list[Batch] = []
     for part in parts:
         waiting += segments.read(part)

@@ -1,8 +1,8 @@
-"""Segments: what the lanes have read, on disk while measuring. Numbers of JSON, compressed, and no library of tables.
+"""Segments: the readings of the lanes on disk during a measurement, as compressed JSON numbers.
 
-A process beside a trainer must stay small: pyarrow and numpy would be two thirds of its memory. Each segment is
-written under a temporary name, flushed to disk and renamed: after a SIGKILL every file there is is whole and at most
-one flush is lost.
+A process beside a trainer must stay small, and pyarrow and numpy would be two thirds of its memory. So no library of
+tables is used. Each segment is written under a temporary name, flushed to disk and renamed. After a SIGKILL every file
+is whole, and at most one flush is lost.
 """
 
 import gzip
@@ -13,14 +13,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 FOLDER = "samples"
-# A line of this many rows is encoded in a fraction of a millisecond, in which no lane can read.
+# Encoding a line of this many rows takes a fraction of a millisecond. No lane can read meanwhile.
 LINE_ROWS = 128
 # The slow lane is never thinned.
 _FAST = 0
 
 
 class Batch(NamedTuple):
-    """Rows of one lane as it keeps them, (device, before_ns, after_ns, deadline_ns, values); `columns` names the
+    """Rows of one lane as it keeps them: (device, before_ns, after_ns, deadline_ns, values). `columns` names the
     values."""
 
     lane: int
@@ -29,8 +29,8 @@ class Batch(NamedTuple):
 
 
 def encode(batches: Iterable[Batch]) -> bytes:
-    """The batches as a segment. Segments one behind the other are a segment."""
-    # Level 1: a fifth of the size for little time, and they are soon compacted.
+    """The batches as a segment. Concatenated segments are a segment."""
+    # Level 1 gives a fifth of the size for little time. Segments are soon compacted.
     return gzip.compress("".join(_lines(batches)).encode(), 1, mtime=0)
 
 
@@ -57,7 +57,7 @@ def paths(folder: Path) -> list[Path]:
 
 
 def path_of(folder: Path, number: int) -> Path:
-    """Where segment `number` of a measurement directory goes."""
+    """The path of segment `number` of a measurement directory."""
     return folder / FOLDER / f"part-{number:06d}.json.gz"
 
 
@@ -70,12 +70,12 @@ def read(path: Path) -> list[Batch]:
 
 
 def count(batches: Iterable[Batch]) -> int:
-    """How many rows the batches have."""
+    """The number of rows of the batches."""
     return sum(len(batch.rows) for batch in batches)
 
 
 def join(batches: Iterable[Batch]) -> list[Batch]:
-    """The same rows with one batch for each lane, in their order."""
+    """The same rows with one batch per lane, in their order."""
     rows: dict[tuple, list] = {}
     for lane, columns, more in batches:
         rows.setdefault((lane, tuple(columns)), []).extend(more)
@@ -83,7 +83,7 @@ def join(batches: Iterable[Batch]) -> list[Batch]:
 
 
 def thin(batches: Iterable[Batch]) -> list[Batch]:
-    """Every second reading of each device's fast lane, and all of the slow lane, in their order."""
+    """Every second reading of each device's fast lane, and the whole slow lane, in their order."""
     return [
         batch if batch.lane != _FAST else batch._replace(rows=list(_every_second(batch.rows)))
         for batch in join(batches)
