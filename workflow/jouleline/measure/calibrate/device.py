@@ -1,4 +1,4 @@
-"""What one device can do: matrix multiplications, memory, launches; and the loads that its power is measured under."""
+"""What one device can do (matrix multiplications, memory, launches), and the loads under which its power is measured."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -19,7 +19,7 @@ _CHAIN = 32
 
 
 class Bench:
-    """Measurements of one torch device, each of about `slot_s` seconds."""
+    """Measurements of one torch device. Each takes about `slot_s` seconds."""
 
     def __init__(self, device: torch.device, slot_s: float):
         self.device = device
@@ -34,7 +34,7 @@ class Bench:
         yield from self.overheads()
 
     def matmul(self, precision: str) -> Iterator[dict[str, Any]]:
-        """Rate of square products of growing size, the best of them, and the half-saturation size."""
+        """The rate of square products of growing size, the best rate, and the half-saturation size."""
         if precision == "fp16" and self.device.type == "cpu":
             reason = "fp16 does not train on a CPU"
             yield entry("peak_flops", None, reason, precision=precision)
@@ -63,7 +63,7 @@ class Bench:
         yield entry("half_saturation_flop", half, method, precision=precision, u_rel=spread, n=len(curve))
 
     def memory(self) -> Iterator[dict[str, Any]]:
-        """Bandwidth of copy and triad over arrays that no cache holds."""
+        """Bandwidth of copy and triad over arrays larger than any cache."""
         for name, moved in (("copy", 2), ("triad", 3)):
             run, size = self._stream(name)
             times_s = repeat(run, self.wait, 2 * self.slot_s)
@@ -73,7 +73,7 @@ class Bench:
             )
 
     def overheads(self) -> Iterator[dict[str, Any]]:
-        """Cost of an operation that has nothing to do, and of a layer that has nothing to do."""
+        """Cost of an operation with nothing to do, and of a layer with nothing to do."""
         times_s = repeat(self._tiny(), self.wait, self.slot_s)
         yield from_times("launch_overhead_s", 0, times_s, "in-place add on one element, many in a row")
         times_s = repeat(self._tiny_layers(), self.wait, self.slot_s) / _CHAIN
@@ -81,7 +81,7 @@ class Bench:
         yield from_times("host_overhead_s", 0, times_s, method)
 
     def loads(self, seconds: float) -> None:
-        """Hold each power state for `seconds`, in a region of its name."""
+        """Hold each power state for `seconds`, in a region with its name."""
         with region("context_idle"):
             time.sleep(seconds)
         tiny = self._tiny()
@@ -93,7 +93,7 @@ class Bench:
         side = 4096 if self.device.type == "cuda" else 1024
         precision = "fp32"
         if self.device.type == "cuda":
-            # Where bf16 is emulated, the tensor cores would stand still.
+            # Where bf16 is emulated, the tensor cores would do nothing.
             precision = "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
         loads = {
             "active_wait_host": one_by_one,
@@ -110,7 +110,7 @@ class Bench:
         return lambda: torch.mm(a, b, out=out)
 
     def _stream(self, name: str) -> tuple[Callable[[], Any], int]:
-        """The operation and the bytes of one of its arrays."""
+        """The operation, and the bytes of one of its arrays."""
         size = _ARRAY_BYTE[self.device.type]
         a, b, c = (torch.full((size // 4,), value, device=self.device) for value in (0.0, 1.0, 2.0))
         if name == "copy":
@@ -130,9 +130,9 @@ class Bench:
 def half_saturation(sizes: list[float], rates: list[float]) -> tuple[float | None, float | None]:
     """(x_half in FLOP, its relative standard deviation) of rate = F x/(x + x_half), least squares in log rate.
 
-    For a given x_half the best log F is a mean, so one dimension is searched. The deviation is that of leaving
-    out one size at a time. None for fewer than 4 sizes, where the curve does not bend inside them, and where the
-    deviation is 1 or more.
+    For a given x_half the best log F is a mean, so the search has one dimension. The deviation comes from leaving out
+    one size at a time. None for fewer than 4 sizes, where the curve does not bend inside them, and where the deviation
+    is 1 or more.
     """
     x, y = np.log(np.array(sizes)), np.log(np.array(rates))
     grid = np.linspace(x[0] - np.log(100), x[-1], 2000) if len(x) >= 4 else np.empty(0)

@@ -1,4 +1,4 @@
-"""A calibration as a document: what it says of the node, its entries in order, and the rows of its table."""
+"""A calibration as a document: what it says about the node, its entries in order, and the rows of its table."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -8,7 +8,7 @@ from jouleline.schemas.calibration import QUANTITIES
 
 
 def identity(device: str, name: str | None, job: Mapping[str, Any]) -> dict[str, Any]:
-    """Device type and software stack, to be read by people and by the model."""
+    """Device type and software stack, for people and for the model."""
     facts = describe(device, {"device": name})
     software = {
         **{key: facts[key] for key in ("os", "kernel", "python", "driver")},
@@ -26,9 +26,9 @@ def with_entries(calibration: Mapping[str, Any], more: list[dict[str, Any]]) -> 
 
 
 def with_links(calibration: Mapping[str, Any], links: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
-    """The calibration with the links between nodes (each what `LinkAgent` writes), by the number of nodes.
+    """The calibration with the links between nodes (each written by `LinkAgent`), by the number of nodes.
 
-    Links between nodes with other devices stay without values: nothing is known of this device's then.
+    Links between nodes with other devices get no values, because nothing is known about this device's links then.
     """
     entries = []
     for one in sorted(links, key=lambda link: link["nodes"]):

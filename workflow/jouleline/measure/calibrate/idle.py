@@ -10,14 +10,14 @@ from jouleline.measure.node.environment import choose_device, describe
 from jouleline.measure.node.files import sidecar_log
 from jouleline.measure.sidecar.client import Sidecar, options_of
 
-# A counter that ticks ten times a second sees ten ticks.
+# A counter that ticks ten times a second shows ten ticks in this time.
 SHORTEST_S = 1.0
 
 
 def watch_idle(protocol: Mapping[str, Any], folder: str | Path) -> dict[str, Any]:
-    """Let the sidecar watch the idle node for idle_s seconds; returns the content of idle.json but for the devices.
+    """Let the sidecar watch the idle node for idle_s seconds. Returns the content of idle.json without the devices.
 
-    The measurement directory is left in `folder`. Raises UserError where there is no such meter.
+    The measurement directory stays in `folder`. Raises UserError where there is no such meter.
     """
     begin = time.monotonic()
     device = choose_device(protocol["device"])

@@ -1,6 +1,6 @@
-"""Calibration of the links between nodes: one agent per node, whose ranks talk to each other as those of a row do.
+"""Calibration of the links between nodes: one agent per node. Its ranks talk to each other as those of a row do.
 
-Node 0 leaves what was measured in one file; `collect_calibration` takes it into the calibration.
+Node 0 writes the result to one file. `collect_calibration` adds it to the calibration.
 """
 
 import shutil
@@ -17,12 +17,12 @@ from jouleline.measure.node.environment import take_devices
 from jouleline.measure.node.outcome import Outcome
 from jouleline.measure.node.place import Place
 
-# One of the (at most) 18 timings as a part of the time budget: their first looks and the ends take the rest.
+# The share of the time budget for one of at most 18 timings. Their first looks and the ends take the rest.
 _SLOT_SHARE, _LONGEST_SLOT_S = 0.03, 1.0
 
 
 class LinkAgent(NodeAgent):
-    """One node's part of the link calibration that is written to `out`. `protocol` is complete; the timings take about
+    """One node's part of the link calibration that is written to `out`. `protocol` is complete. The timings take about
     `budget_s` seconds."""
 
     def __init__(self, protocol: Mapping[str, Any], budget_s: float, place: Place, out: Path):
@@ -56,7 +56,7 @@ class LinkAgent(NodeAgent):
         self.until(self.ended, "done", self.timeout_s + self.budget_s)
 
     def conclude(self, outcome: Outcome, states: list[dict[str, Any]]) -> int:
-        """Write what rank 0 has measured, and on which devices of which hosts."""
+        """Write what rank 0 has measured, with the devices and hosts."""
         if outcome.status != "ok":
             return self.fail(outcome, "its logs are in")
         devices = {rank["device"] for state in states for rank in state["ranks"]}

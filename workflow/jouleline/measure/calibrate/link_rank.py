@@ -19,7 +19,7 @@ from jouleline.measure.node.rendezvous import Meeting
 
 @dataclass(frozen=True)
 class LinkJob:
-    """What all ranks of a node share. `folder` is the node's; one timing takes about `slot_s` seconds."""
+    """What all ranks of a node share. `folder` is the node's. One timing takes about `slot_s` seconds."""
 
     place: Place
     meeting: Meeting
@@ -31,7 +31,7 @@ class LinkJob:
 
 
 def run_link_rank(job: LinkJob, local_rank: int, _progress: TextIO) -> int:
-    """Measure as one rank of `job`; writes its result file and returns the exit code."""
+    """Measure as one rank of `job`. Writes its result file and returns the exit code."""
     rank = job.place.node * job.place.per_node + local_rank
     result: dict[str, Any] = {"rank": rank, "host_rank": local_rank}
     path = result_file(job.folder, local_rank)

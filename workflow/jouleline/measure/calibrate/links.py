@@ -1,4 +1,4 @@
-"""What the links between devices can do, in ring bytes as the communication proxy counts them."""
+"""What the links between devices can do, in ring bytes, as the communication proxy counts them."""
 
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -15,7 +15,7 @@ KINDS = ("all_reduce", "all_gather", "reduce_scatter")
 _SMALL_BYTE = 1 << 10
 _LARGE_BYTE = {"cpu": 1 << 24, "cuda": 1 << 28}
 _WAIT_BYTE = 1 << 20
-# A payload that takes fewer latencies than this says little of the bandwidth.
+# A payload that takes fewer latencies than this says little about the bandwidth.
 _LEAST_LATENCIES = 4
 _BLOCKS = 10
 
@@ -28,11 +28,11 @@ def without_links() -> Iterator[dict[str, Any]]:
 
 
 def measure(device: torch.device, slot_s: float, nodes: int = 1) -> Iterator[dict[str, Any]]:
-    """Latency (a payload of 1 KiB) and bandwidth (the best of growing payloads, as large as `slot_s` seconds allow) of
-    each kind of collective, over `nodes` nodes.
+    """Latency and bandwidth of each kind of collective over `nodes` nodes.
 
-    All ranks call this together. A payload of b bytes makes a ring of n ranks send 2 (n-1)/n b for an
-    all-reduce and (n-1)/n b otherwise; the latency is taken off before dividing.
+    The latency is that of a payload of 1 KiB. The bandwidth is the best of growing payloads, as large as `slot_s`
+    seconds allow. All ranks call this together. With a payload of b bytes, a ring of n ranks sends 2 (n-1)/n b for an
+    all-reduce and (n-1)/n b otherwise. The latency is subtracted before dividing.
     """
     ranks = dist.get_world_size()
     where = {"size": float(ranks), "nodes": nodes}
@@ -43,9 +43,9 @@ def measure(device: torch.device, slot_s: float, nodes: int = 1) -> Iterator[dic
         latency_s, rates = float(np.median(small)), []
         for payload, times_s in _growing(kind, device, slot_s):
             sent = (2 if kind == "all_reduce" else 1) * (ranks - 1) / ranks * payload
-            # The difference of two like times is mostly noise: then the largest payload says most.
+            # The difference of two similar times is mostly noise. The largest payload is then the most reliable.
             plain = bool(np.median(times_s) >= _LEAST_LATENCIES * latency_s)
-            # A time below the latency is noise; it must not give a bandwidth without bound.
+            # A time below the latency is noise. It must not give an unlimited bandwidth.
             times_s = np.maximum(times_s - latency_s, 0.5 * times_s)
             method = f"{dist.get_backend()}, {payload >> 20} MiB, ring bytes sent"
             rate = from_times(f"link_bandwidth_{kind}", sent, times_s, method, **where)
@@ -54,7 +54,7 @@ def measure(device: torch.device, slot_s: float, nodes: int = 1) -> Iterator[dic
 
 
 def _growing(kind: str, device: torch.device, slot_s: float) -> Iterator[tuple[int, np.ndarray]]:
-    """(payload in bytes, seconds per call) of ever larger collectives."""
+    """(payload in bytes, seconds per call) of growing collectives."""
     payload = 1 << 20
     while payload <= _LARGE_BYTE[device.type]:
         times_s = _times(kind, payload, device, slot_s)
@@ -75,7 +75,7 @@ def wait_together(device: torch.device, seconds: float) -> None:
 
 
 def _times(kind: str, payload: int, device: torch.device, slot_s: float) -> np.ndarray:
-    """Seconds per call in blocks. All ranks make the same number of them: rank 0 decides from a first look."""
+    """Seconds per call in blocks. All ranks make the same number of them. Rank 0 decides it from a first look."""
     run = _collective(kind, payload, device)
     wait: Callable[[], Any] = torch.cuda.synchronize if device.type == "cuda" else lambda: None
     blocks(run, wait, 1, 2)
@@ -91,7 +91,7 @@ def _agree(count: float, device: torch.device) -> int:
 
 
 def _collective(kind: str, payload: int, device: torch.device) -> Callable[[], Any]:
-    """The collective with a whole payload of fp32 zeros, `payload` bytes, shared in equal parts."""
+    """The collective with a whole payload of `payload` bytes of fp32 zeros, shared in equal parts."""
     ranks = dist.get_world_size()
     part = torch.zeros(payload // 4 // ranks, device=device)
     whole = torch.zeros(part.numel() * ranks, device=device)

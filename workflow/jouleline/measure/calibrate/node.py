@@ -1,4 +1,4 @@
-"""Calibration of a node: what a device can do and what it draws, with a sidecar beside it, before any training."""
+"""Calibration of a node before any training, beside a sidecar: what a device can do, and the power that it draws."""
 
 import os
 import socket
@@ -23,21 +23,21 @@ from jouleline.measure.raw.markers import ENVIRONMENT
 from jouleline.measure.sidecar.client import Sidecar, options_of
 
 MOST_CPU_RANKS = 8
-# What of a protocol can change a calibration.
+# The keys of a protocol that can change a calibration.
 _OF_PROTOCOL = (
     *("device", "meter", "period_ms", "threads_per_device"),
     *("idle_s", "estimate_w_per_core", "estimate_idle_w"),
 )
-# Idle before the ranks start, as a part of the time budget.
+# The share of the time budget that is idle before the ranks start.
 _IDLE_SHARE, _LONGEST_IDLE_S, _SHORTEST_IDLE_S = 0.05, 5.0, 0.5
 
 
 def calibrate(protocol: Mapping[str, Any], budget_s: float, folder: str | Path) -> dict[str, Any]:
-    """Measure this node within about `budget_s` seconds; returns the content of calibration.json but for the powers.
+    """Measure this node within about `budget_s` seconds. Returns the content of calibration.json without the powers.
 
-    `protocol` is complete. Values are in the units of schemas.calibration.QUANTITIES; what cannot be had is
-    None. The measurement directory of the power states is left in `folder`/meter, with the ranks' regions.
-    Raises UserError where a process of it fails, with its last line.
+    `protocol` is complete. Values are in the units of schemas.calibration.QUANTITIES; an unknown value is None. The
+    measurement directory of the power states stays in `folder`/meter, with the ranks' regions. Raises UserError where
+    one of its processes fails, with its last line.
     """
     begin, folder = time.monotonic(), Path(folder)
     device = choose_device(protocol["device"])
@@ -71,8 +71,9 @@ def calibrate(protocol: Mapping[str, Any], budget_s: float, folder: str | Path) 
 
 
 def holds_for(protocol: Mapping[str, Any], budget_s: float) -> dict[str, Any] | None:
-    """What a calibration of this node holds for, found without measuring: its devices, software and the way it is
-    measured. None where the devices cannot be told: NVML does not answer, or a part of a GPU (MIG) is all there is.
+    """What a calibration of this node holds for, found without measuring: its devices, software and way of measuring.
+
+    None where the devices are unknown: NVML does not answer, or there is only a part of a GPU (MIG).
     """
     device = choose_device(protocol["device"])
     facts = describe(device)
@@ -89,14 +90,14 @@ def holds_for(protocol: Mapping[str, Any], budget_s: float) -> dict[str, Any] | 
     software = {key: facts[key] for key in ("os", "kernel", "python", "driver", "packages")}
     return {
         **{"devices": devices, "software": software, "budget_s": budget_s},
-        # Where it becomes readable, an estimated power must not outlive it.
+        # An estimated power must not be kept where the energy becomes readable later.
         "host_counter": rapl.readable(),
         "protocol": {key: protocol[key] for key in _OF_PROTOCOL},
     }
 
 
 def _ranks(device: str, protocol: Mapping[str, Any], ready: Mapping[str, Any]) -> int:
-    """Devices of this node: the job's GPUs, or as many ranks as the CPUs of this process have room for."""
+    """Devices of this node: the job's GPUs, or as many ranks as fit on the CPUs of this process."""
     if device == "cuda":
         ours = [one for one in ready["devices"] if one.get("kind") == "gpu" and one.get("role") == "job"]
         return max(len(ours), 1)
@@ -133,7 +134,7 @@ def _run_ranks(job: dict[str, Any]) -> None:
 
 
 def _wait_for_all(processes: list[subprocess.Popen], folder: Path) -> None:
-    """Until all have ended well; raises UserError with the last line of the first that has not."""
+    """Wait until all have ended well. Raises UserError with the last line of the first that failed."""
     while True:
         codes = [process.poll() for process in processes]
         for rank, code in enumerate(codes):

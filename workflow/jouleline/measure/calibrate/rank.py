@@ -1,9 +1,9 @@
-"""One rank of the calibration: a process of its own, so that the device is bare before it and bare after it.
+"""One rank of the calibration. It is a separate process, so that the device is empty before it and after it.
 
     python -m jouleline.measure.calibrate.rank JOB.json RANK
 
-Rank 0 measures its device while the others sleep; then all measure their links together. Rank 0 writes the
-entries to FOLDER/entries.json.
+Rank 0 measures its device while the others sleep. Then all measure their links together. Rank 0 writes the entries to
+FOLDER/entries.json.
 """
 
 import json
@@ -18,15 +18,17 @@ from jouleline.measure.node import files
 from jouleline.measure.node.ranks import die_with_parent
 
 POLL_S = 0.05
-# Parts of the time that is left once all ranks are ready: one timing (some 45), one power state (4 or 5).
+# Shares of the time that is left once all ranks are ready: one timing (of some 45), one power state (of 4 or 5).
 _SLOT_SHARE, _LOAD_SHARE = 0.012, 0.06
 _LONGEST_SLOT_S, _LONGEST_LOAD_S, _SHORTEST_LOAD_S = 1.0, 5.0, 0.5
 
 
 def main(job_file: str, rank: str) -> None:
-    """Be rank `rank` of the job: a JSON object with folder, device, ranks, threads, parent (pid), timeout_s,
-    budget_s, and end_s, the time on CLOCK_MONOTONIC (s) by which all of it should be done; half of the budget it has
-    in any case."""
+    """Work as rank `rank` of the job.
+
+    The job is a JSON object with folder, device, ranks, threads, parent (pid), timeout_s, budget_s and end_s. `end_s`
+    is the time on CLOCK_MONOTONIC (s) by which all should be done. Half of the budget is granted in any case.
+    """
     import torch
 
     from jouleline.measure.calibrate import links as calibrate_links
@@ -38,7 +40,8 @@ def main(job_file: str, rank: str) -> None:
     folder = Path(job["folder"])
     files.ready_file(folder, number).touch()
     _wait_for([files.ready_file(folder, other) for other in range(job["ranks"])], job["timeout_s"])
-    # However long libraries took to load from a slow disk: a curve of one point is no calibration.
+    # Libraries may load slowly from a slow disk. This time remains anyway, because a curve of one point is no
+    # calibration.
     left_s = max(job["end_s"] - time.monotonic(), job["budget_s"] / 2)
     slot_s = min(_SLOT_SHARE * left_s, _LONGEST_SLOT_S)
     load_s = min(max(_LOAD_SHARE * left_s, _SHORTEST_LOAD_S), _LONGEST_LOAD_S)
@@ -71,7 +74,7 @@ def _take_device(job: dict[str, Any], number: int):
 
     gpus.require_cuda_torch()
     device = gpus.take(number)
-    torch.zeros(1, device=device)  # the context is made here, not inside a measurement
+    torch.zeros(1, device=device)  # makes the context here, not inside a measurement
     gpus.identify(number)
     return device
 
@@ -92,7 +95,7 @@ def _join(job: dict[str, Any], number: int, device) -> None:
 
 
 def _wait_for(paths: list[Path], timeout_s: float) -> None:
-    """Sleep until all `paths` are there: a wait in a collective would load the devices that are measured."""
+    """Sleep until all `paths` are there. Waiting in a collective would load the devices that are measured."""
     until = time.monotonic() + timeout_s
     while not all(path.exists() for path in paths):
         if time.monotonic() > until:

@@ -1,4 +1,4 @@
-"""Timing of short operations for the calibration, and the entries it is made of."""
+"""Timing of short operations for the calibration, and the entries made from it."""
 
 import time
 from collections.abc import Callable
@@ -14,7 +14,7 @@ _MAD_TO_SD = 1.4826
 
 
 def from_times(quantity: str, amount: float, times_s: np.ndarray, method: str, **more: Any) -> dict[str, Any]:
-    """The entry of `amount` per second, or of the time itself where `amount` is 0, from repeated times."""
+    """The entry of `amount` per second (or of the time itself where `amount` is 0) from repeated times."""
     middle = float(np.median(times_s))
     spread = float(_MAD_TO_SD * np.median(np.abs(times_s - middle)) / middle)
     value = amount / middle if amount else middle
@@ -22,9 +22,9 @@ def from_times(quantity: str, amount: float, times_s: np.ndarray, method: str, *
 
 
 def repeat(run: Callable[[], Any], wait: Callable[[], Any], seconds: float) -> np.ndarray:
-    """Seconds per call of `run`, one value per block of calls; `wait` ends a block (device synchronize).
+    """Seconds per call of `run`, one value per block of calls. `wait` ends a block (device synchronize).
 
-    Takes about `seconds`: at least LEAST_BLOCKS blocks, each long against the clock and the wait.
+    Takes about `seconds`: at least LEAST_BLOCKS blocks, each much longer than the clock's step and the wait.
     """
     once = max(float(blocks(run, wait, 1, 1)[0]), 1e-7)
     calls = max(int(seconds / 20 / once), 1)
@@ -34,7 +34,7 @@ def repeat(run: Callable[[], Any], wait: Callable[[], Any], seconds: float) -> n
 
 
 def blocks(run: Callable[[], Any], wait: Callable[[], Any], count: int, calls: int) -> np.ndarray:
-    """Seconds per call of `run` in each of `count` blocks of `calls` calls; one call before is not timed."""
+    """Seconds per call of `run` in each of `count` blocks of `calls` calls. One call before them is not timed."""
     run()
     wait()
     times = []
@@ -48,7 +48,7 @@ def blocks(run: Callable[[], Any], wait: Callable[[], Any], count: int, calls: i
 
 
 def keep_busy(run: Callable[[], Any], wait: Callable[[], Any], seconds: float) -> None:
-    """Call `run` for `seconds`; the queue of the device never grows beyond some milliseconds."""
+    """Call `run` for `seconds`. The queue of the device never holds more than some milliseconds of work."""
     until = time.perf_counter() + seconds
     calls = 1
     while (begin := time.perf_counter()) < until:

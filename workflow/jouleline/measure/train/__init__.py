@@ -1,5 +1,5 @@
 """Fine-tuning of one row: its data, model, strategy, warm-up and measured window.
 
-`agent` runs a node's part, `trainer` a rank's.
+`agent` runs the part of a node, `trainer` that of a rank.
 It must not work out energies.
 """

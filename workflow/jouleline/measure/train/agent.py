@@ -1,9 +1,9 @@
-"""The node agent: one per node, starts the sidecar and the ranks, watches them, and leaves three whole files.
+"""The agent of a node: it starts the sidecar and the ranks, watches them, and leaves three whole files.
 
-Order on a node: imports, meeting of the agents, ranks that load their data and build their model on the CPU, the
-device lock where there is one, cool-down, sidecar with its idle baseline, training, sidecar's idle baseline after,
-end. Node 0 then merges what the nodes measured and writes samples.parquet, markers.parquet and, last, run.json into
-the run's folder. A run that is worth nothing leaves run.failed.json and its raw measurement instead.
+The order on a node: imports; meeting of the agents; ranks load their data and build their model on the CPU; device
+lock, if any; cool-down; sidecar with its idle baseline; training; second idle baseline; end. Node 0 then merges the
+measurements of the nodes. It writes samples.parquet, markers.parquet and, last, run.json into the run's folder. A run
+without value leaves run.failed.json and its raw measurement instead.
 """
 
 import os
@@ -38,7 +38,7 @@ from jouleline.measure.train.rules import LONGEST_TICK_S
 
 
 class RunAgent(NodeAgent):
-    """One node's part of one run; `run` returns the exit code: 0 where the run is ok or out of memory."""
+    """One node's part of one run. `run` returns the exit code: 0 where the run is ok or out of memory."""
 
     def __init__(self, request: RunRequest):
         timeout_s = request.protocol["startup_timeout_s"]
@@ -48,7 +48,7 @@ class RunAgent(NodeAgent):
         self.sidecar: Sidecar | None = None
 
     def steps(self) -> Sequence[Callable[[], None]]:
-        """Train beside the sidecar. Before the lock no device is touched: another run may be measured meanwhile."""
+        """Train beside the sidecar. No device is touched before the lock, because another run may be measuring."""
         return (
             self._check_input,
             self._import_libraries,
@@ -78,12 +78,12 @@ class RunAgent(NodeAgent):
         return 0
 
     def _environment(self, outcome: Outcome) -> dict[str, Any]:
-        """Of this node; the variables are those that it found and those that it set."""
+        """The environment of this node: the variables that it found and those that it set."""
         found = describe(self.device, outcome.found)
         return {**found, "variables": self.variables | found["variables"]}
 
     def keep(self, outcome: Outcome) -> None:
-        """The sidecar's samples, and run.failed.json."""
+        """Write the sidecar's samples, and run.failed.json."""
         self.close(outcome)
         if self.place.node == 0:
             document = self._record(outcome, [self.state], [], {"host": self.state["host"]})
@@ -95,14 +95,14 @@ class RunAgent(NodeAgent):
             self.sidecar.terminate()
 
     def clear(self) -> None:
-        """Remove what an earlier attempt left, results included."""
+        """Remove what an earlier attempt left, with its results."""
         super().clear()
         if self.place.node == 0:
             for name in ("run.json", "samples.parquet", "markers.parquet"):
                 (self.request.out_dir / name).unlink(missing_ok=True)
 
     def _record(self, outcome: Outcome, states: list, measured: list, environment: dict) -> dict[str, Any]:
-        wall_s = time.monotonic() - self.began  # the clock may be set meanwhile
+        wall_s = time.monotonic() - self.began  # somebody may set the wall clock meanwhile
         return record(
             self.request, outcome, states, measured, environment, self.started, wall_s, self.times_s
         )
@@ -118,14 +118,14 @@ class RunAgent(NodeAgent):
             gpus.take_gpus(request.row)
 
     def _import_libraries(self) -> None:
-        """Once for all ranks, which are forks."""
-        # DeepSpeed would look for a device by itself, and warn; or take what is left over from other work.
+        """Import once for all ranks, which are forks."""
+        # Else DeepSpeed would look for a device itself and warn, or use what is left over from other work.
         os.environ["DS_ACCELERATOR"] = self.device
         with self.importing(), self.timed("imports"):
             import jouleline.measure.train.rank  # noqa: F401
             from jouleline.measure.train.modeling import class_of
 
-            class_of(self.request.row)  # its module
+            class_of(self.request.row)  # imports its module
         if self.device == "cuda":
             gpus.require_cuda_torch()
 
@@ -140,7 +140,7 @@ class RunAgent(NodeAgent):
         self.start_ranks(partial(run_rank, job), meeting)
 
     def _until_prepared(self) -> None:
-        """Until every rank has its data and model on the CPU."""
+        """Wait until every rank has its data and model on the CPU."""
         files = [prepared_file(self.folder, local) for local in self.ranks.pids]
         self.until(lambda: all(file.exists() for file in files), "prepared")
 
@@ -163,7 +163,7 @@ class RunAgent(NodeAgent):
         self.until(self.ended)
 
     def close(self, outcome: Outcome) -> None:
-        """Stop the sidecar: with its idle baseline where the run is good, at once where it is not."""
+        """Stop the sidecar: after its second idle baseline where the run is good, else at once."""
         if self.sidecar is None:
             return
         died = self.sidecar.died
@@ -174,10 +174,10 @@ class RunAgent(NodeAgent):
 
 
 def _tick_s(ready: Mapping[str, Any]) -> float | None:
-    """The longest time between two updates of this node's energy counters; None where none moves in ticks.
+    """The longest time between two updates of this node's energy counters. None where no counter moves in ticks.
 
-    NVML's counter moves every 20 to 100 ms, depending on the GPU. How often this one does is known only after the
-    run, so the longest is taken.
+    NVML's counter moves every 20 to 100 ms, depending on the GPU. How often this one moves is known only after the run.
+    So the longest time is assumed.
     """
     ticking = any(device.get("counter") == "ticking" for device in ready.get("devices", []))
     return LONGEST_TICK_S if ticking else None

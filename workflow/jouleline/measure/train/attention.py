@@ -1,4 +1,4 @@
-"""What transformers and torch do about attention besides computing it: a question per pass, and a choice of kernel."""
+"""What transformers and torch do for attention besides computing it: a question in each pass, and a choice of kernel."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,15 +11,15 @@ from transformers import masking_utils
 
 from jouleline.measure.train.data import Dataset
 
-# Of scaled_dot_product_attention, after the queries.
+# Arguments of scaled_dot_product_attention after the queries.
 _ARGUMENTS = ("key", "value", "attn_mask", "dropout_p", "is_causal")
 
 
 def answer_from_data(data: Dataset) -> None:
-    """Let no forward pass ask the device whether its batch is padded, and wait for the answer: the data knows.
+    """Keep every forward pass from asking the device whether its batch is padded, and waiting for the answer.
 
-    Where no sample is padded the mask is left out, as transformers does, else it is always there: every step of a run
-    takes the same kernel. (A private name of transformers 5.23, which is pinned.)
+    The data knows the answer. Where no sample is padded, the mask is left out, as transformers does; else it is always
+    there. So every step of a run uses the same kernel. (A private name of transformers 5.23, which is pinned.)
     """
     pad_id = data.facts["pad_id"]
     padded = any(bool((split.inputs == pad_id).any()) for split in (data.train, data.evaluation))
@@ -29,14 +29,18 @@ def answer_from_data(data: Dataset) -> None:
 
     masking_utils._ignore_bidirectional_mask_sdpa = ignore
     if pad_id is None:
-        # Decoders ask whether positions begin anew within a sequence. Here they never do: texts see each other.
+        # Decoders ask whether positions start again within a sequence. Here they never do: texts see each other.
         masking_utils.find_packed_sequence_indices = lambda _positions: None
 
 
 @dataclass
 class Seen:
-    """What fused attention did: `kernels` by the names of SDPBackend in lower case, how often it was called, and how
-    often it computed only the pairs that a causal mask leaves. Attention in parts (`eager`) calls no such kernel."""
+    """What fused attention did.
+
+    `kernels` are names of SDPBackend in lower case. It also counts the calls, and the calls that computed only the
+    pairs
+    that a causal mask leaves. Attention in parts (`eager`) calls no such kernel.
+    """
 
     kernels: set[str] = field(default_factory=set)
     calls: int = 0
@@ -44,16 +48,16 @@ class Seen:
 
     @property
     def causal_half_share(self) -> float:
-        """The share of calls that left out what lies above the diagonal; 0: all computed the full square."""
+        """The share of calls that skipped the part above the diagonal. 0: all calls computed the full square."""
         return self.halves / self.calls if self.calls else 0.0
 
 
 @contextmanager
 def attention_seen() -> Iterator[Seen]:
-    """What torch chooses for fused attention meanwhile.
+    """Record what torch chooses for fused attention inside this context.
 
-    Told of no mask but that it is causal, every fused kernel skips blocks above the diagonal. The `math` kernel does
-    not; on a CPU it is the one that knows dropout.
+    With no mask except "causal", every fused kernel skips blocks above the diagonal. The `math` kernel does not. On a
+    CPU only the `math` kernel supports dropout.
     """
     seen = Seen()
     attention = torch.nn.functional.scaled_dot_product_attention

@@ -1,9 +1,9 @@
-"""The data that is fine-tuned on: real, tokenised once per dataset and vocabulary.
+"""The data for fine-tuning: real data, tokenised once per data set and vocabulary.
 
-Three need no network. `docstrings`, for encoders: the docstrings of Python's own standard library, labelled by the
-family of the module they stand in. `source`, for decoders: the whole text of the same modules. `images`: the same
-modules, each byte a pixel. `glue/<task>` is read through the `datasets` package. A vocabulary is trained on the spot
-from the training texts (or taken from a checkpoint).
+Three data sets need no network. `docstrings`, for encoders, has the docstrings of Python's standard library; the label
+is the family of the module. `source`, for decoders, has the whole text of the same modules. `images` has the same
+modules, each byte a pixel. `glue/<task>` is read through the `datasets` package. A vocabulary is trained on the
+training texts, or taken from a checkpoint.
 """
 
 import ast
@@ -33,7 +33,7 @@ IMAGE_SIDE = 64  # pixels of a stored image
 METADATA_KEY = b"jouleline"
 _EVAL_SHARE = 5  # one text in five is held out
 _MIN_CHARACTERS = 30
-# Only modules that every packaging of CPython has: tkinter and distutils are separate packages on Debian.
+# Only modules in every package of CPython: tkinter and distutils are separate packages on Debian.
 _MODULE_FAMILIES = {
     "concurrency": "asyncio concurrent multiprocessing queue sched selectors subprocess threading",
     "mail": "email imaplib mailbox nntplib poplib smtplib",
@@ -43,7 +43,7 @@ _MODULE_FAMILIES = {
     "testing": "bdb doctest logging pdb pydoc trace unittest",
     "files": "_pyio codecs encodings filecmp os pathlib shutil tarfile tempfile zipfile",
 }
-# The two text columns of each GLUE task and its held-out split, as the dataset card names them.
+# The two text columns of each GLUE task and its held-out split, by the names in the data set's card.
 GLUE_COLUMNS = {
     "cola": ("sentence", None),
     "sst2": ("sentence", None),
@@ -71,11 +71,12 @@ def prepare(
     """Write `dataset` as Parquet to `out` and its tokenizer as JSON to `tokenizer_out`.
 
     Columns of labelled texts: input_ids list<int32> (at most 512, with [CLS] and [SEP]), label int32, split ("train"
-    or "eval"). A text of `source` has no label and is whole, with the end mark. `images` has a column image (bytes,
-    one a pixel) for the ids. The schema metadata holds one JSON object under "jouleline": source, labels, num_labels,
-    vocab_size and the special ids; `kind` of what is no labelled text. The same arguments and Python give the same
-    data. With `checkpoint` (a folder or hub name) its tokenizer is used instead. Images have no tokenizer; its file
-    says null. Raises UserError where the data cannot be had.
+    or "eval"). A text of `source` has no label and is whole, with the end mark. `images` has a column image (bytes, one
+    per pixel) instead of the ids. The schema metadata holds one JSON object under "jouleline": source, labels,
+    num_labels, vocab_size, the special ids, and `kind` where the data is no labelled text.
+
+    The same arguments and Python give the same data. With `checkpoint` (a folder or hub name) its tokenizer is used.
+    Images have no tokenizer; the file says null. Raises UserError where the data is not available.
     """
     make = {SOURCE: _packed, IMAGES: _images}.get(dataset, _labelled)
     columns, facts, tokenizer = make(dataset, vocab_size, seed, checkpoint)
@@ -130,14 +131,17 @@ def _packed(_dataset: str, vocab_size: int, seed: int, checkpoint: str | None) -
 
 
 def _images(_dataset: str, _vocab_size: int, seed: int, checkpoint: str | None) -> Made:
-    """Modules drawn as pictures, each byte a grey pixel, labelled by the family of the module: what Nataraj et al.
-    2011 ("Malware images") classify programs by. A module fills as many pictures as it has bytes for."""
+    """Modules drawn as pictures: each byte is a grey pixel, and the label is the family of the module.
+
+    Nataraj et al. 2011 ("Malware images") classify programs by such pictures. A module fills as many pictures as it has
+    bytes for.
+    """
     labels = tuple(_MODULE_FAMILIES)
     size, images = IMAGE_SIDE**2, []
     for text, label, split in _read_modules(seed):
         content = text.encode()
         images += [(content[at : at + size], label, split) for at in range(0, len(content) - size + 1, size)]
-    images.sort(key=lambda image: hashlib.sha256(image[0]).digest())  # so that a batch has several labels
+    images.sort(key=lambda image: hashlib.sha256(image[0]).digest())  # mixes labels within a batch
     columns = {
         "image": pa.array([image for image, _, _ in images], pa.binary()),
         "label": pa.array([label for _, label, _ in images], pa.int32()),
@@ -149,10 +153,10 @@ def _images(_dataset: str, _vocab_size: int, seed: int, checkpoint: str | None) 
 
 
 def read_facts(path: Path, row: Mapping[str, Any]) -> dict[str, Any]:
-    """The facts in the metadata of a prepared dataset, checked against the row that is to be trained on it.
+    """The facts in the metadata of a prepared data set, checked against the row that will be trained on it.
 
-    Raises UserError for a file that is not such a dataset, another checkpoint's tokens, a vocabulary larger than
-    the model's, or fewer labels in the row than in the data.
+    Raises UserError: the file is no such data set, the tokens are those of another checkpoint, the vocabulary is larger
+    than the model's, or the row has fewer labels than the data.
     """
     with reading(path, "a prepared dataset", "make it with prepare_dataset.py"):
         facts = json.loads((pq.read_schema(path).metadata or {}).get(METADATA_KEY, b""))
@@ -210,13 +214,16 @@ def read_docstrings(seed: int, root: Path | None = None) -> Corpus:
 
 
 def _read_modules(seed: int, root: Path | None = None) -> list[tuple[str, int, str]]:
-    """(whole text, label, split) of each module that `read_docstrings` reads, each text once; UserError as it has."""
+    """(whole text, label, split) of each module that `read_docstrings` reads, each text once.
+
+    Raises UserError alike.
+    """
     root = root or Path(sysconfig.get_path("stdlib"))
     texts: dict[str, int] = {}
     for label, family in enumerate(_MODULE_FAMILIES):
         found = len(texts)
         for path in _modules(root, family):
-            with tokenize.open(path) as file:  # in the encoding that the module declares
+            with tokenize.open(path) as file:  # uses the encoding that the module declares
                 texts.setdefault(file.read(), label)
         if len(texts) == found:
             raise UserError(
@@ -226,8 +233,8 @@ def _read_modules(seed: int, root: Path | None = None) -> list[tuple[str, int, s
 
 
 def _shuffled(texts: Iterable[str], seed: int) -> list[tuple[str, str]]:
-    """(text, split). The order and the held-out fifth come from a hash of the text and `seed`, so they do not depend
-    on the file system."""
+    """(text, split). A hash of the text and `seed` decides the order and the held-out fifth, so the file system does
+    not matter."""
     keyed = sorted((hashlib.sha256(f"{seed}\n{text}".encode()).digest(), text) for text in texts)
     return [(text, "train" if index % _EVAL_SHARE else "eval") for index, (_, text) in enumerate(keyed)]
 
@@ -242,7 +249,7 @@ def _modules(root: Path, family: str) -> Iterator[Path]:
 
 
 def _docstrings(path: Path) -> Iterator[str]:
-    with warnings.catch_warnings():  # old escapes in old modules
+    with warnings.catch_warnings():  # old modules have old escapes
         warnings.simplefilter("ignore")
         tree = ast.parse(path.read_bytes())
     for node in ast.walk(tree):

@@ -1,9 +1,9 @@
-"""Batches of a prepared dataset, padded to seq_len or packed, in one global order, indexed by data-parallel replica.
+"""Batches of a prepared data set, padded to seq_len or packed, in one global order for all data-parallel replicas.
 
-The order of samples is a permutation per epoch that depends on the seed alone. Optimizer step s of a job with a
-global batch of G takes samples s G ... (s+1) G - 1 of that order, whatever the strategy: first by micro-step, then
-by replica. So tensor-parallel ranks of one replica see the same data, and strategies with the same global batch
-train on the same samples in the same steps.
+The order of samples is a permutation per epoch that depends on the seed alone. Optimizer step s of a job with a global
+batch of G takes samples s G ... (s+1) G - 1 of this order, whatever the strategy: first by micro-step, then by
+replica. So tensor-parallel ranks of one replica see the same data. Strategies with the same global batch train on the
+same samples in the same steps.
 """
 
 import hashlib
@@ -27,8 +27,8 @@ _MASKED_SHARE = 0.15
 
 @dataclass(frozen=True)
 class Samples:
-    """One split: `inputs` int32 [samples, seq_len], of images uint8 [samples, side, side]; and the targets of the
-    task by argument name."""
+    """One split. `inputs` are int32 [samples, seq_len], or uint8 [samples, side, side] for images. The targets of the
+    task are by argument name."""
 
     inputs: np.ndarray
     targets: dict[str, np.ndarray]
@@ -39,7 +39,7 @@ class Samples:
 
 @dataclass(frozen=True)
 class Dataset:
-    """A prepared dataset as arrays, with the facts that its file carries."""
+    """A prepared data set as arrays, with the facts in its file."""
 
     facts: dict[str, Any]
     num_labels: int | None
@@ -53,7 +53,7 @@ def read_dataset(path: Path, row: Mapping[str, Any]) -> Dataset:
     Raises UserError as `read_facts` does, and where a split is empty.
     """
     facts = read_facts(path, row)
-    # ParquetFile, as read_table imports half a second of data-set machinery.
+    # ParquetFile, because read_table spends half a second on importing its data set code.
     table = pq.ParquetFile(path).read(use_threads=False)
     splits = np.array(table["split"].to_pylist())
     made = {}
@@ -83,20 +83,20 @@ def _read_split(
 
 
 def _int32(array: pa.Array) -> np.ndarray:
-    """The values of an int32 array without nulls; its own to_numpy imports pandas."""
+    """The values of an int32 array without nulls. Arrow's own to_numpy imports pandas."""
     return np.frombuffer(array.buffers()[1], np.int32)[array.offset : array.offset + len(array)]
 
 
 def _packed(tokens: np.ndarray, start: np.ndarray, end: np.ndarray, seq_len: int) -> Samples:
-    """Causal language modelling: the texts one after the other, cut into sequences; the rest is dropped. Labels are
-    the inputs: transformers compares each token with the one after it."""
+    """Causal language modelling: concatenate the texts, cut them into sequences, drop the rest. Labels are the inputs:
+    transformers compares each token with the one after it."""
     whole = np.concatenate([tokens[a:b] for a, b in zip(start, end, strict=True)] or [tokens[:0]])
     inputs = whole[: len(whole) // seq_len * seq_len].reshape(-1, seq_len)
     return Samples(inputs, {"labels": inputs})
 
 
 def _pad(tokens: np.ndarray, start: np.ndarray, end: np.ndarray, seq_len: int, facts: Mapping[str, int]):
-    """Rows of ids cut to seq_len with the closing [SEP] kept, then filled with the padding id."""
+    """Rows of ids cut to seq_len (the closing [SEP] stays), then filled with the padding id."""
     length = np.minimum(end - start, seq_len)
     position = np.arange(seq_len)
     used = position < length[:, None]
@@ -116,12 +116,15 @@ def _for_task(
 
 
 def _masked(inputs: np.ndarray, facts: Mapping[str, int], random: np.random.Generator) -> Samples:
-    """Masked-language modelling (Devlin et al. 2019, section 3.1): 15 % of the tokens are to be found; 80 % of
-    these are masked, 10 % replaced, 10 % left. The masks are drawn once, so every epoch has the same."""
+    """Masked-language modelling (Devlin et al. 2019, section 3.1).
+
+    The model must find 15 % of the tokens. Of these 80 % are masked, 10 % replaced and 10 % left. The masks are drawn
+    once, so every epoch has the same.
+    """
     special = np.isin(inputs, [facts["pad_id"], facts["cls_id"], facts["sep_id"]])
     score = np.where(special, 2.0, random.random(inputs.shape))
     chosen = score < _MASKED_SHARE
-    lowest = score.argmin(axis=1)  # at least one per sample, so that no loss is a mean over nothing
+    lowest = score.argmin(axis=1)  # at least one token per sample, so that no loss is a mean over nothing
     chosen[np.arange(len(inputs)), lowest] |= ~special[np.arange(len(inputs)), lowest]
     labels = np.where(chosen, inputs, IGNORED).astype(np.int64)
     how = random.random(inputs.shape)
@@ -131,8 +134,12 @@ def _masked(inputs: np.ndarray, facts: Mapping[str, int], random: np.random.Gene
 
 
 def _questions(inputs: np.ndarray, facts: Mapping[str, int], random: np.random.Generator) -> Samples:
-    """Extractive question answering made of any text: the question quotes three tokens of the passage behind it,
-    the answer is where they stand. Shape and head are those of SQuAD: [CLS] question [SEP] passage [SEP]."""
+    """Extractive question answering made from any text.
+
+    The question quotes three tokens of the passage after it. The answer is the place of these tokens. Shape and head
+    are
+    those of SQuAD: [CLS] question [SEP] passage [SEP].
+    """
     made = np.full_like(inputs, facts["pad_id"])
     starts = np.zeros(len(inputs), np.int64)
     ends = np.zeros(len(inputs), np.int64)
@@ -149,7 +156,7 @@ def _questions(inputs: np.ndarray, facts: Mapping[str, int], random: np.random.G
 
 
 class Batches:
-    """Micro-batches of one replica on its device, int64, non-blocking where the device is a GPU."""
+    """Micro-batches of one replica on its device: int64, non-blocking where the device is a GPU."""
 
     def __init__(
         self, data: Dataset, row: Mapping[str, Any], replica: int, replicas: int, device: torch.device
@@ -164,7 +171,7 @@ class Batches:
         return self.micro_batch * self.replicas * self.grad_accum
 
     def indices(self, step: int, micro: int, replica: int | None = None) -> np.ndarray:
-        """Which training samples a replica (this one by default) takes in a micro-step: int64 [micro_batch]."""
+        """The training samples of a replica (this one by default) in a micro-step: int64 [micro_batch]."""
         replica = self.replica if replica is None else replica
         first = ((step * self.grad_accum + micro) * self.replicas + replica) * self.micro_batch
         positions = np.arange(first, first + self.micro_batch)
@@ -181,20 +188,21 @@ class Batches:
         return self._orders[epoch]
 
     def train(self, step: int, micro: int) -> tuple[np.ndarray, dict[str, torch.Tensor]]:
-        """The samples' indices and the model's arguments for one micro-step."""
+        """The indices of the samples and the model's arguments for one micro-step."""
         chosen = self.indices(step, micro)
         return chosen, self._tensors(self.data.train, chosen)
 
     def evaluate(self, number: int) -> tuple[np.ndarray, dict[str, torch.Tensor]]:
-        """Evaluation batch `number` of this replica: a mask bool [micro_batch] of the samples that count (every
-        rank must run the same batches, so the last one is filled up) and the model's arguments."""
+        """Evaluation batch `number` of this replica: a mask bool [micro_batch] of the samples that count, and the
+        model's
+        arguments. Every rank must run the same batches, so the last one is filled up."""
         first = (number * self.replicas + self.replica) * self.micro_batch
         positions = np.arange(first, first + self.micro_batch)
         samples = self.data.evaluation
         return positions < len(samples), self._tensors(samples, positions % len(samples))
 
     def evaluation_batches(self, wanted: int) -> int:
-        """How many evaluation batches there are, at most `wanted`."""
+        """The number of evaluation batches, at most `wanted`."""
         return min(wanted, -(-len(self.data.evaluation) // (self.micro_batch * self.replicas)))
 
     def _tensors(self, samples: Samples, chosen: np.ndarray) -> dict[str, torch.Tensor]:
@@ -203,7 +211,7 @@ class Batches:
             arrays["pixel_values"] = _scaled(samples.inputs[chosen], self.image_size)
         else:
             arrays["input_ids"] = samples.inputs[chosen].astype(np.int64)
-        # Packed sequences have no padding, and without a mask causal attention can run fused.
+        # Packed sequences have no padding. Without a mask, causal attention can run fused.
         if self.data.facts["pad_id"] is not None:
             arrays["attention_mask"] = (arrays["input_ids"] != self.data.facts["pad_id"]).astype(np.int64)
         tensors = {name: torch.from_numpy(values) for name, values in arrays.items()}
@@ -215,7 +223,7 @@ class Batches:
 
 
 def _scaled(pixels: np.ndarray, side: int) -> np.ndarray:
-    """Grey images uint8 [images, s, s] as float32 [images, 3, side, side] from -1 to 1, by the nearest pixel."""
+    """Grey images uint8 [images, s, s] as float32 [images, 3, side, side] from -1 to 1. Takes the nearest pixel."""
     nearest = np.arange(side) * pixels.shape[-1] // side
     grey = pixels[:, nearest[:, None], nearest].astype(np.float32) / 127.5 - 1
     return np.repeat(grey[:, None], 3, axis=1)

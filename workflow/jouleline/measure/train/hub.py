@@ -1,4 +1,7 @@
-"""Whether the model hub can be reached, asked once: its client tries for minutes where packets vanish."""
+"""Whether the model hub can be reached.
+
+This is asked once, because its client tries for minutes where packets vanish.
+"""
 
 import contextlib
 import os
@@ -13,9 +16,9 @@ _LIMIT_S = 10.0
 
 
 def offline_unless_reachable() -> None:
-    """Let the hub's client use its cache only where neither the hub nor the proxy towards it takes a connection.
+    """Let the hub's client use its cache only, where neither the hub nor the proxy towards it accepts a connection.
 
-    To be called before the client is imported. HF_ENDPOINT and HF_HUB_OFFLINE count as they do for it.
+    Call this before the client is imported. HF_ENDPOINT and HF_HUB_OFFLINE count as they do for the client.
     """
     hub = urlsplit(os.environ.get("HF_ENDPOINT") or _ENDPOINT)
     first = urlsplit(getproxies().get(hub.scheme, "")) if getproxies().get(hub.scheme) else hub
@@ -25,7 +28,7 @@ def offline_unless_reachable() -> None:
 
 
 def _connects(host: str, port: int) -> bool:
-    """Whether a connection opens in time; in a thread, as looking up a name has no limit of its own."""
+    """Whether a connection opens in time. It runs in a thread, because looking up a name has no time limit."""
     opened: list[bool] = []
 
     def connect() -> None:

@@ -1,7 +1,7 @@
-"""The model of a row: a transformers encoder or decoder of any shape with the head of its task.
+"""The model of a row: a transformers encoder or decoder of any shape, with the head of its task.
 
-Random initialisation by default, drawn from the row's seed, so every rank holds the same weights; a local
-checkpoint or a hub name where the row gives one.
+By default the weights are random, drawn from the row's seed, so every rank has the same weights. Where the row gives
+one, they come from a local checkpoint or a hub name.
 """
 
 import re
@@ -19,7 +19,7 @@ from jouleline.schemas.families import FAMILIES, Family
 
 ROBERTA_EXTRA_POSITIONS = 2  # RoBERTa counts positions from its padding id + 1
 
-# transformers names a class by the family's stem and the head's end.
+# transformers builds the name of a class from the family's stem and the head's end.
 _STEMS = {
     **{"bert": "Bert", "roberta": "Roberta", "distilbert": "DistilBert", "electra": "Electra"},
     **{"gpt2": "GPT2", "opt": "OPT", "gpt_neox": "GPTNeoX", "llama": "Llama", "mistral": "Mistral"},
@@ -52,9 +52,9 @@ _FINAL_NORMS = ("norm", "ln_f", "final_layer_norm", "layernorm")
 
 @dataclass(frozen=True)
 class Recipe:
-    """What is the same in every row: regularisation as BERT was fine-tuned with (Devlin et al. 2019, A.3).
+    """Settings that are the same in every row: the regularisation of BERT's fine-tuning (Devlin et al. 2019, A.3).
 
-    `dropout` holds for the families that were trained with dropout; the others have none.
+    `dropout` holds for the families that were trained with dropout. The others have none.
     """
 
     dropout: float = 0.1
@@ -67,8 +67,8 @@ def build(
 ) -> torch.nn.Module:
     """The model of `row` on the CPU in fp32, ready to train: heads, frozen parts, adapters, checkpointing.
 
-    `pad_id` is None for packed data, which has no padding. Raises UserError where a checkpoint cannot be read or
-    has another shape than the row says.
+    `pad_id` is None for packed data, which has no padding. Raises UserError where a checkpoint cannot be read or has
+    another shape than the row.
     """
     model_class = class_of(row)
     config = model_class.config_class(**_arguments(row, num_labels, pad_id, recipe))
@@ -78,14 +78,15 @@ def build(
         _freeze(model, row)
     if row["gradient_checkpointing"]:
         model.gradient_checkpointing_enable({"use_reentrant": False})
-        # transformers makes the embeddings' output need a gradient, for reentrant checkpoints only; here it would
-        # send the backward pass through frozen layers that need none.
+        # For reentrant checkpoints only, transformers makes the embeddings' output need a gradient. Here that would
+        # send the
+        # backward pass through frozen layers that need none.
         model.disable_input_require_grads()
     return model
 
 
 def class_of(row: Mapping[str, Any]) -> type:
-    """The model class of transformers; its first use imports the family's module."""
+    """The model class of transformers. Its first use imports the family's module."""
     name = _STEMS[row["model_type"]] + _HEADS[row["task"]]
     return getattr(transformers, _OTHER_NAMES.get(name, name))
 
@@ -93,7 +94,7 @@ def class_of(row: Mapping[str, Any]) -> type:
 def _arguments(
     row: Mapping[str, Any], num_labels: int | None, pad_id: int | None, recipe: Recipe
 ) -> dict[str, Any]:
-    """The arguments of transformers' configuration. Each family has names of its own for some quantities."""
+    """The arguments of transformers' configuration. Each family has its own names for some quantities."""
     kind = row["model_type"]
     family = FAMILIES[kind]
     made = {
@@ -124,7 +125,7 @@ def _arguments(
 
 
 def _decoder_arguments(row: Mapping[str, Any], family: Family) -> dict[str, Any]:
-    # The usual ids of these tokens lie outside of a small vocabulary; nothing is generated here.
+    # The usual ids of these tokens lie outside a small vocabulary. Nothing is generated here, so they are not needed.
     made: dict[str, Any] = {"use_cache": False, "bos_token_id": None, "eos_token_id": None}
     made["tie_word_embeddings"] = family.tied if row["tied"] is None else row["tied"]
     head_dim = row["head_dim"] or row["hidden"] // row["heads"]
@@ -136,7 +137,7 @@ def _decoder_arguments(row: Mapping[str, Any], family: Family) -> dict[str, Any]
         made["sliding_window"] = row["sliding_window"]
     if 0 < family.windows < 1:
         made["query_pre_attn_scalar"] = head_dim
-        # These must have a window: one that no sequence fills is none.
+        # These families must have a window. A window longer than any sequence has no effect.
         made["sliding_window"] = row["sliding_window"] or row["max_positions"] + 1
     return made
 
@@ -159,23 +160,23 @@ def _load(model_class: type, row: Mapping[str, Any], wanted: Any) -> torch.nn.Mo
                 f"checkpoint {row['checkpoint']!r} has {name} {_value(found, name)}, the row says "
                 f"{_value(wanted, name)}; correct the row"
             )
-    # The shape was compared above; what may differ is a head with other labels, which starts anew.
+    # The shape was compared above. Only a head with other labels may differ; it starts anew.
     return model_class.from_pretrained(
         row["checkpoint"], config=wanted, dtype=torch.float32, ignore_mismatched_sizes=True
     )
 
 
 def _value(config: Any, name: str) -> Any:
-    """A quantity of a configuration; GPT-2's null for the feed-forward width means four times the hidden width."""
+    """A quantity of a configuration. GPT-2's null for the feed-forward width means four times the hidden width."""
     value = getattr(config, name, None)
     return 4 * config.hidden_size if name == "n_inner" and value is None else value
 
 
 def _freeze(model: torch.nn.Module, row: Mapping[str, Any]) -> None:
-    """Freeze the embeddings and the lowest layers; under LoRA freeze all layers and adapt those above.
+    """Freeze the embeddings and the lowest layers. With LoRA freeze all layers and adapt those above.
 
-    The head and the norm after the last layer stay trained, but for a matrix that is shared with the embeddings.
-    Under LoRA the norm is frozen, and a decoder's head too: it is no new head.
+    The head and the norm after the last layer stay trained, except a matrix that is shared with the embeddings. With
+    LoRA the norm is frozen, and a decoder's head too, because it is no new head.
     """
     lora, family = row["lora_rank"] > 0, FAMILIES[row["model_type"]]
     for name, parameter in model.named_parameters():
@@ -205,7 +206,7 @@ def _freeze(model: torch.nn.Module, row: Mapping[str, Any]) -> None:
 
 def _adapted_modules(family: Family, row: Mapping[str, Any]) -> str:
     """A regular expression, for peft, of the modules that get adapters: in the layers that are not frozen, each matrix
-    that has one of the parts in `lora_targets`. So a fused matrix gets one adapter."""
+    with one of the parts in `lora_targets`. So a fused matrix gets one adapter."""
     parts = lora_parts(row)
     ends = []
     for matrix, module in zip(family.matrices, family.modules, strict=True):
@@ -219,7 +220,7 @@ def _adapted_modules(family: Family, row: Mapping[str, Any]) -> str:
 
 
 def _in_head(name: str, model: torch.nn.Module) -> bool:
-    """Whether a parameter is the head's: outside of the base model, or BERT's pooler inside of it."""
+    """Whether a parameter belongs to the head: outside the base model, or BERT's pooler inside it."""
     return not name.startswith(model.base_model_prefix + ".") or ".pooler." in name
 
 

@@ -39,7 +39,7 @@ class Job:
 
 
 def run_rank(job: Job, local_rank: int, progress: TextIO) -> int:
-    """Train as one rank of `job`; writes its result file and returns the exit code."""
+    """Train as one rank of `job`. Writes its result file and returns the exit code."""
     rank = job.node * job.row["gpus_per_node"] + local_rank
     result: dict[str, Any] = {"rank": rank, "host_rank": local_rank, "device_uuid": None}
 
@@ -50,7 +50,7 @@ def run_rank(job: Job, local_rank: int, progress: TextIO) -> int:
 
 
 def _train(job: Job, rank: int, local_rank: int, progress: TextIO, result: dict[str, Any]) -> dict[str, Any]:
-    # DeepSpeed calls collectives by names that this torch calls old; one line per rank and call says nothing.
+    # DeepSpeed uses old names of torch's collectives. One warning per rank and call has no use.
     warnings.filterwarnings("ignore", category=FutureWarning, module="torch.distributed")
     startup_s = {}
     if job.device == "cpu":
@@ -84,7 +84,10 @@ def _train(job: Job, rank: int, local_rank: int, progress: TextIO, result: dict[
 
 
 def _wait_for_device(folder: Path) -> float | None:
-    """Wait for the agent's word that the sidecar watches an idle device; the meter's tick in seconds, if any."""
+    """Wait until the agent says that the sidecar watches an idle device.
+
+    Returns the meter's tick in seconds, if any.
+    """
     go = go_file(folder)
     while not go.exists():
         time.sleep(GO_POLL_S)

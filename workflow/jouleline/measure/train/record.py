@@ -1,4 +1,4 @@
-"""What is kept of a run: its record, run.json or run.failed.json, and the measurements of all its nodes in one."""
+"""What is kept of a run: its record (run.json or run.failed.json), and the measurements of all its nodes together."""
 
 import time
 from collections.abc import Mapping, Sequence
@@ -34,7 +34,7 @@ class RunRequest:
 def merge(
     raw: Path, merged: Path, outcome: Outcome, states: Sequence[Mapping[str, Any]]
 ) -> tuple[Outcome, list[dict[str, Any]]]:
-    """Bring the nodes' measurements together in `merged`; what each measured, node 0 first.
+    """Merge the measurements of the nodes in `merged`. Returns what each node measured, node 0 first.
 
     The outcome is a failure where a sidecar died before the end of the measured window.
     """
@@ -46,7 +46,7 @@ def merge(
 
 
 def covers_window(merged: Path, node: int) -> bool:
-    """Whether the samples of `node` go past the end of its measured window."""
+    """Whether the samples of `node` go beyond the end of its measured window."""
     markers = pq.read_table(merged / "markers.parquet").filter(pc.field("node") == node)
     samples = pq.read_table(merged / "samples.parquet", columns=["node", "t_us"]).filter(
         pc.field("node") == node
@@ -74,8 +74,8 @@ def record(
     wall_s: float,
     times_s: Mapping[str, float],
 ) -> dict[str, Any]:
-    """The content of run.json. `started` is in seconds since the epoch, `times_s` how long the agent's own steps took;
-    `measured` is empty where nothing could be merged."""
+    """The content of run.json. `started` is in seconds since the epoch. `times_s` says how long the agent's own steps
+    took. `measured` is empty where nothing could be merged."""
     training = outcome.ranks[0].get("training") if outcome.ranks else None
     if training:
         training = {**training, "startup_s": {**times_s, **training["startup_s"]}}

@@ -1,8 +1,7 @@
-"""What a family needs beside DeepSpeed's AutoTP to be split over devices, and what a split head changes.
+"""What a family needs in addition to DeepSpeed's AutoTP to be split over devices, and what a split head changes.
 
-AutoTP splits most families by transformers' own plan. Three need a plan from here, because theirs cannot be used
-(GPT-2 is refused by name, Phi-3's plan has styles that AutoTP lacks, ViT has no plan). Seen with deepspeed 0.19.8
-and transformers 5.23.
+AutoTP splits most families by transformers' own plan. Three families need a plan from here: AutoTP refuses GPT-2 by
+name, Phi-3's plan has styles that AutoTP lacks, and ViT has no plan. Seen with deepspeed 0.19.8 and transformers 5.23.
 """
 
 import copy
@@ -52,8 +51,9 @@ _PLANS = {"gpt2": _gpt2, "phi3": _phi3, "vit": _vit}
 
 @contextmanager
 def prepared(model: torch.nn.Module, row: Mapping[str, Any]) -> Iterator[list[torch.nn.Parameter]]:
-    """Bring `model` into the form that AutoTP can split, for the time in which the engine is made, and set right
-    afterwards what AutoTP does not know. Gives the parameters to train."""
+    """Change `model` into a form that AutoTP can split while the engine is made. Afterwards correct what AutoTP does
+    not
+    know. Yields the parameters to train."""
     shards = row["tensor_parallel"]
     if shards > 1:
         _use_linear(model)
@@ -61,7 +61,7 @@ def prepared(model: torch.nn.Module, row: Mapping[str, Any]) -> Iterator[list[to
     if shards == 1:
         yield trained
         return
-    # AutoTP hangs a hook on these, which a frozen parameter does not take.
+    # AutoTP adds a hook to these, which a frozen parameter does not accept.
     frozen = [
         parameter
         for name, parameter in model.named_parameters()
@@ -76,7 +76,7 @@ def prepared(model: torch.nn.Module, row: Mapping[str, Any]) -> Iterator[list[to
         if row["model_type"] == "gpt2" and hasattr(module, "split_size"):
             module.split_size //= shards
         if row["model_type"] == "phi3" and hasattr(module, "qkv_proj"):
-            # It cuts queries from keys by the number of heads in its configuration.
+            # AutoTP separates queries from keys by the number of heads in its configuration.
             module.config = copy.copy(module.config)
             module.config.num_attention_heads //= shards
     if isinstance(getattr(model, "loss_function", None), VocabParallelCausalLMLoss):
@@ -84,8 +84,11 @@ def prepared(model: torch.nn.Module, row: Mapping[str, Any]) -> Iterator[list[to
 
 
 def _without_asking(split: VocabParallelCausalLMLoss) -> Callable[..., torch.Tensor]:
-    """DeepSpeed's loss of a head that is split by its vocabulary. It asks the device in every micro-batch whether a
-    label lies outside of the vocabulary, and waits; here labels are a data set's own tokens, each of which counts."""
+    """DeepSpeed's loss of a head that is split by its vocabulary, without its question to the device.
+
+    In every micro-batch DeepSpeed asks the device whether a label lies outside the vocabulary, and waits. Here labels
+    are the data set's own tokens, and each counts.
+    """
 
     def loss(logits: torch.Tensor, labels: torch.Tensor, *_: Any, **__: Any) -> torch.Tensor:
         place = split.tp_group, split.vocab_start_index, split.vocab_end_index, split.ignore_index
@@ -97,7 +100,7 @@ def _without_asking(split: VocabParallelCausalLMLoss) -> Callable[..., torch.Ten
 
 
 def _use_linear(model: torch.nn.Module) -> None:
-    """Replace GPT-2's Conv1D by the Linear of the same numbers, with inputs last."""
+    """Replace GPT-2's Conv1D by a Linear with the same numbers and inputs last."""
     for parent in list(model.modules()):
         for name, child in list(parent.named_children()):
             if isinstance(child, Conv1D):
@@ -109,8 +112,9 @@ def _use_linear(model: torch.nn.Module) -> None:
 
 
 def predictions(model: torch.nn.Module, logits: torch.Tensor) -> torch.Tensor:
-    """The token of the highest logit, int64 [batch, tokens]. Where the head is split by its vocabulary each rank has
-    the logits [batch, tokens, V / t] of its own part, and the ranks agree on the best."""
+    """The token of the highest logit, int64 [batch, tokens]. Where the head is split by its vocabulary, each rank has
+    the
+    logits [batch, tokens, V / t] of its part, and the ranks agree on the best."""
     best, token = logits.max(-1)
     heads = [module for module in model.modules() if isinstance(module, VocabParallelLinear)]
     if not heads:

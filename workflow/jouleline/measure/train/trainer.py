@@ -1,8 +1,7 @@
-"""What one rank does: warm up, train a measured window, evaluate outside of it, and say what was done.
+"""What one rank does: warm up, train a measured window, evaluate outside it, and report what was done.
 
-The window holds nothing but training: the number of steps is fixed before it by rank 0, losses stay on the device,
-steps are timed by CUDA events on a GPU and by the host's clock on a CPU, and no rank waits for another but in the
-collectives of its own strategy.
+The window holds only training. Rank 0 fixes the number of steps before it. Losses stay on the device. CUDA events time
+the steps on a GPU, and the host's clock on a CPU. A rank waits for another only in the collectives of its own strategy.
 """
 
 import math
@@ -36,8 +35,8 @@ DIGEST_STEPS = 10  # the digest of the data order covers the steps that every ru
 class Trainer:
     """One rank's model, data and record.
 
-    `tick_s` is the meter's period where it is known; rank 0 writes a line per phase to `progress`. `model` is what
-    `build` made of the row on the CPU, where that was done before.
+    `tick_s` is the meter's period where known. Rank 0 writes a line per phase to `progress`. `model` is the result of
+    `build` for the row on the CPU, if that was done before.
     """
 
     row: Mapping[str, Any]
@@ -65,7 +64,7 @@ class Trainer:
         self.attention = Seen()
         answer_from_data(self.data)
         self.taken: list[bytes] = []
-        # Replicas drop different units; the ranks of one tensor-parallel group must drop the same.
+        # Replicas drop different units. The ranks of one tensor-parallel group must drop the same.
         torch.manual_seed(self.row["seed"] * 100_003 + self.layout.replica)
 
     @contextmanager
@@ -75,16 +74,16 @@ class Trainer:
         self.startup_s[name] = round(time.perf_counter() - begin, 3)
 
     def run(self) -> dict[str, Any]:
-        """The whole measured fine-tuning; returns the `training` part of run.json (complete on every rank).
+        """The whole measured fine-tuning. Returns the `training` part of run.json (complete on every rank).
 
-        Raises RunFailure where the loss is not finite or the ranks did not train on the data they should have.
+        Raises RunFailure where the loss is not finite or the ranks trained on the wrong data.
         """
         with region("run"):
             with region("warmup"):
                 warmup_s = self.warm_up()
             steps = self.agree(rules.window_steps(self._recent(warmup_s), self._seconds(), self.protocol))
             self._say(f"warm-up of {len(warmup_s)} steps done, measuring {steps} steps")
-            skipped = self.engine.skipped_steps  # fp16 leaves out the update where a gradient overflowed
+            skipped = self.engine.skipped_steps  # fp16 skips the update where a gradient overflowed
             others = ForeignLoad(os.getppid(), os.sched_getaffinity(0))
             dist.barrier()
             times_s, time_s = self.window(steps)
@@ -99,7 +98,7 @@ class Trainer:
         return {**record, "skipped_steps": self.engine.skipped_steps - skipped}
 
     def train_step(self) -> None:
-        """One optimizer step; its loss (mean over micro-steps, of this replica) is kept on the device."""
+        """One optimizer step. Its loss (mean over micro-steps, of this replica) stays on the device."""
         total = None
         number = len(self.losses)
         for micro in range(self.row["grad_accum"]):
@@ -112,8 +111,8 @@ class Trainer:
         self.losses.append(total / self.row["grad_accum"])
 
     def warm_up(self) -> list[float]:
-        """Train until the step time is steady; returns the step times in seconds, taken by waiting for the
-        device after each step. Rank 0 decides for all."""
+        """Train until the step time is steady. Returns the step times in seconds, taken by waiting for the device after
+        each step. Rank 0 decides for all."""
         times_s: list[float] = []
         while True:
             for _ in range(max(self.protocol["warmup_steps"], 1)):
@@ -143,9 +142,9 @@ class Trainer:
         return clock.times_s(), time_s
 
     def evaluate(self) -> dict[str, float | None]:
-        """Loss and share of right answers on held-out samples; None where no evaluation was asked for."""
+        """Loss and share of correct answers on held-out samples. None where the protocol asks for no evaluation."""
         self.engine.eval()
-        sums = torch.zeros(4, dtype=torch.float64, device=self.device)  # right, asked, loss, batches
+        sums = torch.zeros(4, dtype=torch.float64, device=self.device)  # correct, asked, loss, batches
         with torch.no_grad():
             for number in range(self.batches.evaluation_batches(self.protocol["eval_batches"])):
                 counted, inputs = self.batches.evaluate(number)
@@ -181,8 +180,9 @@ class Trainer:
                 )
 
     def check_data(self) -> str:
-        """Digest of the samples of the first steps in their global order; the same for every strategy with one
-        global batch. Raises RunFailure unless every rank took, in all steps, what its place in the layout says."""
+        """Digest of the samples of the first steps in their global order. It is the same for every strategy with the
+        same
+        global batch. Raises RunFailure unless every rank took the samples of its place in the layout in all steps."""
         gathered: list[Any] = [None] * self.layout.world_size
         dist.all_gather_object(gathered, self.taken)
         micro_steps = len(self.taken)
@@ -241,7 +241,7 @@ class Trainer:
         return median(times_s[-max(self.protocol["warmup_steps"], 1) :])
 
     def _temperature_c(self) -> float | None:
-        """Of the hottest device of rank 0's node, which decides; None where the protocol does not ask."""
+        """The highest temperature on rank 0's node, because rank 0 decides. None where the protocol does not ask."""
         asked = self.protocol["start_temperature_min_c"] is not None and self.layout.rank == 0
         return temperature_c(self.device.type) if asked else None
 
@@ -260,7 +260,7 @@ class Trainer:
 
 
 class _StepClock:
-    """Times of steps in seconds: by events on a GPU's stream, which stall nothing, else by the host's clock."""
+    """Times of steps in seconds: by events on a GPU's stream, which cause no stall, else by the host's clock."""
 
     def __init__(self, device: torch.device):
         self.events = device.type == "cuda"
@@ -296,7 +296,7 @@ def _right(
     inputs: Mapping[str, torch.Tensor],
     counted: torch.Tensor,
 ) -> list[torch.Tensor]:
-    """How many answers are right and how many were asked: samples (classification; a span with both ends right),
+    """How many answers are correct and how many were asked: samples (classification; a span with both ends correct),
     masked tokens, or next tokens."""
     if "labels" in inputs:
         labels, found = inputs["labels"], predictions(model, output.logits)

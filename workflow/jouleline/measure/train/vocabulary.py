@@ -1,4 +1,4 @@
-"""The tokenizers: WordPiece for encoders, byte-level BPE for decoders, or what a checkpoint brings."""
+"""The tokenizers: WordPiece for encoders, byte-level BPE for decoders, or the checkpoint's own."""
 
 from collections.abc import Iterable
 
@@ -20,12 +20,13 @@ _ROLES = {
 
 
 def train_wordpiece(texts: Iterable[str], vocab_size: int) -> Tokenizer:
-    """A WordPiece vocabulary of at most `vocab_size` entries, lower case; the same texts give the same one."""
+    """A WordPiece vocabulary of at most `vocab_size` entries, lower case. The same texts give the same vocabulary."""
     if vocab_size < 256:
         raise UserError(f"vocab_size {vocab_size} is too small for a WordPiece vocabulary; give at least 256")
     trained = _bare_wordpiece(models.WordPiece(unk_token="[UNK]"))
-    # The trainer numbers letters inside a word in the order of a hash map, and breaks ties by these numbers:
-    # handing all of them in as special tokens fixes the numbers, so the same texts give the same vocabulary.
+    # The trainer numbers letters inside a word in the order of a hash map, and uses these numbers to break ties.
+    # Passing
+    # all letters as special tokens fixes the numbers, so the same texts give the same vocabulary.
     letters = [chr(code) for code in range(33, 127) if not 65 <= code <= 90]
     trainer = trainers.WordPieceTrainer(
         vocab_size=vocab_size,
@@ -49,9 +50,10 @@ def _bare_wordpiece(model: models.Model) -> Tokenizer:
 
 
 def train_bytes(texts: Iterable[str], vocab_size: int) -> Tokenizer:
-    """A byte-level BPE vocabulary (as GPT-2's) of at most min(`vocab_size`, BPE_SIZE) entries. Every text can be
-    written in it and read back; the same texts give the same one."""
-    # Sorted, because the library hands the bytes out in the order of a hash map.
+    """A byte-level BPE vocabulary (like GPT-2's) of at most min(`vocab_size`, BPE_SIZE) entries. It can write every
+    text
+    and read it back. The same texts give the same vocabulary."""
+    # Sorted, because the library returns the bytes in the order of a hash map.
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     if vocab_size < len(alphabet) + 1:
         raise UserError(
@@ -71,7 +73,7 @@ def train_bytes(texts: Iterable[str], vocab_size: int) -> Tokenizer:
 
 
 def of_checkpoint(checkpoint: str) -> tuple[Tokenizer, int | None]:
-    """The tokenizer of a folder or hub name, and the id of its end of text; UserError where there is none."""
+    """The tokenizer of a folder or hub name, and the id of its end of text. Raises UserError where there is none."""
     from transformers import AutoTokenizer
 
     try:
@@ -86,7 +88,7 @@ def of_checkpoint(checkpoint: str) -> tuple[Tokenizer, int | None]:
 
 
 def special_ids(tokenizer: Tokenizer) -> dict[str, int]:
-    """Ids by role, under BERT's names of the special tokens or RoBERTa's."""
+    """Ids by role. The special tokens have BERT's names or RoBERTa's."""
     found = {}
     for role, names in _ROLES.items():
         ids = [tokenizer.token_to_id(name) for name in names if tokenizer.token_to_id(name) is not None]
