@@ -1,5 +1,5 @@
-"""Deciding: which configuration of one training to run, by time, energy and money, and how sure that is.
+"""The choice of a configuration for one training, by time, energy and money, with its uncertainty.
 
-One piece of code behind `jouleline choose`, the target `choose` and the report's first section.
-It must not measure, fit, or know how an answer is shown on a page.
+The same code serves `jouleline choose`, the target `choose` and the report's first section.
+It must not measure, fit, or know how a page shows an answer.
 """

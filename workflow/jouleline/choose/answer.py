@@ -1,4 +1,4 @@
-"""The answer: the front of time against energy, the cheapest in time, the fastest in budget, and how sure each is."""
+"""The answer: the front of time against energy, the best candidate for each goal, and the uncertainty of each."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -20,13 +20,13 @@ NEAR = 0.02
 
 @dataclass(frozen=True)
 class _Goal:
-    """What is made least, and what may not be exceeded."""
+    """What is minimised, and what must not be exceeded."""
 
     title: str
     least: str
     unit: str
     limit: str | None
-    figure: str | None  # what the limit is on: a key of the figures
+    figure: str | None  # the quantity that the limit is about: a key of the figures
 
 
 def decide(
@@ -35,10 +35,11 @@ def decide(
     plan: Mapping[str, Any] | None = None,
     measured: Columns | None = None,
 ) -> dict[str, Any]:
-    """The answer to one ask as JSON: see docs/choose.md. `model`: path of a shipped fit, or None for the data sheet;
-    `measured`: a complete runs table, whose runs are set under the roof beside the candidates.
+    """The answer to one ask as JSON: see docs/choose.md.
 
-    Raises UserError where no candidate can run, none can be predicted, or none meets a limit.
+    `model` is the path of a shipped fit, or None for the data sheet. `measured` is a complete runs table; its runs are
+    drawn under the roof beside the candidates. Raises UserError where no candidate can run, none can be predicted, or
+    none meets a limit.
     """
     plan = checked_plan(plan)
     rows = candidates.enumerate_rows(ask)
@@ -87,7 +88,7 @@ def decide(
 
 
 def _figures(found: forecast.Forecast, plan: Mapping[str, Any]) -> dict[str, np.ndarray]:
-    """Time and energy in the units of the answer, and what the electricity comes to; NaN where it is not known."""
+    """Time and energy in the units of the answer, and the cost of the electricity. NaN where unknown."""
     kwh = found.energy_j / J_PER_KWH
     figures = {"time_h": found.time_s / 3600, "energy_kwh": kwh, **_billed(kwh, plan)}
     return figures
@@ -102,7 +103,7 @@ def _billed(kwh: np.ndarray, plan: Mapping[str, Any]) -> dict[str, np.ndarray]:
 
 
 def _front(time: np.ndarray, energy: np.ndarray) -> list[int]:
-    """Candidates that no other one beats in both, from the fastest to the most frugal."""
+    """Candidates that no other candidate beats in both time and energy, from the fastest to the most frugal."""
     order = sorted(
         np.flatnonzero(np.isfinite(time) & np.isfinite(energy)), key=lambda k: (time[k], energy[k])
     )
@@ -153,15 +154,15 @@ def _pick(ask, goal: _Goal, rows, found: forecast.Forecast, figures, plan) -> di
         "goal": goal.title,
         **_entry(rows[best], best, found, figures, plan),
         **_sureness(goal, ask, best, found, plan),
-        # What could be wasted: the most expensive candidate that meets the same limit.
+        # The most that could be wasted: the most expensive candidate that meets the same limit.
         "worst": candidates.name(rows[worst]),
         "worst_extra_kwh": _rounded(figures["energy_kwh"][worst] - figures["energy_kwh"][best]),
     }
 
 
 def _sureness(goal: _Goal, ask: Ask, best: int, found: forecast.Forecast, plan) -> dict[str, float | None]:
-    """Shares of the model's draws in which the choice is the best, is near the best, and meets its limit; and what it
-    takes more than the best on average, a fraction. None where there are no draws."""
+    """How sure the choice is: the shares of the model's draws in which it is the best, is near the best, and meets its
+    limit; and its mean excess over the best, a fraction. None where there are no draws."""
     names = ("sure", "near", "meets", "regret")
     if found.draws is None:
         return dict.fromkeys(names)
@@ -199,5 +200,5 @@ def _entry(row: Mapping[str, Any], k: int, found: forecast.Forecast, figures, pl
 
 
 def _rounded(value: float) -> float | None:
-    """Six digits; None for what is not known."""
+    """Six digits. None where unknown."""
     return float(f"{value:.6g}") if np.isfinite(value) else None

@@ -1,4 +1,4 @@
-"""The question: a model's shape, the work, the devices that may be used, and the limits."""
+"""The question (the *ask*): a model's shape, the work, the devices that may be used, and the limits."""
 
 import math
 from collections.abc import Mapping
@@ -39,9 +39,12 @@ SEQ_LEN = 2048
 
 @dataclass(frozen=True)
 class Ask:
-    """A checked question. `row`: columns that every candidate has; `fixed`: those of CHOSEN that the ask fixes; `work`:
-    one of WORK and its amount; `limits`: those of LIMITS that are set (h, kWh, money, kg CO2e, GiB per device).
-    `node_link_gb_s`: see KNOWN."""
+    """A checked question.
+
+    `row`: columns that every candidate has. `fixed`: the columns of CHOSEN that the ask fixes. `work`: one of WORK and
+    its amount. `limits`: those of LIMITS that are set (h, kWh, money, kg CO2e, GiB per device). `node_link_gb_s`: see
+    KNOWN.
+    """
 
     name: str
     row: dict[str, Any]
@@ -77,7 +80,7 @@ def read(path: str | Path) -> list[Ask]:
 
 
 def make(given: Mapping[str, Any], where: str) -> Ask:
-    """Check one ask. Raises UserError that says what is wrong, where, and the remedy."""
+    """Check one ask. Raises UserError: what is wrong, where, and the remedy."""
     if not isinstance(given, Mapping):
         raise UserError(f"{where} is no mapping of keys; see docs/choose.md")
     known = {*_OWN, *WORK, *LIMITS, *KNOWN, *_ROW} - {
@@ -149,7 +152,7 @@ def _whole(given: Mapping[str, Any], name: str, default: int, where: str) -> int
 
 
 def _positive(value: Any, name: str, where: str, zero: bool = False) -> float:
-    """A number above 0. A limit may be 0: that nothing meets it is said with the nearest that would work."""
+    """A number above 0. A limit may be 0; the answer is then that nothing meets it, with the nearest that would."""
     try:
         number = float(value)  # YAML reads 2e9 as text
     except (TypeError, ValueError):

@@ -1,4 +1,4 @@
-"""Every way to run an ask: device counts, ZeRO, tensor parallelism, micro-batches and checkpointing that can run."""
+"""All feasible ways to run an ask: device counts, ZeRO, tensor parallelism, micro-batches and checkpointing."""
 
 import math
 from collections.abc import Iterator
@@ -17,7 +17,7 @@ Columns = dict[str, np.ndarray]
 
 
 def enumerate_rows(ask: Ask) -> list[dict[str, Any]]:
-    """Complete rows of every feasible candidate, all at the ask's global batch. Raises UserError where none can run,
+    """Complete rows of every feasible candidate, all with the ask's global batch. Raises UserError where none can run,
     with the reason of the first."""
     found, refused = [], ""
     for choice in _choices(ask):
@@ -70,7 +70,7 @@ def columns(rows: list[dict[str, Any]], ask: Ask) -> Columns:
 
 
 def steps(ask: Ask) -> float:
-    """Optimizer steps of the work; a last step that is not full is a step."""
+    """Optimizer steps of the work. An incomplete last step counts as a step."""
     name, amount = ask.work
     per_step = {"steps": 1, "samples": ask.global_batch, "tokens": ask.global_batch * ask.row["seq_len"]}[
         name

@@ -28,11 +28,11 @@ GIVE_LINK = (
 
 @dataclass(frozen=True)
 class Forecast:
-    """What is known of K candidates; arrays [K], NaN where it is not known.
+    """What is known of K candidates: arrays [K], NaN where unknown.
 
     `bounds`: ends such as time_lo95_s. `draws`: (time, energy) [D, K] in D draws of the model's uncertainty, or None.
-    `parts`: shares of the energy by PARTS, or None. `axes`: along what a candidate lies outside of the fitted range.
-    `source` says who predicts; `note` what its intervals are.
+    `parts`: shares of the energy by PARTS, or None. `axes`: the quantities in which a candidate is outside the fitted
+    range. `source` says who predicts. `note` says what its intervals are.
     """
 
     source: str
@@ -46,16 +46,16 @@ class Forecast:
     energy_source: str
     device: str
     machines: Machines
-    why_not: str = "no prediction"  # where nothing is known of a candidate
+    why_not: str = "no prediction"  # the reason where nothing is known of a candidate
 
     def only(self, kept: np.ndarray) -> "Forecast":
-        """The same with nothing known of the candidates that are not kept (mask [K])."""
+        """The same, with nothing known of the candidates outside `kept` (mask [K])."""
         unknown = {name: np.where(kept, getattr(self, name), np.nan) for name in ("time_s", "energy_j")}
         return replace(self, **unknown)
 
     @property
     def known(self) -> np.ndarray:
-        """Candidates whose time and energy are both predicted. Bool [K]."""
+        """Candidates with a predicted time and energy. Bool [K]."""
         return np.isfinite(self.time_s) & np.isfinite(self.energy_j)
 
 
@@ -108,7 +108,7 @@ def _context(fit: Mapping[str, Any]) -> Context:
 def _draws(
     fit, fold, rows: Data, time: np.ndarray, energy: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray] | None:
-    """Time and energy under each kept draw of the law; what a hybrid adds to the law is the same in all of them."""
+    """Time and energy under each kept draw of the law. What a hybrid adds to the law is the same in all draws."""
     law, state, context = _law(fit, fold)
     if law is None or not fold.get("draws"):
         return None
@@ -129,11 +129,12 @@ def _parts(fit, fold, rows: Data) -> dict[str, np.ndarray] | None:
 def by_data_sheet(
     columns: Columns, device: str | None, where: str, node_link_gb_s: float | None = None
 ) -> Forecast:
-    """What the device's data sheet bounds: the slower of compute and memory, plus bytes sent; power times time.
+    """The bounds from the device's data sheet: the slower of compute and memory, plus bytes sent; power times time.
 
-    The rates and the power that are reached are drawn from SHARES, the same for every candidate. Of links between nodes
-    a data sheet says nothing: candidates on several are known where `node_link_gb_s` is, what a node sends to others.
-    Raises UserError for a device without a data sheet.
+    The reached rates and power are drawn from SHARES, the same for every candidate. A data sheet does not say what
+    links
+    between nodes do. Candidates on several nodes are known only where `node_link_gb_s` is given: what a node sends to
+    others. Raises UserError for a device without a data sheet.
     """
     machines = Machines()
     if device is None or not machines.known(device):
@@ -187,15 +188,16 @@ def by_data_sheet(
 
 
 def _between_nodes(columns: Columns, link: float, node_link_gb_s: float | None) -> np.ndarray:
-    """B/s of one device to other nodes, [K]: one ring crosses a node's network, with tensor parallelism one for each of
-    its ranks, which share it. NaN where the network is not known."""
+    """B/s of one device to other nodes, [K]. One ring crosses the network of a node; with tensor parallelism each of
+    its
+    ranks has one, and they share the network. NaN where the network is unknown."""
     rings = np.minimum(columns["tensor_parallel"].astype(float), columns["gpus_per_node"].astype(float))
     given = np.nan if node_link_gb_s is None else node_link_gb_s * 1e9
     return np.minimum(link, given / rings)
 
 
 def _lacking(link: np.ndarray) -> str:
-    """What is to be given for the candidates on several nodes, where there are any."""
+    """The key that is missing for candidates on several nodes, if there are any."""
     count = int(np.isnan(link).sum())
     return f" Not predicted: {count} candidates on several nodes; {GIVE_LINK}." if count else ""
 
@@ -212,7 +214,7 @@ def _known(machines: Machines, device: str | None) -> str:
 
 
 def _shares() -> dict[str, np.ndarray]:
-    """The shares of each draw, [D, 1]: Sobol points, so that few of them cover the range."""
+    """The shares of each draw, [D, 1]. They are Sobol points, so that few of them cover the range."""
     from scipy.stats import qmc
 
     points = qmc.Sobol(len(SHARES), scramble=True, rng=np.random.default_rng(0)).random(512)[:SHEET_DRAWS]

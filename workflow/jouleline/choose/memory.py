@@ -13,14 +13,14 @@ from jouleline.units import GIB
 
 @dataclass(frozen=True)
 class Memory:
-    """Peak memory of a device by candidate in GiB [K], what a device has (None: not known), and which fit. Bool [K]."""
+    """Peak memory of a device by candidate in GiB [K], a device's capacity (None: unknown), and which fit. Bool [K]."""
 
     peak_gib: np.ndarray
     capacity_gib: float | None
 
     @property
     def fits(self) -> np.ndarray:
-        """Candidates whose peak, with its margin, is within the capacity; all where that is not known."""
+        """Candidates whose peak, with its margin, is within the capacity. All where the capacity is unknown."""
         return (
             np.ones(len(self.peak_gib), bool)
             if self.capacity_gib is None
@@ -40,7 +40,7 @@ class Memory:
 
 
 def check(columns: Columns, ask: Ask, device: str | None) -> Memory:
-    """The peak of every candidate beside the ask's `memory_gib`, else the data sheet's capacity of `device`."""
+    """The peak of every candidate, and the capacity: the ask's `memory_gib`, else that of the data sheet of `device`."""
     capacity = ask.limits.get("memory_gib")
     sheet = Machines().get(device, "memory_capacity") if device else None
     if capacity is None and sheet is not None:

@@ -26,9 +26,11 @@ def next_runs(
 ) -> Document:
     """The COUNT runs to measure next, as JSON: `runs`, best first, or none and the `reason`.
 
-    `measured` is a complete runs table, `rows` are those of the grid that are not measured, by run id. What may be
-    measured are these and the candidates of the asks; what is to be known are the latter, without asks the grid. A run
-    is taken to last as long as the measured ones did (median).
+    `measured` is a complete runs table. `rows` are those of the grid that are not measured, by run id. A suggested run
+    is
+    one of these rows or a candidate of an ask. The goal is to predict the candidates of the asks; without asks, the
+    grid.
+    A run is assumed to last as long as the measured ones did (median).
     """
     counted = Counter(measured["device"].tolist())
     devices = [name for name, _ in counted.most_common()]

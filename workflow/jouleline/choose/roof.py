@@ -1,4 +1,4 @@
-"""Where candidates and measured rows sit on the roofline of a device: FLOP per byte of memory, and FLOP/s reached."""
+"""Where candidates and measured rows are on a device's roofline: FLOP per byte of memory, and FLOP/s reached."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -21,7 +21,8 @@ def work(columns: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
 def place(columns: Mapping[str, np.ndarray], time_s: np.ndarray) -> dict[str, np.ndarray]:
     """Intensity (FLOP per byte) and rate (FLOP/s of one device) of configurations whose `steps` take `time_s`, [K].
 
-    Of fused attention under a causal mask only what the mask leaves counts: no mark is higher than its kernel works.
+    For fused attention under a causal mask only the part that the mask leaves counts. So no mark is higher than its
+    kernel works.
     """
     done = work(columns)
     masked = done["attention_flop"] - done["attention_causal_flop"]
@@ -35,7 +36,7 @@ def place(columns: Mapping[str, np.ndarray], time_s: np.ndarray) -> dict[str, np
 def measured(runs: Columns, device: str, precision: str) -> list[list[Any]]:
     """[intensity, rate, run id] of the usable runs of a complete runs table on this device in this precision."""
     kept = usable(runs) & (runs["device"] == device) & (runs["precision"] == precision)
-    kept &= runs["time_s"].astype(float) > 0  # known, too
+    kept &= runs["time_s"].astype(float) > 0  # false for an unknown time, too
     some = take(runs, kept)
     if not kept.any():
         return []
@@ -45,8 +46,8 @@ def measured(runs: Columns, device: str, precision: str) -> list[list[Any]]:
 
 
 def limits(machines: Machines, device: str, precision: str) -> dict[str, Any] | None:
-    """The roof of a device: its peak (FLOP/s) and its memory bandwidth (B/s), calibrated or of its data sheet; None
-    where one of them is not known."""
+    """The roof of a device: its peak (FLOP/s) and its memory bandwidth (B/s), calibrated or from its data sheet. None
+    where one of them is unknown."""
     peak = machines.get(device, "peak_flops", precision)
     bandwidth = machines.get(device, "memory_bandwidth_triad")
     if not peak or not bandwidth:

@@ -1,4 +1,4 @@
-"""The candidates of asks as rows of a runs table: what a choice of runs is to learn about."""
+"""The candidates of asks as rows of a runs table. A choice of runs is to learn about these."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,17 +17,19 @@ from jouleline.model.frugal.greedy import MOST_TARGETS
 
 @dataclass(frozen=True)
 class Asked:
-    """Candidates of all asks that fit in memory: rows, with a name as `run_id` and their device; the same as arrays."""
+    """Candidates of all asks that fit in memory: rows, with a name as `run_id` and their device; and the same as
+    arrays.
+    """
 
     rows: list[dict[str, Any]]
     data: Data
 
 
 def of_asks(asks: Sequence[Ask], devices: list[str]) -> Asked | None:
-    """The candidates of some asks, as many of each where they are more than a choice looks at; None of no asks.
+    """The candidates of some asks; None without asks. An equal number of each ask where there are too many.
 
-    `devices` are those of the campaign: an ask that names none is about the first. Raises UserError where no candidate
-    of an ask can run, or fits in memory.
+    `devices` are those of the campaign. An ask that names no device is about the first. Raises UserError where no
+    candidate of an ask can run, or fits in memory.
     """
     found: Asked | None = None
     for ask in asks:
@@ -46,7 +48,7 @@ def _of_ask(ask: Ask, devices: list[str], most: int) -> Asked:
     kept = np.flatnonzero(memory.check(columns, ask, columns["device"][0]).fits)
     if not len(kept):
         raise UserError(f"{ask.name}: none of {len(rows)} candidates fits in the memory of a device")
-    if len(kept) > most:  # evenly, so that none of the kinds is lost
+    if len(kept) > most:  # taken at even distances, so that no kind is lost
         kept = kept[np.linspace(0, len(kept) - 1, most).astype(int)]
     some = {name: values[kept] for name, values in columns.items()}
     named = [

@@ -7,7 +7,7 @@ Answer = Mapping[str, Any]
 
 
 def lines(answer: Answer, most: int = 12) -> list[str]:
-    """The question, the choices with how sure they are, the front, and what to keep in mind."""
+    """The question, the choices and how sure they are, the front, and remarks."""
     ask, front = answer["ask"], answer["front"]
     head = [
         f"{ask['name']}: {ask['words']}",

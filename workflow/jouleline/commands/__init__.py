@@ -1,5 +1,5 @@
 """The command line `jouleline`: one module per command, arguments and messages only.
 
-`main` lists them and imports the one that is called.
+`main` lists the commands and imports the one that is called.
 It must not compute; every command calls one room.
 """

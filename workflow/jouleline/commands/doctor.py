@@ -35,13 +35,13 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """The exit code: 0 where nothing that is needed is missing. Raises UserError."""
+    """The exit code: 0 where nothing needed is missing. Raises UserError."""
     options = parser().parse_args(argv)
     return show(options.show) if options.show else examine(options)
 
 
 def examine(options: argparse.Namespace) -> int:
-    """Gather, judge and print."""
+    """Collect the facts, judge them and print the table."""
     from jouleline.doctor import checks, facts, table
 
     for name in ("devices", "nodes"):
@@ -59,7 +59,7 @@ def examine(options: argparse.Namespace) -> int:
 
 
 def show(folders: list[Path]) -> int:
-    """Print what nodes have kept in folders and take it away: the next examination is a new one."""
+    """Print what nodes wrote into folders, and remove it: the next examination starts anew."""
     from jouleline.doctor import checks, table
 
     bad = 0

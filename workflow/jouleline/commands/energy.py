@@ -32,12 +32,12 @@ _COLUMNS = (
 
 
 def load(folder: Path):
-    """A finished run (run.json) or a measurement directory. Raises UserError for neither."""
+    """A finished run (run.json) or a measurement directory. Raises UserError where it is neither."""
     return load_run(folder) if (folder / "run.json").exists() else load_measurement(folder)
 
 
 def table(rows: list[dict]) -> str:
-    """The rows as aligned text; a dash is unknown."""
+    """The rows as aligned text. A dash means unknown."""
     lines = [[title for _, title, _ in _COLUMNS]]
     for row in rows:
         cells = {
@@ -62,7 +62,7 @@ def _meanings(rows: list[dict]) -> list[str]:
 
 
 def main(argv: list[str]) -> int:
-    """Prints the regions; returns 0, or 1 when a region is invalid, or 2 for bad input."""
+    """Print the regions. Returns 0; 1 when a region is invalid; 2 for bad input."""
     made = argparse.ArgumentParser(
         prog="jouleline energy",
         description="Energy of every region of a measurement, with its uncertainty and verdict. Exit code 1: at "
@@ -89,7 +89,7 @@ def main(argv: list[str]) -> int:
     try:
         print(*lines, sep="\n", flush=True)
     except BrokenPipeError:
-        # Who read it has seen enough; what is left must not be written again when the interpreter ends.
+        # The reader has closed the pipe. The rest must not be written again when the interpreter ends.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return int(any(row["verdict"] == "invalid" for row in rows))
 

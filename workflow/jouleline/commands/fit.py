@@ -18,8 +18,8 @@ LONG = 200
 
 
 def main(argv: list[str]) -> int:
-    """Fit models to a table of runs, score them on hold-outs, and write the model that is to be used."""
-    # Thousands of small matrices: a second thread costs more than it brings. Read when numpy is first imported.
+    """Fit models to a table of runs, score them on hold-outs, and write the model for later use."""
+    # With thousands of small matrices, a second thread costs more than it gains. numpy reads this when first imported.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     from jouleline.model.fit.registry import MODELS
     from jouleline.model.judge.splits import SPLITS
@@ -87,7 +87,7 @@ def _run(args: argparse.Namespace) -> None:
 
 
 def _calibration(path: str) -> Mapping[str, Any]:
-    """A calibration.json, or several; raises UserError for any other JSON."""
+    """One or several calibration.json. Raises UserError for any other JSON."""
     document = read_json(path)
     devices = document.get("devices") if isinstance(document, Mapping) else None
     for one in devices if isinstance(devices, list) and devices else [document]:
@@ -108,8 +108,8 @@ def _is_quantity(entry: Any) -> bool:
 
 
 def _fits(args: argparse.Namespace, columns, calibration) -> list[tuple]:
-    """(fit, predictions) of every model on every split. Of a long table the splits go to all cores; the models of a
-    split stay together, for they share the fit of the law."""
+    """(fit, predictions) of every model on every split. For a long table the splits run on all cores. The models of one
+    split stay together, because they share the fit of the law."""
     splits = [*(name for name in args.splits if name != "all"), "all"]
     models = list(dict.fromkeys([*args.models, *([args.ship] if args.ship else [])]))
     rows = len(columns["run_id"])

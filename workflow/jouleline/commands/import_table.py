@@ -47,7 +47,7 @@ def main(argv: list[str]) -> int:
 
 
 def _added(given: list[str]) -> dict[str, str | float]:
-    """NAME=VALUE as columns; what is a number is one."""
+    """NAME=VALUE as columns. Text that is a number becomes a number."""
     added: dict[str, str | float] = {}
     for one in given:
         name, sign, value = one.partition("=")

@@ -1,4 +1,4 @@
-"""The command `jouleline`: the parts of the pipeline that are tools of their own."""
+"""The command `jouleline`: the parts of the pipeline that can be used alone."""
 
 import importlib
 import os
@@ -7,7 +7,7 @@ from pathlib import Path
 
 from jouleline.files import run_script
 
-# Name of the command: module of this room.
+# Name of the command: its module in this room.
 COMMANDS = {
     name: name
     for name in ("doctor", "measure", "energy", "fit", "predict", "model", "choose", "next", "status")
@@ -31,7 +31,7 @@ usage: jouleline COMMAND [ARGUMENTS]
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run one command; bad input and a file that is refused become one line on stderr, Ctrl-C ends it quietly."""
+    """Run one command. Bad input or a refused file becomes one line on stderr. Ctrl-C ends it quietly."""
     arguments = sys.argv[1:] if argv is None else argv
     if not arguments or arguments[0] in ("-h", "--help"):
         print(USAGE)
@@ -40,7 +40,7 @@ def main(argv: list[str] | None = None) -> int:
         print(f"error: no command {arguments[0]!r}; `jouleline --help` lists them", file=sys.stderr)
         return 2
     try:
-        # Each command imports its own room only: measuring must not load scipy, nor fitting the sidecar.
+        # Each command imports only its own room: measuring must not load scipy, and fitting must not load the sidecar.
         command = importlib.import_module(f"jouleline.commands.{COMMANDS[arguments[0]]}").main
         return run_script(lambda: command(arguments[1:]))
     except KeyboardInterrupt:
@@ -55,7 +55,10 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _foreign_module(error: ImportError | AttributeError) -> str | None:
-    """The file of a module from PYTHONPATH that lacks what the environment's own has; None where it is not that."""
+    """The file of a module from PYTHONPATH that lacks what the environment's own has.
+
+    None where this is not the case.
+    """
     path = getattr(error, "path", None) or getattr(getattr(error, "obj", None), "__file__", None)
     folders = [folder for folder in os.environ.get("PYTHONPATH", "").split(os.pathsep) if folder]
     ours = str(Path(__file__).parents[1]) + os.sep

@@ -33,7 +33,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def sidecar_options(options: argparse.Namespace) -> dict[str, Any]:
-    """What the sidecar is told. Raises UserError for a value that is out of range."""
+    """The sidecar's options. Raises UserError for a value out of range."""
     if not options.out:
         raise UserError("--out is empty; name a folder")
     for name in ("watts_per_core", "idle_watts", "idle_s"):
@@ -44,7 +44,7 @@ def sidecar_options(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def main(argv: list[str]) -> int:
-    """Returns the command's exit code; 2 for bad input, 3 for a meter that is not there."""
+    """Returns the command's exit code; 2 for bad input, 3 where the meter does not work."""
     options = parser().parse_args(argv)
     command = options.command[1:] if options.command[:1] == ["--"] else options.command
     try:

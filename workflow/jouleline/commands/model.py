@@ -11,7 +11,7 @@ from jouleline.files import write_text
 
 
 def main(argv: list[str]) -> int:
-    """Show the shape that `model: NAME` in a row stands for; an unknown name is asked of the hub, and kept."""
+    """Show the shape that `model: NAME` in a row means. An unknown name is fetched from the hub and kept."""
     parser = argparse.ArgumentParser(prog="jouleline model", description=main.__doc__)
     parser.add_argument(
         "name", help="a known name, the path of a config.json, or ORGANISATION/NAME of the hub"
@@ -32,8 +32,8 @@ def main(argv: list[str]) -> int:
 
 
 def _fetch(name: str) -> str:
-    """The config.json of a model on the hub; raises UserError, one line, where it cannot be had."""
-    os.environ.setdefault("HF_HUB_VERBOSITY", "error")  # its retries are warnings
+    """The config.json of a model on the hub. Raises UserError, one line, where it is not available."""
+    os.environ.setdefault("HF_HUB_VERBOSITY", "error")  # its retries would be warnings
     os.environ.setdefault("HF_HUB_ETAG_TIMEOUT", "10")
     os.environ.setdefault("HF_HUB_DOWNLOAD_TIMEOUT", "10")
     from huggingface_hub import hf_hub_download

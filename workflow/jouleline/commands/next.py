@@ -49,7 +49,7 @@ def main(argv: list[str]) -> int:
 
 
 def _lines(chosen, names: list[str]) -> list[str]:
-    """Each suggestion by the columns in which the suggested rows differ, and why it is one."""
+    """Each suggestion, by the columns in which the suggested rows differ, and its reason."""
     count = len(chosen["order"])
     differ = [name for name in names if len(set(chosen[name].tolist())) > 1] or names[:4]
     lines = []

@@ -7,7 +7,7 @@ from jouleline.files import parse_json
 
 
 def json_object(text: str, option: str) -> dict[str, Any]:
-    """The JSON object that an option was given as. Raises UserError, naming the option, for anything else.
+    """The JSON object given as an option. Raises UserError, which names the option, for anything else.
 
     >>> json_object('{"starts": 8}', "--options")
     {'starts': 8}

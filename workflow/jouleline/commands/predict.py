@@ -6,7 +6,7 @@ from jouleline.files import read_json
 
 
 def main(argv: list[str]) -> int:
-    """Predict a table of configurations with a fitted model and print what they come to."""
+    """Predict a table of configurations with a fitted model and print their time, energy and cost."""
     parser = argparse.ArgumentParser(prog="jouleline predict", description=__doc__)
     parser.add_argument(
         "rows", help="configurations, .csv or .parquet: columns of the runs table without the measurements"

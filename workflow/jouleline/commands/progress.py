@@ -1,4 +1,4 @@
-"""One line on stderr that says how far a long command is."""
+"""A line on stderr that says how far a long command is."""
 
 import sys
 import time
@@ -9,7 +9,7 @@ QUIET_S = 2.0
 
 
 class Progress:
-    """Counts the parts of a piece of work. On a terminal the line is redrawn, elsewhere each part is a line."""
+    """Counts the parts of a piece of work. A terminal redraws the line; elsewhere each part gets a line."""
 
     def __init__(self, parts: int):
         self.parts, self.done, self.began_s = parts, -1, time.monotonic()
@@ -18,12 +18,12 @@ class Progress:
         return self
 
     def announce(self, words: str) -> None:
-        """What begins, where it is known beforehand that it takes long."""
+        """Announce a part that is known to take long."""
         self._say(words)
         self.done = 0
 
     def next(self, words: str) -> None:
-        """The part that begins now; its predecessor is done."""
+        """Start the next part; the one before it is done."""
         self.done += 1
         passed_s = time.monotonic() - self.began_s
         if passed_s < QUIET_S or self.done < 1:

@@ -40,8 +40,9 @@ def main(argv: list[str]) -> int:
 def _of_file(campaign: str) -> tuple[dict[str, Any], Any]:
     """The prices of a campaign, and what its runs would be measured by today.
 
-    Neither is known where its file is not here or is not good: looking must not fail for that. What was measured
-    elsewhere is not measured again.
+    Both are unknown where its file is not here or is not valid, because a status must not fail for that. A campaign
+    that
+    was measured elsewhere is not measured again.
     """
     from jouleline import provenance, status
 

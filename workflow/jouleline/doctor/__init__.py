@@ -1,4 +1,4 @@
-"""Whether this node can do what a campaign asks: facts are gathered, judged by pure functions, shown as one table.
+"""Whether this node can do what a campaign asks. Facts are collected, judged by pure functions, and shown as a table.
 
-It changes nothing, wakes no CUDA, and must not measure for a campaign: it looks for seconds, before anything is queued.
+It changes nothing, starts no CUDA and takes seconds, before anything is queued. It must not measure for a campaign.
 """

@@ -9,10 +9,10 @@ from jouleline.measure.node.torch_build import LEAST_DRIVER, driver_problem, ker
 from jouleline.units import GIB
 
 OK, NOTE, FAILED, NONE = "ok", "note", "FAILED", "-"
-# NCCL moves data between the ranks of a node through /dev/shm; NVIDIA's containers ask for as much.
+# NCCL moves data between the ranks of a node through /dev/shm. NVIDIA's containers ask for this size.
 SHM_BYTE = GIB
 SCRATCH_BYTE = GIB
-# The sidecar reads every 20 ms: calls longer than this cannot keep that pace with several GPUs.
+# The sidecar reads every 20 ms. Longer calls cannot keep this pace with several GPUs.
 LATENCY_S = 0.005
 MODES = {0: "Default", 1: "Exclusive_Thread", 2: "Prohibited", 3: "Exclusive_Process"}
 
@@ -31,7 +31,7 @@ class Wish:
 
 @dataclass(frozen=True)
 class Finding:
-    """One line of the table. `state`: ok, note (works, but know it), FAILED, - (there is nothing to check)."""
+    """One line of the table. `state`: ok, note (works, but should be known), FAILED, - (nothing to check)."""
 
     check: str
     state: str
@@ -41,12 +41,12 @@ class Finding:
 
 
 def findings(facts: Facts, wish: Wish) -> list[Finding]:
-    """Every check of this node, those of GPUs too where it has none."""
+    """Every check of this node. Checks of GPUs are there even where it has none."""
     return [one for check in (*_GPU, *_NODE) for one in check(facts, wish)]
 
 
 def of_gpus(title: str) -> Callable:
-    """A check that needs GPUs: one line says so where there are none."""
+    """A check that needs GPUs. Where there are none, one line says so."""
 
     def wrap(check: Callable[[Facts, Wish], Iterator[Finding]]) -> Callable[[Facts, Wish], Iterator[Finding]]:
         def checked(facts: Facts, wish: Wish) -> Iterator[Finding]:
@@ -59,7 +59,7 @@ def of_gpus(title: str) -> Callable:
 
 
 def device(facts: Facts, wish: Wish) -> Iterator[Finding]:
-    """Whether NVML answers, and shows as many GPUs as are asked for."""
+    """Whether NVML answers and shows as many GPUs as asked for."""
     if facts["device"] == "cpu":
         yield Finding(
             "device",
@@ -87,7 +87,7 @@ def device(facts: Facts, wish: Wish) -> Iterator[Finding]:
 
 @of_gpus("answers")
 def answers(facts: Facts, wish: Wish) -> Iterator[Finding]:
-    """GPUs that NVML counts and that do not answer."""
+    """GPUs that NVML counts but that do not answer."""
     silent = [str(gpu["index"]) for gpu in facts["gpus"] if gpu["silent"]]
     if silent:
         found, remedy = (
@@ -113,7 +113,7 @@ def torch_cuda(facts: Facts, wish: Wish) -> Iterator[Finding]:
 
 @of_gpus("driver")
 def driver(facts: Facts, wish: Wish) -> Iterator[Finding]:
-    """The driver's CUDA against torch's."""
+    """Compare the driver's CUDA with torch's."""
     has, build = facts["driver_cuda"], facts["torch"]
     text = "not said" if has is None else f"for CUDA {has // 1000}.{has % 1000 // 10}"
     least = LEAST_DRIVER.get(int(build["cuda"].split(".")[0])) if build["cuda"] else None
@@ -125,7 +125,7 @@ def driver(facts: Facts, wish: Wish) -> Iterator[Finding]:
 
 @of_gpus("kernels")
 def kernels(facts: Facts, wish: Wish) -> Iterator[Finding]:
-    """Compute capability against the kernels in torch, and against the precisions of the campaign."""
+    """Compare the compute capability with the kernels in torch, and with the precisions of the campaign."""
     build, needed = facts["torch"], ", ".join(facts["torch"]["arch"])
     for name, capability in dict.fromkeys((gpu["name"], gpu["capability"]) for gpu in facts["gpus"]):
         problem = kernel_problem(build, name, capability)
@@ -142,7 +142,7 @@ def kernels(facts: Facts, wish: Wish) -> Iterator[Finding]:
 
 @of_gpus("persistence")
 def persistence(facts: Facts, wish: Wish) -> Iterator[Finding]:
-    """Without persistence mode every job starts the GPUs anew, and an idle one draws another power."""
+    """Without persistence mode every job has to start the GPUs again, and an idle GPU draws another power."""
     off = [str(gpu["index"]) for gpu in facts["gpus"] if gpu["persistence"] is False]
     if off:
         remedy = "nvidia-smi -pm 1, or the nvidia-persistenced service; jobs wait for the GPUs meanwhile"
@@ -153,7 +153,7 @@ def persistence(facts: Facts, wish: Wish) -> Iterator[Finding]:
 
 @of_gpus("compute mode")
 def compute_mode(facts: Facts, wish: Wish) -> Iterator[Finding]:
-    """A GPU in mode Prohibited takes no program."""
+    """A GPU in mode Prohibited accepts no program."""
     modes = {gpu["compute_mode"] for gpu in facts["gpus"]} - {None}
     found = ", ".join(MODES.get(mode, str(mode)) for mode in sorted(modes)) or "not said"
     if 2 in modes:
@@ -164,7 +164,7 @@ def compute_mode(facts: Facts, wish: Wish) -> Iterator[Finding]:
 
 @of_gpus("MIG")
 def mig(facts: Facts, wish: Wish) -> Iterator[Finding]:
-    """A slice has no counter of its own, and NCCL takes one slice of a GPU."""
+    """A slice has no energy counter of its own, and NCCL accepts only one slice of a GPU."""
     split = [gpu for gpu in facts["gpus"] if gpu["slices"]]
     if not split:
         yield Finding("MIG", OK, "off", "off")
@@ -183,7 +183,7 @@ def mig(facts: Facts, wish: Wish) -> Iterator[Finding]:
 
 @of_gpus("other processes")
 def processes(facts: Facts, wish: Wish) -> Iterator[Finding]:
-    """Another program's energy would be counted, and its memory is missing."""
+    """The energy of another program would be counted, and its memory is missing."""
     busy = [gpu for gpu in facts["gpus"] if gpu["processes"]]
     if busy:
         found = ", ".join(f"GPU {gpu['index']}: {len(gpu['processes'])}" for gpu in busy)
@@ -227,7 +227,7 @@ def latency(facts: Facts, wish: Wish) -> Iterator[Finding]:
 
 
 def shared_memory(facts: Facts, wish: Wish) -> Iterator[Finding]:
-    """What ranks of one node send each other goes through /dev/shm."""
+    """The ranks of a node send data to each other through /dev/shm."""
     size = facts["shm_byte"]
     found = "not there" if size is None else f"{size / GIB:.1f} GiB free"
     needed = f"{SHM_BYTE / GIB:.0f} GiB for several ranks"
@@ -240,7 +240,7 @@ def shared_memory(facts: Facts, wish: Wish) -> Iterator[Finding]:
 
 
 def scratch(facts: Facts, wish: Wish) -> Iterator[Finding]:
-    """Samples lie there until the run ends."""
+    """Samples are kept there until the run ends."""
     found = f"{facts['scratch']}: {facts['scratch_byte'] / GIB:.1f} GiB free"
     if facts["scratch_byte"] < SCRATCH_BYTE:
         remedy = "free some, or point SLURM_TMPDIR or TMPDIR at a larger folder of this node"
@@ -250,7 +250,7 @@ def scratch(facts: Facts, wish: Wish) -> Iterator[Finding]:
 
 
 def peers(facts: Facts, wish: Wish) -> Iterator[Finding]:
-    """Whether the names of the other nodes mean an address, and by which interface that is reached."""
+    """Whether the names of the other nodes have an address, and which interface reaches it."""
     if wish.nodes == 1:
         yield Finding("peers", NONE, "one node")
         return
@@ -270,7 +270,7 @@ def peers(facts: Facts, wish: Wish) -> Iterator[Finding]:
 
 
 def clock(facts: Facts, wish: Wish) -> Iterator[Finding]:
-    """Samples of several nodes are put on one time line by their wall clocks."""
+    """The wall clocks put the samples of several nodes on one time line."""
     synchronised = facts["clock_synchronised"]
     found = {True: "synchronised", False: "not synchronised", None: "not said"}[synchronised]
     if synchronised is False and wish.nodes > 1:
@@ -280,7 +280,7 @@ def clock(facts: Facts, wish: Wish) -> Iterator[Finding]:
 
 
 def network(facts: Facts, wish: Wish) -> Iterator[Finding]:
-    """Only data sets and checkpoints of a hub need it."""
+    """Only data sets and checkpoints from a hub need it."""
     if not wish.hub:
         yield Finding("network", NONE, "not tried: this campaign takes nothing from a hub")
     elif facts["network"]:

@@ -1,4 +1,4 @@
-"""What this node is like, asked without CUDA: a dictionary of plain values that can be written as JSON."""
+"""The facts of this node, found without CUDA: a dictionary of plain values that can be written as JSON."""
 
 import ctypes
 import os
@@ -25,7 +25,7 @@ from jouleline.measure.node.network import interface_to
 from jouleline.measure.node.torch_build import torch_build
 
 LATENCY_CALLS = 20
-# The slowest counter known moves every 0.1 s; two moves make a tick.
+# The slowest known counter moves every 0.1 s, and two moves make a tick.
 TICK_LIMIT_S = 0.5
 ASK_LIMIT_S = 5.0
 HUB = ("huggingface.co", 443)
@@ -34,9 +34,9 @@ _UNSYNCHRONISED = 0x40
 
 
 def gather(wanted: str, peers: Sequence[str] | None, hub: bool) -> dict[str, Any]:
-    """The facts of this node for `wanted` (auto, cpu or cuda). `peers` are the other nodes' names; None: Slurm's.
+    """The facts of this node for `wanted` (auto, cpu or cuda). `peers` are the names of the other nodes; None: Slurm's.
 
-    The network is only tried where the campaign needs a `hub`.
+    The network is tried only where the campaign needs a `hub`.
     """
     try:
         device = choose_device(wanted)
@@ -73,7 +73,7 @@ def _of_gpus(device: str, error: str | None) -> dict[str, Any]:
         return none | {"nvml_error": str(missing)}
     look_s = time.monotonic() - begin
     return {
-        # Two slices of one GPU are one GPU here.
+        # Two slices of one GPU count as one GPU here.
         "gpus": [_of_gpu(gpu) for gpu in {gpu.index: gpu for gpu in visible}.values()],
         "nvml_error": None,
         "nvml_count": attempt(pynvml.nvmlDeviceGetCount),
@@ -85,7 +85,7 @@ def _of_gpus(device: str, error: str | None) -> dict[str, Any]:
 
 
 def _of_gpu(gpu: Gpu) -> dict[str, Any]:
-    """What NVML says of one GPU; None for what it does not say."""
+    """What NVML says about one GPU. None for what it does not say."""
     facts = {"index": gpu.index, "uuid": gpu.uuid, "name": gpu.name, "slices": len(gpu.mig)}
     facts |= {"capability": gpu.facts.get("compute_capability"), "persistence": gpu.facts.get("persistence")}
     unknown = dict.fromkeys(("compute_mode", "processes", "latency_s", "counter", "tick_s"))
@@ -114,7 +114,7 @@ def _ask(handle: Any) -> dict[str, Any]:
 
 
 def _tick_s(reader: FastReader) -> float | None:
-    """Seconds between two moves of the energy counter; None where it did not move twice."""
+    """Seconds between two moves of the energy counter. None where it did not move twice."""
     begin, last, moves = time.monotonic(), reader.read()[1], []
     while len(moves) < 2 and time.monotonic() - begin < TICK_LIMIT_S:
         time.sleep(0.001)
@@ -133,7 +133,7 @@ def _free(folder: str | Path) -> int | None:
 
 
 def slurm_peers() -> list[str]:
-    """The other nodes of this Slurm job; none outside of one."""
+    """The other nodes of this Slurm job. None outside a job."""
     nodes, own = os.environ.get("SLURM_JOB_NODELIST"), os.environ.get("SLURMD_NODENAME")
     if not nodes or not shutil.which("scontrol"):
         return []
@@ -147,8 +147,8 @@ def slurm_peers() -> list[str]:
 
 
 def clock_synchronised() -> bool | None:
-    """Whether the kernel holds its wall clock synchronised; None where it does not say."""
-    # struct timex: its flags are first, its status is the sixth long.
+    """Whether the kernel regards its wall clock as synchronised. None where it does not say."""
+    # struct timex: the flags come first, the status is the sixth long.
     times = (ctypes.c_long * 64)()
     try:
         state = ctypes.CDLL(None).adjtimex(ctypes.byref(times))
@@ -158,7 +158,7 @@ def clock_synchronised() -> bool | None:
 
 
 def _status(times: Any) -> int:
-    # unsigned modes (4 byte, padded), long offset, freq, maxerror, esterror, int status.
+    # unsigned modes (4 bytes, padded), long offset, freq, maxerror, esterror, int status.
     return int(ctypes.c_int.from_buffer(times, 5 * ctypes.sizeof(ctypes.c_long)).value)
 
 

@@ -10,12 +10,12 @@ _WIDEST = (6, 16, 44, 30, 52)
 
 
 def failed(findings: Iterable[Finding]) -> bool:
-    """Whether something that is needed is not there."""
+    """Whether something needed is missing."""
     return any(finding.state == FAILED for finding in findings)
 
 
 def text(findings: Iterable[Finding], host: str) -> str:
-    """Lines of at most 160 characters, a finding in one or more of them, and how many have failed."""
+    """Lines of at most 160 characters, one or more per finding, and the number of failed findings."""
     findings = list(findings)
     rows = [(one.state, one.check, one.found, one.needed, one.remedy) for one in findings]
     widths = [

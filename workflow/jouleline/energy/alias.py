@@ -1,10 +1,8 @@
-"""Whether a region's steps line up with the refresh of the instant power, so that sampling it cannot be
-averaged.
+"""Whether a region's steps line up with the refresh of the instant power. Then sampling the power does not average it.
 
-The sensor shows 25 ms out of every 100 ms (A100, H100). With step frequency f and refresh period R, samples
-see the steps at the beat frequency |f - m/R|, m = round(f R): when few beats fit into the region, the same
-part of every step is seen, and the integral of instant power is off by up to the swing of the power inside a
-step.
+The sensor shows 25 ms out of every 100 ms (A100, H100). With step frequency f and refresh period R, samples see the
+steps at the beat frequency |f - m/R|, m = round(f R). When few beats fit into the region, the samples see the same part
+of every step. The integral of instant power is then wrong by up to the swing of the power inside a step.
 """
 
 import numpy as np
@@ -14,7 +12,7 @@ from jouleline.energy.load import Node, Series
 
 FEWEST_BEATS = 3.0
 FEWEST_STEPS = 10
-# Without step marks: the integral of instant power is off by more than this share and than what its edges
+# Without step marks: the integral of instant power is wrong by more than this share, and by more than its edges
 # explain.
 SHARE = 0.05
 EDGE_S = 0.2
@@ -43,13 +41,13 @@ def at_risk(node: Node, series: Series, row: dict, refresh: float | None) -> boo
     instant, energy = row["instant_energy_j"], row["energy_j"]
     if instant is None or energy is None or time_s < SHORTEST_S or row["method"] != "tick":
         return False
-    # Over a hole in the readings the integral of power is wrong for another reason.
+    # Where readings are missing, the integral of power is wrong for another reason.
     if row["longest_gap_s"] > LONGEST_GAP_S:
         return False
     t_us, power_w = power_readings(series)
     inside = power_w[(t_us >= start) & (t_us <= end)]
     swing = float(np.ptp(inside)) if len(inside) else 0.0
     off, average = abs(instant - energy), row["average_energy_j"]
-    # When the average power contradicts the counter too, it is the counter that is wrong.
+    # If the average power contradicts the counter too, the counter is wrong.
     aliased = average is None or abs(average - energy) < 0.5 * off
     return aliased and off > SHARE * energy + EDGE_S * swing

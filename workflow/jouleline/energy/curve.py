@@ -1,8 +1,8 @@
 """From readings to a cumulative energy curve E(t) of one device.
 
-NVML's energy counter moves only every tick (20 to 100 ms), so reading it at a region's edge is stale by up to
-one tick. Here the moments at which it moved become the knots of a curve, and an edge is interpolated between
-them: the error of an edge falls from a tick's energy to that of a fraction of the polling period.
+NVML's energy counter moves only every tick (20 to 100 ms). So a reading at a region's edge is up to one tick old. Here
+the moments at which the counter moved become the knots of a curve, and the edge is interpolated between them. The
+error of an edge is then the energy of a part of the polling period, not that of a tick.
 """
 
 from dataclasses import dataclass, field
@@ -13,23 +13,24 @@ from jouleline.energy.load import Series
 from jouleline.energy.ticks import RESOLVED, locate
 
 US = 1e-6
-# A counter that stands still for so many ticks (and at least this long) while it is read is stuck.
+# A counter that does not move for so many ticks (and at least this long) while it is read is stuck.
 STUCK_TICKS = 4.0
 STUCK_S = 0.25
 SEEN_TICKS = 2.5
-# Seen to stand still for somewhat longer than a tick, it paused: stuck only where energy is missing.
+# If it does not move for somewhat longer than a tick, it paused. It is stuck only if energy is missing.
 PAUSE_TICKS = 1.2
 # A step of the counter that means more than this times the highest known power is a reset to a higher value.
 JUMP_FACTOR = 2.0
-# Lost energy: the counter's step over a stall differs from the measured power by more than so many uncertainties.
+# Energy is lost where the counter's step over a stall differs from the measured power by more than so many
+# uncertainties.
 LOST_U = 2.0
-# Relative standard uncertainty of energy that is bridged by measured power; and by its neighbours alone.
+# Relative standard uncertainty of energy that is bridged by measured power, and by the neighbours alone.
 BRIDGE_U = 0.1
 BLIND_BRIDGE_U = 0.5
-# How seldom the instant power is refreshed (A100, H100), and where to look for how much it swings.
+# How rarely the instant power is refreshed (A100, H100), and the span in which its swing is looked for.
 REFRESH_S = 0.1
 NEARBY_US = 1e6
-# Where to look for a load that beats with the refresh, and how old what the sensor shows may be.
+# The span in which a load that beats with the refresh is looked for, and how old the sensor's value may be.
 BEAT_US = 10e6
 # The sensor's own mean over 25 ms hides a part of the variance: a third at steps of 33 ms, nothing at long ones.
 SENSOR_HIDES = 1.25
@@ -38,8 +39,8 @@ STALE_US = 150e3
 
 @dataclass
 class Defect:
-    """A stretch of the curve that is not plain counter: the uncertainty it brings (J), and its code (None where
-    the missing readings are the reason, which has a code of its own)."""
+    """A stretch of the curve that does not come from the counter alone: its uncertainty (J) and its code. The code is
+    None where readings are missing, because that has its own code."""
 
     start_us: float
     end_us: float
@@ -49,10 +50,9 @@ class Defect:
 
 @dataclass
 class Curve:
-    """Knots of E(t): `t_us` rising, `energy_j` never falling, `half_us` half-width of where each knot may
-    lie.
+    """Knots of E(t): `t_us` rising, `energy_j` never falling, `half_us` half-width of where each knot may be.
 
-    `method` is tick, difference, average_power or instant_power; `tick_s` the counter's update period (NaN
+    `method` is tick, difference, average_power or instant_power. `tick_s` is the counter's update period (NaN:
     unknown).
     """
 
@@ -62,7 +62,7 @@ class Curve:
     method: str
     tick_s: float = np.nan
     defects: list[Defect] = field(default_factory=list)
-    # Times (us) and values (W) of the instant power, for what changes inside a tick.
+    # Times (us) and values (W) of the instant power, to see what changes inside a tick.
     seen: tuple[np.ndarray, np.ndarray] | None = None
 
     def at(self, t_us: np.ndarray) -> np.ndarray:
@@ -70,13 +70,16 @@ class Curve:
         return np.interp(t_us, self.t_us, self.energy_j, left=np.nan, right=np.nan)
 
     def edge_u(self, t_us: np.ndarray) -> np.ndarray:
-        """Standard uncertainty (J) of E at the given times: the knots' place, and power that changes inside a
-        tick.
+        """Standard uncertainty (J) of E at the given times. It comes from the place of the knots, and from power that
+        changes
+        inside a tick.
 
-        With w the place between two knots a, b and P the power there, u^2 = P^2 h^2 / 3 ((1-w)^2 + w^2) for
-        knots uniform within +-h (P^2 h^2 / 3 where ticks are no longer than a few polls: both beat slowly, so that the
-        next knot is off by as much), plus (dP (b-a) w (1-w))^2 / 2, dP the difference to the neighbours' power,
-        plus (H (b-a))^2 w (1-w) / 3, H the spread of power that the ticks average away.
+        Let w be the place between two knots a, b, and P the power there. Then u^2 = P^2 h^2 / 3 ((1-w)^2 + w^2) for
+        knots
+        uniform within +-h. Where a tick is no longer than a few polls it is P^2 h^2 / 3: tick and poll beat slowly, so
+        the
+        next knot has the same error. Add (dP (b-a) w (1-w))^2 / 2, with dP the difference to the neighbours' power. Add
+        (H (b-a))^2 w (1-w) / 3, with H the spread of power that the ticks average away.
         """
         if len(self.t_us) < 2:
             return np.full(np.shape(t_us), np.nan)
@@ -96,10 +99,12 @@ class Curve:
 
     def _hidden_w(self, t_us: np.ndarray, power: np.ndarray) -> np.ndarray:
         """Standard deviation (W) around the given times that the instant power shows and the ticks do not: steps
-        shorter than a tick.
+        shorter than
+        a tick.
 
-        It is the variance that the readings have and the ticks have not. Where the load beats slowly with the sensor's
-        refresh, the readings do not vary for seconds, but lie off the power of the ticks: the larger of both counts.
+        It is the variance of the readings minus that of the ticks. Where the load beats slowly with the sensor's
+        refresh,
+        the readings do not vary for seconds, but differ from the power of the ticks. The larger of both counts.
         """
         if self.seen is None or len(self.seen[0]) == 0:
             return np.zeros(np.shape(t_us))
@@ -110,10 +115,10 @@ class Curve:
         return np.sqrt(SENSOR_HIDES * np.maximum(seen - ticks, mean**2 + variance))
 
     def _off_w(self, power: np.ndarray) -> np.ndarray:
-        """How far (W) each reading of the instant power lies off the powers of the ticks that it may be of."""
+        """How far (W) each reading of the instant power is from the powers of the ticks to which it may belong."""
         seen_us, seen_w = self.seen
         last = np.clip(np.searchsorted(self.t_us, seen_us, "right") - 1, 0, len(power) - 1)
-        # A reading long after the last tick can be of that one only.
+        # A reading long after the last tick can belong to that tick only.
         first = np.minimum(np.searchsorted(self.t_us, seen_us - STALE_US, "right") - 1, last)
         low = high = power[last]
         for back in range(1, int(np.max(last - first, initial=0)) + 1):
@@ -125,8 +130,7 @@ class Curve:
 def _around(
     t_us: np.ndarray, at_us: np.ndarray, values: np.ndarray, span_us: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and variance of the values that lie within half of `span_us` of each of the times; 0 where there are
-    none."""
+    """Mean and variance of the values within half of `span_us` of each of the times; 0 where there are none."""
     centre = values.mean()
     first = np.searchsorted(at_us, t_us - 0.5 * span_us)
     last = np.searchsorted(at_us, t_us + 0.5 * span_us)
@@ -137,7 +141,7 @@ def _around(
 
 
 def _readings(series: Series) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Begin and end of the call (us) and energy (J) of the good readings."""
+    """Begin and end of the call (us), and energy (J), of the good readings."""
     fast = series.fast
     good = (fast["status"] == 0) & np.isfinite(fast["energy_mj"])
     return fast["t_us"][good], fast["t_us"][good] + fast["call_us"][good], fast["energy_mj"][good] * 1e-3
@@ -164,9 +168,9 @@ def cumulate(t_us: np.ndarray, power_w: np.ndarray) -> np.ndarray:
 
 
 def counter_curve(series: Series) -> Curve | None:
-    """E(t) from the energy counter; None when there are no two readings of it.
+    """E(t) from the energy counter. None where it has fewer than two readings.
 
-    A continuous counter (RAPL, estimate) is current whenever it is read, so each reading is a knot.
+    A continuous counter (RAPL, estimate) is up to date whenever it is read, so each reading is a knot.
     """
     begin_us, end_us, energy_j = _readings(series)
     if len(begin_us) < 2:
@@ -180,8 +184,7 @@ def counter_curve(series: Series) -> Curve | None:
 def _tick_curve(
     series: Series, begin_us: np.ndarray, end_us: np.ndarray, energy_j: np.ndarray
 ) -> Curve | None:
-    """A tick lies between the begin of the last call that saw the old value and the end of the first with the
-    new."""
+    """A tick is between the begin of the last call that saw the old value and the end of the first that saw the new."""
     step_j = np.diff(energy_j)
     moved = np.flatnonzero(step_j != 0) + 1
     if len(moved) < 2:
@@ -190,28 +193,30 @@ def _tick_curve(
     usual_poll = np.median(np.diff(begin_us))
     close = (after - before) < 3 * usual_poll
     centre = 0.5 * (before + after)
-    # The mean of the usual steps: their median is a whole number of polls.
+    # The mean of the usual steps, because their median is a whole number of polls.
     apart = np.diff(centre)
     tick_us = float(apart[apart <= 1.5 * np.median(apart)].mean())
-    # After a gap the counter may have moved several times; the value seen is from the last tick before it.
+    # After a gap the counter may have moved several times. Its value is from the last tick before the reading.
     low = np.where(close, before, np.maximum(before, begin_us[moved] - tick_us))
     knot_us, half_us = locate(low, after, close)
 
     gain_j = np.append(0.0, step_j[moved[1:] - 1])
-    # The longest time that may lie between two ticks: late readings make the knots seem closer than they are, and
-    # after a stall that the counter made up for, a whole tick's energy may come at once.
+    # The longest possible time between two ticks. Late readings make knots seem closer than they are. After a stall
+    # that
+    # the counter made up for, the energy of a whole tick may come at once.
     span_s = np.append(np.inf, np.maximum(after[1:] - before[:-1], tick_us)) * US
     reset = step_j[moved - 1] < 0
     reset |= gain_j > JUMP_FACTOR * _highest_power(series) * span_s + 1.0
     curve = Curve(knot_us, energy_j[moved], half_us, "tick", tick_us * US)
     curve.seen = power_readings(series)
-    # How long the counter was seen to stand still: from the first reading of a value to the last.
+    # How long the counter was seen not to move: from the first reading of a value to the last.
     return _mend(curve, reset, (before[1:] - after[:-1]) * US, begin_us[-1])
 
 
 def _highest_power(series: Series) -> float:
-    """The most that the device can draw as far as is known (W): its limit or the highest power seen; inf if
-    none."""
+    """The highest possible power of the device, as far as known (W): its limit or the highest power seen; inf if
+    neither.
+    """
     known = [series.info.get("power_limit_w") or 0.0]
     for values in (series.slow["power_limit_mw"], series.fast["power_mw"]):
         if np.isfinite(values).any():
@@ -220,8 +225,10 @@ def _highest_power(series: Series) -> float:
 
 
 def _mend(curve: Curve, reset: np.ndarray, still_s: np.ndarray, last_us: float) -> Curve:
-    """Walk the intervals between knots: leave out the knot of a reset, bridge what is not counted by
-    power. `still_s` is of the intervals between all knots, `last_us` the last reading."""
+    """Walk the intervals between knots. Leave out the knot of a reset, and use power for what the counter missed.
+
+    `still_s` belongs to the intervals between all knots. `last_us` is the last reading.
+    """
     stuck_us = max(STUCK_TICKS * curve.tick_s, STUCK_S) / US
     keep = ~reset
     keep[0] = True
@@ -231,7 +238,7 @@ def _mend(curve: Curve, reset: np.ndarray, still_s: np.ndarray, last_us: float) 
     gain_j, span_us = np.diff(value_j), np.diff(knot_us)
     long = span_us > stuck_us
     plain = ~(crossed | long)
-    # Without readings in between a counter that seems to stand still may just not have been looked at.
+    # Without readings in between, a counter that seems not to move may only not have been read.
     stood = still_s[kept[1:] - 1] > np.where(long, SEEN_TICKS, PAUSE_TICKS) * curve.tick_s
     shapes: list[tuple[int, np.ndarray, np.ndarray]] = []
     for index in np.flatnonzero(~plain | stood):
@@ -240,7 +247,7 @@ def _mend(curve: Curve, reset: np.ndarray, still_s: np.ndarray, last_us: float) 
             curve.defects.append(Defect(start, end, None, _unseen_u(knot_us, gain_j, index, plain)))
             continue
         power_j, u_j, inner = _by_power(curve.seen, start, end, gain_j, index, curve.tick_s)
-        # In a short interval it matters where its ends are.
+        # In a short interval the exact place of its ends matters.
         place_us = np.hypot(half_us[index], half_us[index + 1])
         u_j = float(np.hypot(u_j, power_j * place_us / (end - start)))
         off_j = abs(gain_j[index] - power_j)
@@ -262,8 +269,8 @@ def _mend(curve: Curve, reset: np.ndarray, still_s: np.ndarray, last_us: float) 
 
 
 def _unseen_u(knot_us: np.ndarray, gain_j: np.ndarray, index: int, plain: np.ndarray) -> float:
-    """Uncertainty (J) of what the counter says of a hole in its readings, in which it may have stood still or been
-    reset: the difference from what the plain intervals around the hole would make of it."""
+    """Uncertainty (J) of the counter over a hole in its readings, in which it may have stopped or been reset. It is the
+    difference from what the plain intervals around the hole give."""
     start, end = knot_us[index], knot_us[index + 1]
     around = plain & (knot_us[1:] > start - NEARBY_US) & (knot_us[:-1] < end + NEARBY_US)
     if not around.any():
@@ -273,10 +280,9 @@ def _unseen_u(knot_us: np.ndarray, gain_j: np.ndarray, index: int, plain: np.nda
 
 
 def _by_power(seen, start, end, gain_j, index, tick_s):
-    """Energy of one interval by measured power (J), its uncertainty, and the knots inside (times, share of
-    it).
+    """Energy of one interval by measured power (J), its uncertainty, and the knots inside (times, share of the energy).
 
-    Without power readings: the power of the intervals on both sides, with the uncertainty of a guess.
+    Without power readings it uses the power of the intervals on both sides, with the uncertainty of a guess.
     """
     t_us, power_w = seen
     first, last = np.searchsorted(t_us, [start, end])
@@ -285,8 +291,9 @@ def _by_power(seen, start, end, gain_j, index, tick_s):
         watts = np.interp(times, t_us, power_w)
         total = cumulate(times, watts)
         if total[-1] > 0:
-            # The sensor shows the power of one moment per refresh, and of none in a hole: over such a stretch the
-            # swing is not averaged.
+            # The sensor shows the power of one moment per refresh, and nothing in a hole. Over such a stretch the swing
+            # is not
+            # averaged.
             near = slice(*np.searchsorted(t_us, [start - NEARBY_US, end + NEARBY_US]))
             swing_w = float(np.ptp(power_w[near]))
             blind_s = max(REFRESH_S, float(np.diff(times).max()) * US)
@@ -299,8 +306,7 @@ def _by_power(seen, start, end, gain_j, index, tick_s):
 
 
 def _stuck_tail(curve, moved_us, last_us, stuck_us):
-    """The counter stopped and never moved again: go on by power to the last reading. (times, energies) or
-    None."""
+    """The counter stopped and never moved again. Continue by power to the last reading. (times, energies) or None."""
     if last_us - moved_us <= stuck_us:
         return None
     t_us, power_w = curve.seen
@@ -334,8 +340,11 @@ def _insert(curve: Curve, shapes, tail) -> None:
 
 
 def average_curve(series: Series, window_us: float = 1e6) -> Curve | None:
-    """E(t) from the 1 s average power, read once a second: a reading at t is the mean over (t - 1 s, t], so
-    the energy between two readings is that mean times the time between them. None below two readings."""
+    """E(t) from the 1 s average power, read once a second. None for fewer than two readings.
+
+    A reading at t is the mean over (t - 1 s, t]. So the energy between two readings is that mean times the time
+    between.
+    """
     t_us, power_w = average_readings(series)
     if len(t_us) < 2:
         return None
@@ -344,8 +353,10 @@ def average_curve(series: Series, window_us: float = 1e6) -> Curve | None:
 
 
 def instant_curve(series: Series) -> Curve | None:
-    """E(t) from the instant power by trapezoids; it aliases with steps that line up with the sensor's
-    refresh."""
+    """E(t) from the instant power by trapezoids.
+
+    It is wrong where steps line up with the sensor's refresh (`alias`).
+    """
     t_us, power_w = power_readings(series)
     if len(t_us) < 2:
         return None

@@ -1,4 +1,4 @@
-"""Rows of the regions table for one device: energy, its uncertainty, what was seen, and the reasons found."""
+"""Rows of the regions table for one device: energy, uncertainty, what was read, and the reasons found."""
 
 from typing import Any
 
@@ -18,22 +18,22 @@ from jouleline.energy.load import Node, Series
 from jouleline.energy.state import STATE_LANE
 from jouleline.energy.windows import Windows
 
-# NVIDIA states +-5 % for the power sensor; as the standard uncertainty of an even spread: 0.05 / sqrt(3).
+# NVIDIA states +-5 % for the power sensor. As the standard uncertainty of a uniform spread: 0.05 / sqrt(3).
 NVML_GAIN_U = 0.05 / np.sqrt(3)
 AVERAGE_FROM_S = 10.0
 GAP_PERIODS, GAP_S = 10.0, 0.5
-# The 1 s average is read once a second: over a longer pause it does not show what lies more than a second back. The
-# counter is checked against it where it was read for at least this share of the region.
+# The 1 s average is read once a second. After a longer pause it does not show what is more than a second back. The
+# counter is checked against it only where it was read for at least this share of the region.
 SLOW_GAP_US = 2.5e6
 CHECKED_SHARE = 0.5
-# So far from an edge the 1 s average, read once a second, says how much it may lag there.
+# Up to so far from an edge, the 1 s average, read once a second, says how much it may lag there.
 EDGE_LAG_S = 2.5
 
 _SOURCES = {"rapl": "rapl", "estimate": "estimate"}
 
 
 class DeviceView:
-    """One device with its curves, made once for all its regions."""
+    """One device with its curves. The curves are made once for all its regions."""
 
     def __init__(self, node: Node, series: Series):
         self.node, self.series, self.info = node, series, series.info
@@ -53,15 +53,16 @@ class DeviceView:
         ]
 
     def gap_us(self, end_us: np.ndarray | float) -> np.ndarray:
-        """The longest time between two readings (us) that is no gap, for regions that end then: by the slowest
-        period that the device had been read at."""
+        """The longest time between two readings (us) that is no gap, for regions that end then. It follows from the
+        slowest
+        period at which the device was read before."""
         slowest_us = np.full(np.shape(end_us), self.period_us)
         for t_us, period_us in self.doubled:
             slowest_us = np.where(t_us < end_us, np.maximum(slowest_us, period_us), slowest_us)
         return np.maximum(GAP_PERIODS * slowest_us, GAP_S / US)
 
     def curve_for(self, time_s: float) -> Curve | None:
-        """The best curve there is for a region of this length."""
+        """The best available curve for a region of this length."""
         if self.counter is not None:
             return self.counter
         if self.average is not None and (time_s >= AVERAGE_FROM_S or self.instant is None):
@@ -69,7 +70,7 @@ class DeviceView:
         return self.instant
 
     def last_us(self) -> float:
-        """Until when energy is known (us); nan when it never is."""
+        """The time until which energy is known (us); nan where it is never known."""
         curve = self.curve_for(np.inf)
         return float(curve.t_us[-1]) if curve is not None else np.nan
 
@@ -81,7 +82,7 @@ class DeviceView:
 
 
 def device_rows(view: DeviceView, windows: Windows, idle_w: float | None) -> list[dict[str, Any]]:
-    """One row per region of the device (without run_id, verdict and reasons as text): `reasons` is a set."""
+    """One row per region of the device, without run_id, verdict and the text of the reasons. `reasons` is a set."""
     rows = []
     start = windows.start_us
     end = np.where(np.isfinite(windows.end_us), windows.end_us, view.last_us())
@@ -102,7 +103,7 @@ def device_rows(view: DeviceView, windows: Windows, idle_w: float | None) -> lis
 
 
 def _plain(value: Any) -> Any:
-    """A Python scalar; nan becomes None."""
+    """A Python scalar. nan becomes None."""
     value = value.item() if isinstance(value, np.generic) else value
     return None if isinstance(value, float) and not np.isfinite(value) else value
 
@@ -144,8 +145,8 @@ def _vectors(view: DeviceView, start: np.ndarray, end: np.ndarray) -> dict[str, 
 
 
 def _gap_u(view: DeviceView, curve: Curve, start: np.ndarray, end: np.ndarray) -> np.ndarray:
-    """Uncertainty from bridged faults: each one's own, in the share of it that lies in the region; and from
-    power curves, whose gaps are bridged by a straight line: half of the energy in them."""
+    """Uncertainty from bridged faults, each in the share of it that is in the region. Power curves bridge gaps by a
+    straight line: half of the energy in them is uncertain."""
     u2 = np.zeros(len(start))
     for defect in curve.defects:
         overlap = np.minimum(end, defect.end_us) - np.maximum(start, defect.start_us)
@@ -162,7 +163,7 @@ def _gap_u(view: DeviceView, curve: Curve, start: np.ndarray, end: np.ndarray) -
 
 
 def _coverage(view: DeviceView, start: np.ndarray, end: np.ndarray) -> dict[str, np.ndarray]:
-    """Readings inside, longest gap between readings cut to the region, share not in gaps above the limit."""
+    """Number of readings inside, longest gap between readings cut to the region, share outside gaps above the limit."""
     read = view.read_us
     count = len(start)
     if len(read) == 0:
@@ -191,7 +192,7 @@ def _coverage(view: DeviceView, start: np.ndarray, end: np.ndarray) -> dict[str,
 
 
 def _reasons(view: DeviceView, row: dict[str, Any], truncated: bool) -> set[str]:
-    """Reason codes that the energy reading itself gives."""
+    """Reason codes that follow from the energy reading itself."""
     found = {"truncated"} if truncated else set()
     if not row["time_s"] or row["time_s"] <= 0:
         return found | {"zero_length"}
@@ -217,8 +218,8 @@ def _reasons(view: DeviceView, row: dict[str, Any], truncated: bool) -> set[str]
 
 
 def _average_slack_j(view: DeviceView, edges_us: np.ndarray) -> float:
-    """How far the integral of the average power may be off at its edges (J): by its lag of a second, and by a swing
-    inside the second in which the edge is."""
+    """How wrong the integral of the average power may be at its edges (J): it lags by a second, and the power may swing
+    inside the second of the edge."""
     slack_j = 0.0
     for (t_us, power_w), seconds in (
         (average_readings(view.series), 1.0),
@@ -240,7 +241,7 @@ def _why_unknown(view: DeviceView, row: dict[str, Any]) -> set[str]:
 
 
 def _cross_checks(view: DeviceView, row: dict[str, Any]) -> set[str]:
-    """Counter against the average power, and the instant power against the counter."""
+    """Compare the counter with the average power, and the instant power with the counter."""
     if view.info["kind"] != "gpu":
         return set()
     found = set()
@@ -254,7 +255,7 @@ def _cross_checks(view: DeviceView, row: dict[str, Any]) -> set[str]:
 
 
 def _against_average(view: DeviceView, row: dict[str, Any]) -> set[str]:
-    """The counter against the average power, between the readings of it that lie in the region."""
+    """Compare the counter with the average power, between its readings inside the region."""
     t_us = view.average.t_us if view.average is not None else np.array([])
     t_us = t_us[(t_us >= row["start_us"]) & (t_us <= row["end_us"])]
     step_us = np.diff(t_us)

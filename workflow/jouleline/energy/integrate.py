@@ -1,4 +1,4 @@
-"""The energy of every marked region of a run: one row per device, one for all of them together."""
+"""The energy of every marked region of a run: one row per device, and one for all of them together."""
 
 import sys
 from collections.abc import Iterable
@@ -22,7 +22,7 @@ from jouleline.schemas.energy import REGIONS
 def regions(measurement: Measurement) -> list[dict[str, Any]]:
     """Rows of the regions table (every column; None where unknown), in order of region, then node and device.
 
-    Always at least one row: a measurement without a region gives one invalid row that says why.
+    There is always at least one row. A measurement without a region gives one invalid row that says why.
     """
     rows = []
     for node in measurement.nodes:
@@ -42,15 +42,15 @@ def regions(measurement: Measurement) -> list[dict[str, Any]]:
 
 
 def unreadable(run_id: str) -> dict[str, Any]:
-    """The row of a run that cannot be read at all: invalid, nothing known."""
+    """The row of a run that cannot be read at all: invalid, with nothing known."""
     verdict, reasons = decide({"run_unreadable"})
     return dict.fromkeys(REGIONS.names) | {"run_id": run_id, "verdict": verdict, "reasons": reasons}
 
 
 def runs_regions(runs_dir: str | Path, run_ids: Iterable[str]) -> list[dict[str, Any]]:
-    """Rows of many runs; one that is torn gives one invalid row and does not stop the others.
+    """Rows of many runs. A torn run gives one invalid row and does not stop the others.
 
-    Raises UserError where the operating system refuses a file: the run may be whole, and must not be taken for invalid.
+    Raises UserError where the operating system refuses a file. The run may be whole, so it must not become invalid.
     """
     rows = []
     for run_id in run_ids:
@@ -58,7 +58,7 @@ def runs_regions(runs_dir: str | Path, run_ids: Iterable[str]) -> list[dict[str,
             rows += [row | {"run_id": run_id} for row in regions(load_run(Path(runs_dir) / run_id))]
         except Unreadable:
             raise
-        # Whatever else is wrong with one run's files must not cost the other runs their numbers.
+        # Nothing else that is wrong with one run's files may cost the other runs their numbers.
         except Exception as error:
             print(f"{run_id}: {error}", file=sys.stderr)
             rows.append(unreadable(run_id))
@@ -96,8 +96,12 @@ def _series_rows(measurement: Measurement, node: Node, series: Series) -> list[d
 
 @dataclass
 class Expected:
-    """What the whole run should have: codes for what it lacks, devices of the job, the ranks that marked each region,
-    and until when (us since 1970) each region and the marks of each rank go."""
+    """What the whole run should have.
+
+    These are: codes for what it lacks, the devices of the job, the ranks that marked each region, and the time (us
+    since
+    1970) of the end of each region and of the last mark of each rank.
+    """
 
     lacking: set[str]
     devices: int
@@ -106,14 +110,16 @@ class Expected:
     rank_end_us: dict[int, float]
 
     def missing(self, measurement: Measurement, key: tuple[str, int], devices: int) -> set[str]:
-        """Codes for a region that was measured on so many devices: the run's, and `rank_missing` when ranks that
-        should have marked it did not."""
+        """Codes for a region that was measured on so many devices: those of the run, and `rank_missing` where ranks did
+        not
+        mark it but should have."""
         marked, ranks = self.marked.get(key, set()), measurement.expected_ranks
         if ranks is not None and len(marked) < ranks:
             return self.lacking | {"rank_missing"}
         if devices >= self.devices:
             return self.lacking
-        # Ranks that went on marking after it are alive and have nothing to mark there: a checkpoint that one writes.
+        # Ranks that went on marking after it are alive and had nothing to mark there: one rank writes a checkpoint,
+        # say.
         absent = [end_us for rank, end_us in self.rank_end_us.items() if rank not in marked]
         alive = absent and min(absent) >= self.region_end_us.get(key, np.inf)
         return self.lacking | {"some_ranks" if alive else "rank_missing"}
@@ -129,7 +135,7 @@ def _expected(measurement: Measurement) -> Expected:
         if gpus and (any(uuid not in known for uuid in node.rank_devices.values()) or _elsewhere(node)):
             expected.lacking.add("wrong_pairing")
         expected.devices += sum(s.info.get("role") == "job" for s in node.devices)
-        # A rank whose marks may be lost cannot be said to have made none.
+        # Marks of a rank may be lost. Then it cannot be said that the rank made none.
         broken = any(event["kind"] == "markers_broken" for event in node.events)
         for ranks in node.ranks:
             if ranks.rank == NODE_RANK:
@@ -146,14 +152,13 @@ def _expected(measurement: Measurement) -> Expected:
 
 
 def _utc_offset_us(node: Node) -> float:
-    """What the node's clock lacks to the time since 1970 (us)."""
+    """The offset from the node's clock to the time since 1970 (us)."""
     meta = node.meta or {}
     return meta.get("start_utc_us", 0) - meta.get("start_us", 0)
 
 
 def _elsewhere(node: Node) -> bool:
-    """Whether the driver saw the process of a rank on a device, and never on the one that the rank
-    reported."""
+    """Whether the driver saw the process of a rank on another device, and never on the one that the rank reported."""
     seen: dict[int, set[int]] = {}
     for event in node.events:
         if event.get("kind") == "processes":
@@ -176,8 +181,8 @@ def _mean(values: list[float]) -> float:
     return sum(values) / len(values)
 
 
-# How the rows of the job's devices become one: energies add, independent uncertainties in squares, gains plainly
-# (one maker's sensors err together).
+# How the rows of the job's devices become one. Energies add. Independent uncertainties add in squares. Gains add
+# linearly, because the sensors of one maker err in the same direction.
 _COMBINE = {
     **dict.fromkeys(("energy_j", "energy_gain_u_j", "idle_power_w", "n_samples", "n_ticks"), sum),
     **dict.fromkeys(("instant_energy_j", "average_energy_j"), sum),
@@ -190,7 +195,7 @@ _COMBINE = {
 
 
 def _add(rows: list[dict[str, Any]], column: str, combine) -> Any:
-    """The rows' values combined; None when one of them is unknown."""
+    """The combined values of the rows. None when one of them is unknown."""
     values = [row.get(column) for row in rows]
     return combine(values) if values and all(value is not None for value in values) else None
 
@@ -209,7 +214,7 @@ def _total(measurement: Measurement, expected: Expected, parts: list[dict[str, A
     for name in ("energy_source", "method", "device_name"):
         kinds = {part.get(name) for part in jobs}
         total[name] = kinds.pop() if len(kinds) == 1 else None
-    # A counter on one device and power on another, or an estimate: the weaker of the two names the sum.
+    # One device may have a counter and another one power, or an estimate. The weaker source names the sum.
     sources = {part.get("energy_source") for part in jobs}
     if sources == {"nvml_counter", "nvml_power"}:
         total["energy_source"] = "nvml_power"
@@ -221,8 +226,8 @@ def _total(measurement: Measurement, expected: Expected, parts: list[dict[str, A
 
 
 def _host(total: dict[str, Any], hosts: list[dict[str, Any]]) -> dict[str, Any]:
-    """The hosts' energy beside the job's: null where it is invalid for one of them. What is doubtful of it touches no
-    energy of the job, so it is only noted."""
+    """The energy of the hosts beside the job's. It is null where it is invalid on one of them. Doubts about it do not
+    concern the energy of the job, so they are only notes."""
     verdicts = {decide(host["reasons"])[0] for host in hosts}
     known = None if INVALID in verdicts else _add(hosts, "energy_j", sum)
     noted = {"host_uncertain"} if verdicts - {VALID} else set()
@@ -237,7 +242,7 @@ def _nothing(measurement: Measurement) -> dict[str, Any]:
 
 
 def _finish(measurement: Measurement, row: dict[str, Any]) -> dict[str, Any]:
-    """Add the verdict; an invalid region has no energy."""
+    """Add the verdict. An invalid region has no energy."""
     verdict, reasons = decide(row["reasons"])
     row = {name: row.get(name) for name in REGIONS.names} | {
         "run_id": measurement.run_id,

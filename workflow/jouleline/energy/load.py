@@ -1,4 +1,4 @@
-"""Raw files to one in-memory `Measurement`, from a finished run or from a measurement directory."""
+"""Raw files become one in-memory `Measurement`: from a finished run or from a measurement directory."""
 
 import contextlib
 import os
@@ -21,8 +21,9 @@ from jouleline.schemas.samples import SAMPLES
 
 @dataclass
 class Series:
-    """Readings of one device. `fast` and `slow` hold one float64 array per column of the samples table (NaN
-    is unknown), in order of `t_us` (CLOCK_MONOTONIC of the node, us)."""
+    """Readings of one device. `fast` and `slow` have one float64 array per column of the samples table (NaN is
+    unknown),
+    in order of `t_us` (CLOCK_MONOTONIC of the node, us)."""
 
     info: dict[str, Any]
     fast: dict[str, np.ndarray]
@@ -33,7 +34,7 @@ class Series:
 class Regions:
     """Marked regions of one rank, in order of their start: arrays of equal length.
 
-    `t_us` are the starts, `end_us` the ends (NaN where the end is missing), `steps` the steps marked inside.
+    `t_us` are the starts, `end_us` the ends (NaN where the end is missing). `steps` counts the steps marked inside.
     """
 
     rank: int
@@ -48,14 +49,14 @@ class Regions:
 
 @dataclass
 class Node:
-    """What one node left: its devices' readings, its ranks' regions, its meta (None: nothing) and events."""
+    """What one node left: readings of its devices, regions of its ranks, its meta (None: nothing) and its events."""
 
     number: int
     meta: dict[str, Any] | None
     events: list[dict[str, Any]]
     devices: list[Series]
     ranks: list[Regions]
-    # rank -> UUID as the rank itself reported it (by its marker file, or by the agent in run.json).
+    # rank -> UUID, as the rank itself reported it (in its marker file, or through the agent in run.json).
     rank_devices: dict[int, str]
     # rank -> process id, as the rank reported it with its device.
     rank_pids: dict[int, int] = field(default_factory=dict)
@@ -74,7 +75,7 @@ class Measurement:
 def load_measurement(folder: str | Path) -> Measurement:
     """Load a measurement directory as the sidecar left it (finished, or killed at any moment).
 
-    Raises UserError when `folder` holds no measurement.
+    Raises UserError where `folder` has no measurement.
     """
     folder = Path(folder)
     try:
@@ -92,11 +93,11 @@ def load_measurement(folder: str | Path) -> Measurement:
         raise _broken(error, f"{folder} cannot be read as a measurement") from error
 
 
-# What files that are not as they were written may raise.
+# The errors of files that are not as they were written.
 _BROKEN = (OSError, pa.ArrowException, AttributeError, KeyError, TypeError, ValueError)
 
 
-# What is read of the events that have details.
+# The fields that are read of events with details.
 _DETAILS = {
     "idle": ("start_us", "end_us"),
     "processes": ("device", "pids"),
@@ -109,11 +110,11 @@ _DETAILS = {
 
 
 class Unreadable(UserError):
-    """Files that are there and that the operating system refuses: nothing is known of what they hold."""
+    """Files that are there but that the operating system refuses. Nothing is known about their content."""
 
 
 def _broken(error: Exception, what: str) -> UserError:
-    """The error to raise for files that cannot be used: whether they are refused, or not as they were written."""
+    """The error to raise for files that cannot be used: they are refused, or they are not as they were written."""
     if isinstance(error, OSError) and refused(error):
         return Unreadable(f"{what}: {one_line(error)}")
     said = " ".join(str(error).split()) or type(error).__name__
@@ -121,7 +122,7 @@ def _broken(error: Exception, what: str) -> UserError:
 
 
 def _check_file(path: Path) -> None:
-    """Raise ValueError for a file of samples with other columns. What is wrong with it otherwise is found later."""
+    """Raise ValueError for a file of samples with other columns. Other errors in it are found later."""
     with contextlib.suppress(OSError, pa.ArrowInvalid):
         _check_columns(pq.read_schema(path).names)
 
@@ -132,7 +133,7 @@ def _check_columns(names: list[str]) -> None:
 
 
 def _check_node(meta: dict[str, Any] | None, events: list[dict[str, Any]]) -> None:
-    """Raise ValueError for a meta or events that no sidecar wrote."""
+    """Raise ValueError for a meta or events that no sidecar can have written."""
     infos = (meta or {}).get("devices") or []
     if not isinstance(infos, list) or not all(isinstance(info, dict) for info in infos):
         raise ValueError("`devices` of the meta is not a list of objects")
@@ -187,7 +188,7 @@ def _node(
         reported.setdefault(rank, marks["name"][index])
         pids[rank] = int(marks["id"][index])
     ranks = [_regions(int(rank), marks) for rank in np.unique(marks["rank"])]
-    # CUDA writes a MIG slice as GPU-... where no environment variable names it: the digits are what counts.
+    # Where no environment variable names a MIG slice, CUDA writes it as GPU-...: only the digits count.
     known = {_digits(uuid): uuid for info in infos for uuid in (info["uuid"], *(info.get("mig") or []))}
     reported = {rank: known.get(_digits(uuid), uuid) for rank, uuid in reported.items()}
     return Node(number, meta, events, _series(infos, samples), ranks, reported, pids)
@@ -218,7 +219,7 @@ def _series(infos: list[dict[str, Any]], samples: pa.Table) -> list[Series]:
 
 
 def _regions(rank: int, marks: dict[str, np.ndarray]) -> Regions:
-    """Pair the starts and ends of one rank; an end without its start is ignored."""
+    """Pair the starts and ends of one rank. An end without its start is ignored."""
     mine = marks["rank"] == rank
     kind, t_us, identity = marks["kind"][mine], marks["t_ns"][mine] * 1e-3, marks["id"][mine]
     parent, name = marks["parent"][mine], marks["name"][mine]

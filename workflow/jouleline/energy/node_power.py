@@ -1,4 +1,4 @@
-"""What the meters say of a node's power states: idle, waiting, memory-bound, compute-bound."""
+"""What the meters say about a node's power states: idle, waiting, memory-bound, compute-bound."""
 
 from pathlib import Path
 from typing import Any
@@ -9,7 +9,7 @@ from jouleline.energy.load import load_measurement
 from jouleline.energy.state import idle_power
 from jouleline.schemas.calibration import entry
 
-# Region of each power. Bare idle is what the sidecar saw before any rank started.
+# The region of each power. Bare idle is what the sidecar saw before any rank started.
 _STATES = {
     "context_idle_power_w": "context_idle",
     "active_wait_host_power_w": "active_wait_host",
@@ -20,10 +20,11 @@ _STATES = {
 
 
 def calibration_powers(folder: str | Path, ranks: int) -> list[dict[str, Any]]:
-    """Power entries (W per device) of the calibration table, from the measurement directory it left with
-    `ranks` devices.
+    """Power entries (W per device) of the calibration table, from the measurement directory of a calibration with
+    `ranks`
+    devices.
 
-    Of each state the devices that were in it count: rank 0's alone, or all of them while they communicate.
+    For each state only the devices in that state count: rank 0's alone, or all of them while they communicate.
     """
     rows = regions(load_measurement(folder))
     jobs = [row for row in rows if row["device_uuid"] is not None and row.get("role") == "job"]
@@ -41,7 +42,7 @@ def calibration_powers(folder: str | Path, ranks: int) -> list[dict[str, Any]]:
 
 
 def idle_devices(folder: str | Path) -> list[dict[str, Any]]:
-    """Per device of the meter: uuid, name, kind, role, idle_power_w (None where it cannot be had)."""
+    """For each device of the meter: uuid, name, kind, role, idle_power_w (None where unknown)."""
     node = load_measurement(folder).nodes[0]
     return [
         {
@@ -53,8 +54,7 @@ def idle_devices(folder: str | Path) -> list[dict[str, Any]]:
 
 
 def _while_idle(row: dict[str, Any]) -> dict[str, Any]:
-    """The region's row as if the device had been as idle as before it; relative uncertainties are the
-    region's."""
+    """The region's row as if the device had been as idle as before it. The relative uncertainties are the region's."""
     idle_j, energy_j = row["idle_energy_j"], row["energy_j"]
     share = idle_j / energy_j if idle_j is not None and energy_j else None
     scaled = ("energy_edge_u_j", "energy_gain_u_j")
@@ -66,8 +66,7 @@ def _while_idle(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def _power(quantity: str, rows: list[dict[str, Any]], share: int) -> dict[str, Any]:
-    """Mean power of `rows` together, divided by `share` devices; None where a row is invalid or has no
-    energy."""
+    """Mean power of `rows` together, divided by `share` devices. None where a row is invalid or has no energy."""
     bad = sorted(
         {row["reasons"] or "no energy" for row in rows if row["verdict"] == "invalid" or not row["energy_j"]}
     )

@@ -8,16 +8,16 @@ from jouleline.energy import verdict as v
 from jouleline.energy.load import Node, Series
 
 _THERMAL = ("throttle_sw_thermal_ns", "throttle_hw_thermal_ns", "throttle_power_brake_ns")
-# So far from a region a reading of the state still says how it was at the edge; processes are read more seldom.
+# A reading of the state counts for an edge up to this far from the region. Processes are read more rarely.
 NEAR_US, NEAR_PROCESSES_US = 2.5e6, 10e6
-# The lane that reads the state; every other lane reads the energy.
+# The lane that reads the state. Every other lane reads the energy.
 STATE_LANE = "state"
 # A reading of the state is so many calls, timed together.
 STATE_CALLS = 9
 
 
 def add_state(series: Series, row: dict[str, Any]) -> None:
-    """Fill the state columns of a device row and add to its reasons. Only GPUs have a state."""
+    """Fill in the state columns of a device row and add to its reasons. Only GPUs have a state."""
     if series.info["kind"] != "gpu":
         return
     slow, reasons = series.slow, row["reasons"]
@@ -55,8 +55,8 @@ def add_state(series: Series, row: dict[str, Any]) -> None:
 def _near(
     slow: dict[str, np.ndarray], column: str, start: float, end: float, near_us: float = NEAR_US
 ) -> tuple[np.ndarray, bool]:
-    """Known values of a column inside the region, the last one before and the first one after, and whether it was
-    known at both edges. What was read longer ago says nothing: the lane may have hung since."""
+    """Known values of a column inside the region with the last one before and the first one after, and whether it was
+    known at both edges. Older readings do not count, because the lane may have hung since."""
     good = np.isfinite(slow[column])
     t_us, values = slow["t_us"][good], slow[column][good]
     first, last = np.searchsorted(t_us, [start, end])
@@ -68,7 +68,7 @@ def _near(
 
 
 def _longest_call_us(lane: dict[str, np.ndarray], start: float, end: float) -> float:
-    """The longest of the calls that lie in the region or reach into it: of those before it only the last can."""
+    """The longest of the calls that are in the region or reach into it. Of the calls before it only the last can."""
     first, last = np.searchsorted(lane["t_us"], start), np.searchsorted(lane["t_us"], end, "right")
     called = slice(max(first - 1, 0), last)
     call_us = lane["call_us"][called]
@@ -76,8 +76,9 @@ def _longest_call_us(lane: dict[str, np.ndarray], start: float, end: float) -> f
 
 
 def _share(slow: dict[str, np.ndarray], columns: tuple[str, ...], start: float, end: float) -> float | None:
-    """Share of the region in which the time counters of `columns` ran (the one that ran most), in so far as it lies
-    between readings; None: unknown."""
+    """Share of the region in which the time counters of `columns` ran (the one that ran most), as far as the region
+    lies
+    between readings. None: unknown."""
     shares = []
     for column in columns:
         good = np.isfinite(slow[column])
@@ -92,13 +93,13 @@ def _share(slow: dict[str, np.ndarray], columns: tuple[str, ...], start: float, 
 
 
 def idle_power(node: Node, view) -> float | None:
-    """Mean power (W) in the idle stretches that the sidecar logged: before the run, else after it."""
+    """Mean power (W) in the idle stretch that the sidecar logged before the run, else in the one after it."""
     found: dict[str, float] = {}
     curve = view.curve_for(0.0)
     for event in node.events:
         if event.get("kind") != "idle" or curve is None:
             continue
-        # A stretch begins and ends inside the first and last tick: keep to the knots that there are.
+        # A stretch begins and ends inside the first and last tick, so only the knots inside it are used.
         start = max(event["start_us"], curve.t_us[0])
         end = min(event["end_us"], curve.t_us[-1])
         if end - start < 0.25e6:
@@ -109,7 +110,7 @@ def idle_power(node: Node, view) -> float | None:
     return None if power is None else float(power)
 
 
-# Events of the whole node that are codes by themselves; those with a device concern only that one.
+# Events of the whole node that are codes themselves. An event with a device concerns only that device.
 _ANY_TIME = (
     *("samples_unreadable", "markers_broken", "rank_twice", "disk_failed", "wrong_pairing", "zone_left_out"),
 )
@@ -117,7 +118,7 @@ _FROM_THEN_ON = ("samples_thinned", "period_doubled", "clock_step")
 
 
 def event_reasons(node: Node, series: Series, start_us: float, end_us: float) -> set[str]:
-    """Codes from the node's event log that concern a device in a stretch of time."""
+    """Codes from the node's event log about a device in a stretch of time."""
     found, failing, device = set(), {}, series.info["index"]
     for event in node.events:
         kind, t_us = event.get("kind"), event.get("t_us", start_us)
@@ -127,7 +128,7 @@ def event_reasons(node: Node, series: Series, start_us: float, end_us: float) ->
             found.add(kind)
         elif kind == "foreign_load":
             if event["start_us"] < end_us and event["end_us"] > start_us:
-                # Only RAPL counts the energy of others.
+                # Only RAPL counts the energy of other processes.
                 found.add(kind if series.info["kind"] == "rapl" else "foreign_cpus")
         elif kind == "not_compacted":
             found.add("disk_failed")
@@ -145,15 +146,15 @@ def event_reasons(node: Node, series: Series, start_us: float, end_us: float) ->
     kinds = {event.get("kind") for event in node.events}
     if "ended" not in kinds:
         found.add("sidecar_died")
-    # The sidecar's first line says that it started: without it the log is not the one that it wrote.
+    # The sidecar's first line says that it started. A log without it is not the log that the sidecar wrote.
     if "started" not in kinds:
         found.add("events_missing")
     return found
 
 
 def unused(node: Node, series: Series, start_us: float, end_us: float) -> bool:
-    """Whether no process of the run was seen on a GPU in a stretch of time, in which one was seen on another GPU of the
-    job. Where none is seen on any, the driver may not show them (containers)."""
+    """Whether the driver saw no process of the run on this GPU in a stretch of time, but saw one on another GPU of the
+    job. Where it sees none on any GPU, it may not be able to show them (containers)."""
     if not np.isfinite(_inside(series.slow, "foreign_processes", start_us, end_us)).any():
         return False
     index = series.info["index"]
@@ -162,7 +163,10 @@ def unused(node: Node, series: Series, start_us: float, end_us: float) -> bool:
 
 
 def _used(node: Node, start_us: float, end_us: float) -> dict[int, bool]:
-    """By device: whether the driver saw a process of the run on it in a stretch of time; unknown ones are left out."""
+    """For each device, whether the driver saw a process of the run on it in a stretch of time.
+
+    Unknown ones are left out.
+    """
     found: dict[int, bool] = {}
     last: dict[int, int | None] = {}
     for event in node.events:
@@ -170,7 +174,7 @@ def _used(node: Node, start_us: float, end_us: float) -> dict[int, bool]:
             continue
         device = event["device"]
         if event["t_us"] > start_us and last.get(device):
-            found[device] = True  # until now
+            found[device] = True  # so far
         last[device] = event["own"]
     for device, own in last.items():
         if own is not None:
@@ -184,7 +188,7 @@ def _inside(slow: dict[str, np.ndarray], column: str, start_us: float, end_us: f
 
 
 def _returned_us(series: Series, stuck: dict[str, Any]) -> float:
-    """When the call returned that a `call_stuck` event is about (us); inf where it never did."""
+    """When the call of a `call_stuck` event returned (us); inf where it never did."""
     lane = series.slow if stuck["lane"] == STATE_LANE else series.fast
     ends_us = lane["t_us"] + lane["call_us"]
     later = np.searchsorted(ends_us, stuck["t_us"])

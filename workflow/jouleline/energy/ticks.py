@@ -1,29 +1,29 @@
 """When a counter moved, more exactly than one polling period.
 
-A reading only says that a tick lies between two polls. Where ticks are regular, a straight line through some
-two hundred of them knows each one's time far better than its own interval does. Where they are not, the line
-misses the intervals, and the middle of each interval is kept.
+A reading only says that a tick was between two polls. Where ticks are regular, a straight line through some two hundred
+of them gives the time of each far better than its own interval. Where they are not regular, the line misses the
+intervals. Then the middle of each interval is kept.
 """
 
 import numpy as np
 
 BLOCK = 256
 FEWEST = 16
-# A line is believed when it passes this close to nearly all of the intervals.
+# The line is used when it passes this close to nearly all of the intervals.
 SLACK_US = 1000.0
 AGREE = 0.97
 STRAY = (1 - AGREE) / 2
-# Ticks must be this many intervals apart. Below it a late poll makes their count uncertain, and with several ticks
-# between two polls the line would be one through the polls, which agrees with itself.
+# Ticks must be this many intervals apart. If they are closer, a late poll makes their number uncertain. With several
+# ticks between two polls the line would go through the polls, and so agree with itself.
 RESOLVED = 4.0
-# A line is never believed to be better than this share of the usual interval.
+# The uncertainty of a line is never taken to be below this share of the usual interval.
 BEST_SHARE = 0.1
 
 
 def locate(low_us: np.ndarray, high_us: np.ndarray, usable: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Time (us) of each tick and half-width (us) of where it may be, from the intervals that hold them.
+    """Time (us) of each tick and half-width (us) of where it may be, from the intervals that contain them.
 
-    `usable` marks the intervals that hold exactly one tick (no gap before them).
+    `usable` marks the intervals that contain exactly one tick (no gap before them).
     """
     centre, half = 0.5 * (low_us + high_us), 0.5 * (high_us - low_us)
     count = len(centre)
@@ -33,8 +33,7 @@ def locate(low_us: np.ndarray, high_us: np.ndarray, usable: np.ndarray) -> tuple
         fitted = _line(centre[part], low_us[part], high_us[part], usable[part])
         if fitted is not None:
             line, spread = fitted
-            # A tick is never moved out of the interval in which it was seen; one of several ticks in a gap
-            # stays.
+            # A tick never moves out of the interval in which it was seen. One of several ticks in a gap stays.
             single = usable[part]
             centre[part] = np.where(single, np.clip(line, low_us[part], high_us[part]), centre[part])
             half[part] = np.where(single, np.minimum(half[part], spread), half[part])
@@ -49,7 +48,7 @@ def _line(centre, low, high, usable) -> tuple[np.ndarray, float] | None:
     period = np.median(steps)
     if period < RESOLVED * np.median((high - low)[usable]):
         return None
-    # Numbers by rounding each step alone: a period that is slightly off does not add up.
+    # Only each step is rounded to a number, so a period that is slightly wrong does not add up.
     number = np.append(0, np.cumsum(np.round(steps / period)))
     for _ in range(2):
         slope, offset = np.polyfit(number[usable], centre[usable], 1)
@@ -60,8 +59,8 @@ def _line(centre, low, high, usable) -> tuple[np.ndarray, float] | None:
         return None
     deviation = np.std((centre - line)[usable])
     spread = np.sqrt(3) * 2 * deviation / np.sqrt(usable.sum())
-    # Ticks that come at nearly the same place between two polls each time leave room to move the line, however many
-    # there are: its middle is taken.
+    # Ticks that always come at nearly the same place between two polls leave room to shift the line, however many ticks
+    # there are. The middle of this room is used.
     lowest, highest = (np.quantile((e - line)[usable], q) for e, q in ((low, 1 - STRAY), (high, STRAY)))
     line = line + 0.5 * (lowest + highest) * (highest > lowest)
     spread = max(spread, 0.5 * (highest - lowest), BEST_SHARE * np.median((high - low)[usable]))

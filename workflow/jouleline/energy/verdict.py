@@ -1,7 +1,7 @@
 """The verdict on a region's energy: valid, degraded or invalid, with the reasons as codes.
 
-It is worked out from the raw files alone and fails closed: what cannot be shown to be right is not valid, and
-the energy of an invalid region is null. A code is a note (said, the number stands), degrades, or invalidates.
+It depends on the raw files alone. Without proof that a region is right it is not valid, and an invalid region has no
+energy (null). A code is a note (the number stands), degrades, or invalidates.
 """
 
 from collections.abc import Iterable
@@ -79,11 +79,11 @@ REASONS: dict[str, tuple[str, str]] = {
     "unchecked_processes": ("note", "the processes on the device could not be read"),
 }
 
-# Limits behind the codes.
+# The limits behind the codes.
 EDGE_DEGRADED, EDGE_INVALID = 0.03, 0.10
 COUNTER_DEGRADED, COUNTER_INVALID, COUNTER_WINDOW_S = 0.03, 0.10, 60.0
 FEWEST_TICKS = 3
-# RAPL counts every millisecond: a region that is longer has an energy.
+# RAPL counts every millisecond, so a longer region has an energy.
 COUNTING_S = 0.1
 SLOW_CALL_S = 0.1
 THERMAL_DRIFT_C = 15.0

@@ -1,4 +1,4 @@
-"""Which stretch of time each device is measured over: the regions of the ranks that run on it."""
+"""The stretch of time over which each device is measured: the regions of the ranks that run on it."""
 
 from dataclasses import dataclass
 
@@ -10,7 +10,7 @@ from jouleline.measure.raw.markers import NODE_RANK
 
 @dataclass
 class Windows:
-    """Regions of one device; arrays of equal length. `end_us` is NaN for a region that was never closed."""
+    """Regions of one device: arrays of equal length. `end_us` is NaN for a region that was never closed."""
 
     name: list[str]
     ordinal: np.ndarray
@@ -22,8 +22,8 @@ class Windows:
 
 
 def ranks_of(node: Node, series: Series) -> list[Regions]:
-    """The ranks whose regions apply to a device: those that report its UUID (a MIG slice: its parent's),
-    those that report none, and the node's own; all of the node when no rank reports this device."""
+    """The ranks whose regions apply to a device: those that report its UUID (for a MIG slice its parent's), those that
+    report none, and the node's own. If no rank reports this device: all ranks of the node."""
     uuids = {series.info["uuid"], *(series.info.get("mig") or [])}
     paired = [r for r in node.ranks if node.rank_devices.get(r.rank) in uuids]
     if not paired:
@@ -49,7 +49,7 @@ def windows_of(node: Node, series: Series) -> Windows:
                 joined[name, ordinal] = [name, ordinal, parent, start, end, steps]
             else:
                 known[3] = min(known[3], start)
-                # An end that is missing on one rank is missing: np.maximum keeps its nan.
+                # If the end is missing on one rank, it is missing: np.maximum keeps its nan.
                 known[4] = float(np.maximum(known[4], end))
                 known[5] = max(known[5], steps)
     columns = list(zip(*sorted(joined.values(), key=lambda item: item[3]))) or [()] * 6

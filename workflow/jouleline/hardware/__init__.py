@@ -1,5 +1,5 @@
-"""What the sidecar takes for granted of a GPU, checked on one: loads, readings, findings, page.
+"""What the sidecar assumes about a GPU, checked on one: loads, readings, findings, page.
 
-The script check_hardware.py is its door.
+The script check_hardware.py uses it.
 No rule of the pipeline depends on it.
 """

@@ -1,6 +1,6 @@
 """The hardware check: known loads on one GPU, and everything that its NVML says meanwhile, as raw tables.
 
-Nothing of the device is changed. Tables are written as they come, so that a check that is cut short keeps what it has.
+It changes nothing on the device. Tables are written as they come, so an interrupted check keeps what it has.
 """
 
 import json
@@ -45,10 +45,10 @@ POLL_S = 0.002
 LATENCY_CALLS, LATENCY_GAP_S = 60, 0.003
 SIDECAR_PERIODS_MS = (100, 50, 20, 10)
 BLOCKS = 4
-# Periods of the square waves as multiples of the counter's tick: in step with it, and beating with it slowly.
+# Periods of the square waves as multiples of the counter's tick: in step with it, and beating slowly with it.
 BEATS = (1.0, 1.005, 1.01, 0.73)
 SLOW_SQUARE_S = 4.0
-# Seconds of each part in a check of five minutes; a shorter or longer check scales them.
+# Seconds of each part in a check of five minutes. A shorter or longer check scales them.
 WHOLE_S = 300.0
 PARTS_S = {
     "bare_idle": 15,
@@ -63,7 +63,7 @@ PARTS_S = {
 
 @dataclass
 class Check:
-    """A check of the GPU `index` that takes about `minutes` and leaves its tables in `out`."""
+    """A check of the GPU `index` that takes about `minutes` and writes its tables to `out`."""
 
     out: Path
     minutes: float
@@ -133,7 +133,7 @@ class Check:
     # ---- what the driver supports, and how long it takes
 
     def _calls(self) -> dict[str, Callable[[], int]]:
-        """Every call that the sidecar makes, by name; each returns NVML's code."""
+        """Every call that the sidecar makes, by name. Each returns NVML's code."""
         quiet = Calls(0, lambda *_: None)
 
         def fields(*wanted: tuple[int, int]) -> Callable[[], int]:
@@ -179,7 +179,7 @@ class Check:
         self._say(f"{sum(row['code'] == 0 for row in rows)} of {len(rows)} calls are supported")
 
     def _latencies(self, state: str) -> float:
-        """Time every supported call; the seconds that it took."""
+        """Time every supported call. Returns the seconds that this took."""
         begin = time.monotonic()
         rows = []
         for name, call in self._calls().items():
@@ -200,7 +200,7 @@ class Check:
 
     @contextmanager
     def _load(self) -> Iterator[tuple[str, "Ask"]]:
-        """The load's process: (its device's name, how to ask it)."""
+        """The process of the load: (its device's name, a way to ask it)."""
         log = self.out / "load.log"
         # NVML counts the devices in the order of the bus.
         only = os.environ | {"CUDA_DEVICE_ORDER": "PCI_BUS_ID", "CUDA_VISIBLE_DEVICES": str(self.index)}
@@ -218,7 +218,7 @@ class Check:
             process.wait()
 
     def _watch(self, phase: str, ask: "Ask | None", seconds: float, **request: Any) -> None:
-        """Poll the device as fast as makes sense while a load runs, or while nothing does."""
+        """Poll the device as fast as is useful while a load runs, or while nothing runs."""
         fields = [(ENERGY, 0), (INSTANT, SCOPE_GPU), (AVERAGE, SCOPE_GPU)]
         buffer = FieldBuffer(self.gpu.handle, fields, Calls(0, lambda *_: None))
         rows: list[dict[str, Any]] = []
@@ -283,7 +283,7 @@ class Ask:
     log: Path
 
     def __call__(self, **request: Any) -> dict[str, Any]:
-        """The answer to a request, when its load is over."""
+        """The answer to a request, after its load."""
         self.send(request)
         return self.answer()
 
@@ -311,7 +311,7 @@ class Ask:
 
 
 def _reading(buffer: FieldBuffer) -> dict[str, Any]:
-    """One reading: when it began (CLOCK_MONOTONIC), how long it took, and what was read; null where a field failed."""
+    """One reading: when it began (CLOCK_MONOTONIC), how long it took, and its values; null where a field failed."""
     before_ns = time.monotonic_ns()
     code = buffer.read()
     call_us = (time.monotonic_ns() - before_ns) / 1e3

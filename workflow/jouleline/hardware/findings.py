@@ -1,4 +1,4 @@
-"""What the raw tables of the hardware check say: ticks, refresh, gain, whether the counter is a true integral, cost."""
+"""What the raw tables of the hardware check show: ticks, refresh, gain, cost, and whether the counter is an integral."""
 
 import os
 from collections.abc import Mapping
@@ -14,17 +14,17 @@ from jouleline.files import read_json, reading
 from jouleline.hardware.tables import LATENCIES, LOADS, READINGS, STEPS, SUPPORT
 from jouleline.schemas import Table
 
-# The window that an A100's instant power shows of each refresh: what a counter summing it would see.
+# The part of each refresh that an A100's instant power shows. A counter that sums it would see only this part.
 PART_TIME_S = 0.025
-# The first and last seconds of a load, in which the power and its 1 s average still move.
+# The first and last seconds of a load, in which the power and its 1 s average still change.
 SETTLE_S = 1.5
-# A beat is seen where the two kinds of counter would differ by so much of the power's swing.
+# A beat is seen where the two kinds of counter would differ by this share of the power's swing.
 TELLING = 0.2
 
 
 @dataclass
 class Tables:
-    """The raw tables as columns: phase -> readings, and the others whole."""
+    """The raw tables as columns: phase -> readings, and the other tables whole."""
 
     facts: dict[str, Any]
     support: dict[str, np.ndarray]
@@ -35,7 +35,7 @@ class Tables:
 
 
 def load(folder: Path) -> Tables:
-    """Read what a check left in `folder`; raises UserError where a table is missing."""
+    """Read the results of a check in `folder`. Raises UserError where a table is missing."""
     support, latencies, readings, steps = (_columns(folder, t) for t in (SUPPORT, LATENCIES, READINGS, STEPS))
     loads = _columns(folder, LOADS)
     rows = [dict(zip(loads, values)) for values in zip(*loads.values())]
@@ -63,7 +63,7 @@ def _columns(folder: Path, table: Table) -> dict[str, np.ndarray]:
 
 
 def findings(tables: Tables) -> dict[str, Any]:
-    """Every number of the report; None where it cannot be had. Times in s, powers in W, shares as fractions."""
+    """Every number of the report; None where unknown. Times in s, powers in W, shares as fractions."""
     constant = tables.readings["constant"]
     tick_s = update_period_s(constant, "energy_mj")
     return {
@@ -79,7 +79,7 @@ def findings(tables: Tables) -> dict[str, Any]:
 
 
 def update_period_s(readings: Mapping[str, np.ndarray], column: str) -> float | None:
-    """Mean usual time between two changes of a reading; None where it hardly changes."""
+    """Mean usual time between two changes of a reading. None where it hardly changes."""
     known = ~np.isnan(readings[column].astype(float))
     values, t_ns = readings[column][known], readings["t_ns"][known]
     apart = np.diff(t_ns[1:][np.diff(values) != 0]) * 1e-9
@@ -123,7 +123,7 @@ def powers(tables: Tables) -> dict[str, dict[str, float | None]]:
 
 
 def counter_over_average(tables: Tables) -> dict[str, Any]:
-    """The counter against the average power under the constant load: ratio - 1 and seconds that were compared."""
+    """The counter against the average power under the constant load: ratio - 1, and the compared seconds."""
     readings = settled(tables, "constant")
     means = mean_power_w(readings)
     seconds = float(np.ptp(readings["t_ns"])) * 1e-9 if len(readings["t_ns"]) else 0.0
@@ -132,7 +132,7 @@ def counter_over_average(tables: Tables) -> dict[str, Any]:
 
 
 def latencies(table: Mapping[str, np.ndarray]) -> list[dict[str, Any]]:
-    """Median, 99th percentile and most of each call (us), idle and loaded."""
+    """Median, 99th percentile and maximum of each call (us), idle and loaded."""
     rows = []
     for call in dict.fromkeys(table["call"]):
         for state in ("idle", "loaded"):
@@ -145,12 +145,14 @@ def latencies(table: Mapping[str, np.ndarray]) -> list[dict[str, Any]]:
 
 
 def waves(tables: Tables, tick_s: float | None) -> dict[str, Any]:
-    """Square waves in step with the counter's ticks and beside them.
+    """Square waves in step with the counter's ticks, and next to them.
 
-    A counter that is a true integral shows, tick by tick, the mean power of the whole tick: hardly any swing where
-    the period of the wave is about a tick. One that sums a part of each tick shows the beat of the two periods in
-    full. `swing` is the 5 to 95 % range of the power from tick to tick over the range between the wave's two levels;
-    `swing_true` and `swing_part` are what the two kinds would show. `true_integral` is None where no wave can tell.
+    A counter that is a true integral shows the mean power of each whole tick. It shows hardly any swing where the
+    period
+    of the wave is about a tick. A counter that sums a part of each tick shows the full beat of the two periods. `swing`
+    is the 5 to 95 % range of the power from tick to tick, over the range between the wave's two levels. `swing_true`
+    and
+    `swing_part` are what the two kinds would show. `true_integral` is None where no wave can decide.
     """
     low_w, high_w = levels(tables)
     rows = []
@@ -189,7 +191,7 @@ def waves(tables: Tables, tick_s: float | None) -> dict[str, Any]:
 
 
 def levels(tables: Tables) -> tuple[float, float]:
-    """The two powers (W) between which the slow square wave goes: 10th and 90th percentile of its tick powers."""
+    """The two powers (W) of the slow square wave: 10th and 90th percentile of its tick powers."""
     t_s, joule = moves(settled(tables, "slow_square"))
     if len(t_s) < 3:
         return float("nan"), float("nan")
@@ -198,8 +200,8 @@ def levels(tables: Tables) -> tuple[float, float]:
 
 
 def _swing(period_s: float, duty: float, tick_s: float, window_s: float, ticks: int) -> float:
-    """The 5 to 95 % range, over `ticks` ticks, of what a counter that sums the last `window_s` of each tick says of a
-    square wave of 0 and 1; the wave's place against the ticks is not known, so the middle of several is taken."""
+    """The 5 to 95 % range, over `ticks` ticks, that a counter shows of a square wave of 0 and 1 if it sums the last
+    `window_s` of each tick. The phase of the wave is unknown, so this is the median over several phases."""
 
     def integral(t):
         whole = np.floor(t / period_s)
@@ -214,7 +216,8 @@ def _swing(period_s: float, duty: float, tick_s: float, window_s: float, ticks: 
 
 
 def slowdown(steps: Mapping[str, np.ndarray]) -> list[dict[str, Any]]:
-    """Median step time with the sidecar over that without it in the same block, - 1: mean over blocks and 95 % limits
+    """Median step time with the sidecar over that without it in the same block, minus 1: mean over blocks and 95 %
+    limits
     (Student's t)."""
     from scipy.stats import t as student
 

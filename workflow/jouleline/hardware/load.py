@@ -2,9 +2,9 @@
 
     python -m jouleline.hardware.load
 
-It says {"ready": ..., "device": ...} on stdout, then answers each line of stdin, a request such as {"kind": "square",
-"seconds": 20, "period_s": 0.1}, with one line when the load is over: start_ns, end_ns (CLOCK_MONOTONIC), on_s (how
-long the device was busy) and, of steps, step_s. It ends with its stdin.
+It says {"ready": ..., "device": ...} on stdout. Then it reads requests from stdin, one per line, such as {"kind":
+"square", "seconds": 20, "period_s": 0.1}. It answers each with one line when the load is over: start_ns, end_ns
+(CLOCK_MONOTONIC), on_s (how long the device was busy) and, for steps, step_s. It ends when stdin ends.
 """
 
 import json
@@ -31,7 +31,7 @@ class Load:
         self.tiny = lambda: x.add_(1.0)
         layers = torch.nn.Sequential(*(torch.nn.Linear(WIDTH, WIDTH) for _ in range(LAYERS))).cuda()
         rows = torch.randn(ROWS, WIDTH, device="cuda")
-        # Bound by the host's launches, as small models are: what a reading of the driver holds up, shows.
+        # The host's launches limit it, as in small models. So a delay by the driver's readings becomes visible.
         self.step = lambda: layers(rows).sum().backward()
         for run in (self.product, self.tiny, self.step):
             run()
@@ -54,7 +54,7 @@ class Load:
         return {"on_s": self._busy(time.perf_counter() + seconds, self.product)}
 
     def wait_host(self, seconds: float) -> dict[str, Any]:
-        """The device waits for the host between operations of nothing."""
+        """The device waits for the host between empty operations."""
         return {"on_s": self._busy(time.perf_counter() + seconds, self.tiny)}
 
     def square(self, seconds: float, period_s: float) -> dict[str, Any]:
@@ -67,7 +67,7 @@ class Load:
         return {"on_s": on_s}
 
     def steps(self, seconds: float) -> dict[str, Any]:
-        """Training steps of a small model; their times."""
+        """Training steps of a small model. Returns their times."""
         until, step_s = time.perf_counter() + seconds, []
         while (begin := time.perf_counter()) < until:
             self.step()
@@ -84,14 +84,14 @@ class Load:
 
 
 def _sleep_until(end: float) -> None:
-    """Until time.perf_counter() is `end`, without the lateness of a long sleep."""
+    """Wait until time.perf_counter() is `end`, without the delay of a long sleep."""
     while (left := end - time.perf_counter()) > 0:
         if left > SPIN_S:
             time.sleep(left - SPIN_S)
 
 
 def serve(load: Any) -> None:
-    """Answer requests of stdin until it ends; `load` has a method for each kind and `device`, a name."""
+    """Answer requests from stdin until it ends. `load` has a method for each kind, and `device`, a name."""
     print(json.dumps({"ready": time.monotonic_ns(), "device": load.device}), flush=True)
     for line in sys.stdin:
         request = json.loads(line)

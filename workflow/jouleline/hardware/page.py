@@ -1,4 +1,4 @@
-"""The hardware check as a page of Markdown with its figures, and what each number means for the sidecar's defaults."""
+"""The hardware check as a page of Markdown with figures, and what each number means for the sidecar's defaults."""
 
 import re
 from collections.abc import Iterator
@@ -15,13 +15,13 @@ from jouleline.hardware import findings
 from jouleline.measure.sidecar.lanes import COST_SHARE
 from jouleline.measure.train.rules import LONGEST_TICK_S
 
-# The sidecar's bar for what it costs a trainer, and the verdict's for the counter against the average power.
+# The limit for what the sidecar costs a trainer, and the verdict's limit for the counter against the average power.
 SLOWDOWN_BAR, COUNTER_BAR = 0.003, 0.03
 GRADES = {True: "yes", False: "**no**", None: "cannot be told"}
 
 
 def write(tables: findings.Tables, out: Path) -> dict[str, Any]:
-    """Write report.md and its figures into `out`; returns the findings."""
+    """Write report.md and its figures into `out`. Returns the findings."""
     found = findings.findings(tables)
     for name, figure in _figures(tables, found):
         write_text(out / name, figure)
@@ -126,13 +126,13 @@ def _figures(tables: findings.Tables, found: dict[str, Any]) -> Iterator[tuple[s
 
 
 def _ticks(readings: dict[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-    """End of each tick (s after the first reading) and the mean power in it (W)."""
+    """The end of each tick (s after the first reading) and the mean power in it (W)."""
     t_s, joule = findings.moves(readings)
     return t_s[1:] - readings["t_ns"][0] * 1e-9, np.diff(joule) / np.diff(t_s)
 
 
 def _figure(title: str, lines: list[tuple[str, np.ndarray, np.ndarray]]) -> str:
-    """A stand-alone SVG on white; each value of power holds since the one before it."""
+    """A stand-alone SVG on white. Each value of power holds since the one before it."""
     import io
 
     import matplotlib

@@ -1,5 +1,5 @@
 """From finished runs to the tables: runs, timings, checks.
 
 The rules of rules/reduce.smk call it.
-It must not fit, and must not touch a device.
+It must not fit a model or touch a device.
 """

@@ -1,4 +1,4 @@
-"""Typed expectations on every run: what was expected, what was found, and how much it matters."""
+"""Checks of every run: what was expected, what was found, and how severe a difference is."""
 
 import math
 from collections import defaultdict
@@ -9,9 +9,9 @@ from typing import Any
 from jouleline import architecture
 from jouleline.files import canonical_json
 
-# Replicates that differ by more than this share of their mean are pointed out.
+# Replicates that differ by more than this share of their mean are reported.
 REPLICATE_CV = 0.05
-# A busy machine may take a process from its processor between a mark and the clock beside it.
+# A busy machine may take a process off its processor between a mark and the clock reading beside it.
 BETWEEN_STATEMENTS_S = 0.1
 # Share of the window that the readings must cover.
 COVERED = 0.99
@@ -21,7 +21,7 @@ Row = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Finding:
-    """Result of one expectation; `passed` is None where it could not be decided."""
+    """Result of one check. `passed` is None where it could not be decided."""
 
     name: str
     passed: bool | None
@@ -34,7 +34,7 @@ def check_runs(runs: list[Row], regions: Iterable[Row], protocol: Row) -> list[d
     """Rows of the checks table for every run of the runs table."""
     totals = {r["run_id"]: r for r in regions if r["region"] == "window" and r["device_uuid"] is None}
     finished = [run for run in runs if run["status"] == "ok"]
-    # Of all runs at once: one by one this takes most of the time.
+    # Worked out for all runs at once, because one by one it takes most of the time.
     flop = architecture.proxies(finished)["compute_flop"] if finished else []
     step_flop = {run["run_id"]: float(value) for run, value in zip(finished, flop)}
     rows = []
@@ -49,7 +49,7 @@ def check_runs(runs: list[Row], regions: Iterable[Row], protocol: Row) -> list[d
 
 
 def excluded(checks: Iterable[Row]) -> dict[str, str]:
-    """{run_id: reason} of the runs that a failed check of severity error keeps out of every fit."""
+    """{run_id: reason} of the runs that no fit may use, because a check of severity error failed."""
     reasons: dict[str, list[str]] = defaultdict(list)
     for check in checks:
         if check["severity"] == "error" and check["passed"] is False:
@@ -101,7 +101,7 @@ def _window_long_enough(run: Row, window: Row, protocol: Row) -> Finding:
     least_s, least_steps = protocol["window_s"], protocol["window_steps"]
     if run["time_s"] is None or run["steps"] is None:
         return Finding("window_long_enough", False, "error", "the run recorded no measured window", {})
-    # The number of steps is fixed at the window's start from the warm-up's pace: a tenth of leeway.
+    # The number of steps is fixed at the window's start, by the pace of the warm-up. A tenth of it is tolerated.
     passed = run["steps"] >= least_steps and run["time_s"] >= 0.9 * least_s
     message = (
         f"{run['steps']} steps in {run['time_s']:.2f} s; the protocol asks for {least_steps} in {least_s} s"
@@ -129,7 +129,7 @@ def _edges_small(run: Row, window: Row, protocol: Row) -> Finding:
 
 
 def _clocks_agree(run: Row, window: Row, protocol: Row) -> Finding:
-    """The trainer's own clock and the markers' must tell the same window, but for the time between two statements."""
+    """The trainer's clock and the markers must give the same window, except for the time between two statements."""
     marked = window.get("time_s")
     if marked is None or not run["time_s"]:
         return Finding("clocks_agree", None, "error", "the window's length is known from one clock only", {})
@@ -164,7 +164,7 @@ def _power_plausible(run: Row, window: Row, protocol: Row) -> Finding:
 
 
 def _compute_plausible(run: Row, window: Row, protocol: Row) -> Finding:
-    """A device faster than any that is built means that the work was not done or the time is wrong."""
+    """A device faster than any that exists means that the work was not done, or the time is wrong."""
     rate = run["step_flop"] * run["steps"] / run["time_s"] if run["time_s"] else math.inf
     message = f"{rate:.3g} FLOP/s per device"
     return Finding(
@@ -173,7 +173,7 @@ def _compute_plausible(run: Row, window: Row, protocol: Row) -> Finding:
 
 
 def _slurm_agrees(run: Row, window: Row, protocol: Row) -> Finding:
-    """Slurm counts whole nodes, so its figure may be larger than the devices' but not smaller."""
+    """Slurm counts whole nodes. So its energy may be larger than that of the devices, but not smaller."""
     theirs, ours = run["slurm_energy_j"], run["energy_j"]
     if theirs is None or ours is None:
         return Finding("slurm_agrees", None, "info", "Slurm has no energy figure for this run", {})

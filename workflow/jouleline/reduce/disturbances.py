@@ -1,15 +1,15 @@
-"""What made a run slower, or its machine busier, than its row says: other processes, fewer CPUs, debugging switches."""
+"""What made a run slower, or its machine busier, than its row says: other processes, fewer CPUs, debug switches."""
 
 from collections.abc import Mapping
 from typing import Any
 
 # Codes of the verdict, in `reasons` of the runs table.
 FOREIGN_LOAD = "foreign_load"
-# Share of the job's CPUs that others may use; on a CPU device they also draw power that is counted.
+# The share of the job's CPUs that others may use. On a CPU device they also draw power, which is counted.
 _FOREIGN_SHARE = 0.1
 _OFF = ("", "0", "off", "false", "no", "none")
 
-# Values that slow a run down, in lower case; None: any that is not off.
+# Values that slow a run down, in lower case. None: any value except those for "off".
 SLOW: dict[str, tuple[str, ...] | None] = {
     "TORCH_DISTRIBUTED_DEBUG": ("info", "detail"),
     "CUDA_LAUNCH_BLOCKING": None,
@@ -28,7 +28,10 @@ SLOW: dict[str, tuple[str, ...] | None] = {
 
 
 def columns(record: Mapping[str, Any]) -> dict[str, Any]:
-    """`foreign_cores`, `cpus_lost` and `slow_settings` of a run's record; null where an older record does not say."""
+    """`foreign_cores`, `cpus_lost` and `slow_settings` of a run's record.
+
+    Null where an older record does not have them.
+    """
     environment, nodes = record.get("environment") or {}, record.get("nodes") or []
     foreign = [rank.get("foreign_cores") for node in nodes for rank in node.get("ranks") or []]
     lost = [
@@ -46,7 +49,7 @@ def columns(record: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def slow_settings(variables: Mapping[str, str]) -> str:
-    """NAME=value of those that slow a run down, separated by blanks."""
+    """NAME=value of the variables that slow a run down, separated by blanks."""
     return " ".join(f"{name}={value}" for name, value in sorted(variables.items()) if _slows(name, value))
 
 
@@ -58,11 +61,13 @@ def _slows(name: str, value: str) -> bool:
 
 
 def others_interfered(record: Mapping[str, Any], foreign_cores: float | None) -> bool:
-    """Whether other processes used so much of the job's CPUs that time or energy of the run is not its own."""
+    """Whether other processes used so much of the job's CPUs that the run's time or energy is not its own."""
     environment = record.get("environment") or {}
     cpus = environment.get("cpu_count")
     if foreign_cores is None or not cpus:
         return False
-    if environment.get("device_kind") == "cuda":  # its ranks need a CPU each, and its energy is the GPUs'
+    if (
+        environment.get("device_kind") == "cuda"
+    ):  # its ranks need one CPU each, and its energy is that of the GPUs
         return cpus - foreign_cores < record["row"]["gpus_per_node"]
     return foreign_cores > _FOREIGN_SHARE * cpus

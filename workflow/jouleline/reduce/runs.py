@@ -1,4 +1,4 @@
-"""Gather finished runs into the runs table: what was asked for, what was done, and what it cost."""
+"""Collect finished runs into the runs table: what was asked for, what was done, and what it cost."""
 
 import math
 from collections import defaultdict
@@ -15,7 +15,7 @@ from jouleline.reduce import disturbances, timings
 from jouleline.schemas.runs import RUNS, SCOPE_OF_SOURCE
 
 WINDOW, EVALUATION = "window", "evaluation"
-# A run's own columns come from its row; these are worked out or measured.
+# Columns of a run that are worked out or measured. All others come from its row.
 _ROW_COLUMNS = frozenset(RUNS.names) - {"campaign", "family", "device", "device_count", "data_parallel"}
 
 
@@ -25,12 +25,11 @@ def collect(
     runs_dir: Path,
     accounting: Mapping[str, Mapping[str, Any]],
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """Rows of the runs table and of the timings table, one each per run of `grid` that was tried, in the grid's order.
+    """Rows of the runs table and of the timings table: one each per tried run of `grid`, in the grid's order.
 
-    `grid` is grid.json, `regions` the rows of the regions table, `runs_dir` holds a folder per run, `accounting` is
-    {run_id: what Slurm answered}. A run without a record is left out (it was never tried); one that failed is there
-    with status `failed` and null numbers.
-    Raises UserError for a record whose row is not the grid's.
+    `grid` is grid.json. `regions` are the rows of the regions table. `runs_dir` has a folder per run. `accounting` is
+    {run_id: Slurm's answer}. A run without a record was never tried and is left out. A failed run has status `failed`
+    and null numbers. Raises UserError for a record whose row is not the grid's.
     """
     totals = {
         (row["run_id"], row["region"]): row
@@ -55,7 +54,7 @@ def add_noise_floor(rows: Iterable[dict[str, Any]]) -> None:
     """Fill in, for each row of the runs table, how much the replicates of its configuration differ."""
     groups: dict[str, list[dict[str, Any]]] = defaultdict(list)
     for row in rows:
-        # What replicates have in common: the run id without its replicate.
+        # The part that replicates have in common: the run id without its replicate.
         groups[row["run_id"].rsplit("-r", 1)[0]].append(row)
     for group in groups.values():
         known = [row for row in group if row["status"] == "ok" and row.get("energy_j") is not None]
@@ -74,7 +73,7 @@ def _cv(values: list[float]) -> float | None:
 
 
 def read_record(run_dir: Path) -> dict[str, Any] | None:
-    """run.json of a run, or run.failed.json where it failed, or None where it was not tried."""
+    """run.json of a run; run.failed.json where it failed; None where it was not tried."""
     for name in ("run.json", "run.failed.json"):
         if (run_dir / name).exists():
             return read_json(run_dir / name)
@@ -82,7 +81,7 @@ def read_record(run_dir: Path) -> dict[str, Any] | None:
 
 
 def _require_same_row(entry: Mapping[str, Any], record: Mapping[str, Any]) -> None:
-    # A record older than a column of the grid lacks it: it was measured at that column's default.
+    # An older record may lack a column of the grid. It was then measured at that column's default.
     measured = record.get("row") or {}
     differs = [
         name for name, value in measured.items() if name in entry["row"] and entry["row"][name] != value
@@ -101,9 +100,9 @@ def run_row(
     window: Mapping[str, Any] | None,
     slurm: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """The runs-table row of one run; `window` is the regions-table total of its measured window, if any.
+    """The runs-table row of one run. `window` is the regions-table total of its measured window, if any.
 
-    `slurm` is what accounting answered of its job, if anything.
+    `slurm` is accounting's answer about its job, if any.
     """
     row = dict(entry["row"])
     training = record.get("training") or {}
@@ -130,7 +129,7 @@ def run_row(
 
 
 def _start(record: Mapping[str, Any]) -> dict[str, Any]:
-    """In which state the measured window began."""
+    """The state in which the measured window began."""
     times_s = (record.get("training") or {}).get("warmup_step_times_s")
     temperatures = [(node.get("cooldown") or {}).get("temperature_c") for node in record.get("nodes") or []]
     known = [value for value in temperatures if value is not None]
@@ -158,7 +157,7 @@ def _energy(window: Mapping[str, Any] | None) -> dict[str, Any]:
 
 
 def _judgement(record: Mapping[str, Any], window: Mapping[str, Any] | None) -> dict[str, str]:
-    """Verdict and reasons; a run that is not ok, or has no window, is invalid."""
+    """Verdict and reasons. A run that is not ok, or has no window, is invalid."""
     reasons = [record["reason"]] if record.get("reason") else []
     if record["status"] != "ok":
         return {"verdict": "invalid", "reasons": ",".join(reasons or [record["status"]])}
@@ -173,5 +172,5 @@ def _judgement(record: Mapping[str, Any], window: Mapping[str, Any] | None) -> d
 
 
 def finite(value: Any) -> Any:
-    """A number as it is; NaN and infinities, which are not numbers to report, as null."""
+    """A number as it is. NaN and infinities are no numbers to report, so they become null."""
     return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,7 +1,7 @@
-"""Where the time of each measured job went: in the queue, before the agent, and in every phase until the job's end.
+"""Where the time of each measured job went: queue, time before the agent, and every phase until the job's end.
 
-Agent and ranks keep their own clocks in run.json, the marks give the evaluation; queue, start and end are what Slurm's
-accounting answered (jouleline.slurm.accounting), in whole seconds. What no clock saw is null, never 0.
+Agent and ranks keep their own clocks in run.json. The marks give the evaluation. Slurm's accounting gives queue, start
+and end in whole seconds (jouleline.slurm.accounting). A time that no clock measured is null, never 0.
 """
 
 from collections.abc import Iterable, Mapping
@@ -24,14 +24,14 @@ Row = dict[str, Any]
 
 
 def row(record: Mapping[str, Any], evaluation_s: float | None, slurm: Mapping[str, Any] | None) -> Row:
-    """The timings-table row of one run: its record, the time of its evaluation by the marks, and Slurm's answer."""
+    """The timings-table row of one run, from its record, its evaluation time by the marks, and Slurm's answer."""
     training = record.get("training") or {}
     clocks = training.get("startup_s") or {}
     phases = {name: _sum(clocks.get(part) for part in parts) for name, parts in _STARTUP.items()}
     phases["warmup_s"] = _sum(training.get("warmup_step_times_s") or [])
     phases |= {"window_s": training.get("time_s"), "evaluation_s": evaluation_s}
     wall_s = record.get("wall_s")
-    # Only of a run whose phases are known is the rest the rest. The interpreter starts before the agent's clock.
+    # The rest has a meaning only where all phases are known. The interpreter starts before the agent's clock.
     whole = wall_s is not None and all(
         phases[name] is not None for name in ("imports_s", "model_s", "window_s")
     )
@@ -64,7 +64,7 @@ def _of_slurm(record: Mapping[str, Any], slurm: Mapping[str, Any], python_s: flo
 
 
 def summary(rows: Iterable[Mapping[str, Any]]) -> list[Row]:
-    """Per phase that is known of any run: {phase, text, runs, mean_s, most_s, share of the mean job}, in order."""
+    """For each phase known of any run: {phase, text, runs, mean_s, most_s, share of the mean job}, in order."""
     rows = [row for row in rows if row["status"] == "ok"]
     found = []
     for phase in PHASES:

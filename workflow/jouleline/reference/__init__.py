@@ -1,5 +1,5 @@
-"""A campaign measured in pieces, carried between machines, and kept as data.
+"""A campaign that is measured in pieces, carried between machines, and kept as data.
 
-Scripts measure_reference, pack_data and import_data are its doors.
-It must not draw nor fit.
+The scripts measure_reference, pack_data and import_data use it.
+It must not draw or fit.
 """

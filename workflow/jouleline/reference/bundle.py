@@ -14,12 +14,12 @@ from packaging.utils import canonicalize_name, parse_wheel_filename
 from jouleline.errors import UserError
 from jouleline.files import digest_file, read_text, write_text
 
-# What measuring needs; the analysis of what was measured is done elsewhere.
+# What measuring needs. The analysis of the measurements is done elsewhere.
 ROOTS = (
     *("snakemake", "deepspeed", "torch", "transformers", "tokenizers", "peft", "nvidia-ml-py"),
     *("numpy", "scipy", "pandas", "pyarrow", "matplotlib", "jinja2", "jsonschema", "pyyaml", "packaging"),
 )
-# Wheels of older C libraries run on newer ones; pip takes each name literally.
+# Wheels for older C libraries run on newer ones, but pip takes each name literally.
 PLATFORMS = tuple(
     f"{name}_x86_64"
     for name in (
@@ -46,7 +46,7 @@ def read_lock(path: Path) -> dict[str, str]:
 
 
 def missing(roots: Iterable[str], there: Mapping[str, str | None], python: str) -> list[str]:
-    """`roots` and all that they need (by the packages installed here) but for what is `there`, by name."""
+    """`roots` and all that they need (by the packages installed here), without what is `there`, by name."""
     environment = {"python_version": python, "python_full_version": f"{python}.0", "extra": ""}
     waiting, found = [canonicalize_name(name) for name in roots], set()
     while waiting:
@@ -67,7 +67,7 @@ def missing(roots: Iterable[str], there: Mapping[str, str | None], python: str) 
 
 
 def disagreements(names: Iterable[str], there: Mapping[str, str | None], python: str) -> list[str]:
-    """What the packages `names` ask of those that are `there` in a version that is not theirs."""
+    """What the packages `names` need in another version than the one that is `there`."""
     environment = {"python_version": python, "python_full_version": f"{python}.0", "extra": ""}
     found = []
     for name in names:
@@ -83,8 +83,8 @@ def disagreements(names: Iterable[str], there: Mapping[str, str | None], python:
 def write_bundle(out: Path, there: Mapping[str, str | None], python: str, lock: Path) -> list[Path]:
     """Fill `out` with a wheel of every missing package in the lock's version, and requirements.txt with hashes.
 
-    A package without wheels is built here, where that gives one for any machine. Raises UserError for what the
-    lock lacks, what pip cannot get, and what would have to be compiled there.
+    A package without wheels is built here, where the result runs on any machine. Raises UserError for what the lock
+    lacks, what pip cannot get, and what would have to be compiled on the other machine.
     """
     out.mkdir(parents=True, exist_ok=True)
     for old in out.glob("*.whl"):
@@ -128,7 +128,7 @@ def _fetch(out: Path, name: str, locked: str, python: str) -> Path:
 
 
 def _run(command: list[str]) -> subprocess.CompletedProcess:
-    # DeepSpeed's operators are compiled where they are used; none is used here.
+    # DeepSpeed compiles its operators when they are used. None is used here.
     environment = os.environ | {"DS_BUILD_OPS": "0", "CUDA_HOME": ""}
     return subprocess.run(command, capture_output=True, encoding="utf-8", errors="replace", env=environment)
 

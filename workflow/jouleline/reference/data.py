@@ -1,7 +1,7 @@
-"""A campaign as data in the checkout: what is kept of it, and how its tables come back where a campaign has them.
+"""A campaign as data in the checkout: what is kept of it, and how a campaign gets its tables back.
 
-DATA/ holds tables/ (runs, regions), node/ (calibration, idle), runs/ (raw files of a few runs), hardware/ where it
-was checked, provenance.json (what it was measured with; digests of all files) and README.md with the licence.
+DATA/ has tables/ (runs, regions), node/ (calibration, idle), runs/ (raw files of a few runs), hardware/ where it was
+checked, provenance.json (how it was measured; digests of all files) and README.md with the licence.
 """
 
 import shutil
@@ -24,10 +24,11 @@ _KEPT_SEPARATE = ("precision", "zero_stage", "lora_rank", "frozen_layers", "grad
 
 
 def pack(results: Path, out: Path, raw_runs: int, limit_mb: float) -> float:
-    """Copy the campaign in `results` into the new folder `out`; its size in MB.
+    """Copy the campaign in `results` into the new folder `out`. Returns its size in MB.
 
-    Raises UserError where a table is missing, where `out` is there, where the energies were estimated and `out` is in
-    a checkout's data/, and where it all is larger than `limit_mb`.
+    Raises UserError: a table is missing, `out` exists, the energies are estimated and `out` is in a checkout's data/,
+    or
+    the whole is larger than `limit_mb`.
     """
     from jouleline.schemas import read_table
     from jouleline.schemas.runs import RUNS
@@ -58,7 +59,7 @@ def pack(results: Path, out: Path, raw_runs: int, limit_mb: float) -> float:
 
 
 def copy(data: Path, campaign: str, targets: Iterable[Path]) -> None:
-    """Copy the file of `data` that has the folder and name of each target to it.
+    """Copy to each target the file of `data` with the same folder and name.
 
     Raises UserError where a file is not the one that was packed, or the data are of another campaign.
     """
@@ -82,7 +83,7 @@ def _copy(source: Path, target: Path) -> None:
 
 
 def _some(runs: list[Mapping[str, Any]], count: int) -> list[str]:
-    """Runs worth keeping raw: the first valid ones of each variant, then others, then ones that are not valid."""
+    """Runs worth keeping raw: the first valid ones of each variant, then others, then those that are not valid."""
     done = [run for run in runs if run["status"] == "ok"]
     done.sort(key=lambda run: (run["verdict"] != "valid", run["run_id"]))
     firsts: dict[tuple, str] = {}
@@ -99,7 +100,10 @@ def _hardware(results: Path) -> Iterator[Path]:
 
 
 def _provenance(results: Path, runs: list[Mapping[str, Any]], sources: list[str]) -> dict[str, Any]:
-    """What the runs' own records say; a fact with several values keeps them all, with how many runs had each."""
+    """What the runs' own records say.
+
+    A fact with several values keeps all of them, with the number of runs for each.
+    """
     records = [read_json(path) for path in sorted(results.glob("runs/*/run.json"))]
     if not records:
         raise UserError(f"{results} has no finished run; measure first")

@@ -1,4 +1,4 @@
-"""Keep the GPUs' driver initialised."""
+"""Keep the driver of the GPUs initialised."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -8,10 +8,10 @@ import pynvml
 
 @contextmanager
 def held() -> Iterator[None]:
-    """Hold every GPU through NVML (nvmlDeviceGetHandleByIndex) meanwhile; nothing where there is none.
+    """Hold every GPU through NVML (nvmlDeviceGetHandleByIndex) inside this context. Does nothing without GPUs.
 
-    Without persistence mode the driver leaves a GPU with its last client, and the next one waits seconds for it: the
-    first call of a check, and every run. No setting is changed.
+    Without persistence mode the driver releases a GPU when its last client ends, and the next client waits seconds for
+    it: the first call of a check, and every run. No setting is changed.
     """
     try:
         pynvml.nvmlInit()

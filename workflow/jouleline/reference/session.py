@@ -1,4 +1,4 @@
-"""One piece of a campaign: measure for a given time through the pipeline, and stop with no half run."""
+"""One piece of a campaign: measure through the pipeline for a given time, and stop without a half run."""
 
 import os
 import signal
@@ -19,16 +19,16 @@ from jouleline.measure.node.device_lock import DEFAULT, VARIABLE
 from jouleline.measure.node.ranks import die_with_parent
 
 POLL_S, SAY_S, SAVE_S = 1.0, 20.0, 120.0
-# How long a run that is stopped hard may take to end, and what that, the verdicts and the packing at the end take.
+# How long a run takes to end after a hard stop; and how long the stop, the verdicts and the packing take at the end.
 HARD_S, CLOSING_S = 15.0, 45.0
-# A campaign whose first runs all fail is not worth the rest of the time.
+# If the first runs of a campaign all fail, the rest of the time is not used.
 FAILURES = 3
 
 
 @dataclass
 class Session:
-    """`until` on CLOCK_MONOTONIC (s); `overlap` runs are started at a time, and one has the devices. With `keep`
-    runs that other code measured are kept. `save` is called now and then while runs are measured."""
+    """`until` is on CLOCK_MONOTONIC (s). `overlap` runs are started at a time, and one of them has the devices. With
+    `keep`, runs measured by other code are kept. `save` is called now and then while runs are measured."""
 
     root: Path
     campaign: config.Campaign
@@ -48,7 +48,7 @@ class Session:
 
     @property
     def left_s(self) -> float:
-        """Seconds until measuring has to be over."""
+        """Seconds until the measuring must be over."""
         return self.until - CLOSING_S - time.monotonic()
 
     @property
@@ -61,12 +61,12 @@ class Session:
         return sorted(self.results.glob("runs/*/run.json"))
 
     def stop(self, *_signal) -> None:
-        """Start no other run, as a signal asks; what runs may end."""
+        """Start no other run, after a signal. Running ones may end."""
         print("asked to stop: no other run starts", flush=True)
         self.asked_to_stop = True
 
     def check(self, minutes: float) -> None:
-        """The check of the hardware, once a campaign; one that fails costs the campaign nothing else."""
+        """Check the hardware, once per campaign. A failed check costs the campaign nothing else."""
         out = self.results / "hardware"
         if (out / "report.md").exists():
             return
@@ -82,7 +82,7 @@ class Session:
             print("warning: the check of the hardware did not end well; measuring goes on", flush=True)
 
     def prepare(self) -> bool:
-        """Data sets, calibration and idle power; whether the data sets are there, which is all that runs need."""
+        """Data sets, calibration and idle power. Returns whether the data sets are there; runs need nothing else."""
         folder = self.campaign.results
         data = sorted({f"{folder}/dataset/{dataset_name(run.row)}.parquet" for run in self.campaign.runs})
         targets = [*data, f"{folder}/node/calibration.json", f"{folder}/node/idle.json"]
@@ -102,7 +102,7 @@ class Session:
         return [target for target in targets if not (self.root / target).exists()]
 
     def measure(self) -> None:
-        """Runs in the campaign's order until all are done or no other one can end in time."""
+        """Measure runs in the campaign's order, until all are done or no other one can end in time."""
         process = self._snakemake(["measurements"], self.overlap)
         begin, next_say, stopping = time.monotonic(), 0.0, False
         next_save = begin + SAVE_S
@@ -130,7 +130,7 @@ class Session:
         command += ["--rerun-triggers", "mtime"] if self.keep else []
         command += ["--", *targets]
         environment = os.environ | {VARIABLE: os.environ.get(VARIABLE) or str(DEFAULT)}
-        # Where this process is killed at its limit, Snakemake must not go on beside the next piece.
+        # If this process is killed at its limit, Snakemake must not go on beside the next piece.
         together = partial(die_with_parent, os.getpid())
         options = {"process_group": 0, "preexec_fn": together}
         with open(self.log, "ab") as log:
@@ -139,7 +139,7 @@ class Session:
             )
 
     def _end(self, process: subprocess.Popen) -> int:
-        """Stop what is still running when the time is up; a run that is cut leaves nothing that counts."""
+        """Stop what still runs when the time is up. A run that is cut leaves nothing that counts."""
         for number in (signal.SIGINT, signal.SIGKILL):
             if process.poll() is None:
                 print(f"{signal.Signals(number).name} to what still runs", flush=True)
@@ -151,8 +151,9 @@ class Session:
         return process.wait()
 
     def _longest_s(self, runs: list[Path]) -> float:
-        """How long a run that starts now may take: the longest of the last ones here, with their wait for the
-        devices; before there is one, what the protocol suggests."""
+        """How long a run that starts now may take: as long as the longest of the last ones here, with their wait for
+        the
+        devices. Before the first run, the protocol gives a guess."""
         fresh = sorted((path for path in runs if path.parent.name not in self.known), key=_age)[-10:]
         walls = [read_json(path)["wall_s"] for path in fresh]
         protocol = self.campaign.protocol
@@ -183,7 +184,7 @@ def _age(path: Path) -> float:
 
 
 def summary(session: Session) -> list[str]:
-    """What the finished runs are worth: verdicts with reasons, repeats, uncertainty, and where a run's time goes."""
+    """A summary of the finished runs: verdicts with reasons, repeats, uncertainty, and where a run's time goes."""
     from jouleline.energy.integrate import runs_regions
 
     records = {path.parent.name: read_json(path) for path in session.finished()}

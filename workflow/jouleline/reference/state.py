@@ -1,4 +1,4 @@
-"""What a campaign has so far as a few small files, to be carried to another machine and gone on with there."""
+"""The state of a campaign as a few small files, which can be carried to another machine and continued there."""
 
 import base64
 import contextlib
@@ -17,17 +17,18 @@ _METADATA = Path(".snakemake/metadata")
 
 
 def pack(root: Path, results: str, name: str, folder: Path, piece_mib: float = PIECE_MIB) -> list[Path]:
-    """Write `root`/`results` with Snakemake's records of it into `folder`, as pieces of at most `piece_mib`.
+    """Write `root`/`results`, with Snakemake's records of it, into `folder` as pieces of at most `piece_mib`.
 
-    Raw measurements of runs that failed are left out but for their logs. NAME-state.json, written last, tells the
-    pieces and their digest; pieces of an earlier state are removed.
+    Of failed runs only the logs are kept, not the raw measurements. NAME-state.json is written last and lists the
+    pieces
+    and their digest. Pieces of an earlier state are removed.
     """
     folder.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(dir=folder, prefix=".state-") as temporary:
         archive = Path(temporary) / "state.tar.gz"
         with atomic_path(archive) as made, tarfile.open(made, "w:gz", compresslevel=6) as tar:
             for path in _members(root, results):
-                # A run that ends just now takes its raw files away.
+                # A run that is ending removes its raw files meanwhile.
                 with contextlib.suppress(FileNotFoundError):
                     tar.add(path, path.relative_to(root), recursive=False)
         pieces, digest = _split(archive, name, folder, int(piece_mib * MIB))
@@ -39,9 +40,9 @@ def pack(root: Path, results: str, name: str, folder: Path, piece_mib: float = P
 
 
 def unpack(root: Path, name: str, folder: Path) -> int:
-    """Lay a packed state into `root`; what is there already stays. Returns the number of files laid.
+    """Unpack a packed state into `root`. Existing files stay. Returns the number of files unpacked.
 
-    Raises UserError where a piece is missing or another one than was packed.
+    Raises UserError where a piece is missing or is not the packed one.
     """
     state = read_json(folder / f"{name}-state.json")
     with TemporaryDirectory(dir=folder, prefix=".state-") as temporary:
@@ -67,7 +68,7 @@ def unpack(root: Path, name: str, folder: Path) -> int:
 
 
 def _is_inside(member: tarfile.TarInfo) -> bool:
-    """A plain file below the folder that it is laid into: all that `pack` writes."""
+    """Whether a member is a plain file below the target folder, as all that `pack` writes."""
     path = Path(member.name)
     return member.isfile() and not path.is_absolute() and ".." not in path.parts
 
@@ -83,7 +84,7 @@ def _members(root: Path, results: str) -> Iterator[Path]:
 
 
 def _target(root: Path, record: Path) -> str:
-    """The output that one of Snakemake's records is about: its name is the output's in base 64, long ones in parts."""
+    """The output of one of Snakemake's records. The record's name is the output's in base 64; long ones have parts."""
     parts = record.relative_to(root / _METADATA).parts
     encoded = "".join(part.removeprefix("@") for part in parts)
     with contextlib.suppress(ValueError):
@@ -92,7 +93,7 @@ def _target(root: Path, record: Path) -> str:
 
 
 def _split(archive: Path, name: str, folder: Path, size: int) -> tuple[list[Path], str]:
-    """The pieces and the digest of the whole, which is in their names: an older state stays whole beside them."""
+    """The pieces, and the digest of the whole, which is in their names. So an older state stays whole beside them."""
     digest, pieces = digest_file(archive), []
     with open(archive, "rb") as whole:
         while content := whole.read(size):

@@ -1,5 +1,6 @@
-"""What a section is made of. Sections fill these, one template prints them, so that every table has a caption and a
-header, every figure has words, and no text reaches the page unescaped.
+"""The blocks of a section. Sections fill them, and one template prints them.
+
+So every table has a caption and a header, every figure has a description, and all text on the page is escaped.
 """
 
 from collections.abc import Sequence
@@ -19,20 +20,20 @@ class Cell:
 
     @property
     def key(self) -> str:
-        """What it is sorted by, where its text alone would mislead."""
+        """The value to sort by, where the text alone would sort wrongly."""
         return getattr(self.text, "key", "")
 
 
 @dataclass(frozen=True)
 class Group:
-    """A row that heads the rows below it."""
+    """A row that is the heading of the rows below it."""
 
     text: str
 
 
 @dataclass(frozen=True)
 class Column:
-    """A table column: header, and whether it holds numbers (set right, in tabular figures)."""
+    """A table column: header, and whether it has numbers (aligned right, figures of equal width)."""
 
     header: str
     numeric: bool = False
@@ -41,10 +42,10 @@ class Column:
 
 @dataclass(frozen=True)
 class Table:
-    """A table: rows of cells or plain texts, and `Group` rows that head the rows below them.
+    """A table: rows of cells or plain texts, and `Group` rows as headings.
 
-    `folded` hides it behind its caption until it is opened; `dense` is for many columns. `stamp` is printed beside the
-    caption: what must stand wherever these energies are shown.
+    `folded` hides it behind its caption until it is opened. `dense` is for many columns. `stamp` is printed beside the
+    caption: the notice that must accompany these energies.
     """
 
     caption: str
@@ -63,7 +64,7 @@ class Table:
 
 @dataclass(frozen=True)
 class Panels:
-    """Figures side by side, as many in a row as fit, under one heading and legend; `folded` hides them behind it."""
+    """Figures side by side, as many in a row as fit, under one heading and legend. `folded` hides them behind it."""
 
     title: str
     figures: Sequence[Figure]
@@ -76,7 +77,7 @@ class Panels:
 
 @dataclass(frozen=True)
 class Text:
-    """A paragraph; tone "lead" for a finding, "note" for how to read, "warn" for what is missing."""
+    """A paragraph. Tone "lead" is for a finding, "note" for how to read, "warn" for what is missing."""
 
     text: str
     tone: str = ""
@@ -85,7 +86,7 @@ class Text:
 
 @dataclass(frozen=True)
 class Tile:
-    """One number of the headline: what it is, the number, its interval, and what to compare it with."""
+    """One number of the headline: its name, the number, its interval, and what to compare it with."""
 
     label: str
     value: str

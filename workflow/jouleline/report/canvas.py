@@ -1,7 +1,9 @@
-"""Drawings: matplotlib draws in the colours of the light page. On the page each colour becomes its CSS variable, so
-that one figure serves light and dark; as a file of its own (SVG, PDF, PNG) it keeps them. A panel is small and of fixed
-size (its units are CSS pixels): pages lay panels out in a grid, so that text keeps its size on a narrow screen instead
-of shrinking with a wide drawing.
+"""Drawings by matplotlib, in the colours of the light page.
+
+On the page each colour becomes its CSS variable, so one figure serves light and dark. A figure that is a file of its
+own
+(SVG, PDF, PNG) keeps its colours. A panel is small and has a fixed size in CSS pixels. Pages place panels in a grid, so
+text keeps its size on a narrow screen. In one wide drawing it would shrink.
 """
 
 import hashlib
@@ -22,12 +24,12 @@ KINDS = ("svg", "pdf", "png")
 
 TEMPLATES = Path(__file__).parent / "templates"
 _LIGHT = (TEMPLATES / "style.css").read_text(encoding="utf-8").split("@media")[0]
-# CSS variable -> colour of the light page, written down in the style alone. No two that are drawn may be equal.
+# CSS variable -> colour of the light page. Only the style defines them. No two drawn colours may be equal.
 _COLOURS = dict(re.findall(r"--([\w-]+): (#\w{6});", _LIGHT))
 INK, MUTED, GRID, SURFACE, ACCENT, WARN = (
     _COLOURS[name] for name in ("ink", "muted", "grid", "surface", "accent", "warn")
 )
-# They differ in lightness too, and each series has its own marker.
+# The colours differ in lightness too, and each series has its own marker.
 SERIES = tuple(_COLOURS[f"series-{number}"] for number in range(1, 8))
 _VARIABLES = {
     colour: name
@@ -75,7 +77,7 @@ _STYLE = {
 
 @dataclass(frozen=True)
 class Figure:
-    """A finished panel: trusted SVG markup, the text that stands for it (`alt` goes to aria-label), and its title."""
+    """A finished panel: trusted SVG markup, the text that describes it (`alt`, goes to aria-label), and its title."""
 
     svg: Markup
     alt: str
@@ -84,7 +86,7 @@ class Figure:
     drawn: object = field(default=None, repr=False, compare=False)
 
     def file(self, kind: str) -> bytes:
-        """The figure as a file of one of KINDS, on white; PNG with two pixels per CSS pixel. Equal figures give equal
+        """The figure as a file of one of KINDS, on white. A PNG has two pixels per CSS pixel. Equal figures give equal
         bytes."""
         import matplotlib
 
@@ -100,7 +102,7 @@ class Figure:
         return buffer.getvalue()
 
 
-# What would make two files of one figure differ.
+# Metadata that would make two files of one figure differ.
 _TIMELESS = {
     "svg": {"Date": None, "Creator": None, "Format": None, "Type": None},
     "pdf": {"CreationDate": None, "Creator": None, "Producer": None},
@@ -110,7 +112,7 @@ _TIMELESS = {
 
 @dataclass
 class Panel:
-    """A panel being drawn: matplotlib's figure and axes, and the hover text of its point collections."""
+    """A panel that is being drawn: matplotlib's figure and axes, and the hover text of its point collections."""
 
     figure: object
     axes: object
@@ -125,7 +127,7 @@ class Panel:
 
 @contextmanager
 def panel(width: int = WIDTH, height: int = HEIGHT) -> Iterator[Panel]:
-    """A new panel of `width` x `height` CSS pixels in the report's style; the style ends with the block."""
+    """A new panel of `width` x `height` CSS pixels in the report's style. The style ends with the block."""
     import matplotlib
     from matplotlib.figure import Figure as MatplotlibFigure
 
@@ -136,10 +138,10 @@ def panel(width: int = WIDTH, height: int = HEIGHT) -> Iterator[Panel]:
 
 
 def finish(drawn: Panel, alt: str, caption: str = "", stamp: str = "") -> Figure:
-    """Turn a panel into markup; call inside its `panel` block.
+    """Turn a panel into markup. Call this inside its `panel` block.
 
-    `stamp` is printed inside the drawing (where the energy is estimated, for instance), so that a copied figure still
-    says it. Equal panels give equal markup: nothing in it depends on the time, the process or the machine.
+    `stamp` is printed inside the drawing (that the energy is estimated, say), so a copied figure still says it. Equal
+    panels give equal markup: nothing in it depends on the time, the process or the machine.
     """
     if stamp:
         drawn.figure.supxlabel(
@@ -147,22 +149,22 @@ def finish(drawn: Panel, alt: str, caption: str = "", stamp: str = "") -> Figure
         )
     buffer = io.BytesIO()
     drawn.figure.savefig(buffer, format="svg", metadata=_TIMELESS["svg"])
-    drawn.figure.set_layout_engine("none")  # as it lies now, for the files too
+    drawn.figure.set_layout_engine("none")  # fixes the layout, for the files too
     svg = buffer.getvalue().decode("utf-8")
     title = drawn.figure.get_suptitle() or drawn.axes.get_title(loc="left")
     return Figure(Markup(_inline(svg, drawn.titles, alt)), alt, caption, title, drawn.figure)
 
 
 def _inline(svg: str, titles: dict[str, list[str]], alt: str) -> str:
-    """Reduce a stand-alone SVG file to an element that fits an HTML page: no prologue, own ids, CSS variables."""
+    """Reduce a stand-alone SVG file to an element for an HTML page: no prologue, own ids, CSS variables."""
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.S)
     svg = re.sub(r"<!--.*?-->", "", svg, flags=re.S)
     svg = svg.replace("xlink:href", "href")
-    # matplotlib names a font that the reader may lack; only size and weight are ours to say, the page has the family.
+    # matplotlib names a font that the reader may lack. Only size and weight are set here; the page sets the family.
     svg = re.sub(r"font: (?:(bold|\d+) )?([\d.]+)px [^;\"]*", _font, svg)
     svg = re.sub(r"font-family: [^;\"]*;? ?", "", svg)
-    # A page has tens of thousands of marks: their places to a hundredth of a pixel, their style said once.
+    # A page has tens of thousands of marks. So places have two decimals of a pixel, and each style is written once.
     svg = re.sub(r"<[^>]*>", lambda tag: re.sub(r"(\d\.\d\d)\d+", r"\1", tag.group(0)), svg)
     svg = re.sub(r"<g( clip-path=\"[^\"]*\")?>\s*((?:<use [^>]*/>\s*)+)</g>", _style_once, svg)
     for gid, labels in titles.items():
@@ -178,7 +180,7 @@ def _inline(svg: str, titles: dict[str, list[str]], alt: str) -> str:
 
 
 def _style_once(group: re.Match) -> str:
-    """A group of marks that share a style, with the style in the group."""
+    """A group of marks with the same style. The group has the style."""
     styles = set(re.findall(r' style="([^"]*)"', group.group(2)))
     if len(styles) != 1:
         return group.group(0)

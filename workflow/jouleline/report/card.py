@@ -1,4 +1,4 @@
-"""The model card: what a shipped model is, what it was fitted on, how far off it was, in Markdown."""
+"""The model card in Markdown: what a shipped model is, what it was fitted on, and how large its errors were."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -16,7 +16,7 @@ _DIAGNOSTICS = {
 
 
 def model_card(fit: Mapping[str, Any], validation: Mapping[str, Any] | None = None) -> str:
-    """Markdown of a fit of the split `all` and, where given, of its held-out scores (validation.json)."""
+    """Markdown of a fit of the split `all` and, if given, of its held-out scores (validation.json)."""
     fold = fit["folds"][0]
     source = fold["energy_source"]
     versions = ", ".join(f"{name} {version}" for name, version in fit["versions"].items())
@@ -76,7 +76,7 @@ def _scores(model: str, validation: Mapping[str, Any]) -> list[str]:
 
 
 def score_lines(results: Sequence[Mapping[str, Any]], floor: Mapping[str, Any]) -> list[str]:
-    """Markdown lines of the scores of energy, then of time; `floor` is the noise floor of validation.json."""
+    """Markdown lines of the scores of energy, then of time. `floor` is the noise floor of validation.json."""
     lines = []
     for target in ("energy", "time"):
         rows = [row for row in results if row["target"] == target]

@@ -29,7 +29,7 @@ def write(page: Any, folder: Path) -> None:
 
 
 def _block(block: Any, anchor: str, names: dict[str, int], folder: Path) -> dict[str, Any]:
-    """A block as JSON; its figures and tables go to files of their own."""
+    """A block as JSON. Its figures and tables are written to files of their own."""
     if isinstance(block, Table):
         return {"kind": "table", **_table(block, _name(f"{anchor}-{block.caption}", names), folder)}
     if isinstance(block, Panels):
@@ -44,7 +44,7 @@ def _block(block: Any, anchor: str, names: dict[str, int], folder: Path) -> dict
 
 
 def _name(words: str, names: dict[str, int]) -> str:
-    """A file name of plain letters, without the counts of a caption; a number where the name was taken."""
+    """A file name of plain letters, without the counts of a caption. It gets a number where the name is taken."""
     plain = re.sub(r"[^a-z0-9]+", "-", re.sub(r"\([^)]*\)", "", words).lower())[:_LONGEST_NAME].strip("-")
     names[plain] = names.get(plain, 0) + 1
     return plain if names[plain] == 1 else f"{plain}-{names[plain]}"
@@ -61,14 +61,14 @@ def _table(table: Table, name: str, folder: Path) -> dict[str, Any]:
     text = io.StringIO()
     rows = list(_rows(table))
     csv.writer(text, lineterminator="\n").writerows(rows)
-    # A byte order mark: spreadsheets take a file without it for something else than UTF-8.
+    # A byte order mark. Without it, spreadsheets do not take the file for UTF-8.
     (folder / f"tables/{name}.csv").write_text(text.getvalue(), encoding="utf-8-sig")
     entry = {"caption": table.caption, "file": f"tables/{name}.csv", "note": table.note or None}
     return {**entry, "stamp": table.stamp or None, "columns": rows[0], "rows": rows[1:]}
 
 
 def _rows(table: Table) -> Iterator[list[str | float | None]]:
-    """Head and rows: bare numbers in the units of the head, None for a dash, the head of a group in a first column."""
+    """Head and rows. Numbers are in the units of the head, a dash becomes None, and groups get a first column."""
     lines = [row for row in table.rows if not isinstance(row, Group)]
     grouped, group = len(lines) < len(table.rows), ""
     units = [_units(cells) for cells in zip(*lines, strict=True)] or [[] for _ in table.columns]
@@ -90,7 +90,7 @@ def _rows(table: Table) -> Iterator[list[str | float | None]]:
 
 
 def _units(cells: Sequence[Cell]) -> list[str]:
-    """The units of a column's numbers; "1" is that of a fraction."""
+    """The units of a column's numbers. A fraction has the unit "1"."""
     found = dict.fromkeys(cell.text.unit for cell in cells if isinstance(cell.text, Shown))
     return [{"1": "fraction"}.get(unit, unit) for unit in found]
 

@@ -1,4 +1,4 @@
-"""Facts as pairs and tables, and the fit of each model that a section speaks of."""
+"""Facts as pairs and tables, and the fit of each model that a section shows."""
 
 from jouleline.report import labels
 from jouleline.report.blocks import Cell, Table, columns
@@ -7,9 +7,9 @@ from jouleline.report.numbers import text
 
 
 def flatten(value: object, prefix: str = "", exact: bool = True) -> list[tuple[str, str]]:
-    """A nested mapping as sorted ("a.b", text) pairs; lists of scalars on one line.
+    """A nested mapping as sorted ("a.b", text) pairs. Lists of scalars are on one line.
 
-    `exact` shows a fraction as it was set; otherwise it was measured and gets four digits.
+    `exact` shows a fraction as the user set it. Otherwise it was measured and gets four digits.
     """
     if isinstance(value, dict):
         items = [(f"{prefix}.{key}" if prefix else str(key), item) for key, item in sorted(value.items())]
@@ -28,7 +28,7 @@ def facts(caption: str, pairs: list[tuple[str, str]], folded: bool = False) -> T
 
 
 def fits(inputs: Inputs) -> list[Row]:
-    """One fit per model: the one on all runs where there is one, else the first by split. Our models first."""
+    """One fit per model: the one on all runs if there is one, else the first by split. Our models come first."""
     best: dict[str, Row] = {}
     for fit in sorted(inputs.fits, key=lambda fit: (fit.get("split") != "all", str(fit.get("split")))):
         best.setdefault(str(fit.get("model")), fit)
@@ -36,5 +36,5 @@ def fits(inputs: Inputs) -> list[Row]:
 
 
 def first_fold(fit: Row) -> Row:
-    """The first fold of a fit; an empty one where it has none."""
+    """The first fold of a fit; an empty one where the fit has none."""
     return next(iter(fit.get("folds") or []), {})

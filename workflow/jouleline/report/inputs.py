@@ -1,4 +1,4 @@
-"""Everything the report is made of, read once: tables, fits, verdicts, and the record of every run."""
+"""Everything that the report is made of, read once: tables, fits, verdicts, and the record of every run."""
 
 import hashlib
 from collections.abc import Iterable, Mapping
@@ -18,14 +18,14 @@ from jouleline.schemas.runs import RUNS
 from jouleline.schemas.timings import TIMINGS
 
 Row = Mapping[str, Any]
-# What tells one series of predictions from another: the model, the mode of its efficiency, and post-run or not.
+# What distinguishes the series of predictions: the model, the mode of its efficiency, and post-run or not.
 Series = tuple[str, str | None, bool]
 
 
 @dataclass(frozen=True)
 class Inputs:
-    """The files of one campaign in memory. Tables are lists of dict rows; a null stays None. `planned`: runs that the
-    grid asks for, None where that is not known."""
+    """The files of one campaign in memory. Tables are lists of dict rows; a null stays None. `planned` is the number of
+    runs in the grid, None where unknown."""
 
     campaign: str
     runs: list[Row]
@@ -51,7 +51,7 @@ class Inputs:
 
     @classmethod
     def of_scores(cls, campaign: str, runs: list[Row], validation: Row) -> "Inputs":
-        """Runs and scores alone: enough for the headline."""
+        """Only runs and scores: enough for the headline."""
         nothing: dict = {
             "regions": [],
             "timings": [],
@@ -72,7 +72,7 @@ class Inputs:
 
     @property
     def energy_sources(self) -> list[str]:
-        """Sources of every energy that the report can show, sorted."""
+        """The sources of all energies that the report can show, sorted."""
         seen = {run.get("energy_source") for run in self.runs if run.get("energy_j") is not None}
         seen |= {row.get("energy_source") for row in self.predictions}
         seen |= set(self.validation.get("energy_sources") or [])
@@ -80,23 +80,23 @@ class Inputs:
 
     @property
     def split_names(self) -> list[str]:
-        """Hold-outs that were judged (see `holdout`), in order; the in-sample pseudo-split `all` is none."""
+        """The judged hold-outs (see `holdout`), in order. The in-sample pseudo-split `all` is none."""
         return sorted({holdout(row) for row in (*self.results, *self.predictions)} - {"", "all"})
 
     @property
     def results(self) -> list[Row]:
-        """The held-out rows of validation.json, our models first; `all` holds nothing out."""
+        """The held-out rows of validation.json, our models first. `all` holds nothing out."""
         rows = [row for row in self.validation.get("results") or [] if row.get("split") != "all"]
         return sorted(rows, key=lambda row: (holdout(row), str(row.get("target")), _order(series_of(row))))
 
     def series(self, split: str) -> list[Series]:
-        """Series with predictions in `split`, our models first, post-run ones after their honest kin."""
+        """Series with predictions in `split`, our models first. A post-run series follows its honest version."""
         return sorted({series_of(row) for row in self.predictions if holdout(row) == split}, key=_order)
 
     def result(self, series: Series, split: str, target: str) -> Row | None:
-        """The scores of a series in a hold-out, or None where it was not judged.
+        """The scores of a series in a hold-out. None where it was not judged.
 
-        A hold-out without folds has one row per model that says so, without a mode: it stands for all of its modes.
+        A hold-out without folds has one row per model that says so, without a mode. This row stands for all modes.
         """
         rows = [row for row in self.results if (holdout(row), row.get("target")) == (split, target)]
         exact = [row for row in rows if series_of(row) == series]
@@ -114,7 +114,7 @@ def series_of(row: Row) -> Series:
 
 
 def holdout(row: Row) -> str:
-    """The hold-out of a result, prediction or gate: its split, or the part of it that is judged apart ("H6 5-runs")."""
+    """The hold-out of a result, prediction or gate: its split, or the part of it that is judged alone ("H6 5-runs")."""
     return f"{row.get('split') or ''} {row.get('stratum') or ''}".strip()
 
 
@@ -139,9 +139,9 @@ def load(
 ) -> Inputs:
     """Read the inputs of a report.
 
-    `tables`: paths of runs, regions, timings and checks; `facts`: paths of validation, calibration and idle. `choices`
-    are `planned` (how many runs the grid asks for) and `settings` (`title`, `traces`). The model that the report is
-    about is the headline of validation.json. Raises UserError, naming the file, for one that is missing or torn.
+    `tables`: paths of runs, regions, timings and checks. `facts`: paths of validation, calibration and idle. `choices`
+    are `planned` (the number of runs in the grid) and `settings` (`title`, `traces`). The report is about the headline
+    model of validation.json. Raises UserError that names a missing or torn file.
     """
     predictions, fits, splits, answers = (
         sorted(map(Path, paths)) for paths in (predictions, fits, splits, answers)
@@ -174,13 +174,13 @@ def load(
 
 
 def _headline(validation: Row) -> str:
-    """The model that the scores are about; a validation of an older version does not name it."""
+    """The model of the scores. A validation of an older version does not name it."""
     fitted = dict.fromkeys(str(row.get("model")) for row in validation.get("results") or [])
     return headline(fitted, validation.get("headline")) or HEADLINE
 
 
 def _predictions(paths: Iterable[Path], runs: Iterable[Row]) -> list[Row]:
-    """The rows of all predictions tables, each with the part of its split that is judged apart."""
+    """The rows of all predictions tables, each with the part of its split that is judged alone."""
     devices = {run["run_id"]: run.get("device") for run in runs}
     rows = [row for path in paths for row in read_table(PREDICTIONS, path)]
     return [
@@ -189,7 +189,7 @@ def _predictions(paths: Iterable[Path], runs: Iterable[Row]) -> list[Row]:
 
 
 def _records(runs_dir: Path) -> dict[str, Row]:
-    """Records by run id: run.json of a finished run, else run.failed.json of one that failed."""
+    """Records by run id: run.json of a finished run, else run.failed.json of a failed one."""
     records = {}
     for name in ("run.failed.json", "run.json"):
         for path in sorted(runs_dir.glob(f"*/{name}")):
@@ -203,7 +203,7 @@ def _config(path: Path | None) -> Row | None:
 
 
 def _digests(files: Iterable[Path]) -> dict[str, str]:
-    """SHA-256 of each input, keyed by the end of its path (the rest of it is the machine's business)."""
+    """SHA-256 of each input, by the end of its path. The start of the path depends on the machine."""
     digests = {}
     for path in files:
         depth = 3 if path.parts[-3:-2] in (("fit",), ("predictions",), ("rounds",)) else 2

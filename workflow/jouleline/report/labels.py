@@ -1,4 +1,4 @@
-"""Words and marks the report uses for strategies, models and sources of energy: one place, so that they agree."""
+"""Words and marks for strategies, models and sources of energy. They are defined once, so that they agree."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -35,13 +35,13 @@ MODELS = {
     "phi_zero": "no static power (φ = 0)",
 }
 _VARIANTS = ("roofline_", "phi_")
-# Models of this project first, then the paper's law, then baselines.
+# This project's models first, then the paper's law, then baselines.
 MODEL_ORDER = tuple(MODELS)
 
 
 @dataclass(frozen=True)
 class Strategy:
-    """How a run was spread over devices: its name, series colour (see canvas) and matplotlib marker."""
+    """How a run was spread over devices: the name, series colour (see canvas) and matplotlib marker."""
 
     name: str
     colour: str
@@ -81,7 +81,7 @@ def model(name: str, efficiency_mode: str | None = None, post_run: bool = False)
 
 
 def is_variant(name: str) -> bool:
-    """Whether a model is the roofline with a term switched off, shown in tables but not among the rivals."""
+    """Whether a model is the roofline with a term switched off. Tables show it, but it is no rival."""
     return name.startswith(_VARIANTS)
 
 
@@ -96,7 +96,7 @@ def source(name: str | None) -> str:
 
 
 def estimate_notice(sources: Iterable[str | None]) -> str:
-    """The words that must stand wherever these energies are shown: "" where none is estimated."""
+    """The notice that must accompany these energies: "" where none is estimated."""
     present = {name for name in sources if name}
     if "estimate" not in present:
         return ""
@@ -105,7 +105,7 @@ def estimate_notice(sources: Iterable[str | None]) -> str:
 
 @dataclass(frozen=True)
 class LegendEntry:
-    """A legend item: trusted SVG of the mark, and its name."""
+    """An item of a legend: trusted SVG of the mark, and its name."""
 
     name: str
     svg: Markup
@@ -146,7 +146,7 @@ def short(run: Mapping[str, Any]) -> str:
 _SHAPE = (("L", "layers"), ("d", "hidden"), ("S", "seq_len"), ("B", "micro_batch"))
 
 
-# Parameters of the roofline law; one of a device, precision or link carries it in brackets.
+# Parameters of the roofline law. A parameter of a device, precision or link has it in brackets.
 _PARAMETERS = {
     "peak_flops": "achieved peak of matrix multiplication, F",
     "half_saturation_flop": "FLOP per launch at half of the peak, x_half",
@@ -170,7 +170,7 @@ _PARAMETERS = {
 
 
 def parameter(name: str) -> str:
-    """What a fitted parameter means, in words; a dash where its name says it all."""
+    """The meaning of a fitted parameter in words. A dash where its name says everything."""
     slot, _, group = name.partition("[")
     words = _PARAMETERS.get(slot)
     if words and group:

@@ -4,7 +4,7 @@ from jouleline.report.blocks import Group, Table
 
 
 def markdown(table: Table) -> list[str]:
-    """Caption, head and rows; the rows of a group name it in a first column of their own."""
+    """Caption, head and rows. The rows of a group name it in a first column."""
     grouped = any(isinstance(row, Group) for row in table.rows)
     heads = [*([""] if grouped else []), *(column.header for column in table.columns)]
     lines = [f"**{table.caption}**", "", _line(heads), "|---" * len(heads) + "|"]

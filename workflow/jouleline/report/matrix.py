@@ -1,4 +1,4 @@
-"""The hold-out matrix: the error of every model on every hold-out at one glance, with the gates that judge it."""
+"""The hold-out matrix: the error of every model on every hold-out, with the gates that judge it."""
 
 from collections.abc import Sequence
 
@@ -59,7 +59,7 @@ def _cell(row: Row | None, gate: Row | None) -> Cell:
         return Cell("n.i." if row.get("identified") is False else DASH, "quiet", str(row.get("reason") or ""))
     error = percent(row["mape"])
     hover = f"{share(row.get('n'), asked(row))} predictions"
-    if gate and gate.get("passed") is not None:  # None: it could not be judged
+    if gate and gate.get("passed") is not None:  # None: not judged
         error = Shown(f"{error} {'✓' if gate['passed'] else '✗'}", error.value, error.unit)
         hover += f"; gate: at most {percent(gate['limit'])}"
     return Cell(error, f"heat-{1 + sum(row['mape'] > step for step in _STEPS)}", hover)

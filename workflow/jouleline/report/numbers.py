@@ -1,4 +1,4 @@
-"""Numbers as a reader wants them: a unit, the digits that mean something, and a dash for what is unknown."""
+"""Numbers for readers: with a unit, only meaningful digits, and a dash where unknown."""
 
 import math
 from typing import Any
@@ -8,13 +8,14 @@ _THIN = "\u202f"  # narrow no-break space: between thousands, and between a numb
 _MINUS = "\u2212"
 _SI = ((1e18, "E"), (1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"), (1.0, ""), (1e-3, "m"),
        (1e-6, "µ"), (1e-9, "n"), (1e-12, "p"), (1e-15, "f"))  # fmt: skip
-# Units of ratios: an SI prefix would make no sense in front of them.
+# Units of ratios. An SI prefix before them has no meaning.
 _PLAIN_UNITS = ("", "1", "%")
 
 
 class Shown(str):
-    """A number as a reader sees it, with the number itself for files and for sorting: `value`, in `unit` without a
-    prefix (a fraction has "1", a count "")."""
+    """A number as a reader sees it, and the number itself for files and for sorting: `value`, in `unit` without a
+    prefix
+    (a fraction has "1", a count "")."""
 
     value: float
     unit: str
@@ -26,20 +27,20 @@ class Shown(str):
 
     @property
     def key(self) -> str:
-        """The number for sorting, where its text alone would mislead: it has a prefix or a power of ten."""
+        """The number to sort by, where its text (with a prefix or a power of ten) would sort wrongly."""
         plain = self.unit in _PLAIN_UNITS and "·10" not in self
         return "" if plain else f"{self.value:.6g}"
 
 
 def known(value: Any) -> bool:
-    """True for a finite number (or a bool or text): what may be printed as a value."""
+    """True for a finite number (or a bool or text), which may be printed as a value."""
     if value is None:
         return False
     return math.isfinite(value) if isinstance(value, float | int) else True
 
 
 def number(value: float | None, digits: int = 3) -> str:
-    """`value` with `digits` significant digits and grouped thousands; a dash when it is null or not finite."""
+    """`value` with `digits` significant digits and grouped thousands. A dash when it is null or not finite."""
     if not known(value):
         return DASH
     value = float(value)
@@ -55,12 +56,12 @@ def number(value: float | None, digits: int = 3) -> str:
 
 
 def count(value: int | None) -> str:
-    """A whole number with grouped thousands; a dash when null."""
+    """A whole number with grouped thousands. A dash when null."""
     return Shown(f"{int(value):,}".replace(",", _THIN), int(value)) if known(value) else DASH
 
 
 def share(part: int | None, whole: int | None) -> str:
-    """How many of how many, where it is not all: "270 of 319"; a dash when null."""
+    """How many of how many, unless it is all: "270 of 319". A dash when null."""
     return (
         f"{count(part)} of {count(whole)}" if known(part) and known(whole) and part != whole else count(part)
     )
@@ -78,7 +79,7 @@ def _quantity(value: float, unit: str, digits: int) -> str:
         return f"{number(value, digits)}{_THIN}{unit}".rstrip(_THIN) if unit != "1" else number(value, digits)
     if not unit[0].isalpha() or unit[0] == "°" or unit.startswith(("log", "ln")):
         return f"{number(value, digits)}{_THIN}{unit}"
-    # Rounding first, so that 999.9 does not become "1000 m..." one prefix too low.
+    # Round first, so that 999.9 does not become "1000 m..." with a prefix too low.
     size = abs(float(f"{value:.{digits - 1}e}"))
     for scale, prefix in _SI:
         if size >= scale * (1 - 1e-12):
@@ -87,7 +88,7 @@ def _quantity(value: float, unit: str, digits: int) -> str:
 
 
 def duration(seconds: float | None) -> str:
-    """A time that a person waits for: seconds below two minutes, minutes below two hours, then hours, then days."""
+    """A duration: seconds below two minutes, minutes below two hours, then hours, then days."""
     if not known(seconds) or seconds < 120:
         return quantity(seconds, "s")
     for size, unit, most in ((60, "min", 7200), (3600, "h", 172_800), (86_400, "d", math.inf)):
@@ -104,7 +105,7 @@ def percent(fraction: float | None, digits: int = 2) -> str:
 
 
 def signed_percent(fraction: float | None) -> str:
-    """A signed fraction as per cent, with its sign always shown."""
+    """A signed fraction as per cent. The sign is always shown."""
     if not known(fraction):
         return DASH
     text = percent(fraction)
@@ -119,23 +120,23 @@ def points(fraction: float | None) -> str:
 
 
 def percent_interval(low: float | None, high: float | None) -> str:
-    """Bounds given as fractions: "4.1 to 7.9 %"; a dash when either is unknown."""
+    """Bounds given as fractions: "4.1 to 7.9 %". A dash when either is unknown."""
     if not (known(low) and known(high)):
         return DASH
     return f"{_per_cent(low)} to {_per_cent(high)}{_THIN}%"
 
 
 def interval(low: float | None, high: float | None, digits: int = 3) -> str:
-    """Bounds as "low to high"; a dash when either is unknown."""
+    """Bounds as "low to high". A dash when either is unknown."""
     if not (known(low) and known(high)):
         return DASH
     return f"{number(low, digits)} to {number(high, digits)}"
 
 
 def with_uncertainty(value: float | None, uncertainty: float | None) -> str:
-    """Value ± u: u with two significant digits, value to the same decimal; four digits when u is unknown.
+    """Value ± u. u has two significant digits, and value has the same decimals. Four digits when u is unknown.
 
-    An uncertainty below 0.05 % of the value is smaller than the digits shown, and is left out.
+    An uncertainty below 0.05 % of the value is smaller than the shown digits, so it is left out.
     """
     if not known(value) or not known(uncertainty) or uncertainty < 5e-4 * abs(value) or uncertainty == 0:
         return number(value, 4)

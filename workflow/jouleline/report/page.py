@@ -1,4 +1,4 @@
-"""The page: sections in order, one template, one file that needs nothing else."""
+"""The page: sections in order, one template, one file that needs no other file."""
 
 import base64
 import hashlib
@@ -29,7 +29,7 @@ from jouleline.report.sections import (
     traces,
 )
 
-# In the order of the page. A section without anything to say returns None.
+# In the order of the page. A section with nothing to say returns None.
 SECTIONS = (
     decide,
     headline,
@@ -61,7 +61,7 @@ class Page:
 
 
 def render(inputs: Inputs) -> str:
-    """The report as one HTML document; equal inputs give equal text."""
+    """The report as one HTML document. Equal inputs give equal text."""
     return markup(build(inputs))
 
 
@@ -83,7 +83,7 @@ def markup(page: Page) -> str:
 
 
 def write(inputs: Inputs, path: Path, folder: Path | None = None) -> None:
-    """Write the report to `path` and, where it is given, its parts as files into the new `folder`: see `export`."""
+    """Write the report to `path` and, if given, its parts as files into the new folder `parts`: see `export`."""
     page = build(inputs)
     if folder:
         with files.atomic_folder(folder) as temporary:
@@ -92,7 +92,7 @@ def write(inputs: Inputs, path: Path, folder: Path | None = None) -> None:
 
 
 def build(inputs: Inputs) -> Page:
-    """The content of the page, not yet markup."""
+    """The content of the page, before markup."""
     stamp = labels.estimate_notice(inputs.energy_sources)
     sections = [section for section in (module.build(inputs, stamp) for module in SECTIONS) if section]
     return Page(

@@ -1,4 +1,4 @@
-"""Predictions of runs that were held out, one point per run, ready to plot or to list."""
+"""Predictions of held-out runs, one point per run, ready to plot or to list."""
 
 import math
 from dataclasses import dataclass
@@ -15,7 +15,9 @@ UNITS = {"energy": "J", "time": "s"}
 class Point:
     """One held-out run: measured and predicted value per token (J or s), bounds of the 95 % interval, and the run.
 
-    Per token, for how long the measured window is says the protocol: windows of one length have much the same energy.
+    Values are per token, because the protocol decides how long the measured window is. Windows of one length have
+    similar
+    energies.
     """
 
     run: Row
@@ -34,9 +36,11 @@ class Point:
 def points(inputs: Inputs, series: Series, split: str, target: str) -> list[Point]:
     """Held-out points of a series in a hold-out (see `inputs.holdout`).
 
-    A run that is held out by several folds (seeds of a grouped split) gives one point: the median over these folds of
-    its prediction and of each bound. Rows without a finite, positive measured and predicted value are left out, and so
-    are runs whose tokens are not known.
+    Several folds (seeds of a grouped split) may hold out the same run. It gives one point: the median over these folds
+    of
+    its prediction and of each bound. Left out are rows without a finite, positive measured and predicted value, and
+    runs
+    with an unknown number of tokens.
     """
     unit = {"energy": "j", "time": "s"}[target]
     by_run: dict[str, list[Row]] = {}
@@ -76,7 +80,7 @@ def _median(rows: list[Row], key: str) -> float | None:
 
 
 def span(values: list[float], margin: float = 0.08) -> tuple[float, float]:
-    """Limits of a logarithmic axis around positive `values`, with at least half a decade."""
+    """Limits of a logarithmic axis around positive `values`, at least half a decade apart."""
     low, high = math.log10(min(values)), math.log10(max(values))
     pad = max(margin * (high - low), (0.5 - (high - low)) / 2, 0.03)
     return 10 ** (low - pad), 10 ** (high + pad)

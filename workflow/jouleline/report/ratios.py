@@ -1,4 +1,4 @@
-"""Scaling efficiency of measured runs: what happens to speed, power and energy as one workload gets more devices."""
+"""Scaling efficiency of measured runs: how speed, power and energy change as one workload gets more devices."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,9 +11,9 @@ from jouleline.report.numbers import known
 
 @dataclass(frozen=True)
 class ScalingPoint:
-    """One workload family, strategy and device count N, against N0, the smallest count measured of that family.
+    """One workload family, strategy and device count N, compared with N0, the smallest count measured of that family.
 
-    `eta`, `rho` and `energy_ratio` as in `model.laws.efficiency.measured`, over the `runs` replicates together.
+    `eta`, `rho` and `energy_ratio` are as in `model.laws.efficiency.measured`, over the `runs` replicates together.
     """
 
     family: str
@@ -27,7 +27,7 @@ class ScalingPoint:
 
 
 def scaling(runs: Sequence[Mapping[str, Any]]) -> list[ScalingPoint]:
-    """Scaling points of every family that was measured on more than one device count; at N0 eta is 1."""
+    """Scaling points of every family that was measured on more than one device count. At N0 eta is 1."""
     from jouleline.model.features import Data
     from jouleline.model.laws.efficiency import measured
     from jouleline.model.table.runs import complete
@@ -56,7 +56,7 @@ def _usable(run: Mapping[str, Any]) -> bool:
 
 
 def _point(family: str, devices: int, strategy: labels.Strategy, rows: list) -> ScalingPoint:
-    """Replicates as one: time and energy per token are averaged as in the reference, so at N0 both ratios are 1."""
+    """Replicates as one. Time and energy per token are averaged as in the reference, so at N0 both ratios are 1."""
     eta = 1 / mean(1 / float(row[1]) for row in rows)
     energy = mean(float(row[3]) for row in rows)
     return ScalingPoint(family, strategy, devices, int(rows[0][0]), eta, energy * eta, energy, len(rows))
@@ -70,7 +70,7 @@ def paper_data_parallel(devices: float) -> float:
 
 
 def paper_tensor_parallel(devices: float) -> float:
-    """The paper's eta_TP(t) divided by its value at 1, which is 5.2: more than any efficiency can be."""
+    """The paper's eta_TP(t) divided by its value at 1. That value is 5.2, which is more than any efficiency can be."""
     from jouleline.model.laws.efficiency import published_tp
 
     return float(published_tp(devices) / published_tp(1))

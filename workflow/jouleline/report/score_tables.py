@@ -1,4 +1,4 @@
-"""The tables of scores and gates, made in one place for the page and for Markdown."""
+"""The tables of scores and gates, made once for the page and for Markdown."""
 
 from collections.abc import Callable, Sequence
 
@@ -23,7 +23,7 @@ def _factor(value: float | None) -> str:
     return f"×{number(value)}" if known(value) else DASH
 
 
-# (header, key of a result, how it is printed, what it is): what most readers need, then the rest.
+# (header, key of a result, how it is printed, its meaning): what most readers need, then the rest.
 _FIRST = (
     ("Median APE", "median_ape", percent, "median absolute percentage error"),
     ("Bias", "bias", signed_percent, "signed: above zero is over-prediction"),
@@ -52,9 +52,9 @@ _SCORE_NOTE = (
 
 
 def score_tables(rows: Sequence[Row], target: str, floor: float | None, stamp: str = "") -> list[Table]:
-    """The scores of one target by hold-out: errors and coverage, and folded behind them the other scores.
+    """The scores of one target by hold-out: errors and coverage. A folded table has the other scores.
 
-    `rows` are results of validation.json, `floor` is the noise floor of the target, a fraction or None; `stamp` is for
+    `rows` are results of validation.json. `floor` is the noise floor of the target, a fraction or None. `stamp` is for
     tables of energy.
     """
     if not rows:
@@ -111,7 +111,7 @@ def _lines(rows: Sequence[Row], scores: Sequence[tuple], first: Callable[[Row], 
 
 
 def _errors(row: Row) -> list[Cell | str]:
-    """MAPE, its interval, how many predictions it is of, and the difference to the paper's law."""
+    """MAPE, its interval, the number of its predictions, and the difference to the paper's law."""
     about = share(row.get("n"), asked(row))
     if not scored(row):
         lacks = row.get("identified") is False
@@ -122,7 +122,7 @@ def _errors(row: Row) -> list[Cell | str]:
 
 
 def gate_table(gates: Sequence[Row], stamp: str = "") -> Table:
-    """Gates that have a value, are turned on or fail for want of predictions; the others are named in the note."""
+    """Gates that have a value, are enabled, or fail because predictions are missing. The note names the others."""
     shown = [
         gate
         for gate in gates

@@ -1,4 +1,4 @@
-"""What the sections, the terminal and the model card say of scores: which model is meant, and its error in words."""
+"""Scores in words for the sections, the terminal and the model card: which model, and its error."""
 
 import re
 
@@ -28,7 +28,7 @@ def split_title(name: str) -> str:
 
 
 def ours(inputs: Inputs) -> Series:
-    """The series the headline is about, known before the run. Chosen by the campaign, never by its score."""
+    """The series of the headline, known before the run. The campaign chooses it; its score does not."""
     candidates = {series_of(row) for row in inputs.results} | {series_of(row) for row in inputs.predictions}
     honest = sorted(
         (s for s in candidates if s[0] == inputs.headline and not s[2]),
@@ -57,7 +57,7 @@ def finding(inputs: Inputs) -> str:
 
 
 def _beside_paper(inputs: Inputs, series: Series) -> str:
-    """How far the model is ahead of the paper's law, paired run by run, and whether these runs distinguish them."""
+    """How far the model is ahead of the paper's law, paired run by run, and whether the runs can distinguish them."""
     parts = []
     for split in SPLITS:
         row = inputs.result(series, split, "energy")
@@ -67,7 +67,7 @@ def _beside_paper(inputs: Inputs, series: Series) -> str:
 
 
 def paired(row: Row) -> str:
-    """The mean error less that of the paper's law on the same predictions, in points, with its 95 % interval."""
+    """The mean error minus that of the paper's law on the same predictions, in points, with its 95 % interval."""
     if not known(row.get("above_paper")):
         return DASH
     low, high = row.get("above_paper_lo95"), row.get("above_paper_hi95")
@@ -83,14 +83,14 @@ def _told_apart(row: Row) -> str:
 
 
 def gap(row: Row) -> str:
-    """How many predictions the score leaves out, where a fit was not identified."""
+    """How many predictions the score leaves out, because a fit was not identified."""
     if not row.get("n_not_identified"):
         return ""
     return f"; {share(row.get('n'), asked(row))} predictions, the others not identified"
 
 
 def asked(row: Row) -> int:
-    """How many predictions were asked of a model, with those that it could not make."""
+    """How many predictions a model was asked for, and how many of them it could not make."""
     return (row.get("n") or 0) + (row.get("n_not_identified") or 0)
 
 
@@ -108,7 +108,7 @@ def _why_not(inputs: Inputs, series: Series) -> str:
 
 
 def gate_limit(inputs: Inputs, split: str, target: str) -> float | None:
-    """The limit of the gate on our model's mean error in this hold-out, a fraction; None where there is none."""
+    """The limit of the gate on our model's mean error in this hold-out, a fraction. None where there is no gate."""
     wanted = (split, target, inputs.headline, "mape")
     for gate in inputs.validation.get("gates") or []:
         if (holdout(gate), *(gate.get(key) for key in ("target", "model", "metric"))) == wanted:

@@ -1,4 +1,4 @@
-"""The power trace of a run: its samples as power over time, and the regions its ranks marked."""
+"""The power trace of a run: its samples as power over time, and the regions that its ranks marked."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ from typing import Any
 
 from jouleline.errors import UserError
 
-BIN_S = 0.25  # an energy counter that moves every 20 to 100 ms needs bins well above that
+BIN_S = 0.25  # an energy counter moves every 20 to 100 ms, so bins must be well above that
 _MOST_BINS = 400
 REGIONS = ("warmup", "window", "evaluation")
 
@@ -16,8 +16,9 @@ REGIONS = ("warmup", "window", "evaluation")
 class Trace:
     """Power of the job's devices on one node over time, and the spans of its regions.
 
-    `lines`: (device name, times [s], powers [W]); `spans`: region -> (start, end) in s. Time 0 is the first span.
-    `method` says what the power is made of; `devices` is the number of metered devices on all nodes together.
+    `lines`: (device name, times [s], powers [W]). `spans`: region -> (start, end) in s. Time 0 is the start of the
+    first
+    span. `method` says where the power comes from. `devices` is the number of metered devices on all nodes.
     """
 
     run: Mapping[str, Any]
@@ -29,7 +30,7 @@ class Trace:
 
 
 def read(run: Mapping[str, Any], folder: Path) -> Trace | None:
-    """The trace of a run's first node; None where the run left nothing that could be drawn."""
+    """The trace of a run's first node. None where the run left nothing to draw."""
     from jouleline.energy.load import load_run
 
     try:
@@ -56,7 +57,7 @@ def read(run: Mapping[str, Any], folder: Path) -> Trace | None:
 
 
 def _spans(ranks) -> dict[str, tuple[float, float]]:
-    """Regions of the node's first rank, in s of its monotonic clock; the first of each name that was ended."""
+    """Regions of the node's first rank, in s of its monotonic clock. The first one of each name that was ended."""
     spans: dict[str, tuple[float, float]] = {}
     for rank in ranks[:1]:
         for name, start, end in zip(rank.name, rank.start_us, rank.end_us, strict=True):
@@ -66,7 +67,7 @@ def _spans(ranks) -> dict[str, tuple[float, float]]:
 
 
 def _power(fast):
-    """(times s, powers W, method): slope of the energy counter in bins; without a counter, the sampled power."""
+    """(times s, powers W, method): slope of the energy counter in bins. Without a counter, the sampled power."""
     import numpy as np
 
     good = np.isfinite(fast["energy_mj"])
@@ -77,7 +78,7 @@ def _power(fast):
         edges = np.unique(np.concatenate([edges, [len(t) - 1]]))
         t, energy = t[edges], energy[edges]
         slopes = np.diff(energy) / np.diff(t)
-        # A counter that was reset runs backwards: a gap in the line, not a negative power.
+        # A counter that was reset runs backwards. This becomes a gap in the line, not a negative power.
         slopes[slopes < 0] = np.nan
         return t[:-1] + np.diff(t) / 2, slopes, f"slope of the energy counter in {width:.2g} s bins"
     good = np.isfinite(fast["power_mw"])

@@ -1,8 +1,8 @@
-"""The tables jouleline writes: one definition of every column, from which Arrow schemas and the data dictionary come.
+"""The tables that jouleline writes. Every column is defined once; Arrow schemas and the data dictionary come from it.
 
-A table is a tuple of `Column`s. Each room has its own module (`runs`, `energy`, `checks`, `calibration`, `model`);
-this one holds what they share. pyarrow is imported inside functions: the Snakefile reads names from here.
-This room must not compute a value of any column.
+A table is a tuple of `Column`s. Each kind of table has a module (`runs`, `energy`, `checks`, `calibration`, `model`);
+this one has what they share. pyarrow is imported inside functions, because the Snakefile reads names from here.
+This room must not compute the value of any column.
 """
 
 import math
@@ -16,7 +16,7 @@ from jouleline.files import atomic_path, reading
 
 SCHEMA_VERSION = 1
 
-# Names of Arrow types that a column may have.
+# Names of the Arrow types that a column may have.
 _ARROW_TYPES = {
     "string": lambda pa: pa.string(),
     "int32": lambda pa: pa.int32(),
@@ -42,10 +42,10 @@ _PYTHON_TYPES = {
 
 @dataclass(frozen=True)
 class Column:
-    """One column of a table, of a grid row, or one key of the protocol: all that is known of its values.
+    """One column of a table or of a grid row, or one key of the protocol: everything about its values.
 
-    `type` is an Arrow type, `unit` is "" where there is none. `default` stands where no value is given.
-    `choices` (empty: any) and `bounds` (lowest and highest, both allowed) limit what may be given.
+    `type` is an Arrow type. `unit` is "" where there is none. `default` is used where no value is given. `choices`
+    (empty: any) and `bounds` (lowest and highest, both allowed) limit the values.
     """
 
     name: str
@@ -59,11 +59,11 @@ class Column:
 
     @property
     def python_type(self) -> type:
-        """What a value is in Python: str, int, float or bool."""
+        """The Python type of a value: str, int, float or bool."""
         return _PYTHON_TYPES[self.type][0]
 
     def problem(self, value: Any) -> str | None:
-        """What is wrong with a value that a user gave, as one line that begins with the name; None: nothing."""
+        """What is wrong with a user's value, as one line that begins with the name. None: nothing is wrong."""
         kind, words = _PYTHON_TYPES[self.type]
         if value is None:
             if self.required:
@@ -97,7 +97,7 @@ class Table:
         return tuple(column.name for column in self.columns)
 
     def arrow_schema(self):
-        """The pyarrow schema; unit and description are in each field's metadata, name and version in the table's."""
+        """The pyarrow schema. Each field's metadata has unit and description; the table's has name and version."""
         import pyarrow as pa
 
         fields = [
@@ -113,7 +113,7 @@ class Table:
 
 
 def to_arrow(table: Table, rows: Iterable[Mapping[str, Any]]):
-    """Build a pyarrow table from dict rows; a missing key is null, an unknown key raises KeyError."""
+    """Build a pyarrow table from dict rows. A missing key becomes null; an unknown key raises KeyError."""
     import pyarrow as pa
 
     rows = list(rows)
@@ -133,11 +133,11 @@ def write_table(table: Table, rows: Iterable[Mapping[str, Any]], path: str | Pat
 
 
 def read_table(table: Table, path: str | Path) -> list[dict[str, Any]]:
-    """Read a Parquet file of `table` as dict rows; raises UserError when it is missing or not that table."""
+    """Read a Parquet file of `table` as dict rows. Raises UserError where it is missing or is not that table."""
     import pyarrow.parquet as pq
 
     with reading(path, "a whole Parquet file"):
-        # pq.read_table would load pyarrow's data sets, a third of a second
+        # pq.read_table would load pyarrow's data sets, which takes a third of a second
         read = pq.ParquetFile(path).read()
     missing = set(table.names) - set(read.column_names)
     if missing:

@@ -1,10 +1,10 @@
-"""The calibration of a node: every quantity that is measured of a device before anything is trained on it."""
+"""The calibration of a node: every quantity that is measured of a device before any training."""
 
 from typing import Any
 
 from jouleline.schemas import Column, Table
 
-# name: (unit, meaning). `size` is FLOP per launch for matmul_flops, ranks for links, byte for memory.
+# name: (unit, meaning). `size` is FLOP per launch for matmul_flops, ranks for links, bytes for memory.
 QUANTITIES = {
     "peak_flops": ("FLOP/s", "Best matrix-multiply rate over all sizes, per precision"),
     "matmul_flops": ("FLOP/s", "Matrix-multiply rate at one size: the saturation curve"),
@@ -49,7 +49,7 @@ CALIBRATION = Table(
 
 
 def entry(quantity: str, value: float | None, method: str, **more: Any) -> dict[str, Any]:
-    """One row of the calibration table without the device; what is in neither the arguments nor `more` is None."""
+    """One row of the calibration table without the device. What neither the arguments nor `more` give is None."""
     unit = QUANTITIES[quantity][0]
     blank = {"precision": None, "size": None, "nodes": None, "u_rel": None, "n": None}
     return {"quantity": quantity, "value": value, "unit": unit, "method": method} | blank | more

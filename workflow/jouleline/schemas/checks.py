@@ -1,4 +1,4 @@
-"""The checks table: one typed expectation per run and name."""
+"""The checks table: one row per run and check."""
 
 from jouleline.schemas import Column, Table
 

@@ -1,4 +1,4 @@
-"""The regions table: what a region of a run cost, per device and in total. Beside it the two raw tables."""
+"""The regions table: what a region of a run cost, per device and in total. Also the two raw tables."""
 
 from jouleline.schemas import Column, Table
 from jouleline.schemas.samples import MARKERS, SAMPLES

@@ -1,8 +1,10 @@
-"""What each model family is made of: one row per family, from which every proxy follows.
+"""What each model family is made of: one row per family. Every proxy follows from it.
 
-A layer is a list of matrices between norms; a family says which there are, how they are fused, what has a bias, and
-what stands before and after the layers. Beside this module only the trainer knows a family's name. Facts are those of
-transformers 5.23; the tests build its models and count.
+A layer is a list of matrices between norms. A family says which matrices there are, how they are fused, what has a
+bias,
+and what comes before and after the layers. Except for this module, only the trainer knows a family's name. The facts
+are
+those of transformers 5.23; the tests build its models and count.
 """
 
 from dataclasses import dataclass
@@ -19,14 +21,14 @@ ENCODER_TASKS = ("classification", "qa", "mlm")
 class Family:
     """The parts of a model. The defaults are those of BERT.
 
-    fused: parts that are one matrix; unfusing: elements moved backward per output of a fused query, key and value to
+    fused: parts that are one matrix. unfusing: elements moved backward per output of a fused query, key and value, to
     join their gradients. own_kv, own_head_dim: whether kv_heads and head_dim may differ from heads and hidden / heads.
-    norm_after: whether a norm stands after each block. dropout, attention_dropout: whether training drops elements of
-    each block's output, and of the attention's weights. scaled_queries: queries are scaled before the attention;
-    capped: scores and logits are; softmax_fp32: eager attention's softmax runs in fp32. positions: rows of the learned
-    table beyond max_positions; None: rotary. rotary_share: the share of a head that is rotated, where the code parts
-    heads for it. windows: share of the layers that see a sliding window. split_head: whether tensor parallelism splits
-    the head, and with it tied embeddings. modules: the ends of the matrices' module names, in the order of `matrices`.
+    norm_after: whether a norm follows each block. dropout, attention_dropout: whether training drops elements of each
+    block's output, and of the attention's weights. scaled_queries: queries are scaled before the attention. capped:
+    scores and logits are capped. softmax_fp32: eager attention's softmax runs in fp32. positions: rows of the learned
+    table beyond max_positions; None: rotary. rotary_share: the share of a head that is rotated, where the code splits
+    heads for it. windows: share of the layers with a sliding window. split_head: whether tensor parallelism splits the
+    head, and with it tied embeddings. modules: the ends of the matrices' module names, in the order of `matrices`.
     """
 
     tasks: tuple[str, ...] = ENCODER_TASKS
@@ -65,29 +67,29 @@ class Family:
 
     @property
     def matrices(self) -> tuple[tuple[str, ...], ...]:
-        """The matrices of a layer, each as the parts that it fuses; most are of one part."""
+        """The matrices of a layer, each as the parts that it fuses. Most have one part."""
         parts = [part for part in PARTS if part != "gate" or self.gated]
         whole = {part: group for group in self.fused for part in group}
         return tuple(dict.fromkeys(whole.get(part, (part,)) for part in parts))
 
     @property
     def rotary(self) -> bool:
-        """Whether positions are rotations of queries and keys, not a learned table."""
+        """Whether positions are rotations of queries and keys instead of a learned table."""
         return self.positions is None
 
     @property
     def norm_kernel(self) -> str:
-        """How the norm is computed: layer, rms, or as Gemma writes it."""
+        """How the norm is computed: layer, rms, or in Gemma's way."""
         return "gemma" if self.norm == "rms" and self.norms == 4 else self.norm
 
     @property
     def causal(self) -> bool:
-        """Whether a token sees only what stands before it."""
+        """Whether a token sees only the tokens before it."""
         return self.tasks == ("clm",)
 
     @property
     def stops_early(self) -> bool:
-        """Whether nothing behind the last matrix needs its output, so that recomputing a layer leaves it out."""
+        """Whether nothing after the last matrix needs its output. Recomputing a layer then leaves it out."""
         return not (self.norm_after or self.dropout)
 
 
@@ -99,7 +101,7 @@ def _decoder(**facts) -> Family:
 
 
 def _gated(**facts) -> Family:
-    """A decoder as Llama is: gated feed-forward, RMS norms, fewer heads for keys and values, no bias."""
+    """A decoder like Llama: gated feed-forward, RMS norms, fewer heads for keys and values, no bias."""
     names = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
     usual = {
         "gated": True,
@@ -150,7 +152,7 @@ FAMILIES = {
         **{"fused": (QKV, ("gate", "up")), "unfusing": 10, "rotary_share": 1.0},
         **{"own_head_dim": False, "split_head": False, "windows": 1.0},
     ),
-    # Scores are capped, which no fused kernel of PyTorch does.
+    # Scores are capped, and no fused kernel of PyTorch does this.
     "gemma2": _gated(split_head=False, capped=True, windows=1 / 2, attentions=("eager",), **_GEMMA),
     "gemma3": _gated(qk_norm=True, windows=5 / 6, **_GEMMA),
     "vit": Family(
@@ -169,7 +171,7 @@ EXPERTS = ("mixtral", "deepseek_v2", "deepseek_v3", "gpt_oss", "dbrx", "jamba", 
 
 
 def family(model_type: str) -> Family:
-    """The Family of a model type; raises UserError, one line, for one that is not described."""
+    """The Family of a model type. Raises UserError, one line, for an unknown type."""
     if model_type in FAMILIES:
         return FAMILIES[model_type]
     if "moe" in model_type or model_type in EXPERTS:

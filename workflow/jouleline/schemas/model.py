@@ -1,4 +1,4 @@
-"""The predictions table: what each model said of each held-out run, beside what was measured."""
+"""The predictions table: what each model predicted for each held-out run, beside what was measured."""
 
 from collections.abc import Iterable
 
@@ -9,8 +9,8 @@ HEADLINE = "roofline"
 
 
 def headline(fitted: Iterable[str], wanted: str | None = None) -> str | None:
-    """The headline model among the `fitted`, chosen before any score is known: the `wanted` one, else the default
-    where it is fitted, else the first. None where nothing is fitted and nothing is wanted.
+    """The headline model among the `fitted`, chosen before any score is known: the `wanted` one, else the default if it
+    is fitted, else the first. None where nothing is fitted and nothing is wanted.
 
     >>> headline(["hybrid", "roofline"]), headline(["hybrid", "paper"]), headline(["hybrid"], "paper")
     ('roofline', 'hybrid', 'paper')

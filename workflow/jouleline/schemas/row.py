@@ -1,8 +1,8 @@
-"""The columns of a grid row: everything that defines one measured configuration, and all that a value may be.
+"""The columns of a grid row: everything that defines one measured configuration, and the allowed values.
 
-This is the only place that says so. The check of a grid, the runs table, the proxies and the manual read it here.
-A default is frozen: once released it never changes, because a column at its default is not part of the row's key.
-So old results keep their names when a column is added.
+Only this module says so. The check of a grid, the runs table, the proxies and the manual read it here. A default is
+frozen: after its release it never changes, because a column at its default is not part of the row's key. So old results
+keep their names when a column is added.
 """
 
 import math
@@ -50,7 +50,7 @@ ROW_COLUMNS: tuple[Column, ...] = (
     _C("hidden", "int32", "", "Hidden width (d)", required=True, bounds=_COUNT),
     _C("heads", "int32", "", "Attention heads (h)", required=True, bounds=_COUNT),
     _C("intermediate", "int32", "", "Feed-forward width (ff)", required=True, bounds=_COUNT),
-    # Eight leave room for text between the special tokens.
+    # Eight tokens leave room for text between the special tokens.
     _C("seq_len", "int32", "tokens", "Sequence length (S)", required=True, bounds=(8, 10**8)),
     _C(
         "micro_batch", "int32", "sequences", "Sequences per device and pass (B)", required=True, bounds=_COUNT
@@ -91,7 +91,7 @@ ROW_COLUMNS: tuple[Column, ...] = (
 
 BY_NAME = {column.name: column for column in ROW_COLUMNS}
 
-# Columns that only the analysis uses: they are not part of a row's key, so changing one measures nothing again.
+# Columns for the analysis only. They are not part of a row's key, so changing one measures nothing again.
 LABEL_COLUMNS = ("split", "label")
 # Ways to write a row that are turned into columns when it is read.
 SUGAR_COLUMNS = ("global_batch", "replicates", "model")

@@ -1,4 +1,4 @@
-"""The runs table: one row per run and replicate. What the pipeline writes, and what it reads from outside."""
+"""The runs table: one row per run and replicate. The pipeline writes it, and reads it from outside."""
 
 from dataclasses import replace
 from typing import Any
@@ -19,10 +19,10 @@ _COUNT = (1, 10**6)
 
 
 def _of_row(name: str, **changes: Any) -> Column:
-    """The column of a grid row, as a table of runs has it.
+    """The column of a grid row, as a column of a runs table.
 
-    Other programs' runs may be smaller than what is measured here, and only numbers are bounded there. A column of a
-    grid that must be given must be there too.
+    Runs of other programs may be smaller than those measured here, so only numbers have bounds there. A column that a
+    grid must give must be there too.
     """
     column = BY_NAME[name]
     low, high = column.bounds

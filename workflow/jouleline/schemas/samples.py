@@ -1,7 +1,7 @@
 """The raw tables of a measurement: samples of the meters and marks of the ranks.
 
-They are apart from the results (`energy`), so that a new result column does not change the measuring code.
-Times are CLOCK_MONOTONIC of their node: comparable inside a node, never between nodes.
+They are separate from the results (`energy`), so that a new result column does not change the measuring code. Times
+are CLOCK_MONOTONIC of their node: they can be compared inside a node, never between nodes.
 """
 
 from jouleline.schemas import Column, Table

@@ -4,7 +4,7 @@ from jouleline.schemas import Column, Table
 
 _C = Column
 
-# In the order in which a job goes through them; together they are the job, from its submission to its end.
+# In the order in which a job goes through them. Together they are the whole job, from its submission to its end.
 PHASES = (
     _C("queue_s", "float64", "s", "In Slurm's queue: from submission to start"),
     _C(

@@ -1,4 +1,4 @@
-"""What one device can do (matrix multiplications, memory, launches), and the loads under which its power is measured."""
+"""What one device can do (matrix multiplications, memory, launches), and the loads for measuring its power."""
 
 import time
 from collections.abc import Callable, Iterator

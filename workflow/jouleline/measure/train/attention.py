@@ -1,4 +1,4 @@
-"""What transformers and torch do for attention besides computing it: a question in each pass, and a choice of kernel."""
+"""What transformers and torch do for attention besides computing it: a question in each pass, a choice of kernel."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -63,7 +63,7 @@ def window_seconds(protocol: Mapping[str, Any], tick_s: float | None) -> float:
 
 
 def window_steps(step_s: float, seconds: float, protocol: Mapping[str, Any]) -> int:
-    """Steps of a window of at least `seconds` and window_steps. window_max_s limits the steps that come from seconds."""
+    """Steps of a window of at least `seconds` and window_steps. window_max_s limits those that come from seconds."""
     wanted = math.ceil(_MARGIN * seconds / step_s)
     longest = max(math.floor(protocol["window_max_s"] / step_s), 1)
     return max(protocol["window_steps"], min(wanted, longest), 1)

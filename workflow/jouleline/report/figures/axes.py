@@ -1,16 +1,16 @@
-"""Axes with ticks that a reader can read aloud: "20 %", "5 kJ"."""
+"""Axes whose ticks are easy to read: "20 %", "5 kJ"."""
 
 import math
 
 from jouleline.report.numbers import duration, quantity
 
-_NO_UNIT = "u"  # a stand-in that takes a prefix and is cut off again
+_NO_UNIT = "u"  # a stand-in that takes a prefix and is then removed
 
 
 def log_ticks(axis, low: float, high: float, unit: str) -> None:
-    """Put SI ticks on a logarithmic axis between `low` and `high`: decades, or 1-2-5 where there are few.
+    """Put SI ticks on a logarithmic axis between `low` and `high`: decades, or 1-2-5 where there are few decades.
 
-    An empty `unit` leaves the prefix alone ("20 G"), for an axis whose label names the unit.
+    An empty `unit` gives the prefix alone ("20 G"), for an axis whose label names the unit.
     """
     _log_ticks(axis, low, high, lambda value, _: quantity(value, unit or _NO_UNIT, 1).removesuffix(_NO_UNIT))
 

@@ -10,7 +10,7 @@ Curves = dict[str, list[tuple[float, float]]]
 
 
 def saturation(calibration: Row) -> Figure | None:
-    """Achieved FLOP/s against FLOP per launch, one line per precision; None where it was not measured."""
+    """Reached FLOP/s against FLOP per launch, one line per precision. None where it was not measured."""
     curves, half = _read(calibration)
     if not curves:
         return None
@@ -28,7 +28,7 @@ def saturation(calibration: Row) -> Figure | None:
             if xlim[0] < value < xlim[1]:
                 axes.axvline(value, color=MUTED, linestyle=":", linewidth=1.2)
                 words = f"\u00a0half saturation, {precision}"
-                # Each label on a line of its own: half saturations of two precisions are often close.
+                # Each label has its own line, because the half-saturation sizes of two precisions are often close.
                 style = {
                     "textcoords": "offset points",
                     "xytext": (0, 12 * line),

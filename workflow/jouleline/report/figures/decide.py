@@ -1,4 +1,4 @@
-"""Figures of a choice: time against energy of every candidate with the front, and where the joules of the front go."""
+"""Figures of a choice: time against energy of every candidate with the front, and where the front's energy goes."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -28,7 +28,7 @@ def front(every: Sequence[Sequence[float]], entries: Sequence[Entry], stamp: str
         marks = axes.scatter(xs, ys, s=46, color=ACCENT, edgecolors=SURFACE, linewidths=0.8, zorder=4)
         hover = [f"{n}: {e['name']}, {_words(e)}" for n, e in enumerate(entries, 1)]
         drawn.label_points(marks, hover)
-        for number in sorted({0, len(entries) // 2, len(entries) - 1}):  # all of them would collide
+        for number in sorted({0, len(entries) // 2, len(entries) - 1}):  # labels of all entries would collide
             style = {"textcoords": "offset points", "xytext": (6, 6), "color": INK, "fontweight": "bold"}
             axes.annotate(str(number + 1), (xs[number], ys[number]), **style)
         axes.set_xlim(*span(times))

@@ -13,8 +13,8 @@ from jouleline.report.points import span
 
 Result = Mapping[str, Any]
 _LABEL_WIDTH = 20
-_BACK = {"facecolor": SURFACE, "linewidth": 0, "pad": 0.5}  # so that a line does not cross the words
-_FARTHEST = 10.0  # errors above 1000 % are named but must not squeeze the others together
+_BACK = {"facecolor": SURFACE, "linewidth": 0, "pad": 0.5}  # keeps lines from crossing the words
+_FARTHEST = 10.0  # errors above 1000 % are named, but must not squeeze the others together
 
 
 def error_forest(
@@ -22,13 +22,13 @@ def error_forest(
 ) -> Figure:
     """Mean absolute percentage error of each model with its 95 % interval, on a logarithmic axis.
 
-    `ours` is the model that is drawn strong; `floor` the noise floor (coefficient of variation of replicates) and
+    `ours` is the model that is emphasised. `floor` is the noise floor (coefficient of variation of replicates) and
     `limit` the gate, as fractions or None.
     """
     judged = [row for row in results if _judged(row)]
     with panel(height=104 + 34 * max(len(results), 1)) as drawn:
         axes = drawn.axes
-        # Over the labels too: beside them there is no room for the name of a hold-out.
+        # Written above the labels too, because beside them there is no room for the name of a hold-out.
         drawn.figure.suptitle(title, x=0.01, ha="left", color=INK, fontsize=FONT_SIZE + 1, fontweight="bold")
         _scale(axes, judged, floor, limit)
         for place, row in enumerate(results):

@@ -10,7 +10,7 @@ _REGION_NAMES = {"warmup": "warm-up", "window": "measured window", "evaluation":
 
 
 def power_trace(trace: Trace, idle_w: float | None, mean_w: float | None, stamp: str) -> Figure:
-    """Power over time of one run; shaded regions, a dashed line at the window's mean, a dotted one at idle."""
+    """Power over time of one run: shaded regions, a dashed line at the window's mean, a dotted line at idle."""
     with panel(width=470, height=260) as drawn:
         axes = drawn.axes
         axes.set_title(labels.short(trace.run))
@@ -42,7 +42,7 @@ def _regions(axes, trace: Trace) -> None:
 
 
 def _levels(axes, trace: Trace, idle_w: float | None, mean_w: float | None) -> None:
-    devices = trace.devices  # the table has the power of all of them together, a line has one
+    devices = trace.devices  # the table has the power of all of them together, a line that of one
     right = axes.get_xlim()[1]
     if known(idle_w):
         axes.axhline(idle_w / devices, color=MUTED, linestyle=":", linewidth=1.2)

@@ -57,7 +57,7 @@ def roofline(
 
 
 def _measured(drawn: Panel, runs: Sequence[Sequence[Any]], roof: Mapping[str, Any]) -> str:
-    """Draw the measured runs, hollow; what they reach, and how many lie above the roof, in words."""
+    """Draw the measured runs as hollow marks. Returns in words what they reach, and how many are above the roof."""
     if not runs:
         return ""
     xs, ys, names = zip(*runs, strict=True)

@@ -8,8 +8,8 @@ from jouleline.report.numbers import known, percent
 
 
 def error_by_energy(rounds: Sequence[Mapping[str, Any]], stamp: str) -> Figure | None:
-    """What the model expected over the grid, and the error of each batch, predicted before it was measured, against the
-    energy that had been spent when it was chosen. None before there is either."""
+    """The expected error over the grid, and the error of each batch that was predicted before it was measured, against
+    the energy spent when it was chosen. None before there is either."""
     expected = [
         (one["spent"]["kwh"], one["runs"][0]["expected_error_before"])
         for one in rounds

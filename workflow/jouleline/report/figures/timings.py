@@ -1,4 +1,4 @@
-"""The mean job, phase after phase."""
+"""The phases of the mean job, one after the other."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -8,7 +8,7 @@ from jouleline.report.numbers import quantity
 
 
 def mean_job(summary: Sequence[Mapping[str, Any]]) -> Figure:
-    """Mean time (s) of each phase, each begun where the one before it ended; the window is drawn strong."""
+    """Mean time (s) of each phase. Each begins where the one before it ended. The window is emphasised."""
     with panel(width=470, height=90 + 22 * len(summary)) as drawn:
         axes, begin_s = drawn.axes, 0.0
         for place, entry in enumerate(summary):
@@ -27,5 +27,5 @@ def mean_job(summary: Sequence[Mapping[str, Any]]) -> Figure:
 
 
 def name(entry: Mapping[str, Any]) -> str:
-    """A phase for a reader: the column without its unit."""
+    """The name of a phase for a reader: the column without its unit."""
     return entry["phase"].removesuffix("_s").replace("_", " ")

@@ -54,7 +54,7 @@ def predicted_measured(
 
 def _scatter(drawn, group: Sequence[Point], strategy: labels.Strategy, unit: str) -> None:
     bounded = [point for point in group if point.low95 is not None and point.high95 is not None]
-    # One line with gaps: a line of its own for each point is ten times as long in the page.
+    # One line with gaps. A separate line for each point would be ten times as long in the page.
     places = [x for point in bounded for x in (point.measured, point.measured, math.nan)]
     bounds = [y for point in bounded for y in (point.low95, point.high95, math.nan)]
     drawn.axes.plot(places, bounds, color=strategy.colour, linewidth=1, alpha=0.45)

@@ -1,4 +1,4 @@
-"""Decide: what to run next, by the asks of the campaign, before any evidence."""
+"""Decide: what to run next, for the asks of the campaign. This stands before all evidence."""
 
 from jouleline.report import labels
 from jouleline.report.blocks import Cell, Panels, Section, Table, Text, columns
@@ -9,7 +9,7 @@ from jouleline.report.numbers import DASH, count, duration, known, number, perce
 
 
 def build(inputs: Inputs, stamp: str) -> Section | None:
-    """One answer after the other, then what to measure; None where nothing is asked and nothing is to be measured."""
+    """The answers one after the other, then what to measure. None without asks and without anything to measure."""
     blocks: list = []
     for answer in inputs.answers:
         blocks += _answer(answer)
@@ -28,7 +28,7 @@ def _answer(answer: Row) -> list:
         else labels.estimate_notice([answer["energy_source"]])
     )
     drawn = [figures.front(answer["all"], answer["front"], stamp), figures.parts(answer["front"], stamp)]
-    # Predicted rates are of times: an estimate of energies is not in them.
+    # Predicted rates come from times, so an estimate of energies does not matter for them.
     if answer.get("roof"):
         drawn.append(
             roofline(answer["roof"], answer["all"], answer["front"], answer.get("measured") or [], "")
@@ -49,7 +49,7 @@ _NOTE = (
 
 
 def _next(suggested: Row, stamp: str) -> list:
-    """The runs that would teach most; nothing where none may be measured, or no model is fitted."""
+    """The runs that would teach most. Nothing where none may be measured, or no model is fitted."""
     if not suggested.get("runs"):
         why = suggested.get("candidates") != 0 and suggested.get("reason")
         return [Text(f"Which runs would teach most is not known: {why}.", "note")] if why else []

@@ -12,7 +12,7 @@ _TABLES = (RUNS, REGIONS, TIMINGS, CHECKS, PREDICTIONS)
 
 
 def build(inputs: Inputs, stamp: str) -> Section:
-    """One folded table per data table. Units and meanings are in the metadata of the Parquet files too."""
+    """One folded table per data table. The metadata of the Parquet files has units and meanings too."""
     text = (
         "The same words and units are in the field metadata of the Parquet files. The dictionary of all tables lies "
         "beside them."

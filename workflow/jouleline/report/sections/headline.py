@@ -1,4 +1,4 @@
-"""The headline: how wrong the model is on runs it has never seen, beside what it cannot beat and what it must."""
+"""The headline: the error of the model on runs that it has never seen, the noise that it cannot beat, and the gate."""
 
 from jouleline.report import labels
 from jouleline.report.blocks import Panels, Section, Text, Tile, Tiles
@@ -77,7 +77,7 @@ def _error_tile(inputs: Inputs, series: Series, split: str, target: str) -> Tile
 
 
 def _rivals(inputs: Inputs, series: Series, split: str, target: str) -> str:
-    """The best of the other models that know nothing of the run (ours with a term switched off are none)."""
+    """The best of the other models that know nothing of the run. Our model with a term switched off does not count."""
     honest = [
         row
         for row in inputs.results

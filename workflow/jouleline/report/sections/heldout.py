@@ -1,4 +1,4 @@
-"""Errors of every model on every hold-out; behind them predicted against measured, and every score."""
+"""Errors of every model on every hold-out, then predicted against measured, then every score."""
 
 from jouleline.report import labels
 from jouleline.report.blocks import Panels, Section, Table, Text, columns
@@ -13,7 +13,7 @@ from jouleline.report.scores import asked, ours, scored
 
 
 def build(inputs: Inputs, stamp: str) -> Section | None:
-    """The matrix of errors and the gates; folded behind them every prediction and every score."""
+    """The matrix of errors and the gates. Every prediction and every score is folded behind them."""
     if not inputs.predictions and not inputs.results:
         return Section(
             "heldout", "Held-out predictions", [Text("No model made a prediction in this campaign.", "warn")]
@@ -57,7 +57,7 @@ def _panels(inputs: Inputs, wanted: list[tuple[Series, str]], target: str, stamp
 
 
 def _visible(point: Point) -> float:
-    """A prediction off by more than a factor of 10 must not squeeze all the others into a corner."""
+    """The predicted value, limited to a factor of 10. One bad prediction must not squeeze all others into a corner."""
     return min(max(point.predicted, point.measured / 10), point.measured * 10)
 
 

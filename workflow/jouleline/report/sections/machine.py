@@ -1,4 +1,4 @@
-"""The machine: what calibration measured of it, how it idles, and the software it ran."""
+"""The machine: what calibration measured, its idle power, and the software that it ran."""
 
 import re
 
@@ -57,12 +57,12 @@ def _calibration(calibration: Row) -> Table | Text:
 
 
 def _size(value: float | None) -> str:
-    """Ranks and small sizes as they are, large ones to three digits."""
+    """Ranks and small sizes as they are; large sizes with three digits."""
     return count(value) if known(value) and abs(value) < 1e6 and value == int(value) else number(value)
 
 
 def _environment(inputs: Inputs) -> Table | Text:
-    """Facts of the environment with the number of runs that report each: two values of one fact stand out."""
+    """Facts of the environment, with the number of runs that report each. So two values of one fact are visible."""
     seen: dict[tuple[str, str], int] = {}
     for record in inputs.records.values():
         for key, value in flatten(record.get("environment") or {}):

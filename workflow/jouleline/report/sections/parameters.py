@@ -12,7 +12,7 @@ _INTRODUCTION = (
     "identify is named but not quoted."
 )
 
-_MOST_VALUES = 12  # of a list of diagnostics; the whole is in the fit's own file
+_MOST_VALUES = 12  # of a list of diagnostics; the fit's own file has all of them
 
 
 def build(inputs: Inputs, stamp: str) -> Section:
@@ -71,7 +71,7 @@ def _diagnostics(chosen: list[Row]) -> Table:
 
 def _diagnostic(value) -> str:
     if isinstance(value, dict):
-        # Curves inside a diagnostic (profile likelihoods) are for plots; their bounds are beside them.
+        # Curves inside a diagnostic (profile likelihoods) are for plots. Their bounds are shown beside them.
         short = {
             key: item
             for key, item in value.items()

@@ -1,4 +1,4 @@
-"""Where every number comes from: inputs by digest, code by digest, versions, and when the runs were made."""
+"""Where every number comes from: digests of inputs and code, versions, and the dates of the runs."""
 
 import platform
 
@@ -18,7 +18,7 @@ def build(inputs: Inputs, stamp: str) -> Section:
 
 
 def summary(inputs: Inputs) -> str:
-    """One line under the title: runs, devices, hosts, days, and where the energy comes from."""
+    """The line under the title: runs, devices, hosts, days, and the source of the energy."""
     records = inputs.records.values()
     devices = sorted({str(run["device"]) for run in inputs.runs if run.get("device")})
     hosts = sorted({str(run["host"]) for run in inputs.runs if run.get("host")})

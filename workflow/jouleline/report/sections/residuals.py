@@ -24,7 +24,7 @@ _AXES = {
     "gradient_checkpointing": "activation checkpointing",
     "device": "device",
 }
-_MOST_VALUES = 10  # more columns than this cannot be labelled in a panel
+_MOST_VALUES = 10  # a panel cannot label more columns
 
 
 def build(inputs: Inputs, stamp: str) -> Section | None:

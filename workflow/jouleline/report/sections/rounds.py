@@ -1,4 +1,4 @@
-"""How a campaign that chose its own rows went on: the error it expected, the error it found, the energy it took."""
+"""The rounds of a campaign that chose its own rows: expected error, found error, and energy spent."""
 
 from jouleline.report.blocks import Panels, Section, Table, Text, columns
 from jouleline.report.figures.rounds import error_by_energy
@@ -14,7 +14,7 @@ _TARGETS = {"grid": "its whole grid", "choose": "the candidates of its asks"}
 
 
 def build(inputs: Inputs, stamp: str) -> Section | None:
-    """Figure and tables of the rounds; None where every row of the grid was to be measured."""
+    """Figure and tables of the rounds. None where every row of the grid was to be measured."""
     rounds = inputs.rounds
     if not rounds:
         return None

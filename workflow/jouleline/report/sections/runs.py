@@ -1,4 +1,4 @@
-"""What ran, what failed and why: every run is listed, whatever became of it."""
+"""What ran, what failed and why. Every run is listed, whatever happened to it."""
 
 from collections import Counter
 
@@ -28,7 +28,7 @@ def build(inputs: Inputs, stamp: str) -> Section:
 
 
 def all_runs(inputs: Inputs) -> list[Row]:
-    """The runs table, and after it the runs that left only a record (a failed run is kept out of the table)."""
+    """The runs table, then the runs that left only a record (a failed run is not in the table)."""
     listed = {run["run_id"] for run in inputs.runs}
     only_records = [
         _from_record(run_id, record) for run_id, record in inputs.records.items() if run_id not in listed
@@ -132,7 +132,7 @@ def _severity(name: str) -> int:
 
 
 def _failed_checks(inputs: Inputs) -> Table | None:
-    """Failed checks, worst first; runs with the same message share a line."""
+    """Failed checks, the worst first. Runs with the same message share a line."""
     groups: dict[tuple, list[str]] = {}
     for check in inputs.checks:
         if check.get("passed") is False:
@@ -197,7 +197,7 @@ def _row(run: Row) -> list[Cell | str]:
         run["run_id"],
         _toned(verdict if status == "ok" else status),
         number(run.get("time_s"), 4),
-        # Of an estimate nobody knows how wrong it is, so the sharpness of its edges would mislead.
+        # Nobody knows the error of an estimate, so its sharp edges would mislead.
         with_uncertainty(
             energy_j, None if run.get("energy_source") == "estimate" else run.get("energy_edge_u_j")
         ),
@@ -213,7 +213,7 @@ _SHAPE = ("device_count", "layers", "hidden", "heads", "intermediate", "seq_len"
 
 
 def _shapes(runs: list[Row]) -> Table:
-    """What was trained, and whether it learned: apart from what it took, so that no table is wider than a screen."""
+    """What was trained, and whether it learned. Apart from its cost, so that no table is wider than a screen."""
     heads = columns(
         *("Run", "Strategy", "#N", "#L", "#d", "#h", "#ff", "#S", "#B", "Precision", "#Steps"),
         *("#First loss", "#Last loss", "#Accuracy"),

@@ -1,4 +1,4 @@
-"""Where the time of a measured job went: how much of it was measured, and what the rest was spent on."""
+"""Where the time of a measured job went: the measured part, and the rest by phase."""
 
 from jouleline.reduce import timings
 from jouleline.report.blocks import Panels, Section, Table, columns
@@ -8,7 +8,7 @@ from jouleline.report.numbers import count, number, percent
 
 
 def build(inputs: Inputs, stamp: str) -> Section | None:
-    """A bar of the mean job and a table of its phases; None where no run has times."""
+    """A bar of the mean job and a table of its phases. None where no run has times."""
     summary = timings.summary(inputs.timings)
     if not summary:
         return None

@@ -1,11 +1,11 @@
-"""Power traces of a few runs: one per parallel strategy, and an odd one where there is one."""
+"""Power traces of a few runs: one per parallel strategy, and an unusual one if there is one."""
 
 from jouleline.report import labels, trace
 from jouleline.report.blocks import Panels, Section, Text
 from jouleline.report.figures.power import power_trace
 from jouleline.report.inputs import Inputs, Row
 
-_MOST = 4  # where the campaign does not say
+_MOST = 4  # if the campaign does not say
 
 
 def build(inputs: Inputs, stamp: str) -> Section:
@@ -35,7 +35,7 @@ def build(inputs: Inputs, stamp: str) -> Section:
 
 
 def _candidates(inputs: Inputs) -> list[Row]:
-    """Runs in the order in which they are worth drawing: one of each strategy first, then degraded and invalid ones."""
+    """Runs in the order of interest: one of each strategy first, then degraded and invalid ones."""
     done = [run for run in inputs.runs if run.get("status") == "ok"]
     by_length = sorted(
         done, key=lambda run: (run.get("verdict") != "valid", -(run.get("time_s") or 0), run["run_id"])
