@@ -40,7 +40,7 @@ class Memory:
 
 
 def check(columns: Columns, ask: Ask, device: str | None) -> Memory:
-    """The peak of every candidate, and the capacity: the ask's `memory_gib`, else that of the data sheet of `device`."""
+    """The peak of every candidate, and the capacity: the ask's `memory_gib`, else that of the sheet of `device`."""
     capacity = ask.limits.get("memory_gib")
     sheet = Machines().get(device, "memory_capacity") if device else None
     if capacity is None and sheet is not None:

@@ -1,4 +1,4 @@
-"""What the raw tables of the hardware check show: ticks, refresh, gain, cost, and whether the counter is an integral."""
+"""What the raw tables of the hardware check show: ticks, refresh, gain, cost, whether the counter is an integral."""
 
 import os
 from collections.abc import Mapping
