@@ -236,8 +236,9 @@ def slowdown(bench: Bench, pairs: int = 40, block_s: float = 5.0, settle_s: floa
     95 % limit of each; and how many cores other programs kept busy meanwhile (the wall time needs a quiet machine).
 
     The trainer never rests, for a core that was idle is of another speed. The sidecar runs and is stopped (SIGSTOP) by
-    turns, in random order within a pair; steps count when the signal is long over. A block is longer than the 4 s after
-    which the sidecar writes, so that what it does seldom is in every one of its blocks, and none stands out for it.
+    turns, in random order within a pair and in the opposite order in the next: what drifts over the four blocks goes
+    from their mean. Steps count when the signal is long over. A block is longer than the 4 s after which the sidecar
+    writes, so that what it does seldom is in every one of its blocks, and none stands out for it.
     """
     node = bench.node("slowdown")
     session = Session(node, bench.folder / "slowdown-out")
@@ -253,19 +254,20 @@ def slowdown(bench: Bench, pairs: int = 40, block_s: float = 5.0, settle_s: floa
 
     ratios = []
     busy, begin, own = busy_s(), time.monotonic(), time.process_time() + cpu_s(session.process.pid)
-    for _ in range(pairs):
-        times = {}
-        for running in rng.sample([True, False], 2):
+    for _ in range(pairs // 2):
+        order = rng.sample([True, False], 2)
+        times = {True: [], False: []}
+        for running in (*order, *order[::-1]):
             session.process.send_signal(signal.SIGCONT if running else signal.SIGSTOP)
             train(settle_s)
-            times[running] = np.log(train(block_s))
-        ratios.append(times[True] - times[False])
+            times[running].append(np.log(train(block_s)))
+        ratios.append(np.mean(times[True], axis=0) - np.mean(times[False], axis=0))
     own = time.process_time() + cpu_s(session.process.pid) - own
     others = (busy_s() - busy - own) / (time.monotonic() - begin)
     session.process.send_signal(signal.SIGCONT)
     session.stop()
     found = {"others_cores": round(others, 3)}
-    draws = np.random.default_rng(2).integers(pairs, size=(2000, pairs))
+    draws = np.random.default_rng(2).integers(len(ratios), size=(2000, len(ratios)))
     for name, values in zip(("wall", "cpu"), np.array(ratios).T):
         values = _winsorised(values)
         found[f"{name}_mean"] = math.expm1(values.mean())
@@ -275,7 +277,7 @@ def slowdown(bench: Bench, pairs: int = 40, block_s: float = 5.0, settle_s: floa
 
 def _winsorised(values: np.ndarray) -> np.ndarray:
     """Values further than 3 robust standard deviations from the median are set there: the host takes a core away now
-    and then, which is no doing of the sidecar's. Every pair has all that the sidecar does."""
+    and then, which is no doing of the sidecar's. Every value has all that the sidecar does."""
     low, median, high = np.quantile(values, (0.25, 0.5, 0.75))
     reach = 3 * (high - low) / 1.349
     return np.clip(values, median - reach, median + reach)
