@@ -148,17 +148,77 @@ def test_files_that_another_user_left_and_closed_are_told(tmp_path):
     require_shared(tmp_path / "none")
 
 
+# Where the output of a program that prints goes, its exit code, and what stands on stderr.
+FULL = "error: no space left on device; free the disk, or choose another place\n"
+OUTPUTS = [
+    ("> /dev/full", 2, FULL),
+    ("> /dev/full 2>&1", 2, ""),
+    ("2> /dev/full", 0, ""),
+    ("| true", 141, ""),
+    (">&-", 0, ""),
+    ("2>&-", 0, ""),
+    ("<&- >&- 2>&-", 0, ""),
+]
+
+
 @pytest.mark.parametrize("lines", [1, 100_000])
-@pytest.mark.parametrize(
-    ("to", "code", "said"),
-    [
-        ("> /dev/full", 2, "error: no space left on device; free the disk, or choose another place\n"),
-        ("| true", 141, ""),
-    ],
-)
+@pytest.mark.parametrize(("to", "code", "said"), OUTPUTS)
 def test_output_that_nobody_takes_is_no_traceback(to, code, said, lines):
-    program = f"from jouleline.files import run_script; raise SystemExit(run_script(lambda: print('x\\n' * {lines})))"
+    program = "from jouleline.files import run_script; import sys; "
+    program += (
+        f"raise SystemExit(run_script(lambda: print('x\\n' * {lines}, print('', end='', file=sys.stderr))))"
+    )
     # The reader of the pipe has ended before the program prints.
     command = f'set -o pipefail; (sleep 0.2; exec "{sys.executable}" -c "{program}") {to}'
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (code, said)
+
+
+# What is asked of a command whose streams are gone, and the exit code.
+STREAMS = {
+    "status c --results . >&-": 2,
+    "fit --help > /dev/full": 0,  # argparse passes over it
+    "--help > /dev/full": 2,
+    "fit --help >&-": 0,
+    "none 2> /dev/full": 2,
+    "fit --none 2>&-": 2,
+    "measure --idle-s 0 --out out -- true 2> /dev/full": 0,
+    "measure --meter estimate --idle-s 0 --out out -- echo x <&- >&- 2>&-": 0,
+}
+
+
+@pytest.mark.parametrize(("words", "code"), STREAMS.items())
+def test_a_command_without_its_streams_does_its_work(tmp_path, words, code):
+    command = f'"{sys.executable}" -m jouleline.commands.main {words}'
+    done = subprocess.run(["bash", "-c", command], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == code and "Traceback" not in done.stderr and "Exception" not in done.stderr
+    assert "out" not in words or (tmp_path / "out/meta.json").exists()
+
+
+def test_a_file_does_not_take_the_place_of_a_stream_that_was_closed(tmp_path):
+    """What a child prints would land in it."""
+    program = "import subprocess; from jouleline.files import run_script\n"
+    program += "def body():\n with open('kept', 'w') as kept: subprocess.run(['echo', 'stray']); kept.write('kept')\n"
+    command = f'"{sys.executable}" -c "{program}run_script(body)" <&- >&-'
+    subprocess.run(["bash", "-c", command], cwd=tmp_path, check=True)
+    assert (tmp_path / "kept").read_text() == "kept"
+
+
+def test_a_folder_that_is_gone_and_one_for_temporary_files_that_is_none_are_told(tmp_path):
+    begin = f'mkdir gone; cd gone; rmdir ../gone; "{sys.executable}" -m jouleline.commands.main'
+    done = subprocess.run(["bash", "-c", f"{begin} status"], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 2 and done.stderr.startswith(
+        "error: the current folder is not there any more; "
+    )
+    words = "measure --out out -- true"  # no file may have a byte
+    command = f'ulimit -f 0; "{sys.executable}" -m jouleline.commands.main {words}'
+    done = subprocess.run(["bash", "-c", command], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 2 and done.stderr.count("\n") == 1
+    assert done.stderr.startswith("error: No usable temporary directory") and "; set TMPDIR" in done.stderr
+
+
+def test_ctrl_c_in_a_script_is_one_line(capsys):
+    def body():
+        raise KeyboardInterrupt
+
+    assert run_script(body) == 130 and capsys.readouterr().err == "error: interrupted\n"

@@ -56,12 +56,19 @@ _LONGEST_NAME = 255
 
 def why(error: OSError) -> str:
     """What the operating system refused and what helps: one line without the file's name."""
+    if _is_temporary(error):
+        return f"{error.strerror}; set TMPDIR to a folder that can be written"
     # Arrow writes the path and its own function into the words of an error.
     words = os.strerror(error.errno) if error.errno else " ".join(str(error).split())
     said = words.strip() or type(error).__name__
     return (
         f"{said[0].lower()}{said[1:]}; {_REMEDIES.get(error.errno, 'correct the path, or name another file')}"
     )
+
+
+def _is_temporary(error: OSError) -> bool:
+    """Whether Python has found no folder for temporary files, which it says by an error of its own."""
+    return error.errno == errno.ENOENT and "temporary directory" in (error.strerror or "")
 
 
 def refused(error: BaseException) -> bool:
@@ -264,15 +271,18 @@ def run_script(main: Callable[[], int | None]) -> int:
 
     A file or memory that the operating system refuses becomes one line and exit code 2. This includes what is
     printed. Where nobody reads the output any more (`| head`), the script ends quietly, with the exit code that a
-    shell expects. A sign that the locale cannot print (a degree sign, say) becomes a question mark.
+    shell expects. A sign that the locale cannot print (a degree sign, say) becomes a question mark. Ctrl-C becomes
+    one line and exit code 130.
     """
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="replace")
+    _settle_streams()
     try:
-        code = main() or 0
+        _require_folder()
+        code = _code(main)
         sys.stdout.flush()
         return code
+    except KeyboardInterrupt:
+        print("error: interrupted", file=sys.stderr)
+        return 128 + signal.SIGINT
     except BrokenPipeError:
         _print_no_more()
         return 128 + signal.SIGPIPE
@@ -281,12 +291,57 @@ def run_script(main: Callable[[], int | None]) -> int:
         return error.exit_code
     except (OSError, MemoryError) as found:
         error = _NO_MEMORY if isinstance(found, MemoryError) else found
-        # Such an error is not about a user's file: the traceback helps more.
-        if not error.filename and error.errno not in _REMEDIES:
+        # Without a file, and with a number that says nothing of a user's, a traceback is of more use.
+        if not error.filename and error.errno not in _REMEDIES and not _is_temporary(error):
             raise
         print(f"error: {one_line(error)}", file=sys.stderr)
         _print_no_more()
         return 2
+
+
+def _code(main: Callable[[], int | None]) -> int:
+    try:
+        return main() or 0
+    except SystemExit as way_out:  # of argparse: what it has printed is not written yet
+        if isinstance(way_out.code, str):
+            raise
+        return way_out.code or 0
+
+
+def _require_folder() -> None:
+    try:
+        os.getcwd()
+    except FileNotFoundError as error:
+        raise UserError("the current folder is not there any more; change into another one") from error
+
+
+class _Forgiving(io.TextIOWrapper):
+    """A stream for errors and notes: where nobody takes them (a full disk, a reader that has ended), nothing fails."""
+
+    def write(self, text: str) -> int:
+        with suppress(OSError):
+            super().write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with suppress(OSError):
+            super().flush()
+
+
+def _settle_streams() -> None:
+    """Give this process the streams that were closed, or the next file that is opened would take their place."""
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        if getattr(sys, name) is None:
+            found = os.open(os.devnull, os.O_RDWR)
+            os.set_inheritable(found, True)
+            mode = "w" if number else "r"
+            setattr(sys, name, open(found, mode, encoding="utf-8", closefd=False))  # noqa: SIM115
+    if sys.stderr is sys.__stderr__ and type(sys.stderr) is io.TextIOWrapper:
+        encoding = sys.stderr.encoding
+        sys.stderr = sys.__stderr__ = _Forgiving(sys.stderr.detach(), encoding, line_buffering=True)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
 
 
 def _print_no_more() -> None:

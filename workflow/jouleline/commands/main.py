@@ -5,6 +5,7 @@ import os
 import sys
 from pathlib import Path
 
+from jouleline.errors import UserError
 from jouleline.files import run_script
 
 # Name of the command: its module in this room.
@@ -33,25 +34,24 @@ usage: jouleline COMMAND [ARGUMENTS]
 def main(argv: list[str] | None = None) -> int:
     """Run one command. Bad input or a refused file becomes one line on stderr. Ctrl-C ends it quietly."""
     arguments = sys.argv[1:] if argv is None else argv
-    if not arguments or arguments[0] in ("-h", "--help"):
-        print(USAGE)
-        return 0 if arguments else 2
-    if arguments[0] not in COMMANDS:
-        print(f"error: no command {arguments[0]!r}; `jouleline --help` lists them", file=sys.stderr)
-        return 2
     try:
-        # Each command imports only its own room: measuring must not load scipy, and fitting must not load the sidecar.
-        command = importlib.import_module(f"jouleline.commands.{COMMANDS[arguments[0]]}").main
-        return run_script(lambda: command(arguments[1:]))
-    except KeyboardInterrupt:
-        print("error: interrupted", file=sys.stderr)
-        return 130
+        return run_script(lambda: _run(arguments))
     except (ImportError, AttributeError) as error:
         if not (found := _foreign_module(error)):
             raise
         words = f"error: {found} stands before a module of this environment ({error}); take its folder off PYTHONPATH"
         print(words, file=sys.stderr)
         return 2
+
+
+def _run(arguments: list[str]) -> int:
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(USAGE)
+        return 0 if arguments else 2
+    if arguments[0] not in COMMANDS:
+        raise UserError(f"no command {arguments[0]!r}; `jouleline --help` lists them")
+    # Each command imports only its own room: measuring must not load scipy, and fitting must not load the sidecar.
+    return importlib.import_module(f"jouleline.commands.{COMMANDS[arguments[0]]}").main(arguments[1:])
 
 
 def _foreign_module(error: ImportError | AttributeError) -> str | None:

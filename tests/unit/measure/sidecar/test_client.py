@@ -2,9 +2,11 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import time
 
 import pytest
 from jouleline.errors import UserError
@@ -75,3 +77,13 @@ def test_one_that_hangs_is_killed(tmp_path, end):
     sidecar.wait_ready()
     os.kill(sidecar.process.pid, signal.SIGSTOP)
     assert end(sidecar, 0.2) == -signal.SIGKILL and sidecar.died
+
+
+def test_one_whose_folder_is_gone_is_ended_at_once(tmp_path):
+    """Nobody would see the file that asks it to end, and `measure` would wait for minutes."""
+    sidecar = Sidecar(tmp_path / "out", ESTIMATE, tmp_path / "sidecar.log")
+    sidecar.wait_ready()
+    shutil.rmtree(tmp_path / "out")
+    begin = time.monotonic()
+    sidecar.stop(limit_s=40)
+    assert time.monotonic() - begin < 30

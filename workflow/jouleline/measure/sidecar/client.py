@@ -124,8 +124,10 @@ class Sidecar:
     def stop(self, limit_s: float = STOP_LIMIT_S) -> int:
         """End the measurement after its second idle baseline. Returns the exit code (negative: killed)."""
         if not self.died:
-            with contextlib.suppress(OSError):
+            try:
                 (self.folder / "stop").touch()
+            except OSError:  # its folder is gone, or full
+                return self.terminate(limit_s)
         try:
             return self.process.wait(limit_s + self.idle_s)
         except subprocess.TimeoutExpired:
