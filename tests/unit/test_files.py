@@ -145,6 +145,9 @@ def test_files_that_another_user_left_and_closed_are_told(tmp_path):
     os.chown(kept.parent, 65534, 65534)
     with refusals.without_privileges(), pytest.raises(UserError, match="metadata has files of user 65534"):
         require_shared(tmp_path)
+    kept.parent.rename(tmp_path / "tmp.of-a-snakemake-that-runs")
+    with refusals.without_privileges():
+        require_shared(tmp_path)
     require_shared(tmp_path / "none")
 
 

@@ -159,14 +159,19 @@ def require_writable(folder: str | os.PathLike, otherwise: str = "set `results` 
         raise UserError(f"{existing} cannot be written; make it writable, or {otherwise}")
 
 
+# How names of temporary folders of Snakemake and its executors begin.
+_TEMPORARY = ("tmp.", "shell_tmp.")
+
+
 def require_shared(folder: str | os.PathLike) -> None:
     """Raise UserError where another user has left files below `folder` that this user cannot read and write.
 
-    It looks at a few files of each folder, since one program has written all of them.
+    It looks at a few files of each folder, since one program has written all of them. It skips the temporary folders of
+    a Snakemake that runs: they are closed to others and are needed by no other process.
     """
     me = os.geteuid()
     whole = Path(folder)
-    for below in (whole, *whole.glob("*")):
+    for below in (whole, *(one for one in whole.glob("*") if not one.name.startswith(_TEMPORARY))):
         for path in (below, *(_some_of(below) if below != whole else ())):
             with suppress(OSError):
                 owner = path.lstat().st_uid
