@@ -160,6 +160,14 @@ def test_where_no_job_is_queued_that_would_make_room_it_fails_at_once(submitting
     assert len(submitting.submitted) == 1 and len(submitting.failures) == 1
 
 
+@pytest.mark.parametrize("name", ["QOSMaxWallDurationPerJobLimit", "AssocMaxCpuPerJobLimit", "QOSMinGRES"])
+def test_a_limit_of_size_or_time_is_not_waited_for(submitting, name):
+    """Slurm says the same words behind it as behind a limit of submitted jobs."""
+    submitting.refusals = [LIMITS[0].replace("QOSMaxSubmitJobPerUserLimit", name)] * 3
+    submitting.run_job(row("a"))
+    assert len(submitting.submitted) == 1 and name in submitting.failures[0]
+
+
 def test_other_refusals_fail_at_once_and_the_end_ends_the_wait(submitting):
     submitting.refusals = ["sbatch: error: invalid partition specified: nowhere"]
     submitting.run_job(row("a"))

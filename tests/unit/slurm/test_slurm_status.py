@@ -93,6 +93,46 @@ def test_a_job_that_will_never_start_is_told_once_with_the_remedy(client, caplog
     assert "row 2" not in caplog.text and "row 3" not in caplog.text
 
 
+# Names of Slurm's sources: limits that keep a job for ever, and a word of what helps; None: it will start by itself.
+REASONS = {
+    "AssocGrpCPUMinutesLimit": "is spent",
+    "AssocGrpGRESMinutes": "is spent",
+    "QOSMaxCpuMinutesPerJobLimit": "is spent",
+    "AssocGrpWallLimit": "is spent",
+    "AssocGrpBillingMinutes": "is spent",
+    "QOSMaxMemoryPerNode": "mem_mb=MB asks for less",
+    "AssocMaxBBPerNode": "fewer devices",
+    "QOSMaxBillingPerJob": "fewer devices",
+    "QOSMinCpuNotSatisfied": "demands",
+    "ReqNodeNotAvail, UnavailableNodes:n[1-3]": "maintenance",
+    "launch failed requeued held": "scontrol release",
+    "AssocGrpCPURunMinutesLimit": None,
+    "QOSGrpMemRunMinutes": None,
+    "AssocGrpNodeLimit": None,
+    "QOSMaxJobsPerUserLimit": None,
+    "QOSMaxGRESPerUser": None,
+    "Resources": None,
+    "Priority": None,
+    "Dependency": None,
+    "BeginTime": None,
+    "Licenses": None,
+    "": None,
+}
+
+
+@pytest.mark.parametrize(("reason", "said"), REASONS.items())
+def test_every_limit_that_keeps_a_job_is_told(client, caplog, reason, said):
+    client("squeue", f"1|PENDING||{reason}")
+    assert states(Watch(), "1") == {"1": "PENDING"}
+    assert (said is None) is (not caplog.text) and (said or "") in caplog.text
+
+
+@pytest.mark.parametrize("state", ["REQUEUE_HOLD", "RESV_DEL_HOLD"])
+def test_a_job_that_slurm_holds_is_told_and_waited_for(client, caplog, state):
+    client("squeue", f"1|{state}||None")
+    assert states(Watch(), "1") == {"1": state} and "`scontrol release` lets it go" in caplog.text
+
+
 def test_a_job_without_a_log_folder_never_began(client, tmp_path):
     client("scontrol", "JobId=7 JobName=x JobState=FAILED Reason=RaisedSignal:53 ExitCode=0:53 StdOut=/x")
     assert "removed while the job waited" in never_began("7", tmp_path / "gone/7.log")
@@ -158,3 +198,12 @@ def test_what_slurm_wrote_into_a_jobs_log_is_told(tmp_path):
     told = said_by_slurm([None, str(tmp_path / "none.log"), str(log)])
     assert told.split("\n        ")[1:] == [limit, "n2: task 0: Killed\n"]
     assert said_by_slurm([None]) == "\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("x", None), ("nan", None), ("-1", None), ("inf", None), ("", 3600.0), ("60", 60.0)]
+)
+def test_a_patience_that_is_no_number_is_known_as_such(monkeypatch, text, seconds):
+    """The executor refuses to begin with it; a campaign without Slurm is none the worse."""
+    monkeypatch.setenv(status.PATIENCE, text)
+    assert status.patience_s() == seconds

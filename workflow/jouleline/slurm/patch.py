@@ -46,7 +46,7 @@ from pathlib import Path
 from jouleline.slurm import limits
 from jouleline.slurm.ask import ask, clean
 from jouleline.slurm.leftovers import adopt, digest, leftover_of, mark_of, name_of, parts_of, wildcards_of
-from jouleline.slurm.status import PATIENCE_S, Watch, never_began, said_by_slurm
+from jouleline.slurm.status import PATIENCE, PATIENCE_S, Watch, never_began, patience_s, said_by_slurm
 
 DISTRIBUTION = "snakemake-executor-plugin-slurm"
 MODULE = "snakemake_executor_plugin_slurm"
@@ -133,6 +133,8 @@ def _require_slurm(executor) -> None:
 
     if executor.workflow.executor_settings.array_jobs:
         raise WorkflowError("--slurm-array-jobs gives every row the resources of the first: leave it out")
+    if patience_s() is None:
+        raise WorkflowError(f"{PATIENCE}={os.environ[PATIENCE]} is no number of seconds above 0: correct it")
     missing = [name for name in ("sbatch", "squeue") if not shutil.which(name)]
     if missing:
         raise WorkflowError(
@@ -202,7 +204,16 @@ def _as_the_row_asks(job, call: str) -> str:
 _NO_REASON = " Detailed failure reason unavailable (status command is not 'sacct')."
 # Words of sbatch where a user, account or quality of service has as many jobs as it may, or slurmctld as it can take.
 _TOO_MANY = re.compile(r"\w*Submit\w*Limit|job submit limit|temporarily unable to accept job")
+# Each limit by its name. The words in brackets stand behind limits of size and time too, for which no room would come.
+_LIMIT = re.compile(r"\b(?:QOS|Assoc)\w+")
 LIMIT_POLL_S = 10
+
+
+def too_many(said: str) -> str | None:
+    """The limit of submitted jobs that sbatch has met, as it says it; None where it refuses for something else."""
+    found = _TOO_MANY.search(said)
+    named = _LIMIT.findall(said)
+    return found[0] if found and (not named or any("Submit" in name for name in named)) else None
 
 
 class _TooMany(BaseException):
@@ -226,7 +237,7 @@ def _patch_reports(executor: type) -> None:
         report_job_error(self, job_info, msg, aux_logs=[*aux_logs], **kwargs)
 
     def report_unless_too_many(self, job_info, msg, *args, **kwargs):
-        if "sbatch failed" in msg and _TOO_MANY.search(msg) and _own_jobs():
+        if "sbatch failed" in msg and too_many(msg) and _own_jobs():
             raise _TooMany(msg)
         report_threadsafe(self, job_info, msg, *args, **kwargs)
 
@@ -241,7 +252,7 @@ def _submit_within_limits(executor, job, run_job) -> None:
         try:
             return run_job(executor, job)
         except _TooMany as problem:
-            limit = _TOO_MANY.search(str(problem))[0]
+            limit = too_many(str(problem))
         if not told:
             executor.logger.warning(
                 f"No more jobs may be submitted now ({limit}); {name_of(job)} and what follows wait for room."

@@ -5,6 +5,7 @@ squeue is asked first. Jobs that it has forgotten are looked up in accounting.
 
 import asyncio
 import contextlib
+import math
 import os
 import re
 import shutil
@@ -16,13 +17,29 @@ from typing import NamedTuple
 
 from jouleline.slurm.ask import ask
 
-PATIENCE_S = float(os.environ.get("JOULELINE_SLURM_PATIENCE_S", 3600))
+PATIENCE = "JOULELINE_SLURM_PATIENCE_S"
+
+
+def patience_s() -> float | None:
+    """Seconds that a silent Slurm is waited for; None where a user's own value is no number above 0."""
+    try:
+        given = float(os.environ.get(PATIENCE) or 3600)
+    except ValueError:
+        return None
+    return given if 0 < given < math.inf else None
+
+
+# Where it is None, the executor refuses to begin.
+PATIENCE_S = patience_s() or 3600.0
 UNSEEN_LIMIT = 3
 # Slurm ends a job some time after its limit (OverTimeLimit, KillWait).
 OVERTIME_S = 600
 ENDED_BADLY = {"PREEMPTED", "REVOKED", "SPECIAL_EXIT", "LAUNCH_FAILED", "RECONFIG_FAIL"}
 LIVE = {"PENDING", "CONFIGURING", "RUNNING", "SUSPENDED"}
 OPEN = LIVE | {"COMPLETING", "STOPPED", "RESIZING", "REQUEUED", "SIGNALING", "STAGE_OUT"}
+# Slurm keeps these back until somebody lets them go.
+HELD = {"REQUEUE_HOLD", "RESV_DEL_HOLD"}
+OPEN |= HELD | {"REQUEUE_FED", "POWER_UP_NODE", "UPDATE_DB", "EXPEDITING"}
 NODE_NAME = re.compile(r"[\w.-]+")
 
 _LESS_TIME = "it asks for more time than is allowed; --set-resources RULE:runtime=MINUTES asks for less"
@@ -57,8 +74,35 @@ NEVER = {
     "DependencyNeverSatisfied": "it waits for a job that has failed; cancel it with scancel",
     "JobHeldUser": "it is held; `scontrol release` lets it go",
     "JobHeldAdmin": "an administrator holds it; ask them",
+    "JobHoldMaxRequeue": "it was requeued too often and is held; `scontrol release` lets it go",
     "ReservationDeleted": "its reservation is gone; see slurm-reservation in profiles/README.md",
+    "ReqNodeNotAvail": "nodes that it needs are down, drained or reserved (maintenance); wait, or name others",
+    "NodeDown": "a node that it needs is down; wait for it, or name others",
+    "QOSUsageThreshold": "its account has used too much of the cluster for this quality of service; wait, or "
+    + _ELSEWHERE,
+    "launch failed requeued held": "its node could not start it, and it is held; `scontrol release` lets it go",
+    "job requeued in held state": "it was requeued and is held; `scontrol release` lets it go",
 }
+# Of the many limits of accounts (Assoc) and qualities of service (QOS): the names that are not above.
+_LIMITS = (
+    (r"(QOS|Assoc)\w*RunMin\w*", ""),  # of what runs now: there will be room
+    (
+        r"(QOS|Assoc)\w*(Minutes|Mins)\w*|(QOS|Assoc)Grp\w*Wall\w*",
+        "the time that its account or quality of service may use is spent, or too little for it; ask for more, or "
+        + _ELSEWHERE,
+    ),
+    (r"(QOS|Assoc)Max\w*Mem\w*Per(Job|Node)\w*", _LESS_MEMORY),
+    (r"(QOS|Assoc)Max\w*Per(Job|Node)\w*|MaxBBPerJob", _LESS),
+    (r"QOSMin\w*", "it asks for less than the quality of service demands; " + _ELSEWHERE),
+)
+
+
+def never(reason: str) -> str:
+    """What helps a job that waits for this reason of squeue; empty where it will start by itself."""
+    known = NEVER.get(reason) or NEVER.get((re.match(r"\w*", reason) or [""])[0])
+    if known:
+        return known
+    return next((remedy for name, remedy in _LIMITS if re.fullmatch(name, reason)), "")
 
 
 def normalise(state: str, requeued: bool = False) -> str:
@@ -122,10 +166,14 @@ class Watch:
     def _tell_why(self, found: dict[str, list[str]], logger) -> None:
         """Say once of each job that waits for what will not come by itself."""
         for job, (state, _, why, *_) in ((job, [*fields, "", ""]) for job, fields in found.items()):
-            reason = re.match(r"\w*", why)[0]
-            if state == "PENDING" and reason in NEVER and (job, reason) not in self.told:
-                self.told.add((job, reason))
-                logger.warning(f"Slurm does not start {self.jobs[job]} (job {job}, {why}): {NEVER[reason]}.")
+            remedy = (
+                ""
+                if state not in ("PENDING", *HELD)
+                else never(why) or NEVER["JobHeldUser"] * (state in HELD)
+            )
+            if remedy and (job, remedy) not in self.told:
+                self.told.add((job, remedy))
+                logger.warning(f"Slurm does not start {self.jobs[job]} (job {job}, {why}): {remedy}.")
 
     def _without_answer(self, ids: set[str], logger) -> dict[str, str]:
         """squeue is silent, and accounting does not say that these jobs have ended."""
