@@ -1,5 +1,5 @@
-# jouleline: from a grid of architectures to a held-out report of what their training costs in energy.
-# This file is the table of contents; config/README.md explains every key of a campaign.
+# jouleline: from a grid of architectures to a report of the energy of their training, judged on held-out runs.
+# This file is the table of contents. config/README.md explains every key of a campaign.
 import os
 
 from snakemake.utils import min_version
@@ -54,14 +54,14 @@ rule all:
         rules.render_report.output.page,
 
 
-# Whether the nodes can do what the campaign asks: one short job for each kind of them. Fails where one cannot.
+# Can the nodes do what the campaign asks? One short job for each kind of node. Fails if one cannot.
 rule doctor:
     input:
         [f"{RESULTS}/doctor/N{nodes}x{devices}" for nodes, devices in KINDS.items()],
     log:
         f"{RESULTS}/logs/doctor.log",
-    # Snakemake shows the log of what has failed, so the table, which is on the terminal, is not in it too.
-    # What it has shown is gone: a second try would find nothing.
+    # The table is printed on the terminal, not into the log, because Snakemake shows the log of a failed rule too.
+    # Findings are removed when they are shown, so a second try would find nothing.
     retries: 0
     shell:
         "python -m jouleline.commands.main doctor --show {input} 2> {log}"
@@ -80,7 +80,7 @@ rule smoke:
         lambda wildcards: run_file((rounds(1)[1] if FRUGAL else RUNS)[0].run_id),
 
 
-# With the list of the rows, by which `jouleline status` knows what is missing.
+# Includes the list of the rows, from which `jouleline status` knows what is missing.
 rule measurements:
     input:
         rules.write_grid.output,

@@ -1,5 +1,5 @@
-# No rules here: the campaign is loaded and checked, and paths, parameters and resources get their functions.
-# Every Slurm job parses this again on its node, so nothing heavy is imported.
+# This file has no rules. It loads and checks the campaign, and has the functions that rules use.
+# Every Slurm job parses it again on its node, so it imports nothing heavy.
 import contextlib
 import gc
 import inspect
@@ -10,7 +10,7 @@ import sys
 from importlib import metadata
 from pathlib import Path
 
-# This file's grandparent: workflow/Snakefile, where the catalogue looks, has another base folder.
+# Two folders above this file. (The base folder of workflow/Snakefile, which the catalogue uses, is another one.)
 ROOT = Path(str(workflow.current_basedir)).parent
 sys.path.insert(0, str(ROOT / "workflow"))
 
@@ -28,30 +28,30 @@ from jouleline.files import canonical_json, read_json, require_shared, require_w
 from jouleline.patches import dry_run, finished, locks, shown
 from jouleline.slurm import patch
 
-# Snakemake keeps every job to the end: to look among ten thousand of them for garbage, over and over, takes a seventh
-# of a dry run.
+# Snakemake keeps every job to the end. Searching ten thousand jobs for garbage again and again takes a seventh of a dry
+# run.
 gc.set_threshold(100_000)
 
-# Jobs run with the interpreter of this environment, wherever it was activated (a container brings its own), and
-# with the library of this checkout, whose code digests are recorded.
+# Jobs run with the interpreter of this environment (a container has its own), and with the library of this checkout,
+# because its code digests are recorded.
 os.environ.update(
     PATH=os.pathsep.join([str(Path(sys.executable).parent), *os.get_exec_path()]),
     PYTHONPATH=str(ROOT / "workflow"),
     # Texts are UTF-8, whatever the locale of a user or a node.
     PYTHONUTF8="1",
 )
-# What was set for a Python at the prompt: Transformers does not start without docstrings, a Python that is looked into
-# after its end waits for words, and a warning of a library is no failure.
+# Settings for a Python at the prompt must not reach jobs. Transformers does not start without docstrings, a Python that
+# stays open after its end waits for input, and a library's warning is no failure.
 for name in ("PYTHONOPTIMIZE", "PYTHONINSPECT", "PYTHONWARNINGS"):
     os.environ.pop(name, None)
 
 if Path.cwd().resolve() != ROOT.resolve():
-    # Jobs call scripts/... from here; an absolute path in every command would rerun everything in another clone.
+    # Jobs call scripts/... from here. With an absolute path in every command, another clone would rerun everything.
     raise WorkflowError(f"this is not the checkout that the workflow is in; run it there: cd {ROOT}")
 
 try:
     campaigns.require_plain_path(ROOT)
-    # Snakemake has read them and kept of a key that stands twice the last.
+    # Snakemake has read them too, but keeps only the last of a repeated key.
     for configfile in workflow.configfiles:
         campaigns.read_yaml(Path(configfile))
     CAMPAIGN = campaigns.load(config, ROOT)
@@ -71,7 +71,7 @@ if (
     and PROTOCOL["device"] == "cuda"
     and metadata.version("torch").partition("+")[2] == "cpu"
 ):
-    # Not refused: a campaign may be planned here, and measured in a container or another environment.
+    # This is only a warning: the campaign may be planned here, and measured in a container or another environment.
     logger.warning(
         f"protocol.device is cuda and torch {metadata.version('torch')} of this environment has no CUDA: every run of it "
         "would fail; run `make setup TORCH=cuda` before measuring"
@@ -116,17 +116,17 @@ def is_measured(job):
     return False
 
 
-# Before the locks: what is taken up is noted by who holds one.
+# This comes before the locks, because only a process with a lock records what it kept.
 finished.keep(is_measured)
 
-# With `partial: true` the tables, model and report are made of the runs that are there now.
+# With `partial: true` the tables, model and report are made from the runs that are there now.
 RUNS = [run for run in ALL_RUNS if Path(run_file(run.run_id)).exists()] if SETTINGS["partial"] else ALL_RUNS
 
 
 def measures_nothing():
-    """Whether this call reads what is measured: a plan, or a part whose calibrations are there.
+    """Whether this call only reads results: a plan, or a report of a part whose calibrations are there.
 
-    A campaign that runs in the same folder would not let it begin.
+    Such a call may run beside a campaign in the same folder.
     """
     if set(workflow.dag_settings.targets) == {"plan"}:
         return True
@@ -146,14 +146,14 @@ if not RUNS:
     raise WorkflowError("partial: true, but no run is finished yet; measure first, or say partial: false")
 BY_RUN_ID = {run.run_id: run for run in ALL_RUNS}
 
-# The campaign chooses its own rows, round after round. What was packed elsewhere was chosen there.
+# The campaign chooses its own rows, round after round. A campaign packed elsewhere was chosen there.
 FRUGAL = None if SETTINGS["data"] else SETTINGS["grid"].get("frugal")
 
 
 def rounds(last=None):
-    """{number: its runs} of the rounds of a frugal campaign, up to the `last`, that are chosen.
+    """{number: its runs} of the chosen rounds of a frugal campaign, up to the `last`.
 
-    What asks for a round that is not chosen yet is asked again by Snakemake when it is: the checkpoint sees to it.
+    A caller may ask for a round that is not chosen yet. Because of the checkpoint, Snakemake then asks again later.
     """
     found = {}
     for number in itertools.count(1) if last is None else range(1, last + 1):
@@ -172,23 +172,23 @@ def rounds(last=None):
 
 
 def round_files(wildcards):
-    """The rounds, with the one that ended the choice; with `partial` those that are there."""
+    """The rounds, with the one that ended the choice. With `partial` only those that are there."""
     count = sum(1 for _ in frugal.documents(RESULTS)) if SETTINGS["partial"] else len(rounds()) + 1
     return [frugal.path(RESULTS, number) for number in range(1, count + 1)]
 
 
 def chosen_runs():
-    """Every run, in a frugal campaign of those that are chosen."""
+    """Every run. In a frugal campaign every chosen run."""
     return [run for runs in rounds().values() for run in runs] if FRUGAL else RUNS
 
 
 def runs_of_shard(shard):
-    """The runs that one job integrates; in a frugal campaign a round is a shard."""
+    """The runs that one job integrates. In a frugal campaign a round is a shard."""
     return rounds(shard)[shard] if FRUGAL else SHARDS[shard]
 
 
 def energy_files(wildcards=None, before=None):
-    """The integrated energies of all shards, in a frugal campaign of the rounds `before` one."""
+    """The integrated energies of all shards. In a frugal campaign: of the rounds `before` one, or of all."""
     if not FRUGAL:
         shards = sorted(SHARDS)
     elif before:
@@ -201,7 +201,7 @@ def energy_files(wildcards=None, before=None):
 SHARDS = {}
 for run in RUNS:
     SHARDS.setdefault(grid.shard_of(run.run_id, ANALYSIS["shards"]), []).append(run)
-# Linux takes 128 KiB in one argument, and the names of a shard's runs are in one.
+# Linux allows 128 KiB in one argument, and the names of a shard's runs are one argument.
 if not FRUGAL and max(sum(len(path) + 1 for path in run_files(runs)) for runs in SHARDS.values()) > 120_000:
     raise WorkflowError(
         f"{len(RUNS)} runs are too many for analysis.shards = {ANALYSIS['shards']}; give more"
@@ -209,7 +209,7 @@ if not FRUGAL and max(sum(len(path) + 1 for path in run_files(runs)) for runs in
 
 
 def unless_data(shell):
-    """The shell of a rule whose outputs come from the folder `data`, where the campaign has one."""
+    """The shell of a rule. Where the campaign has the key `data`, the outputs come from that folder."""
     return IMPORT if SETTINGS["data"] else shell
 
 
@@ -222,19 +222,19 @@ def code_digest(*scripts, **options):
 
 
 def measuring_code(*scripts):
-    """As code_digest, of the modules that can change a measured number."""
+    """Like code_digest, but only for modules that can change a measured number."""
     return code_digest(*scripts, within="jouleline.measure")
 
 
-# Of the runs themselves: `jouleline status` works the same one out.
+# The digest of the runs. `jouleline status` works out the same one.
 MEASURING_CODE = provenance.measuring_digest(ROOT)
 
 
 def of_run(function):
-    """A function of the run that the wildcard `run_id` names, as rules take it; its value where all runs share it.
+    """A function of the wildcard `run_id`, as rules take it. If all runs have the same value: this value.
 
-    Snakemake calls every function for every job, and asks for its signature first: so there are few, and the
-    signature is worked out once.
+    Snakemake calls every function for every job, and asks for its signature first. So there are few functions, and
+    the signature is worked out once.
     """
     first = function(ALL_RUNS[0])
     if all(function(run) == first for run in ALL_RUNS):
@@ -253,7 +253,7 @@ def row_key(run):
     return run.key
 
 
-# Path stem of a prepared data set: the name and vocabulary that `prepare_dataset` is given.
+# File name of a prepared data set: a row that uses it.
 DATASETS = {grid.dataset_name(run.row): run.row for run in ALL_RUNS}
 
 
@@ -262,18 +262,18 @@ def dataset_of(run):
     return f"{RESULTS}/dataset/{grid.dataset_name(run.row)}.parquet"
 
 
-# What all rows need to know of the nodes comes before them: reports of a part are then made beside the rows.
+# The calibrations come before the rows. So reports of a part can be made while rows are measured.
 BEFORE_ROWS = 2**31
 
 
 @of_run
 def order_priority(run):
-    """The order of measurement, by a seed; but for BEFORE_ROWS everything else has priority 0."""
+    """The order of measurement, by a seed. Everything else has priority 0, or BEFORE_ROWS."""
     return grid.order_priority(run.run_id, SETTINGS["order_seed"])
 
 
 # Resources are never parameters, so that a site's limits measure nothing again.
-# `exclusive` is ours; `slurm_extra` stays the site's.
+# `exclusive` is a resource of its own, because `slurm_extra` belongs to the site.
 EXCLUSIVE = "yes" if SETTINGS["node"]["exclusive"] else None
 
 
@@ -286,14 +286,14 @@ def checkpoint_option(row):
 
 
 def asked_of_nodes():
-    """What the rows need of a node beside its devices, as options of `jouleline doctor`."""
+    """What the rows need of a node besides its devices, as options of `jouleline doctor`."""
     precisions = sorted({run.row["precision"] for run in ALL_RUNS})
     hub = any(row["dataset"].startswith("glue/") or row["checkpoint"] for row in DATASETS.values())
     return " ".join([f"--precision {one}" for one in precisions] + ["--hub"] * hub)
 
 
 def calibrated_devices():
-    """How many GPUs the calibration is of; 0 where there is none. On a CPU it takes the ranks that there is room for."""
+    """The number of GPUs in the calibration; 0 without one. On a CPU it uses as many ranks as there is room for."""
     try:
         known = read_json(f"{RESULTS}/node/device.json")
         return known["software"]["devices"] if known["device_kind"] == "cuda" else 0
@@ -323,16 +323,16 @@ def prediction_files():
 
 
 def options_of(kind):
-    """Canonical JSON of a model's or a split's own options: another one's options refit nothing here."""
+    """Canonical JSON of the options of one model or split. So options of another one refit nothing here."""
     return lambda wildcards: canonical_json(ANALYSIS[f"{kind}_options"].get(wildcards[kind], {}))
 
 
-# Whether there is anything that may be measured next: candidates of an ask, or rows that are not measured.
+# Whether anything could be measured next: candidates of an ask, or rows that are not measured.
 SUGGESTS = bool(SETTINGS["choose"] or FRUGAL or len(RUNS) < len(ALL_RUNS))
-# Of the plan, what turns kWh into money and CO2.
+# The keys of the plan that turn kWh into money and CO2.
 PRICES = {name: SETTINGS["plan"][name] for name in ("price_per_kwh", "currency", "grid_gco2_per_kwh", "pue")}
 
 
 def rows_to_predict(wildcards):
-    # Where the key is not given, its absence is what Snakemake reports as the missing file.
+    # Without the key, Snakemake reports this text as the missing file.
     return SETTINGS["predict"]["rows"] or "(predict.rows is not given: name a CSV file of configurations)"

@@ -1,5 +1,5 @@
-# A campaign that chooses its own rows (the key `grid.frugal`): a round is a target, chosen by what those before have taught.
-# Only the rows that are chosen are jobs. Without the key nothing here is asked for.
+# A campaign that chooses its own rows (the key `grid.frugal`). A round is a target; the rounds before it decide its runs.
+# Only chosen rows become jobs. Without the key nothing here runs.
 localrules:
     choose_rows,
 
@@ -14,14 +14,14 @@ checkpoint choose_rows:
             [] if wildcards.round == "1" else rules.collect_calibration.output.calibration
         ),
     output:
-        # What was chosen stands, whatever this is made again for.
+        # A choice is final, even if this file is made again.
         rows=update(f"{RESULTS}/rounds/{{round}}/rows.json"),
     log:
         f"{RESULTS}/logs/choose_rows/{{round}}.log",
     wildcard_constraints:
         round=r"[1-9]\d*",
     params:
-        # By a function: what is given may have braces, which Snakemake takes for wildcards.
+        # A function, because the text may have braces, which Snakemake would take for wildcards.
         settings=lambda wildcards: canonical_json(
             {
                 "frugal": FRUGAL,

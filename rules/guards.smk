@@ -1,9 +1,9 @@
-# What is refused before anything is submitted: the Snakefile's `onstart` calls these.
+# Checks before anything is submitted. The Snakefile's `onstart` calls them.
 import shutil
 
 
 def require_srun():
-    """Refuse to start agents on several nodes from a machine that has nothing to start them with."""
+    """Refuse rows on several nodes on a machine without srun."""
     several = {"measure_run_multinode", "calibrate_links", "examine_nodes"}
     if workflow.touch or not workflow.local_exec or shutil.which("srun"):
         return
@@ -19,7 +19,7 @@ def require_srun():
 
 
 def require_times():
-    """Refuse to measure again only because files were copied without their times."""
+    """Refuse to measure again if the only reason is that files were copied without their times."""
     if workflow.touch:
         return
     found = []
@@ -38,8 +38,7 @@ def require_times():
 
 
 def require_budget():
-    """Refuse the measurements that this call of Snakemake would start, and no others, where they exceed the budget or
-    cannot fit in the memory of their devices."""
+    """Refuse the measurements of this call if they exceed the budget, or cannot fit in the memory of their devices."""
     settings = SETTINGS["plan"]
     budget = settings["max_gpu_hours"] is not None or settings["max_kwh"] is not None
     if workflow.touch or not (budget or settings["memory_gib"] or settings["device"]):
@@ -47,7 +46,7 @@ def require_budget():
     jobs = [job for job in workflow.dag.needrun_jobs() if job.rule.name in MEASURING]
     rows = [{"run_id": run_id, **BY_RUN_ID[run_id].row} for run_id in (job.wildcards.run_id for job in jobs)]
     if rows:
-        from jouleline import plan  # loads numpy: only where there is something to keep
+        from jouleline import plan  # loads numpy, so only if there is a limit
 
         try:
             plan.require_memory(plan.memory(rows, PROTOCOL, settings), settings)

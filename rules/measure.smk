@@ -1,6 +1,6 @@
-# One job per row and replicate: a node agent starts the sidecar and the ranks, and leaves three whole files.
-# (No ancient() here: where the job behind an ancient file runs again, Snakemake 9.27 overlooks every other reason.)
-# The two rules differ in how the agent is started: Snakemake refuses `mpi` for a single task.
+# One job per row and replicate. A node agent starts the sidecar and the ranks, and leaves three whole files.
+# Do not use ancient() here: when the job that makes an ancient file runs again, Snakemake 9.27 overlooks other reasons.
+# There are two rules, because Snakemake refuses `mpi` for a single task.
 MEASURE = (
     "python scripts/measure_run.py --run-id {wildcards.run_id} --row {params.row:q} "
     "--protocol {params.protocol:q} --code-digest {params.code} --dataset {input.dataset} "
@@ -37,7 +37,7 @@ rule measure_run:
         MEASURE
 
 
-# srun starts one agent on each node. The executor strips SLURM_* from the job, so the geometry is said again.
+# srun starts one agent on each node. The executor removes SLURM_* from the job, so srun gets its options again.
 rule measure_run_multinode:
     input:
         dataset=dataset_of,
@@ -55,7 +55,8 @@ rule measure_run_multinode:
         measuring=1,
         mpi="srun",
         nodes=of_run(lambda run: run.row["nodes"]),
-        # One task a node. The executor refuses `tasks_per_node=1`, and takes `tasks` for tasks per GPU unless told.
+        # One task per node. The executor refuses `tasks_per_node=1`. Without `tasks_per_gpu=0` it takes `tasks` as
+        # tasks per GPU.
         tasks=of_run(lambda run: run.row["nodes"]),
         tasks_per_gpu=0,
         gres=of_run(lambda run: gres(run.row["gpus_per_node"])),

@@ -1,4 +1,4 @@
-# From the runs table to held-out scores. Each (model, split) is a target of its own: a new one fits only itself.
+# From the runs table to held-out scores. Each (model, split) is a separate target, so a new one fits only itself.
 import time
 
 
@@ -88,7 +88,7 @@ rule validate_holdout:
         "python scripts/validate_holdout.py --runs {input.runs} --checks {input.checks} --predictions {input.predictions} --fits {input.fits} --gates {params.gates:q} --headline {params.headline} --out {output.validation} > {log} 2>&1"
 
 
-# Apart from validate_holdout, so that the report of a campaign that misses a gate can still be read.
+# Separate from validate_holdout, so that a campaign that misses a gate still has a report.
 rule enforce_gates:
     input:
         validation=rules.validate_holdout.output.validation,
@@ -107,7 +107,7 @@ localrules:
     enforce_gates,
 
 
-# The newest fitted model plans; where there is none, the device's data sheet.
+# The plan uses the newest fitted model, else the device's data sheet.
 rule plan_campaign:
     input:
         grid=rules.write_grid.output.grid,
@@ -123,7 +123,7 @@ rule plan_campaign:
         plan=canonical_json(SETTINGS["plan"]),
         headline=ANALYSIS["headline"],
         frugal=canonical_json(FRUGAL or {}),
-        # A plan that is asked for is made: what is measured, and the newest model, are no inputs to be watched.
+        # Always make a plan that is asked for. The measured runs and the newest model are no inputs.
         asked=lambda wildcards: time.time_ns(),
     message:
         "Work out what the campaign would cost"
@@ -161,7 +161,7 @@ rule choose_configuration:
         mem_mb=2000,
         runtime=20,
     params:
-        # By a function: an ask may have braces, which Snakemake takes for wildcards.
+        # A function, because an ask may have braces, which Snakemake would take for wildcards.
         asks=lambda wildcards: canonical_json({"asks": SETTINGS["choose"]}),
         plan=canonical_json(PRICES),
         code=code_digest("choose_configuration"),
@@ -169,7 +169,7 @@ rule choose_configuration:
         "python scripts/choose_configuration.py --model {input.fit} --runs {input.runs} --asks {params.asks:q} --plan {params.plan:q} --out {output.answers} > {log} 2>&1"
 
 
-# Which runs would teach most: about the asks, else about the rows of the grid that are not measured.
+# The runs that would teach most about the asks, else about the rows of the grid that are not measured.
 rule suggest_runs:
     input:
         runs=rules.collect_runs.output.runs,
@@ -184,7 +184,7 @@ rule suggest_runs:
         mem_mb=2000,
         runtime=20,
     params:
-        # By a function: an ask may have braces, which Snakemake takes for wildcards.
+        # A function, because an ask may have braces, which Snakemake would take for wildcards.
         asks=lambda wildcards: canonical_json({"asks": SETTINGS["choose"]}),
         memory=f"--memory-gib {SETTINGS['plan']['memory_gib']}" if SETTINGS["plan"]["memory_gib"] else "",
         code=code_digest("suggest_runs"),

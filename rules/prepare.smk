@@ -1,11 +1,11 @@
 # What a measurement needs: the expanded grid, the data sets, and what the node can do.
-# The kinds of nodes: by the number of nodes of a job, the most devices of each. The doctor looks at all of them, and
-# links are calibrated where there are several nodes.
+# Number of nodes of a job: the most devices on a node of such a job. The doctor looks at each kind. Links are calibrated
+# for each kind with several nodes.
 KINDS = {
     nodes: max(run.row["gpus_per_node"] for run in ALL_RUNS if run.row["nodes"] == nodes)
     for nodes in sorted({run.row["nodes"] for run in ALL_RUNS})
 }
-# Calibration has to see as many devices as any row uses on a node.
+# Calibration needs as many devices as any row uses on a node.
 MOST_DEVICES = max(KINDS.values())
 EXAMINE = (
     "python scripts/examine_node.py --device {params.device} --devices {wildcards.devices} --nodes {wildcards.nodes} "
@@ -33,7 +33,7 @@ rule write_grid:
         grid.write(ALL_RUNS, CAMPAIGN.name, output.grid)
 
 
-# The labels that only the analysis reads are kept apart, so that train <-> holdout measures nothing again.
+# Only the analysis reads labels. They have their own file, so that changing train <-> holdout measures nothing again.
 rule write_labels:
     output:
         labels=f"{RESULTS}/labels.json",
@@ -49,7 +49,7 @@ rule write_labels:
         grid.write_labels(ALL_RUNS, output.labels)
 
 
-# What the report shows of the configuration: the part that its numbers depend on.
+# The part of the configuration that the report shows: its numbers depend on it.
 rule write_config:
     output:
         config=f"{RESULTS}/config.json",
@@ -77,7 +77,7 @@ rule prepare_dataset:
         dataset=lambda wildcards: DATASETS[wildcards.dataset]["dataset"],
         vocab_size=lambda wildcards: DATASETS[wildcards.dataset]["vocab_size"],
         seed=SETTINGS["dataset"]["seed"],
-        # A checkpoint brings its own tokenizer.
+        # A checkpoint has its own tokenizer.
         checkpoint=lambda wildcards: checkpoint_option(DATASETS[wildcards.dataset]),
         code=measuring_code("prepare_dataset"),
     message:
@@ -86,7 +86,7 @@ rule prepare_dataset:
         "python scripts/prepare_dataset.py --dataset {params.dataset} --vocab-size {params.vocab_size} --seed {params.seed} {params.checkpoint} --out {output.dataset} --tokenizer {output.tokenizer} > {log} 2>&1"
 
 
-# The target `doctor` takes the findings away when it has shown them: each call looks anew.
+# The target `doctor` shows the findings and removes them, so each call looks again.
 rule examine_node:
     output:
         found=directory(f"{RESULTS}/doctor/N{{nodes}}x{{devices}}"),
@@ -107,7 +107,7 @@ rule examine_node:
         EXAMINE
 
 
-# Each node of a job on several, which sees the others' names as the agents of a row will.
+# Each node of a job on several nodes. It sees the names of the others, as the agents of a row do.
 rule examine_nodes:
     output:
         found=directory(f"{RESULTS}/doctor/N{{nodes}}x{{devices}}"),
@@ -164,7 +164,7 @@ rule calibrate_links:
         "--devices {wildcards.devices} --out {output.links} > {log} 2>&1"
 
 
-# More devices than were calibrated are calibrated anew, fewer are not.
+# Calibrate again for more devices than before, but not for fewer.
 CALIBRATED = max(MOST_DEVICES, calibrated_devices())
 
 
@@ -185,7 +185,7 @@ rule calibrate_node:
         protocol=CAMPAIGN.protocol_key,
         code=code_digest("calibrate_node"),
         devices=CALIBRATED,
-        # Of all campaigns: what another found of such devices, with such software, is not measured again.
+        # Shared by all campaigns: a calibration of the same devices and software is not measured again.
         known=Path(RESULTS).parent / "calibrations",
     message:
         "Calibrate the node's devices"
@@ -193,7 +193,7 @@ rule calibrate_node:
         "python scripts/calibrate_node.py --protocol {params.protocol:q} --devices {params.devices} --known {params.known} --out {output.node} > {log} 2>&1"
 
 
-# Apart, so that a row on another number of nodes measures its links and no device again.
+# A separate step, so that a row on another number of nodes measures only its links, and no device again.
 rule collect_calibration:
     input:
         node=[] if SETTINGS["data"] else rules.calibrate_node.output.node,

@@ -1,7 +1,7 @@
-# From raw files to tables: nothing here touches a device, so a better integrator never burns GPU hours again.
+# From raw files to tables. Nothing here uses a device, so a better integrator costs no GPU hours.
 
 
-# Many runs per job: ten thousand rows do not become ten thousand tiny jobs.
+# Many runs per job, so that ten thousand rows do not become ten thousand tiny jobs.
 rule integrate_energy:
     input:
         runs=lambda wildcards: run_files(runs_of_shard(int(wildcards.shard))),
@@ -10,9 +10,9 @@ rule integrate_energy:
     log:
         f"{RESULTS}/logs/integrate_energy/{{shard}}.log",
     resources:
-        # On one machine this waits for the run being measured, not to disturb it; so does prepare_dataset.
+        # On one machine this waits for the running measurement, so as not to disturb it. So does prepare_dataset.
         measuring=1,
-        # A thousand short runs take 150 MB; on Slurm all shards share a job, which asks for the sum.
+        # A thousand short runs take 150 MB. On Slurm all shards share a job, which asks for the sum.
         mem_mb=1000,
         runtime=lambda wildcards: 10 + len(SHARDS.get(int(wildcards.shard), RUNS)) // 100,
     params:
@@ -23,11 +23,11 @@ rule integrate_energy:
         "python scripts/integrate_energy.py --runs {input.runs} --out {output.energy} > {log} 2>&1"
 
 
-# Accounting forgets: earlier answers stay in the file, and only what is missing is asked for.
+# Accounting forgets. So earlier answers stay in the file, and only missing ones are asked for.
 rule ask_accounting:
     input:
         grid=rules.write_grid.output.grid,
-        # These stand for the runs: ten thousand files need not be looked at once more.
+        # These represent the runs, so Snakemake need not look at ten thousand files again.
         energy=energy_files,
     output:
         answers=update(f"{RESULTS}/accounting.json"),
@@ -47,7 +47,7 @@ rule ask_accounting:
 rule collect_runs:
     input:
         grid=rules.write_grid.output.grid,
-        # With `data`, what stands for all of its files.
+        # With `data`, this file represents all of its files.
         energy=f"{SETTINGS['data']}/provenance.json" if SETTINGS["data"] else energy_files,
         slurm=[] if SETTINGS["data"] else rules.ask_accounting.output.answers,
     output:

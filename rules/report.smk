@@ -34,13 +34,13 @@ rule render_report:
         runtime=15,
     params:
         campaign=CAMPAIGN.name,
-        # Where the runs' records and raw samples lie.
+        # The folder of the runs' records and raw samples.
         raw=f"{SETTINGS['data'] or RESULTS}/runs",
-        # By a function: a title may have braces, which Snakemake takes for wildcards.
+        # A function, because a title may have braces, which Snakemake would take for wildcards.
         settings=lambda wildcards: canonical_json(SETTINGS["report"]),
         planned=len(ALL_RUNS),
         code=code_digest("render_report"),
-        # The template and its style are no modules, so the digest of the code does not see them.
+        # The template and its style are no modules, so the code digest does not include them.
         template=provenance.digest_of(
             path.read_text(encoding="utf-8") for path in sorted(TEMPLATES.iterdir())
         ),

@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from jouleline.commands.options import add_prices
 from jouleline.commands.progress import Progress
 from jouleline.errors import UserError
 from jouleline.files import write_json
@@ -43,14 +44,7 @@ def main(argv: list[str]) -> int:
     for names, kind in ((_NUMBERS, float), (_COUNTS, int), (_TEXTS, str)):
         for name in names:
             parser.add_argument(f"--{name.replace('_', '-')}", type=kind, help=f"the ask's {name}")
-    parser.add_argument("--price-per-kwh", type=float, help="price of electricity, per kWh")
-    parser.add_argument("--currency", default="EUR", help="currency of the price")
-    parser.add_argument(
-        "--grid-gco2-per-kwh", type=float, help="carbon intensity of the electricity, gCO2e/kWh"
-    )
-    parser.add_argument(
-        "--pue", type=float, default=1.0, help="power usage effectiveness, on cost and CO2 only"
-    )
+    add_prices(parser)
     _run(parser.parse_args(argv))
     return 0
 

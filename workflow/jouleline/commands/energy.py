@@ -10,8 +10,7 @@ from jouleline.commands.progress import Progress
 from jouleline.energy.integrate import regions
 from jouleline.energy.load import load_measurement, load_run
 from jouleline.energy.verdict import REASONS
-from jouleline.errors import UserError
-from jouleline.files import one_line
+from jouleline.files import run_script
 
 _COLUMNS = (
     ("region", "region", "{}"),
@@ -73,18 +72,15 @@ def main(argv: list[str]) -> int:
     )
     made.add_argument("--json", action="store_true", help="every column, as JSON")
     options = made.parse_args(argv)
-    try:
-        with Progress(2) as progress:
-            progress.next("reading")
-            measurement = load(options.folder)
-            progress.next("integrating")
-            rows = regions(measurement)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
-    except OSError as error:
-        print(f"error: {one_line(error)}", file=sys.stderr)
-        return 2
+    return run_script(lambda: _show(options))
+
+
+def _show(options: argparse.Namespace) -> int:
+    with Progress(2) as progress:
+        progress.next("reading")
+        measurement = load(options.folder)
+        progress.next("integrating")
+        rows = regions(measurement)
     lines = [json.dumps(rows, indent=1)] if options.json else [table(rows), *_meanings(rows)]
     try:
         print(*lines, sep="\n", flush=True)

@@ -2,6 +2,7 @@
 
 import argparse
 
+from jouleline.commands.options import add_prices
 from jouleline.files import read_json
 
 
@@ -15,14 +16,7 @@ def main(argv: list[str]) -> int:
         "--model", required=True, help="model.json of `jouleline fit`, or a campaign's fit/NAME/all.json"
     )
     parser.add_argument("--out", required=True, help="predictions to write, .csv or .parquet")
-    parser.add_argument("--price-per-kwh", type=float, help="price of electricity, per kWh")
-    parser.add_argument("--currency", default="EUR", help="currency of the price")
-    parser.add_argument(
-        "--grid-gco2-per-kwh", type=float, help="carbon intensity of the electricity, gCO2e/kWh"
-    )
-    parser.add_argument(
-        "--pue", type=float, default=1.0, help="power usage effectiveness, on cost and CO2 only"
-    )
+    add_prices(parser)
     args = parser.parse_args(argv)
     from jouleline.model.fit.configurations import J_PER_KWH, predict_table
     from jouleline.model.table.files import note_unknown, read_columns, require_apart, write_columns

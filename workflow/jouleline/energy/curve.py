@@ -339,7 +339,7 @@ def _insert(curve: Curve, shapes, tail) -> None:
     curve.t_us = t_us[order]
 
 
-def average_curve(series: Series, window_us: float = 1e6) -> Curve | None:
+def average_curve(series: Series) -> Curve | None:
     """E(t) from the 1 s average power, read once a second. None for fewer than two readings.
 
     A reading at t is the mean over (t - 1 s, t]. So the energy between two readings is that mean times the time
@@ -349,7 +349,7 @@ def average_curve(series: Series, window_us: float = 1e6) -> Curve | None:
     if len(t_us) < 2:
         return None
     energy_j = np.append(0.0, np.cumsum(power_w[1:] * np.diff(t_us) * US))
-    return Curve(t_us, energy_j, np.full(len(t_us), 0.1 * window_us), "average_power")
+    return Curve(t_us, energy_j, np.full(len(t_us), 0.1e6), "average_power")
 
 
 def instant_curve(series: Series) -> Curve | None:

@@ -97,11 +97,11 @@ def duration(seconds: float | None) -> str:
     return DASH
 
 
-def percent(fraction: float | None, digits: int = 2) -> str:
-    """A fraction as per cent: 0.0534 is "5.3 %"; at least `digits` significant digits, at most one decimal."""
+def percent(fraction: float | None) -> str:
+    """A fraction as per cent: 0.0534 is "5.3 %"; at least two significant digits, at most one decimal."""
     if not known(fraction):
         return DASH
-    return Shown(f"{_per_cent(fraction, digits)}{_THIN}%", float(fraction), "1")
+    return Shown(f"{_per_cent(fraction, 2)}{_THIN}%", float(fraction), "1")
 
 
 def signed_percent(fraction: float | None) -> str:

@@ -79,8 +79,8 @@ def _median(rows: list[Row], key: str) -> float | None:
     return median(present) if present and len(present) == len(values) else None
 
 
-def span(values: list[float], margin: float = 0.08) -> tuple[float, float]:
+def span(values: list[float]) -> tuple[float, float]:
     """Limits of a logarithmic axis around positive `values`, at least half a decade apart."""
     low, high = math.log10(min(values)), math.log10(max(values))
-    pad = max(margin * (high - low), (0.5 - (high - low)) / 2, 0.03)
+    pad = max(0.08 * (high - low), (0.5 - (high - low)) / 2, 0.03)
     return 10 ** (low - pad), 10 ** (high + pad)
