@@ -1,7 +1,7 @@
 """What a row of the grid asks of the machine: parameters, FLOP, bytes, messages, memory.
 
-`schemas.families` describes what each model family is made of, and all else follows from it. Pure arithmetic on the
-row's columns, in arrays: no torch but in `counter`, which the tests compare with.
+`schemas.families` describes each model family, and everything else follows from it. It is pure arithmetic on arrays of
+the row's columns. Only `counter` uses torch; the tests compare with it.
 It must not know a device, a measurement or a fit.
 """
 

@@ -11,13 +11,13 @@ from jouleline.errors import UserError
 from jouleline.schemas.row import ROW_COLUMNS
 from jouleline.schemas.runs import ASKED
 
-# What changes no work: repetitions and their seeds, and where weights and texts come from.
+# Columns that do not change the work: repetitions and their seeds, and where weights and texts come from.
 _IDLE = {"replicate", "seed", "learning_rate", "checkpoint", "dataset", "gpus_per_node"}
-# Null is an answer of its own in these; NaN stands for it.
+# In these columns null is a value with a meaning. NaN represents it.
 OPTIONAL = ("kv_heads", "head_dim", "tied", "sliding_window", "image_size", "patch_size")
 NUMBERS = tuple(c.name for c in ROW_COLUMNS if c.type != "string" and c.name not in {*_IDLE, *OPTIONAL})
 _CHOICES = {c.name: c.choices for c in (*ROW_COLUMNS, *ASKED)}
-# A family that has no formula is refused where its formula is asked for.
+# A family without a formula is refused only when its formula is needed.
 TEXTS = {
     c.name: _CHOICES[c.name] if c.name != "model_type" else ()
     for c in ROW_COLUMNS
@@ -27,11 +27,10 @@ _DEFAULTS = {column.name: column.default for column in (*ASKED, *ROW_COLUMNS)} |
 
 
 def read_columns(rows: Any) -> tuple[SimpleNamespace, bool]:
-    """Return (columns, scalar): a float64 array or `Texts` per name, all of one length; whether `rows` was
-    one row.
+    """Return (columns, scalar): a float64 array or `Texts` per name, all of one length; and whether `rows` was one row.
 
-    A name that is missing, or a value that is null, takes its default; of OPTIONAL it is NaN. Raises UserError
-    for a required name that is missing, a value that is no number, and a text outside its set.
+    A missing name or a null takes its default; in OPTIONAL it is NaN. Raises UserError: a required name is missing, a
+    value is no number, or a text is not allowed.
     """
     if isinstance(rows, Sequence):
         rows = {name: [row.get(name) for row in rows] for name in {key for row in rows for key in row}}
@@ -47,15 +46,15 @@ def read_columns(rows: Any) -> tuple[SimpleNamespace, bool]:
     columns = {name: _number(name, given.get(name), _DEFAULTS[name], length) for name in NUMBERS}
     columns |= {name: _number(name, given.get(name), np.nan, length) for name in OPTIONAL}
     columns |= {name: Texts(name, given.get(name), length) for name in TEXTS}
-    columns["precision"].rename("tf32", "fp32")  # they differ in nothing but the rate of products
-    # Tables have device_count; rows of a grid say it by nodes and gpus_per_node.
+    columns["precision"].rename("tf32", "fp32")  # they differ only in the rate of products
+    # Tables have device_count. Rows of a grid have nodes and gpus_per_node instead.
     by_nodes = columns["nodes"] * _number("gpus_per_node", given.get("gpus_per_node"), 1, length)
     columns["device_count"] = _number("device_count", given.get("device_count"), by_nodes, length)
     return SimpleNamespace(**columns), not many
 
 
 class Texts:
-    """A column of texts, coded once so that comparing and looking up cost one vector operation each."""
+    """A column of texts, coded once. So each comparison and look-up is one vector operation."""
 
     def __init__(self, name: str, values: Any, length: int):
         if values is None or np.isscalar(values):
@@ -81,7 +80,7 @@ class Texts:
     __hash__ = None
 
     def lookup(self, function) -> np.ndarray:
-        """`function` of each distinct text, one entry (or row) per row of the column."""
+        """`function` of each distinct text: one entry (or row) per row of the column."""
         return np.array([function(value) for value in self.values])[self.codes]
 
     def rename(self, old: str, new: str) -> None:
@@ -98,7 +97,7 @@ def _number(name: str, value: Any, default: Any, length: int) -> np.ndarray:
     if value is None:
         value = np.nan
     try:
-        if hasattr(value, "to_numpy"):  # a pandas column; its own null is no number to numpy
+        if hasattr(value, "to_numpy"):  # a pandas column; numpy does not read its null as a number
             array = value.to_numpy(dtype=np.float64, na_value=np.nan)
         else:
             array = np.asarray(value, dtype=np.float64)  # None becomes NaN

@@ -1,8 +1,8 @@
-"""FLOP of one training step (1 MAC = 2 FLOP): matrix products only, as torch's FlopCounterMode counts them.
+"""FLOP of one training step (1 MAC = 2 FLOP): only matrix products, as torch's FlopCounterMode counts them.
 
-A matrix that is trained costs its forward product three times (forward, input gradient, weight gradient), a
-frozen one twice, and one below the lowest trained tensor once. The textbook multiples miss one thing: what lies
-before the lowest trained tensor needs no gradient.
+A trained matrix costs its forward product three times (forward, input gradient, weight gradient). A frozen matrix costs
+it twice, and a matrix below the lowest trained tensor once. The textbook multiples miss one thing: what is before the
+lowest trained tensor needs no gradient.
 """
 
 from types import SimpleNamespace
@@ -16,12 +16,12 @@ _ATTENTION = (*QKV, "attention_output")
 
 
 def forward_flop(c: SimpleNamespace) -> SimpleNamespace:
-    """Forward FLOP of one sequence by part: matrices (of one layer, by matrix), scores (one of a layer's two
-    attention products, all S x S), embedding (projection of width e or of patches), head_in (first matrix of the
-    head), head_out (last).
+    """Forward FLOP of one sequence by part.
 
-    A matrix costs 2 S d_in d_out, a product of the attention 2 S^2 h a. Head: classification 2d^2 + 2dc, of an image
-    2dc, QA 4Sd, MLM S (2de + 2eV), CLM 2SeV.
+    matrices: of one layer, by matrix. scores: one of a layer's two attention products, all S x S. embedding: projection
+    of width e or of patches. head_in, head_out: first and last matrix of the head. A matrix costs 2 S d_in d_out, a
+    product of the attention 2 S^2 h a. Head: classification 2d^2 + 2dc, of an image 2dc, QA 4Sd, MLM S (2de + 2eV), CLM
+    2SeV.
     """
     d, s, e = c.hidden, c.seq_len, embedding_width(c)
     head_in = {"classification": 2 * d * d, "mlm": 2 * s * d * e}.get(c.task, 0.0 * d)
@@ -38,12 +38,13 @@ def forward_flop(c: SimpleNamespace) -> SimpleNamespace:
 
 
 def step_flop(c: SimpleNamespace) -> SimpleNamespace:
-    """FLOP of one sequence, forward and backward: layers (all), of them products (matrices of the attention) and
-    attention (its scores and context, over all S x S pairs); embedding, head.
+    """FLOP of one sequence, forward and backward.
 
-    nominal and nominal_rest are the same by the textbook multiples: trained layers and head 3, frozen bottom
-    layers 1; under LoRA frozen matrices 2, attention scores 3, adapters 3. With checkpointing 1 more for
-    every layer that is trained.
+    layers: all layers. products, attention: the part of the layers for the matrices of the attention, and for its
+    scores
+    and context over all S x S pairs. embedding, head. nominal and nominal_rest are the same by the textbook multiples:
+    trained layers and head 3, frozen bottom layers 1; with LoRA frozen matrices 2, attention scores 3, adapters 3. With
+    checkpointing 1 more for every trained layer.
     """
     f = forward_flop(c)
     parts = _parts(c, f)
@@ -53,7 +54,7 @@ def step_flop(c: SimpleNamespace) -> SimpleNamespace:
     recomputed = (c.gradient_checkpointing > 0) * c.open_layers * (layer + adapted)
     spared = (c.gradient_checkpointing > 0) * _spared(c, f)
     layers = sum(_over_layers(c, part) for part in parts) - spared
-    # Without an input gradient: the lowest tensor of all, which is the projection of the patches.
+    # The lowest tensor of all is the projection of the patches. It has no input gradient.
     embedding = np.where(c.is_full, 2 if c.family.patches else 3, 1) * f.embedding
     return SimpleNamespace(
         layers=layers,
@@ -69,7 +70,7 @@ def step_flop(c: SimpleNamespace) -> SimpleNamespace:
 def launches(c: SimpleNamespace) -> np.ndarray:
     """Matrix products started for one micro-batch, forward and backward (by the nominal multiples)."""
     matrices = len(c.family.matrices)
-    forward = matrices + 2  # with scores and context
+    forward = matrices + 2  # the two are scores and context
     adapted = sum(c.adapters.values())
     trained = np.where(c.lora_rank > 0, matrices * 2 + 2 * 3 + 6 * adapted, 3 * forward)
     recomputed = (c.gradient_checkpointing > 0) * (forward + 2 * adapted - c.family.stops_early)
@@ -78,8 +79,8 @@ def launches(c: SimpleNamespace) -> np.ndarray:
 
 
 def _over_layers(c: SimpleNamespace, part: SimpleNamespace) -> np.ndarray:
-    """FLOP of a part in all layers: frozen ones forward, the lowest trained one and the others apart."""
-    # Where something lies frozen below it, the lowest trained layer has an input without gradient.
+    """FLOP of a part in all layers: frozen layers run forward only, and the lowest trained layer is a special case."""
+    # If something below it is frozen, the input of the lowest trained layer has no gradient.
     lowest = np.where(c.is_full, 0, np.minimum(c.open_layers, 1))
     recomputed = (c.gradient_checkpointing > 0) * (part.forward + part.adapters)
     trained = (c.open_layers - lowest) * part.inner + lowest * part.lowest
@@ -87,15 +88,18 @@ def _over_layers(c: SimpleNamespace, part: SimpleNamespace) -> np.ndarray:
 
 
 def _parts(c: SimpleNamespace, f: SimpleNamespace) -> list[SimpleNamespace]:
-    """One layer in parts: name, forward FLOP (without adapters), adapters (theirs), and forward and backward FLOP of a
-    layer whose input needs a gradient (inner), and of the lowest trained one, whose input needs none (lowest)."""
+    """One layer in parts: name, forward FLOP (without adapters), adapters (their forward FLOP), and forward and
+    backward
+    FLOP of two kinds of layer. In `inner` the layer's input needs a gradient; in `lowest`, the lowest trained layer,
+    not.
+    """
     lora, a = c.lora_rank > 0, c.adapters
     reached = reached_inputs(c)
     adapted = _adapter_flop(c)
     parts = []
     for matrix, (d_in, d_out) in widths(c).items():
         forward, r = f.matrices[matrix], reached[matrix]
-        # A norm that is trained before query, key and value needs their input gradient.
+        # A trained norm before query, key and value needs their input gradient.
         trained = 2 if matrix[0] in QKV and not c.family.pre_norm else 3
         lowest = 2 * c.seq_len * c.lora_rank * a[matrix] * (d_in * (2 + r) + 3 * d_out)
         parts.append(
@@ -116,9 +120,9 @@ def _parts(c: SimpleNamespace, f: SimpleNamespace) -> list[SimpleNamespace]:
 
 
 def reached_inputs(c: SimpleNamespace) -> dict[Matrix, np.ndarray]:
-    """1 for each matrix of the lowest LoRA layer whose input needs a gradient: an adapter lies before it.
+    """1 for each matrix of the lowest LoRA layer whose input needs a gradient, because an adapter is before it.
 
-    In that layer the gradient starts at the first adapter: what lies before it only runs forward.
+    In that layer the gradient starts at the first adapter. What is before it runs only forward.
     """
     a = c.adapters
     zero = 0.0 * c.lora_rank
@@ -128,7 +132,7 @@ def reached_inputs(c: SimpleNamespace) -> dict[Matrix, np.ndarray]:
         if matrix[0] != "down":
             highest[place] = np.maximum(highest[place], carried)
     output = highest["qkv"]
-    # Beside the attention, not after it, the feed-forward block sees the layer's input alone.
+    # A feed-forward block beside the attention (not after it) sees only the layer's input.
     up = zero if c.family.parallel else np.maximum(output, highest["output"])
     inputs = {**dict.fromkeys(QKV, zero), "attention_output": output, "gate": up, "up": up}
     inputs["down"] = np.maximum(up, highest["up"])
@@ -146,8 +150,8 @@ def _adapter_flop(c: SimpleNamespace) -> dict[Matrix, np.ndarray]:
 def _spared(c: SimpleNamespace, f: SimpleNamespace) -> np.ndarray | float:
     """FLOP that recomputing all trained layers leaves out: what comes after the last tensor that is needed.
 
-    That is a layer's last product, where nothing behind it needs the output. Beside the attention, a feed-forward block
-    without adapters in the lowest LoRA layer has no gradient at all: there it is left out too.
+    This is a layer's last product, if nothing after it needs the output. A feed-forward block beside the attention may
+    have no adapters. In the lowest LoRA layer it then has no gradient at all, and is left out too.
     """
     if not c.family.stops_early:
         return 0.0
@@ -167,10 +171,11 @@ def _spared(c: SimpleNamespace, f: SimpleNamespace) -> np.ndarray | float:
 
 
 def _head(c: SimpleNamespace, f: SimpleNamespace) -> np.ndarray:
-    """FLOP of the head: 3x, but no input gradient above a wholly frozen encoder, and no weight gradient of a matrix
-    that is frozen: a decoder's under LoRA, or one that is shared with frozen embeddings."""
+    """FLOP of the head: 3x, with two exceptions. Above a fully frozen encoder there is no input gradient. A frozen
+    matrix
+    (a decoder's with LoRA, or one shared with frozen embeddings) has no weight gradient."""
     lora = c.lora_rank > 0
-    # The norm behind the last layer is trained unless adapters are all that is.
+    # The norm after the last layer is trained, unless only adapters are trained.
     below = (c.open_layers > 0) | (c.family.pre_norm & ~lora)
     frozen = {"mlm": ~c.is_full, "clm": lora | ((c.tied > 0) & ~c.is_full)}.get(c.task, False)
     return f.head_in * (2 + below) + f.head_out * (2 + (below | (f.head_in > 0)) - frozen)

@@ -1,6 +1,6 @@
 """FLOP counted by running a model on torch's meta device: shapes only, no memory, no arithmetic.
 
-For model families that are not described, and the reference that the proxies are tested against.
+It serves model families that are not described, and it is the reference for testing the proxies.
 """
 
 from typing import Any
@@ -19,8 +19,7 @@ def flops_from_counter(config: Any, task: str, seq_len: int, micro_batch: int = 
     """Count a transformers configuration of any architecture with the head of `task`, full fine-tuning.
 
     Returns forward_flop and training_flop (forward and backward) of one micro-batch, parameters and
-    trainable_parameters. Raises UserError for a task without a head, or a model that the meta device cannot
-    run.
+    trainable_parameters. Raises UserError for a task without a head, or a model that cannot run on the meta device.
     """
     import torch
     import transformers
@@ -28,8 +27,8 @@ def flops_from_counter(config: Any, task: str, seq_len: int, micro_batch: int = 
     if task not in TASKS:
         raise UserError(f"task is {task!r}; use one of {', '.join(TASKS)}")
     try:
-        config._attn_implementation = "eager"  # fused kernels are not counted on every device
-        # An image's class has a head class of its own.
+        config._attn_implementation = "eager"  # not every device counts fused kernels
+        # The class of an image has its own head class.
         image = task == "classification" and hasattr(config, "patch_size")
         head = "AutoModelForImageClassification" if image else TASKS[task]
         with torch.device("meta"):
@@ -44,8 +43,7 @@ def flops_from_counter(config: Any, task: str, seq_len: int, micro_batch: int = 
 
 
 def count_step(model: Any, task: str, seq_len: int, micro_batch: int) -> dict[str, float]:
-    """FLOP and parameters of one training step of `model`, which lies on the meta device, as
-    flops_from_counter."""
+    """FLOP and parameters of one training step of `model`, which is on the meta device. As flops_from_counter."""
     from torch.utils.flop_counter import FlopCounterMode
 
     model.train()
@@ -64,7 +62,7 @@ def count_step(model: Any, task: str, seq_len: int, micro_batch: int) -> dict[st
 
 
 def inputs(model: Any, task: str, seq_len: int, micro_batch: int) -> dict[str, Any]:
-    """What `model` reads in one step, on the meta device: tokens and labels of the task, or an image and its class."""
+    """The input of `model` for one step, on the meta device: tokens and labels of the task, or an image and class."""
     import torch
 
     def whole(*shape: int) -> torch.Tensor:
@@ -78,6 +76,7 @@ def inputs(model: Any, task: str, seq_len: int, micro_batch: int) -> dict[str, A
     if task == "qa":
         return tokens | {"start_positions": whole(micro_batch), "end_positions": whole(micro_batch)}
     if task == "clm":
-        # Without a mask transformers asks of the positions whether documents are packed, which a shape cannot say.
+        # Without a mask, transformers looks at the positions to find packed documents. On the meta device they have no
+        # values.
         tokens |= {"attention_mask": torch.ones(micro_batch, seq_len, dtype=torch.long, device="meta")}
     return tokens | {"labels": whole(micro_batch) if task == "classification" else tokens["input_ids"]}

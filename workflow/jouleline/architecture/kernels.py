@@ -1,7 +1,7 @@
 """Elements that the kernels of a pre-norm layer read and write, from the family's description.
 
 Each kernel reads its inputs once and writes its outputs once. The unit is one element of the row's precision, per
-token; what runs in fp32 in a 16-bit model counts twice. The counts are those of transformers 5.23 and PyTorch 2.13; a
+token. In a 16-bit model, what runs in fp32 counts twice. The counts are those of transformers 5.23 and PyTorch 2.13. A
 test counts whole models on the meta device.
 """
 
@@ -14,24 +14,28 @@ from jouleline.schemas.families import QKV
 
 Two = tuple[np.ndarray, np.ndarray]
 
-# A norm by element normalised: in fp32, and where fp32 stands between casts from and to 16 bit. Gemma's multiplies by
-# its weight before it casts back. PyTorch has one kernel for LayerNorm, and none for RMSNorm as transformers writes it.
+# A norm, per normalised element: in fp32, and with fp32 between casts from and to 16 bit. Gemma's multiplies by its
+# weight before it casts back. PyTorch has one kernel for LayerNorm, and none for RMSNorm as transformers writes it.
 _NORM = {"layer": ((2, 3), (2, 3)), "rms": ((7, 23), (18, 46)), "gemma": ((7, 23), (20, 52))}
-# What the gradient of the weight takes of it.
+# The part of it for the gradient of the weight.
 _NORM_WEIGHT = {"layer": (0, 0), "rms": (4, 4), "gemma": (4, 8)}
-# An activation by element of the feed-forward width; gelu_new is eight kernels.
+# An activation, per element of the feed-forward width. gelu_new is eight kernels.
 _ACTIVATION = {"gelu": (2, 3), "relu": (2, 3), "silu": (2, 3), "gelu_new": (18, 28)}
-# Rotary positions of a whole head, of queries or keys.
+# Rotary positions of a whole head, for queries or keys.
 _ROTARY = (10, 14)
-# Where a share of the head is rotated: joined with the rest; backward the two gradients are padded and added.
+# If only a share of the head is rotated, it is joined with the rest. Backward, two gradients are padded and added.
 _JOINED = (2, 6)
-# Scores per pair of tokens: added mask, scaling, softmax, written and read by the products; softmax in fp32 with casts;
-# a cap on the scores, which is one on the logits too.
+# Scores per pair of tokens: added mask, scaling, softmax, reads and writes of the products; softmax in fp32 with casts;
+# a
+# cap on the scores, which is a cap on the logits too.
 _SCORES, _SCORES_FP32, _CAP = (8, 9), (16, 18), (6, 7)
 
 
 def layer(c: SimpleNamespace) -> Two:
-    """Elements per token of one trained layer without adapters; under LoRA the matrices' gradients are still in it."""
+    """Elements per token of one trained layer without adapters.
+
+    With LoRA this still includes the matrices' gradients.
+    """
     t, d, family = c.tensor_parallel, c.hidden, c.family
     whole, split = [norms(c, family.norms * d), _residual(c)], [attention(c), feed_forward(c)]
     for matrix, (d_in, d_out) in widths(c).items():
@@ -48,8 +52,8 @@ def layer(c: SimpleNamespace) -> Two:
 
 
 def unfusing(c: SimpleNamespace, matrix: Matrix) -> float:
-    """Elements backward per output of a fused matrix, to join the gradients of its parts: of query, key and value in
-    the family's way; gate and up come apart in one piece each."""
+    """Elements backward per output of a fused matrix, to join the gradients of its parts. For query, key and value this
+    depends on the family; gate and up need one piece each."""
     return c.family.unfusing if matrix == QKV else 2
 
 
@@ -64,11 +68,11 @@ def ends(c: SimpleNamespace) -> Two:
     embedding = (2 + 3 * (family.positions is not None), (1 + (family.positions is not None)) * c.is_full)
     last = norms(c, d)
     backward = embedding[1] * e + last[1]
-    if c.task != "clm":  # the head of an image sees one token
+    if c.task != "clm":  # the head of an image sees only one token
         return embedding[0] * e + last[0], backward
     low = c.precision != "fp32"
     share = c.tensor_parallel if family.split_head else 1
-    trained = 2 - (c.lora_rank > 0)  # the input is read again for the gradient of the head's matrix
+    trained = 2 - (c.lora_rank > 0)  # the gradient of the head's matrix reads the input again
     cap = [part * family.capped for part in _CAP]
     logits = np.where(low, 10, 4) + cap[0], np.where(low, 15, 7) + cap[1] - (c.lora_rank > 0)
     return (
@@ -78,11 +82,12 @@ def ends(c: SimpleNamespace) -> Two:
 
 
 def vocabulary(c: SimpleNamespace, runs: np.ndarray) -> np.ndarray:
-    """Elements of the embedding and of a tied head that a micro-batch reads and writes beside the gradients: the matrix
-    of an untied head is among `matrices`, which are read `runs` times; the head runs twice."""
+    """Elements of the embedding and of a tied head that a micro-batch reads and writes, without the gradients. The
+    matrix
+    of an untied head is in `matrices`, which are read `runs` times; the head runs twice."""
     size = c.vocab_size * embedding_width(c)
     tied = c.tied > 0
-    # Tied: read forward and backward, and two gradients are added to one. Untied: only the head's reads.
+    # Tied: read forward and backward, and two gradients are added. Untied: only the head's reads.
     return np.where(tied, size * (2 + 3 * c.is_full), size * (2 - runs))
 
 
@@ -96,7 +101,7 @@ def norms(c: SimpleNamespace, width: np.ndarray) -> Two:
 
 
 def norm_input(c: SimpleNamespace) -> np.ndarray:
-    """Of a norm whose weight is trained, by element backward: what its input gradient alone takes."""
+    """The backward cost, per element, of the input gradient alone of a norm with a trained weight."""
     if c.family.norm == "layer":
         return 1.0 + 0 * c.hidden
     kind, low = c.family.norm_kernel, c.precision != "fp32"
@@ -104,13 +109,13 @@ def norm_input(c: SimpleNamespace) -> np.ndarray:
 
 
 def dropouts(c: SimpleNamespace) -> Two:
-    """Both dropouts of the residual stream, by element: each reads and writes, with a mask of one byte."""
+    """Both dropouts of the residual stream, per element: each reads and writes, with a mask of one byte."""
     moved = 2 * (2 + c.precision.lookup(lambda name: 0.25 if name == "fp32" else 0.5)) * c.family.dropout
     return moved, moved
 
 
 def _residual(c: SimpleNamespace) -> Two:
-    """Two additions; backward one sum where the stream forks, and one for each further matrix of the same input."""
+    """Two additions. Backward one sum where the stream forks, and one for each further matrix with the same input."""
     names = [matrix[0] for matrix in c.family.matrices]
     shared = sum(name in QKV for name in names) + sum(name in ("gate", "up") for name in names) - 2
     dropped = dropouts(c)
@@ -118,7 +123,7 @@ def _residual(c: SimpleNamespace) -> Two:
 
 
 def attention(c: SimpleNamespace) -> Two:
-    """The fused kernel, or its parts; positions; the scaling of the queries."""
+    """The fused kernel or its parts, the positions, and the scaling of the queries."""
     f, queries, keys = c.family, c.query_width, c.key_width
     both = queries + keys
     forward, backward = 2 * both, 4 * both
@@ -136,13 +141,13 @@ def attention(c: SimpleNamespace) -> Two:
 def rotary(c: SimpleNamespace) -> tuple[float, float]:
     """Rotary positions, by element of queries and keys."""
     part, share = c.family.rotary_share, c.family.rotary_share or 1.0
-    # Backward the gradients of queries and keys are copied into the products' layout.
+    # Backward the gradients of queries and keys are copied into the layout of the products.
     forward, backward = _ROTARY[0] * share, _ROTARY[1] * share + 2 * (part != 0.25)
     return (forward + _JOINED[0], backward + _JOINED[1] - 2 * (share == 1)) if part else (forward, backward)
 
 
 def scores(c: SimpleNamespace) -> Two:
-    """Attention in parts, by pair of tokens and head."""
+    """Attention in parts, per pair of tokens and head."""
     f, low = c.family, c.precision != "fp32"
     dropout = (2 + np.where(low, 0.5, 0.25)) * f.attention_dropout
     fp32 = low & f.softmax_fp32
@@ -152,8 +157,8 @@ def scores(c: SimpleNamespace) -> Two:
 
 
 def _eager(c: SimpleNamespace) -> Two:
-    """What attention in parts moves beyond the fused kernel: scores, copies of queries, keys, values and the output for
-    the products, and keys and values repeated for every head."""
+    """What attention in parts moves in addition to the fused kernel: scores; copies of queries, keys, values and the
+    output for the products; and keys and values repeated for every head."""
     f, queries, keys = c.family, c.query_width, c.key_width
     own, pairs = c.kv_heads < c.heads, c.heads * c.seq_len
     joined = bool(f.rotary_share)

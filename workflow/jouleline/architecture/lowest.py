@@ -1,7 +1,7 @@
-"""Elements that the lowest trained layer of a pre-norm model does not move backward, as nothing below it is trained.
+"""Elements that the lowest trained layer of a pre-norm model does not move backward, because nothing below is trained.
 
-Units and coefficients are those of `kernels`. Under LoRA the gradient ends at the layer's first adapter; above frozen
-layers it ends at the norm, whose weight alone gets a gradient.
+Units and coefficients are those of `kernels`. With LoRA the gradient ends at the layer's first adapter. Above frozen
+layers it ends at the norm, where only the weight gets a gradient.
 """
 
 from types import SimpleNamespace
@@ -13,14 +13,14 @@ from jouleline.architecture.compute import reached_inputs
 from jouleline.architecture.parameters import widths
 from jouleline.schemas.families import QKV
 
-# An adapter's input gradient: written, and added to another.
+# The input gradient of an adapter is written, and added to another one.
 _ADAPTER_INPUT = 4.0
 # Two tensors become one: where the residual stream forks, and in a product's gradient.
 _SUM = 3.0
 
 
 def spared(c: SimpleNamespace) -> np.ndarray:
-    """Elements per token, backward; 0 where all is trained, or nothing."""
+    """Elements per token, backward. 0 where everything or nothing is trained."""
     lowest = np.where(c.is_full, 0, np.minimum(c.open_layers, 1))
     return lowest * np.where(c.lora_rank > 0, _under_adapters(c), _above_frozen(c))
 
@@ -33,13 +33,16 @@ def unread_weights(c: SimpleNamespace) -> np.ndarray:
 
 
 def _above_frozen(c: SimpleNamespace) -> np.ndarray:
-    """The input gradient of what stands at the layer's input: of the norm (beside the attention of two) and the sum."""
+    """The input gradient at the layer's input: of the norm (two, if the block is beside the attention) and the sum."""
     inputs = 2 if c.family.parallel else 1
     return inputs * c.hidden * (_SUM + kernels.norm_input(c))
 
 
 def _under_adapters(c: SimpleNamespace) -> np.ndarray:
-    """Everything before the first adapter. Adapters do not go with tensor parallelism, so nothing is divided."""
+    """Everything before the first adapter.
+
+    Adapters and tensor parallelism exclude each other, so nothing is divided.
+    """
     f, d, reached = c.family, c.hidden, reached_inputs(c)
     carried = {part: value for matrix, value in c.adapters.items() for part in matrix}
     qkv = np.maximum.reduce([carried[part] for part in QKV])
@@ -61,7 +64,10 @@ def _under_adapters(c: SimpleNamespace) -> np.ndarray:
 
 
 def _gate(c: SimpleNamespace, carried: dict) -> np.ndarray:
-    """Of a gate and what it multiplies, whichever has no adapter needs no gradient: the gate's activation neither."""
+    """Of a gate and what it multiplies, the one without an adapter needs no gradient.
+
+    Nor does the gate's activation.
+    """
     if not c.family.gated:
         return 0.0 * c.hidden
     return c.intermediate * (
@@ -80,7 +86,7 @@ def _matrices(c: SimpleNamespace, reached: dict, qkv: np.ndarray, down: np.ndarr
 
 
 def _attention(c: SimpleNamespace, carried: dict, qkv: np.ndarray) -> np.ndarray:
-    """The whole of it without adapters on queries, keys or values; else the positions and norms of those without."""
+    """All of it without adapters on queries, keys or values. Else the positions and norms of those without adapters."""
     f, query, key = c.family, carried["query"], carried["key"]
     total = (1 - qkv) * kernels.attention(c)[1]
     if f.rotary:
@@ -92,7 +98,7 @@ def _attention(c: SimpleNamespace, carried: dict, qkv: np.ndarray) -> np.ndarray
 
 
 def _scores(c: SimpleNamespace, carried: dict) -> np.ndarray:
-    """Attention in parts: each of its products' two gradients reads or writes the scores once."""
+    """Attention in parts. Each of the two gradients of a product reads or writes the scores once."""
     query, key, value = (carried[part] for part in QKV)
     either = np.maximum(query, key)
     softmax = (1 - either) * (kernels.scores(c)[1] - 1)

@@ -1,9 +1,9 @@
-"""Peak memory of one rank, by part: whether a run can fit, and what takes the room, before anything is queued.
+"""Peak memory of one rank, by part: whether a run can fit and what takes the room, before anything is queued.
 
-Three moments compete: the loss, when all activations and the logits are there; the end of the backward pass, when all
-gradients are; and the optimizer's step, with its temporaries. The formulas follow DeepSpeed 0.19. On two ranks they
-gave 0.96 to 0.98 of what was alive at once in a small Llama, ZeRO 0 to 3 in fp32 and bf16. What a GPU adds (context,
-fragments, workspaces) is a stated margin, which no GPU has confirmed.
+The peak is at one of three moments: the loss, when all activations and the logits exist; the end of the backward pass,
+when all gradients exist; or the optimizer's step, with its temporaries. The formulas follow DeepSpeed 0.19. On two
+ranks they gave 0.96 to 0.98 of what was alive at once in a small Llama, ZeRO 0 to 3 in fp32 and bf16. What a GPU adds
+(context, fragments, workspaces) is a stated margin that no GPU has confirmed.
 """
 
 from types import SimpleNamespace
@@ -41,8 +41,9 @@ PARTS = {
 def peak_memory(rows: Any) -> dict[str, Any]:
     """Bytes of one rank at its largest moment: PARTS by name, their sum `peak`, and `floor`.
 
-    One row gives floats, many rows give float64 arrays, as `proxies`. `floor` is what the run needs for certain: held
-    state, and the logits at the loss. Only it may refuse a run. Raises UserError for a row that no model can have.
+    One row gives floats; many rows give float64 arrays, as in `proxies`. `floor` is the part that is certain: held
+    state,
+    and the logits at the loss. Only it may refuse a run. Raises UserError for a row that no model can have.
     """
     c, scalar = read_columns(rows)
     values = {name: np.zeros(len(c.layers)) for name in (*PARTS, "peak", "floor")}
@@ -74,7 +75,7 @@ def _evaluate(c: SimpleNamespace) -> dict[str, np.ndarray]:
 
 
 def _held(c: SimpleNamespace, p: SimpleNamespace, b: np.ndarray) -> np.ndarray:
-    """Weights, AdamW's two moments, and a master copy in fp32: at stage 0 in 16-bit runs only, above it always."""
+    """Weights, AdamW's two moments, and a master copy in fp32. At stage 0 the copy exists only in 16-bit runs."""
     state = np.where(c.optimizer == "adamw", 8, 0)
     trained, n = p.device_trainable, c.data_parallel
     sharded = (state + 4) * trained / n
@@ -90,7 +91,7 @@ def _master(b: np.ndarray) -> np.ndarray:
 
 
 def _logits(c: SimpleNamespace) -> np.ndarray:
-    """Three copies in fp32 of the logits of every token: themselves, their logarithms, and the gradient."""
+    """Three copies in fp32 of the logits of every token: the logits, their logarithms, and the gradient."""
     if c.task not in ("mlm", "clm"):
         return 0.0 * c.hidden
     return 12 * c.micro_batch * c.seq_len * c.vocab_size * parameters.shares(c).head
@@ -109,14 +110,14 @@ def _end_of_backward(c: SimpleNamespace, p: SimpleNamespace, b: np.ndarray) -> d
     trained, stage = p.device_trainable, c.zero_stage
     shards = np.select(
         [stage < 2, stage == 2], [1, c.data_parallel], np.inf
-    )  # stage 3 holds its gradients always
+    )  # stage 3 always holds its gradients
     bucket = np.select([stage == 0, stage < 3], [np.minimum(trained, BUCKET_ELEMENTS), BUCKET_ELEMENTS], 0)
     one_layer = (c.gradient_checkpointing > 0) * layer_activations(c)
     return {"gradients": b * trained / shards, "bucket": b * bucket, "activations": one_layer}
 
 
 def _step(c: SimpleNamespace, p: SimpleNamespace, b: np.ndarray) -> dict[str, np.ndarray]:
-    """Gradients in fp32 and AdamW's temporaries; at stage 0 one tensor after the other."""
+    """Gradients in fp32 and AdamW's temporaries. At stage 0 one tensor after the other."""
     trained, whole = p.device_trainable, c.zero_stage == 0
     mine = trained / c.data_parallel
     updated = np.where(c.zero_stage == 3, np.minimum(mine, traffic.REUSE_ELEMENTS), mine)
@@ -127,8 +128,8 @@ def _step(c: SimpleNamespace, p: SimpleNamespace, b: np.ndarray) -> dict[str, np
 
 
 def activations(c: SimpleNamespace) -> np.ndarray:
-    """Bytes that the layers keep for the backward pass; checkpointed only their inputs, and one layer that is
-    recomputed. Layers that are frozen at the bottom keep nothing."""
+    """Bytes that the layers keep for the backward pass. Checkpointed layers keep only their inputs, and one layer is
+    recomputed. Frozen layers at the bottom keep nothing."""
     one = layer_activations(c)
     inputs = traffic.element_byte(c) * c.micro_batch * c.seq_len * c.hidden
     return np.where(c.gradient_checkpointing > 0, c.open_layers * inputs + one, c.open_layers * one)
@@ -142,7 +143,7 @@ def layer_activations(c: SimpleNamespace) -> np.ndarray:
     f, b = c.family, traffic.element_byte(c)
     kept = {matrix: np.where(c.lora_rank > 0, carried, 1.0) for matrix, carried in c.adapters.items()}
     whole = _norm_byte(c, b) * c.hidden + f.dropout * 2 * c.hidden
-    for names in (QKV, ("gate", "up")):  # one input that some matrices share
+    for names in (QKV, ("gate", "up")):  # these matrices share one input
         whole = whole + b * c.hidden * _any(kept, names)
     split = _attention_byte(c, b, _any(kept, ("attention_output",))) + _feed_forward_byte(
         c, b, _any(kept, ("down",))
@@ -155,15 +156,15 @@ def _any(kept: dict[Matrix, np.ndarray], names: tuple[str, ...]) -> np.ndarray:
 
 
 def _norm_byte(c: SimpleNamespace, b: np.ndarray) -> np.ndarray:
-    """Bytes per d that the norms keep beside their outputs."""
+    """Bytes per d that the norms keep besides their outputs."""
     f = c.family
-    if f.norm == "layer":  # two norms beside each other have one input
+    if f.norm == "layer":  # two norms beside each other have the same input
         return b * (1 if f.parallel else f.norms)
     return f.norms * _rms_byte(c, b)
 
 
 def _rms_byte(c: SimpleNamespace, b: np.ndarray) -> np.ndarray:
-    """The input in fp32; what a trained weight multiplies, which is in fp32 in Gemma."""
+    """The input in fp32, and what a trained weight multiplies, which is in fp32 in Gemma."""
     return 4 + np.where(c.lora_rank > 0, 0, 4 if c.family.norm_kernel == "gemma" else b)
 
 
@@ -177,13 +178,13 @@ def _attention_byte(c: SimpleNamespace, b: np.ndarray, output: np.ndarray) -> np
     softmax = np.where(f.softmax_fp32 & (b == 2), 4 + b * (not f.attention_dropout), b)
     scores = (softmax + f.capped * b + f.attention_dropout * (1 + b)) * c.heads * c.seq_len
     eager = scores + 2 * b * (queries - keys) - b * queries * (1 - output)
-    # Fused, values are a part of the product with queries and keys, and the output is copied for its matrix.
+    # Fused: values are in the product with queries and keys, and the output is copied for its matrix.
     fused = b * (queries + keys + queries * output) if f.rotary_share else 0
     return kept + np.where(c.attention == "eager", eager, fused)
 
 
 def _feed_forward_byte(c: SimpleNamespace, b: np.ndarray, down: np.ndarray) -> np.ndarray:
-    """Bytes of what the activation keeps, of the gate's product, and of the input of the last matrix."""
+    """Bytes that the activation keeps, and those of the gate's product and of the input of the last matrix."""
     f = c.family
     inside = {"gelu": 1, "relu": 0, "silu": 1, "gelu_new": 4}[f.activation] + 2 * f.gated
     last = np.maximum(down, f.activation == "relu")  # a relu keeps its output

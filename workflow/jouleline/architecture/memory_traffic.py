@@ -1,9 +1,10 @@
-"""Bytes that one training step moves through one device's memory, were every operation to read its inputs and write its
-outputs once, with nothing left in a cache.
+"""Bytes that one training step moves through one device's memory.
 
-The coefficients are those of PyTorch's own kernels, unfused but for attention, dropout and normalisation; a test counts
-them on the meta device. Symbols as in `parameters`; everything is an array with one entry per row. Layers with a norm
-after each block are BERT's, in coefficients fitted to the count. All others are counted kernel by kernel in `kernels`.
+It assumes that every operation reads its inputs and writes its outputs once, and that nothing stays in a cache. The
+coefficients are those of PyTorch's own kernels, which are fused only for attention, dropout and normalisation. A test
+counts them on the meta device. Symbols are as in `parameters`; every value is an array with one entry per row. Layers
+with a norm after each block are BERT's, with coefficients fitted to the count. `kernels` counts all others kernel by
+kernel.
 """
 
 from types import SimpleNamespace
@@ -13,19 +14,19 @@ import numpy as np
 from jouleline.architecture import kernels, lowest
 from jouleline.architecture.parameters import embedding_tensors, embedding_width, widths
 
-# Elements per token that a layer moves, in units of d: of the residual stream, which is whole on every
-# tensor-parallel device; of the split part; and what eager attention moves beyond a fused kernel, there in units of
-# d and of h S. Forward, then backward.
+# Elements per token that a layer moves, in units of d: the residual stream, which is whole on every tensor-parallel
+# device; the split part; and what eager attention moves in addition to a fused kernel, in units of d and of h S.
+# Forward, then backward.
 _WHOLE_D, _SPLIT_D, _SPLIT_FF = (21.0, 37.0), (8.0, 19.0), (4.0, 8.0)
 _EAGER_D, _EAGER_SCORES = (7.5, 7.5), (10.5, 11.25)
-# Gradients of a frozen matrix's weight and bias are not computed: per output and input element.
+# A frozen matrix needs no gradients of weight and bias: per output and input element.
 _FROZEN_OUT, _FROZEN_IN = 2.0, 1.0
 # An adapter beside a matrix, per output and input element, forward and backward.
 _ADAPTER_OUT, _ADAPTER_IN = (6.0, 4.0), (1.0, 5.0)
 # Embeddings per token and e, forward and backward; MLM head per token: per d and per V.
 _EMBEDDING, _HEAD_D, _HEAD_VOCABULARY = (14.0, 9.5), (7.0, 12.0), (4.0, 8.0)
 # Bytes per trained parameter: torch's AdamW and SGD with weight decay, which are not fused; norm and clipping of the
-# gradients; casts of gradients and weights where a master copy in fp32 is kept.
+# gradients; casts of gradients and weights where there is a master copy in fp32.
 _OPTIMIZER_BYTE = {"adamw": 84.0, "sgd": 24.0}
 _CLIP_BYTE, _CAST_BYTE = 12.0, 12.0
 
@@ -33,12 +34,12 @@ _CLIP_BYTE, _CAST_BYTE = 12.0, 12.0
 def memory_byte(c: SimpleNamespace, p: SimpleNamespace, element_byte: np.ndarray) -> np.ndarray:
     """Memory traffic of one device in one step, byte: a (activations + weights + gradients) + optimizer.
 
-    A trained layer runs forward and backward, a frozen one at the bottom forward only, a checkpointed one forward
-    twice. The optimizer's part is divided by n where ZeRO shards it.
+    A trained layer runs forward and backward. A frozen layer at the bottom runs only forward, and a checkpointed layer
+    forward twice. The optimizer's part is divided by n where ZeRO shards it.
     """
     tokens = c.micro_batch * c.seq_len
     moved = tokens * (_layers(c) + _ends(c)) + _weights(c, p)
-    # A gradient is written once, and read and written again by every further micro-batch.
+    # A gradient is written once. Every further micro-batch reads and writes it again.
     gradients = p.device_trainable * (3 * c.grad_accum - 2)
     low = c.precision.lookup(lambda precision: precision != "fp32")
     per_parameter = c.optimizer.lookup(_OPTIMIZER_BYTE.__getitem__) + _CLIP_BYTE + _CAST_BYTE * low
@@ -80,8 +81,9 @@ def _fitted_layer(c: SimpleNamespace, way: int) -> np.ndarray:
 
 
 def _ends(c: SimpleNamespace) -> np.ndarray:
-    """Elements per token of embeddings and head. A classification head sees one token of a sequence; that of
-    question answering is two columns wide: neither is counted."""
+    """Elements per token of embeddings and head. Two heads are not counted: classification sees one token of a
+    sequence,
+    and question answering has only two columns."""
     if c.family.pre_norm:
         return sum(kernels.ends(c))
     embedding = (_EMBEDDING[0] + _EMBEDDING[1] * c.is_full) * embedding_width(c)
@@ -91,8 +93,8 @@ def _ends(c: SimpleNamespace) -> np.ndarray:
 
 def _weights(c: SimpleNamespace, p: SimpleNamespace) -> np.ndarray:
     """Weights that one micro-batch reads: forward, again where it recomputes, and backward down to the lowest trained
-    layer. Of an embedding only the rows that are looked up are read; MLM reads the matrix in its decoder, and adds
-    up the two gradients of it."""
+    layer. Only the looked-up rows of an embedding are read. MLM reads the whole matrix in its decoder, and adds its two
+    gradients."""
     matrices = p.device - sum(tensor.elements * tensor.copies for tensor in embedding_tensors(c))
     open_share = c.open_layers / c.layers
     runs = 1 + open_share * (1 + (c.gradient_checkpointing > 0))

@@ -1,9 +1,10 @@
 """Parameter tensors of a model with its head, as transformers builds it and DeepSpeed splits it.
 
-Symbols, here and in the modules beside: L layers, d hidden, h heads, k heads of keys and values, a head dimension, ff
-intermediate, V vocabulary, P positions, T token types, e embedding width, c labels, r LoRA rank, t tensor-parallel
-degree. Rows come in groups of one family and one task (`c.family`, `c.task`); everything else is an array with one
-entry per row.
+Symbols, also in the modules beside this one: L layers, d hidden, h heads, k heads of keys and values, a head dimension,
+ff intermediate, V vocabulary, P positions, T token types, e embedding width, c labels, r LoRA rank, t tensor-parallel
+degree. Rows come in groups of one family and one task (`c.family`, `c.task`). Everything else is an array with one
+entry
+per row.
 """
 
 from collections.abc import Iterator
@@ -20,7 +21,7 @@ from jouleline.schemas.row import DECODER_TARGETS, DISTILBERT_TARGETS, LORA_TARG
 # stage3_param_persistence_threshold).
 PERSISTENT_ELEMENTS = 100_000
 
-# Names of `lora_targets` and the parts they stand for, of all families: module names, short names, and the parts' own.
+# Names of `lora_targets` and the parts that they mean, for all families: module names, short names, and parts' names.
 _TARGETS = LORA_TARGETS | DISTILBERT_TARGETS | DECODER_TARGETS | {part: (part,) for part in PARTS}
 
 Matrix = tuple[str, ...]
@@ -28,7 +29,7 @@ Matrix = tuple[str, ...]
 
 @dataclass(frozen=True)
 class Tensor:
-    """`copies` tensors of `elements` each, `trained` of them with gradients; split over t devices or not."""
+    """`copies` tensors of `elements` each; `trained` of them have gradients. They are split over t devices or not."""
 
     elements: np.ndarray
     copies: np.ndarray | int
@@ -37,7 +38,7 @@ class Tensor:
 
 
 def adapters(c: SimpleNamespace) -> dict[Matrix, np.ndarray]:
-    """For each matrix of a layer, 1.0 where it carries a LoRA adapter: one adapter on a matrix that fuses parts."""
+    """For each matrix of a layer, 1.0 if it has a LoRA adapter. A matrix that fuses parts has one adapter."""
     matrices = c.family.matrices
 
     def carried(targets: str) -> list[float]:
@@ -62,7 +63,7 @@ def widths(c: SimpleNamespace) -> dict[Matrix, tuple[np.ndarray, np.ndarray]]:
 
 
 def by_columns(matrix: Matrix) -> bool:
-    """Whether tensor parallelism splits a matrix by its outputs; else by its inputs, and sums the products."""
+    """Whether tensor parallelism splits a matrix by its outputs. Else it splits by inputs and sums the products."""
     return matrix[0] not in ("attention_output", "down")
 
 
@@ -72,9 +73,9 @@ def embedding_width(c: SimpleNamespace) -> np.ndarray:
 
 
 def tensors(c: SimpleNamespace) -> Iterator[Tensor]:
-    """Every parameter tensor. With frozen layers or LoRA the embeddings are frozen too. The head is trained, but for
-    a decoder's under LoRA. Adapters sit on the layers that are not frozen. Tensor parallelism splits the matrices of
-    the layers, with the biases of those that are split by columns."""
+    """Every parameter tensor. With frozen layers or LoRA the embeddings are frozen too. The head is trained, except a
+    decoder's with LoRA. Adapters are on the layers that are not frozen. Tensor parallelism splits the matrices of the
+    layers, and the biases of those that are split by columns."""
     yield from embedding_tensors(c)
     family, open_layers = c.family, c.layers - c.frozen_layers
     trained = np.where(c.lora_rank > 0, 0, open_layers)
@@ -95,7 +96,7 @@ def tensors(c: SimpleNamespace) -> Iterator[Tensor]:
 
 
 def embedding_tensors(c: SimpleNamespace) -> Iterator[Tensor]:
-    """Tables of words (of an image: the projection of patches and the class token), positions and token types, their
+    """Tables of words (for an image: the projection of patches and the class token), positions and token types, their
     normalisation, and the projection where e != d."""
     e, full, family = embedding_width(c), c.is_full, c.family
     if family.patches:
@@ -135,9 +136,10 @@ def _head_tensors(c: SimpleNamespace) -> Iterator[Tensor]:
 
 
 def shares(c: SimpleNamespace) -> SimpleNamespace:
-    """What tensor parallelism leaves the busiest device: attention, rest (of the layers), head; each 1 without it.
+    """The share of the busiest device under tensor parallelism: attention, rest (of the layers), head; each 1 without
+    it.
 
-    Attention is split by whole heads of keys and values, so where t does not divide them the first device has more.
+    Attention is split by whole heads of keys and values. If t does not divide them, the first device has more.
     """
     t = c.tensor_parallel
     kv = c.kv_heads if c.family.own_kv else t
@@ -149,8 +151,9 @@ def shares(c: SimpleNamespace) -> SimpleNamespace:
 
 
 def count(c: SimpleNamespace) -> SimpleNamespace:
-    """Sums over `tensors`: total, trainable; the same of what one device computes with (device,
-    device_trainable); of that what ZeRO-3 keeps whole (kept), in how many tensors (kept_tensors)."""
+    """Sums over `tensors`: total, trainable; the part with which one device computes (device, device_trainable); and
+    the
+    part of this that ZeRO-3 keeps whole (kept), in how many tensors (kept_tensors)."""
     sums = SimpleNamespace(total=0, trainable=0, device=0, device_trainable=0, kept=0, kept_tensors=0)
     for tensor in tensors(c):
         held = np.where(tensor.split, tensor.elements / c.tensor_parallel, tensor.elements)

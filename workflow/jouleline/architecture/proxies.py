@@ -36,8 +36,8 @@ UNITS = {
 def proxies(rows: Any) -> dict[str, Any]:
     """Every proxy of UNITS, for one row (floats) or many (float64 arrays, one entry per row).
 
-    `rows` is a row's dict, a list of them, a mapping of columns or a DataFrame; what a row leaves out takes
-    the runs table's default. "Step" is one optimizer step. Raises UserError for a row that no model can have.
+    `rows` is a row's dict, a list of them, a mapping of columns or a DataFrame. A missing column takes the runs table's
+    default. "Step" is one optimizer step. Raises UserError for a row that no model can have.
     """
     c, scalar = read_columns(rows)
     values = {name: np.empty(len(c.layers)) for name in UNITS}
@@ -48,14 +48,16 @@ def proxies(rows: Any) -> dict[str, Any]:
 
 
 def groups(c: SimpleNamespace) -> Iterator[SimpleNamespace]:
-    """The rows in groups of one family and one task, with what follows from other columns, checked.
+    """The rows in groups of one family and one task, checked, with the columns that follow from others.
 
-    Each has family (a Family), task (a text) and rows (indices) beside the columns. Raises UserError for a row that
-    no model can have.
+    Besides the columns each has family (a Family), task (a text) and rows (indices). Raises UserError for a row that no
+    model can have.
     """
     _refuse(c)
     tasks, types = c.task.values, c.model_type.values
-    kinds = c.model_type.codes % len(types) * len(tasks) + c.task.codes % len(tasks)  # a null's code is -1
+    kinds = c.model_type.codes % len(types) * len(tasks) + c.task.codes % len(
+        tasks
+    )  # the code of a null is -1
     for kind in np.unique(kinds):
         model_type, task = divmod(int(kind), len(tasks))
         rows = np.flatnonzero(kinds == kind) if kind != kinds[0] or (kinds != kind).any() else slice(None)
@@ -72,14 +74,14 @@ def _take(values: Any, rows: np.ndarray | slice) -> Any:
 
 
 def _derive(c: SimpleNamespace) -> None:
-    """Fill what a row leaves to its family, and what follows from other columns."""
+    """Fill in what a row leaves to its family, and what follows from other columns."""
     f: Family = c.family
     if c.task not in f.tasks:
         raise UserError(f"{c.model_type} has no head for task {c.task!r}; use one of {', '.join(f.tasks)}")
     _check_own(c)
     own_dim = ~np.isnan(c.head_dim)
     kv_heads = np.where(np.isnan(c.kv_heads), c.heads, c.kv_heads)
-    # Without own dimensions the widths are d itself, whether or not the heads divide it.
+    # Without own dimensions the widths are d itself, even if the heads do not divide it.
     c.query_width = np.where(own_dim, c.heads * c.head_dim, c.hidden)
     c.key_width = np.where(kv_heads == c.heads, c.query_width, kv_heads * (c.query_width / c.heads))
     c.kv_heads, c.head_dim = kv_heads, c.query_width / c.heads
@@ -131,8 +133,9 @@ def _evaluate(c: SimpleNamespace) -> dict[str, np.ndarray]:
 def tile(width: np.ndarray) -> np.ndarray:
     """The width that a GPU's matrix product computes for a head of `width`: 64, or a multiple of 128.
 
-    Products are cut into tiles, and what a tile has beyond the matrix is computed and thrown away. Tiles are 64, 128 or
-    256 wide (NVIDIA, Matrix Multiplication Background User's Guide, "Tile Quantization").
+    Products are computed in tiles. What a tile has beyond the matrix is computed and discarded. Tiles are 64, 128 or
+    256
+    wide (NVIDIA, Matrix Multiplication Background User's Guide, "Tile Quantization").
     """
     return np.where(width <= 64, 64.0, 128 * np.ceil(width / 128))
 

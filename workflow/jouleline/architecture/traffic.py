@@ -6,9 +6,9 @@ import numpy as np
 
 from jouleline.architecture.parameters import by_columns, embedding_width
 
-# ZeRO-3 fetches weights ahead in portions of this many elements (stage3_prefetch_bucket_size).
+# ZeRO-3 fetches weights in advance, in portions of this many elements (stage3_prefetch_bucket_size).
 PREFETCH_ELEMENTS = 50_000_000
-# It keeps weights from forward to backward while no more than this many elements are used in between and live
+# It keeps weights from forward to backward while at most this many elements are used in between and are live
 # (stage3_max_reuse_distance, stage3_max_live_parameters).
 REUSE_ELEMENTS = 1_000_000_000
 
@@ -51,11 +51,11 @@ def data_parallel_traffic(c: SimpleNamespace, p: SimpleNamespace) -> SimpleNames
 
 
 def gathers(c: SimpleNamespace, p: SimpleNamespace) -> np.ndarray:
-    """How often a ZeRO-3 micro-batch gathers the split weights: once while they stay from forward to backward.
+    """How often a ZeRO-3 micro-batch gathers the split weights. Once, if they stay from forward to backward.
 
-    Of a larger model they are released and gathered again, but for embeddings that no head shares, and for what is
-    still there when the backward pass begins. Fitted to gathers that were counted with R = 0.25 P to 2 P; at most 0.16
-    off.
+    The weights of a larger model are released and gathered again, except embeddings that no head shares, and what is
+    still there when the backward pass begins. Fitted to gathers counted with R = 0.25 P to 2 P. The error is at most
+    0.16.
     """
     looked_up = 0 if c.family.patches else c.vocab_size * embedding_width(c) / p.device
     once = looked_up * (1 - c.tied * (c.task in ("mlm", "clm")))
@@ -63,13 +63,15 @@ def gathers(c: SimpleNamespace, p: SimpleNamespace) -> np.ndarray:
 
 
 def tensor_parallel_traffic(c: SimpleNamespace) -> tuple[np.ndarray, np.ndarray]:
-    """(bytes sent, collectives) of one device and step for tensor parallelism, r_t = (t-1)/t: all-reduces of
-    B x S x d, 2 r_t b B S d bytes each, and what a split head adds.
+    """(bytes sent, collectives) of one device and step for tensor parallelism, r_t = (t-1)/t.
 
-    Two per layer forward, after attention and feed-forward. Backward one per matrix that is split by columns, since
-    DeepSpeed reduces their input gradients apart. A frozen layer has the forward ones only. In the lowest trained
-    layer above frozen ones, query, key and value need none, unless a trained norm stands before them. A checkpointed
-    layer has one more, or two where the recomputation does not stop before the second. None overlaps.
+    They are all-reduces of B x S x d (2 r_t b B S d bytes each), and what a split head adds. Two per layer forward,
+    after
+    attention and feed-forward. Backward one per matrix that is split by columns, because DeepSpeed reduces their input
+    gradients separately. A frozen layer has only the forward ones. In the lowest trained layer above frozen ones,
+    query,
+    key and value need none, unless a trained norm is before them. A checkpointed layer has one more, or two if the
+    recomputation does not stop before the second. None overlaps with computing.
     """
     t, f = c.tensor_parallel, c.family
     columns = [matrix for matrix in f.matrices if by_columns(matrix)]
@@ -89,12 +91,13 @@ def tensor_parallel_traffic(c: SimpleNamespace) -> tuple[np.ndarray, np.ndarray]
 
 
 def _split_head_traffic(c: SimpleNamespace, b: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """What a split head adds to one micro-batch: all-reduces of B x S x d, other calls, their ring bytes per token
-    and (t-1)/t.
+    """What a split head adds to one micro-batch: all-reduces of B x S x d, other calls, their ring bytes per token and
+    (t-1)/t.
 
-    Tied, the embeddings are split too and reduced forward, and the loss is reduced in three pieces of fp32 (its
-    maximum, its label and its sum) of all positions but the last. Untied, the logits are gathered. The head's input
-    gradient is reduced in both.
+    Tied: the embeddings are split too and reduced forward, and the loss is reduced in three pieces of fp32 (its
+    maximum,
+    its label and its sum) of all positions except the last. Untied: the logits are gathered. The input gradient of the
+    head is reduced in both cases.
     """
     if not c.family.split_head:
         return 0, 0, 0.0
