@@ -11,7 +11,7 @@ import forked
 import pytest
 from fake_nvml.driver import FakeNode, build
 
-# A shell gives its background jobs a SIGINT that is ignored, and so would snakemake be deaf to it.
+# A shell lets its background jobs ignore SIGINT. Then snakemake would ignore it too.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Tests that run side by side would wait for each other's measurements.
@@ -20,20 +20,20 @@ os.environ.setdefault("JOULELINE_DEVICE_LOCK", "")
 TESTS = Path(__file__).resolve().parent
 # The workers of this process share what forks.
 os.environ.setdefault(forked.RUN, str(os.getpid()))
-# The machine of a test may be busy, which is no reason of what is tested: this one is idle.
+# The machine of a test may be busy. This must not matter to what is tested, so this fake machine is idle.
 os.environ.setdefault("JOULELINE_PROC_STAT", str(TESTS / "helpers" / "idle_stat"))
-# Files whose tests borrow the Slurm cluster, one after the other, since there is one.
+# Files whose tests use the Slurm cluster. There is only one cluster, so they run one after the other.
 SLURM = (
     *("test_slurm_campaign", "test_slurm_cluster", "test_slurm_faults", "test_slurm_neighbours"),
     *("test_slurm_real_faults", "test_slurm_users"),
 )
-# Long files whose tests share little, and no job of one name: each test by itself, or one worker would still be at them
-# at the end.
+# Long files whose tests share little, and use no job name twice. Each test runs by itself; otherwise one worker would
+# still run them at the end.
 APART = (
     *("test_interruptions", "test_matrix", "test_measure_run_nodes"),
     *("test_faults_process", "test_faults_state", "test_scratch", "test_rapl", "test_estimate"),
 )
-# What takes longest is begun first, or the last worker runs alone at the end.
+# What takes longest starts first. Else the last worker would run alone at the end.
 FIRST = (
     *("workflow/test_interruptions", "workflow/test_reference", "cuda/test_matrix", "workflow/test_pipeline"),
     *("workflow", "scripts/test_measure_run", "cuda", "scripts", "unit/measure"),
@@ -41,7 +41,7 @@ FIRST = (
 
 
 def pytest_collection_modifyitems(items):
-    """Bring what takes longest to the front."""
+    """Move what takes longest to the front."""
     places = [*FIRST, ""]
     items.sort(
         key=lambda item: (
@@ -53,7 +53,7 @@ def pytest_collection_modifyitems(items):
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_setupnodes(config, specs):
-    """Of all tests some import torch, DeepSpeed and Snakemake: once for all workers."""
+    """Some tests import torch, DeepSpeed and Snakemake. Import these once for all workers."""
     if config.args_source is config.ArgsSource.TESTPATHS:
         from execnet import XSpec
 
@@ -64,7 +64,9 @@ def pytest_xdist_setupnodes(config, specs):
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config, log):
-    """Tests of a file on one worker, as they share what they build, but for a few; those of the Slurm cluster too."""
+    """Keep the tests of a file on one worker, because they share what they build, with a few exceptions. Also those of
+    the
+    Slurm cluster."""
     from xdist.scheduler import LoadScopeScheduling
 
     class ByFile(LoadScopeScheduling):
@@ -78,7 +80,7 @@ def pytest_xdist_make_scheduler(config, log):
 
 @pytest.fixture(scope="session")
 def once(tmp_path_factory) -> Callable[[str, Callable[[Path], None]], Path]:
-    """`once(name, make)`: the folder that `make(folder)` fills, made by the first of all workers that asks for it."""
+    """`once(name, make)`: the folder that `make(folder)` fills. The first worker that asks for it makes it."""
     base = tmp_path_factory.getbasetemp()
     shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
 

@@ -1,4 +1,4 @@
-"""The examples in docstrings run, and those that a reader looks for first are there."""
+"""The examples in docstrings run, and the most wanted ones exist."""
 
 import doctest
 import importlib

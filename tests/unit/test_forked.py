@@ -1,4 +1,4 @@
-"""A forked program is like one that was started: what it is given, what it answers, and how it ends."""
+"""A forked program behaves like a started one: what it is given, what it answers, and how it ends."""
 
 import json
 import os

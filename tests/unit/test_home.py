@@ -14,7 +14,7 @@ from paths import ROOT
 
 @pytest.fixture
 def nameless(monkeypatch, tmp_path):
-    """A uid that is in no list of users, with a folder for temporary files."""
+    """A uid without an entry in any list of users, with a folder for temporary files."""
     for name in ("LOGNAME", "USER", "LNAME", "USERNAME", "HOME", *home.CACHES):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr("pwd.getpwuid", lambda uid: {}[uid])

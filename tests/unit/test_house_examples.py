@@ -1,4 +1,4 @@
-"""The worked examples of docs/architecture.md run as they stand there."""
+"""The examples of docs/architecture.md run as they are written."""
 
 import re
 
@@ -24,7 +24,7 @@ def run(topic: str) -> dict:
 
 @pytest.fixture(autouse=True)
 def unchanged(monkeypatch):
-    """What an example adds goes with its test."""
+    """Remove what an example adds when its test ends."""
     from jouleline.measure.meters import choice
     from jouleline.model.fit import registry
     from jouleline.report import page

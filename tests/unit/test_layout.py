@@ -1,4 +1,4 @@
-"""The house itself: which room may know which, how long a file may be, what a Snakefile may load."""
+"""The layout of the code: which room may import which, how long a file may be, what a Snakefile may load."""
 
 import ast
 import re
@@ -14,14 +14,14 @@ LIBRARY = ROOT / "workflow" / "jouleline"
 SCRIPTS = sorted((ROOT / "scripts").glob("*.py"))
 MODULES = sorted(LIBRARY.rglob("*.py"))
 
-# Scripts that no rule runs: the end of `make run`, scores for docs/, what measures and keeps a reference campaign.
+# Scripts that no rule runs: the end of `make run`, scores for docs/, and the tools of the reference campaign.
 TOOLS = {
     *{"show_headline", "score_public_tables", "score_campaign", "score_frugal", "draw_readme", "draw_rooms"},
     *{"bundle_wheels", "check_hardware", "measure_reference", "pack_data", "import_data"},
     "make_public",
 }
 
-# A room may import the rooms before it, itself, and nothing else. Rooms of one line do not know each other.
+# A room may import the rooms before it, itself, and nothing else. Rooms on one line must not import each other.
 LAYERS = (
     ("errors", "home", "patches", "units"),
     ("delimited", "files"),
@@ -52,7 +52,7 @@ LAYERS = (
     ("commands",),
 )
 RANK = {room: rank for rank, layer in enumerate(LAYERS) for room in layer}
-# What a room must not import although it lies before it: of measuring, energy knows the raw files only.
+# What a room must not import although it comes before it. Of measure, energy may import only the raw files.
 FORBIDDEN = {
     "energy": [room for room in RANK if room.startswith("measure.") and room != "measure.raw"],
     "model": ["measure"],
@@ -124,7 +124,7 @@ def test_the_library_never_imports_scripts_nor_measuring_code_by_name():
 
 
 def programs_started(tree: ast.AST) -> list[ast.expr]:
-    """What follows `sys.executable` and its options in the commands of a module."""
+    """The words after `sys.executable` and its options in the commands of a module."""
     found = []
     for node in ast.walk(tree):
         words = node.elts if isinstance(node, ast.List | ast.Tuple) else []
@@ -150,7 +150,7 @@ def test_programs_are_started_from_measuring_code():
 
 @pytest.mark.parametrize("path", STARTING, ids=lambda p: str(p.relative_to(LIBRARY)))
 def test_measuring_code_imports_what_it_starts(path):
-    """The digest follows imports: a program started by a string could change every number and rerun nothing."""
+    """The digest follows imports. A program started by a string could change every number and rerun nothing."""
     tree = ast.parse(path.read_text())
     known = {
         alias.asname or alias.name
@@ -170,7 +170,7 @@ def test_measuring_code_imports_what_it_starts(path):
 )
 def test_measuring_code_names_no_module_by_a_string(path):
     tree = ast.parse(path.read_text())
-    # What argparse calls a program in its help starts nothing.
+    # The name of a program in argparse's help starts nothing.
     helps = {
         id(word.value)
         for node in ast.walk(tree)

@@ -1,4 +1,4 @@
-"""What messages never say, whoever writes them: every text of the library, the scripts and the rules."""
+"""What messages must never say: checked in every text of the library, the scripts and the rules."""
 
 import ast
 import re
@@ -6,12 +6,12 @@ import re
 from paths import ROOT
 
 SOURCES = [*(ROOT / "workflow/jouleline").rglob("*.py"), *(ROOT / "scripts").glob("*.py")]
-# Copies that a rule or the sidecar made, and may make again.
+# Copies that a rule or the sidecar made, and can make again.
 OURS = {"calibrate_node.py", "claim.py"}
 
 
 def texts(tree: ast.AST) -> list[str]:
-    """The texts of a module without its docstrings, the parts of one message together."""
+    """The texts of a module without its docstrings. The parts of one message are joined."""
     found = []
     for node in ast.walk(tree):
         for _, value in ast.iter_fields(node):
@@ -25,7 +25,7 @@ def texts(tree: ast.AST) -> list[str]:
 
 
 def test_nobody_is_told_to_delete_a_file():
-    """It may be what they wrote. What is made is made again, and another place can be named."""
+    """The file may be the user's. What a program made can be made again, and another place can be named."""
     said = [
         (path.name, text)
         for path in SOURCES

@@ -1,4 +1,4 @@
-"""What a campaign would cost: bounds from a data sheet, unknown said to be unknown, budgets refused."""
+"""What a campaign would cost: bounds from a data sheet, unknown values said to be unknown, budgets refused."""
 
 import csv
 import re
@@ -77,7 +77,7 @@ def test_every_figure_has_its_range():
 
 
 def test_the_roofline_of_the_data_sheet_is_the_slowest_of_compute_memory_and_links():
-    small = {**ROWS[0], "micro_batch": 1, "seq_len": 4}  # moves its weights and hardly computes
+    small = {**ROWS[0], "micro_batch": 1, "seq_len": 4}  # moves its weights, and computes almost nothing
     protocol = complete_protocol({"window_s": 0.001, "window_steps": 100})
 
     def seconds(row):

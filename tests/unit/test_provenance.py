@@ -1,4 +1,4 @@
-"""The digest of code: what must move it, and what must not."""
+"""The digest of code: what must change it, and what must not."""
 
 import ast
 import re
@@ -85,7 +85,7 @@ def test_within_counts_only_that_part_but_follows_imports_through_the_rest(packa
 
 
 def move(package: Path, old: str, new: str, edits: dict[str, list[tuple[str, str]]]) -> None:
-    """Move a module, and correct the imports of others."""
+    """Move a module, and correct the imports of the others."""
     target = package / "jouleline" / new
     target.parent.mkdir(parents=True, exist_ok=True)
     (target.parent / "__init__.py").touch()

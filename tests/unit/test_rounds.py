@@ -1,4 +1,4 @@
-"""Rounds of a campaign whose runs obey a known law: what is chosen, why it ends, and that a choice stands."""
+"""Rounds of a campaign whose runs follow a known law: what is chosen, why it ends, and that a choice is final."""
 
 import numpy as np
 import pytest
@@ -93,7 +93,7 @@ def test_rounds_go_on_until_the_error_is_met_and_what_was_chosen_stands(world):
     assert second["runs"][0]["expected_error_before"] > second["runs"][-1]["expected_error_after"]
     assert second["spent"]["runs"] == 10 and second["errors"] == [None]
 
-    # With other settings, or other code, the same runs: they may be measured.
+    # With other settings or other code the choice has the same runs, because they may be measured already.
     assert [e["run_id"] for e in rounds.next_round(world.campaign(batch=3), second)["runs"]] == ids
 
     world.measure(second)
@@ -155,7 +155,7 @@ ASK = {
 
 
 def test_the_choice_may_be_for_the_asks(world):
-    """Then it looks at their candidates alone: what is expected to be off is their error, and other runs are chosen."""
+    """Then only their candidates count: the expected error is theirs, and other runs are chosen."""
     world.measure(rounds.next_round(world.campaign(), None))
     for_grid = rounds.next_round(world.campaign(batch=3), None)
     for_ask = rounds.next_round(world.campaign([ASK], batch=3, target="choose"), None)

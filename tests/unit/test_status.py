@@ -1,4 +1,4 @@
-"""How far a campaign is: every state that a row can be in, on one machine and on Slurm, and nothing is written."""
+"""How far a campaign is: every state of a row, on one machine and on Slurm. Nothing is written."""
 
 import base64
 import json
@@ -22,7 +22,7 @@ IDS = [f"bert-{n}-r1" for n in range(7)]
 
 @pytest.fixture
 def campaign(tmp_path):
-    """Three rows done, one of them out of memory; one failed, one running, one left half-way, one not begun."""
+    """Three rows done, one of them out of memory; one failed, one running, one left half-done, one not begun."""
     folder = tmp_path / "results" / "mine"
     for n, (state, wall_s) in enumerate((("ok", 10.0), ("ok", 20.0), ("oom", 6.0))):
         _write(
@@ -115,7 +115,7 @@ TODAY = status.Today("c0de", PROTOCOL, '{"device":"cpu"}')
 
 
 def test_rows_that_other_code_or_settings_measured_are_to_be_measured_again(campaign, tmp_path, monkeypatch):
-    """As Snakemake will, unless they were accepted with --touch: it notes today's parameters beside their outputs."""
+    """As Snakemake will see it, unless they were accepted with --touch: it keeps today's parameters of their outputs."""
     monkeypatch.chdir(tmp_path)
     of_today = {"code_digest": "c0de", "protocol": PROTOCOL}
     others = {IDS[0]: of_today, IDS[1]: of_today | {"code_digest": "01d"}}

@@ -1,4 +1,4 @@
-"""A copy of the workflow in a folder of its own, to run Snakemake in without touching the checkout."""
+"""A copy of the workflow in a folder of its own. Snakemake runs there without touching the checkout."""
 
 import os
 import re
@@ -20,14 +20,14 @@ FOLDERS = {("render_report", "report")}
 
 
 def change_a_constant(path: Path) -> None:
-    """Another value for the first numeric constant of a module; one more where it has none."""
+    """Change the first numeric constant of a module. If it has none, add one."""
     text = path.read_text()
     changed, found = re.subn(r"^(_?[A-Z][A-Z_]* = )(\d[\d_.]*)", r"\1 1 + \2", text, count=1, flags=re.M)
     path.write_text(changed if found else text + "\nEXTRA = 1\n")
 
 
 class Checkout:
-    """A copy of the workflow with a campaign file of its own; `python` and `environment` replace this process's own."""
+    """A copy of the workflow with its own campaign file. `python` and `environment` replace those of this process."""
 
     def __init__(
         self, root: Path, campaign: dict, python: Path = sys.executable, environment: dict | None = None
@@ -52,7 +52,7 @@ class Checkout:
         (self.root / "campaign.yaml").write_text(yaml.safe_dump(self.campaign, sort_keys=False))
 
     def give_dataset(self, prepared: Path) -> None:
-        """The data set of rows with a vocabulary of 512 is there, `prepared` as the fixture `small_dataset` is."""
+        """Give it a data set of rows with a vocabulary of 512, `prepared` like the fixture `small_dataset`."""
         dataset = self.root / f"results/{self.campaign['campaign']}/dataset/docstrings-v512"
         dataset.parent.mkdir(parents=True)
         shutil.copy2(prepared, dataset.with_suffix(".parquet"))
@@ -84,7 +84,7 @@ class Checkout:
         path.write_text(text.replace(old, new, 1))
 
     def make_files(self) -> None:
-        """Every result is there, as a file of which Snakemake knows nothing but its time."""
+        """Make every result a file of which Snakemake knows only its time."""
         past = time.time() - 1000
         # Rules stand in the order in which they are needed.
         files = re.findall(r'^include: "(.*)"', (self.root / "Snakefile").read_text(), re.M)
@@ -99,7 +99,7 @@ class Checkout:
             os.utime(self.root / path, (past + age, past + age))
 
     def make_by_touch(self) -> None:
-        """Every result is there, and recorded by Snakemake as made by the workflow as it is."""
+        """Make every result, and record it as made by the present workflow."""
         self.make_files()
         self.snakemake("--touch", "--forceall", "--cores", "2")
 

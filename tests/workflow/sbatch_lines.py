@@ -1,4 +1,4 @@
-"""The sbatch line of every job of a campaign, recorded by an sbatch that submits nothing."""
+"""The sbatch line of every job of a campaign. An sbatch that submits nothing records them."""
 
 import os
 import re
@@ -50,7 +50,7 @@ def submitted(
         line = re.sub(r" --wrap=.*", "", line).replace(str(checkout.root), "ROOT")
         line, names = re.subn(r"--job-name \S+\.\w{12} ", "--job-name NAME ", line)
         assert names == 1, line
-        # One job of a name at a time; a group's parts may have one name.
+        # One job of a name at a time. Parts of a group may have the same name.
         line, single = re.subn(r" --dependency=singleton", "", line)
         assert single == ("/group_" not in line), line
         line, marks = re.subn(r"(--comment \S+):\w{12}\.\w{12}", r"\1", line)

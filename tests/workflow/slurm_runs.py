@@ -1,4 +1,4 @@
-"""Real runs of the pipeline on the test cluster: a campaign of tiny rows, and what Slurm made of it."""
+"""Real runs of the pipeline on the test cluster: a campaign of tiny rows, and how they ended."""
 
 import json
 import re
@@ -61,6 +61,6 @@ def shape_of(cluster: Cluster, job: str) -> dict[str, str]:
 
 
 def kept_samples(folder) -> list[dict]:
-    """Samples of an interrupted run: made one file by a sidecar that was told to end, parts of a killed one."""
+    """Samples of an interrupted run: one file if the sidecar was told to end, segments if it was killed."""
     node = folder / "raw/node-0"
     return read_samples(node).to_pylist()

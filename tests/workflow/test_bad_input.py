@@ -1,4 +1,4 @@
-"""What a user who gets something wrong is told by snakemake: what, where, remedy, and no traceback."""
+"""What snakemake tells a user who made a mistake: what, where, remedy, and no traceback."""
 
 import copy
 import os
@@ -32,7 +32,7 @@ def told(checkout, *arguments, **keys):
 
 
 def good(checkout, **keys):
-    """The checkout with a campaign that has nothing wrong."""
+    """The checkout with a valid campaign."""
     checkout.campaign = {**copy.deepcopy(CAMPAIGN), **keys}
     checkout.save()
     return checkout
@@ -101,7 +101,7 @@ def test_rows_on_several_nodes_need_what_starts_them(checkout):
     (line,) = {line for line in text.splitlines() if "started by srun" in line}
     assert "rows on several nodes (2, 3)" in line and "--profile slurm" in line
     assert not (checkout.root / "results").exists()
-    # What needs one node alone is not stopped.
+    # A campaign on single nodes is not stopped.
     checkout.snakemake("--cores", "1", "results/bad/grid.json")
     shutil.rmtree(checkout.root / "results")
 

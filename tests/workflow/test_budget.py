@@ -1,4 +1,4 @@
-"""A budget stops the measuring itself, before anything is submitted, and counts only what would really run."""
+"""A budget stops the measuring, before anything is submitted. It counts only what would really run."""
 
 import copy
 import os
@@ -39,7 +39,7 @@ def test_measuring_is_refused_before_anything_runs(checkout):
     line, text = refused(checkout)
     assert line.startswith("the campaign needs 0.0") and line.endswith("cut rows or raise it")
     assert not (checkout.root / "results").exists() and "Error in rule" not in text
-    # Nothing is locked, and what measures nothing is not stopped.
+    # Nothing is locked, and a call that measures nothing is not stopped.
     checkout.snakemake("--cores", "1", "results/budget/grid.json")
 
 
@@ -65,7 +65,7 @@ def test_a_campaign_within_its_budget_is_not_stopped(checkout):
 
 
 def finish(checkout, count):
-    """Leave the records of the first runs, as if measured by today's code, and their files."""
+    """Leave the records and files of the first runs, as if today's code had measured them."""
     runs = grid.expand(checkout.campaign["grid"], "cpu", 2)
     planned = checkout.snakemake("--cores", "1", "-n", "-p", "measurements", check=False).stdout
     digest = planned.split("--code-digest ")[1].split()[0]
@@ -93,7 +93,7 @@ def test_finished_rows_do_not_count(checkout):
 
 
 def test_results_copied_without_their_times_are_not_measured_again(checkout):
-    """Said before anything runs, with the remedy; a run of another row is measured."""
+    """The message comes before anything runs, with the remedy. A run of another row is measured."""
     finish(checkout, 2)
     for path in (checkout.root / "results/budget/runs").glob("*/*"):
         os.utime(path, (time.time() - 60, time.time() - 60))
@@ -111,7 +111,7 @@ def test_a_plan_shows_its_table_every_time_and_refuses(checkout):
         "3 runs to measure: 0.0" in text and "0 of 3 runs are measured" in text and "unknown kg CO2e" in text
     )
     finish(checkout, 2)
-    # What a campaign that runs beside it holds.
+    # A campaign that runs beside it holds this lock.
     lock = checkout.root / ".snakemake/locks/0.output.lock"
     lock.write_text("results/budget/grid.json\nresults/budget/plan.csv\n")
     for _ in range(2):

@@ -1,6 +1,6 @@
-"""A run that is measured stays, however the job or the Snakemake around it ended, and is not measured again.
+"""A measured run stays, however the job or the Snakemake around it ended, and is not measured again.
 
-The measuring itself is a script that writes what a run leaves, at once, and then ends as it is told.
+A script takes the place of the measuring: it writes the files of a run at once, and then ends as it is told.
 """
 
 import os
@@ -55,7 +55,7 @@ def checkout(tmp_path):
 
 
 def measure(checkout: Checkout, end: str = "well", check: bool = True) -> str:
-    """What a snakemake says whose measuring scripts end so."""
+    """The output of a snakemake whose measuring scripts end in this way."""
     (checkout.root / "end").write_text(end)
     return checkout.snakemake("--cores", "1", "measurements", check=check).stdout
 
@@ -69,7 +69,7 @@ def record(checkout: Checkout) -> Path | None:
 
 
 def interrupt(checkout: Checkout) -> None:
-    """Start snakemake, and interrupt it and its job as soon as a run is whole."""
+    """Start snakemake. Interrupt it and its job as soon as a run is whole."""
     (checkout.root / "end").write_text("wait")
     before = starts(checkout)
     command = [
@@ -97,7 +97,7 @@ def test_a_run_stays_whose_job_failed_or_was_interrupted_after_it(checkout):
     said = measure(checkout, "badly")
     assert "counts as finished" in said and starts(checkout) == 1
     assert "Nothing to be done" in measure(checkout)
-    # What Snakemake has noted is then of another protocol.
+    # The parameters that Snakemake has recorded are then those of another protocol.
     checkout.campaign["protocol"] = {**checkout.campaign["protocol"], "window_s": 2.0}
     checkout.save()
     interrupt(checkout)

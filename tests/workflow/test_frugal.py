@@ -1,4 +1,4 @@
-"""A campaign that chooses its own rows: rounds are targets, and only what is chosen is a job."""
+"""A campaign that chooses its own rows: rounds are targets, and only chosen runs are jobs."""
 
 import json
 import re
@@ -59,7 +59,7 @@ def test_rounds_follow_each_other_and_go_on_when_more_is_asked_for(tmp_path):
     assert len(list(checkout.root.glob("results/frugal/runs/*/run.json"))) == 10
     assert 'id="rounds"' in (checkout.root / "results/frugal/report.html").read_text()
     assert "Nothing to be done" in checkout.snakemake("--cores", "2").stdout
-    # Another end goes on from there; what was chosen and measured stands.
+    # With another end it goes on from there. What was chosen and measured stays.
     times = {path: path.stat().st_mtime_ns for path in checkout.root.glob("results/frugal/runs/*/run.json")}
     checkout.campaign["grid"]["frugal"]["until"] = {"rounds": 3}
     checkout.save()

@@ -1,6 +1,6 @@
-"""An interrupted campaign resumes: finished rows are kept, half-written ones are never taken for whole ones.
+"""An interrupted campaign resumes: finished rows are kept, and half-written ones never count.
 
-Real fine-tuning on this machine, in short windows; what is killed is killed for real.
+Real fine-tuning on this machine, in short windows. Processes are really killed.
 """
 
 import copy
@@ -53,7 +53,7 @@ def of_rows(count: int):
 
 @pytest.fixture
 def checkout(request, tmp_path, small_dataset):
-    """A checkout whose data set is there; it ends with all rows measured, whatever a test did to it."""
+    """A checkout with its data set. In the end all its rows are measured, whatever a test did to it."""
     rows = getattr(request, "param", 2)
     campaign = copy.deepcopy(CAMPAIGN)
     campaign["grid"]["blocks"][0]["axes"]["layers"] = list(range(1, rows + 1))
@@ -83,7 +83,7 @@ class Started:
         return {path.parent.name: path.stat().st_mtime for path in self.runs.glob("*/run.json")}
 
     def wait_until_training(self, after: int) -> Path:
-        """Wait until `after` runs are finished or have failed and the next one trains; its folder."""
+        """Wait until `after` runs are finished or failed and the next one trains. Returns its folder."""
         return wait_for(lambda: len(list(self.runs.glob("*/run*.json"))) == after and self._training())
 
     def _training(self) -> Path | None:
@@ -142,7 +142,7 @@ def test_an_interrupt_keeps_what_is_finished(checkout):
 
 @pytest.mark.long
 def test_what_may_run_beside_a_campaign_and_what_may_not(checkout, tmp_path, monkeypatch):
-    """A plan, a partial report and another campaign may; the same campaign may not. None disturbs it."""
+    """A plan, a partial report and another campaign may run; the same campaign may not. None disturbs it."""
     planned = Checkout.planned(checkout, "measurements")["measure_run"]
     checkout.snakemake("--cores", "2", next(path for path in sorted(planned) if path.endswith("run.json")))
     node = checkout.root / "results/short/node"

@@ -48,7 +48,7 @@ def test_every_row_was_trained_and_measured(campaign):
     assert all(run["energy_j"] > 0 and run["energy_edge_u_j"] is not None for run in runs)
     assert {run["device_count"] for run in runs} == {1, 2}
     assert all(run["tokens"] == run["samples"] * run["seq_len"] for run in runs)
-    # The window's mean power lies between idle and two busy cores, as the estimate is declared.
+    # The window's mean power is between idle and two busy cores, as the estimate declares them.
     assert all(5.0 <= run["mean_power_w"] <= 25.5 for run in runs)
 
 

@@ -1,4 +1,4 @@
-"""A campaign measured in pieces: stopped, carried to a fresh checkout, gone on with, kept as data, rebuilt from it."""
+"""A campaign in pieces: stopped, carried to a fresh checkout, continued, kept as data, and rebuilt from it."""
 
 import json
 import os
@@ -63,7 +63,7 @@ def finished(root: Path) -> dict[str, bytes]:
 
 @pytest.fixture(scope="module")
 def pieces(tmp_path_factory):
-    """(runs of the first piece, checkout of the second piece, folder of its state): stopped by a signal in between."""
+    """(runs of the first piece, checkout of the second piece, folder of its state). A signal stopped it in between."""
     folder = tmp_path_factory.mktemp("pieces")
     first = checkout_of(folder / "first")
     process = measuring(first, "--minutes", "10", "--to", str(folder / "state"))
@@ -98,7 +98,7 @@ def test_what_was_measured_before_is_not_measured_again(pieces):
 def test_every_row_is_measured_once_before_any_is_measured_again(pieces):
     records = [json.loads(text) for text in finished(pieces[1].root).values()]
     started = sorted((record["started_utc"], record["row"]["replicate"]) for record in records)
-    # Runs start by twos, so the last of a block and the first of the next may change places.
+    # Runs start in pairs, so the last of a block and the first of the next may change places.
     assert [replicate for _, replicate in started[:3]] == [1, 1, 1]
     assert [replicate for _, replicate in started[-3:]] == [2, 2, 2]
     assert all(record["training"]["startup_s"]["device_wait"] >= 0 for record in records)
@@ -120,7 +120,7 @@ def test_the_pieces_are_small_and_a_wrong_one_is_refused(pieces, tmp_path):
 
 @pytest.fixture(scope="module")
 def rebuilt(pieces, tmp_path_factory):
-    """A checkout that was given the packed data alone, with its report."""
+    """A checkout that got only the packed data, with its report."""
     _, second, _ = pieces
     second.snakemake("--cores", "2", "--rerun-triggers", "mtime", "--config", "partial=true", "--", "tables")
     data = tmp_path_factory.mktemp("packed") / "pieces"
@@ -179,7 +179,7 @@ def test_where_no_run_can_start_the_piece_ends_early_and_says_why(tmp_path, smal
     checkout = checkout_of(tmp_path / "no-gpu")
     checkout.give_dataset(small_dataset)
     checkout.edit("config/campaigns/pieces.yaml", "device: cpu", "device: cuda")
-    # Its data set is all that a run needs of the preparation, which fails too where there is no GPU.
+    # Of the preparation a run needs only its data set. The rest fails too where there is no GPU.
     output, _ = measuring(checkout, "--minutes", "10").communicate(timeout=600)
     assert "error: no results/pieces/node/calibration.json" in output, output
     assert "no run is finished" in output
@@ -190,7 +190,7 @@ def test_where_no_run_can_start_the_piece_ends_early_and_says_why(tmp_path, smal
         json.loads(path.read_text()) for path in checkout.root.glob("results/pieces/runs/*/run.failed.json")
     ]
     assert {record["reason"] for record in records} == {"agent_failed"}
-    # The next piece does not count them as its own failures, nor forget to count those that fail again.
+    # The next piece does not count these as its own failures, but counts those that fail again.
     output, _ = measuring(checkout, "--minutes", "10").communicate(timeout=600)
     assert int(re.search(r"(\d+) runs failed here", output)[1]) >= 3, output
 

@@ -1,7 +1,8 @@
-"""What a change reruns, line by line: measurements are dear, so nothing may measure again without need.
+"""What a change reruns, line by line. Measurements are expensive, so nothing may measure again without need.
 
 Every line holds for the local and for the Slurm profile, whichever made the results. Results of real Slurm jobs are
-planned with both, and both must agree; results made by touch are planned with both where a profile could matter.
+planned with both profiles, and both must agree. Results made by touch are planned with both where the profile could
+matter.
 """
 
 import copy
@@ -46,7 +47,7 @@ class Matrix(Checkout):
     profiles = PROFILES[:1]
 
     def planned(self, *arguments: str) -> dict[str, set[str]]:
-        """What would run, {rule: outputs}: the same with every profile."""
+        """What would run, {rule: outputs}. It must be the same with every profile."""
 
         def plan(profile: str) -> dict[str, set[str]]:
             return super(Matrix, self).planned("--profile", profile, *arguments)
@@ -58,7 +59,7 @@ class Matrix(Checkout):
 
 
 def make_on_slurm(checkout: Checkout, cluster) -> None:
-    """Every result is made for real by a Slurm job."""
+    """A real Slurm job makes every result."""
     arguments = ["--profile", "slurm", *SNAPPY, "--configfile", "campaign.yaml"]
     with Campaign(cluster, checkout.root, *arguments) as campaign:
         assert campaign.wait(600) == 0, campaign.said()
@@ -68,7 +69,7 @@ def make_on_slurm(checkout: Checkout, cluster) -> None:
     scope="module", params=["touch", pytest.param("slurm", marks=[pytest.mark.long, pytest.mark.slurm])]
 )
 def finished(request, tmp_path_factory):
-    """A checkout whose every result is made."""
+    """A checkout with every result."""
     checkout = Matrix(tmp_path_factory.mktemp("matrix") / "checkout", CAMPAIGN)
     if request.param == "slurm":
         checkout.profiles = PROFILES

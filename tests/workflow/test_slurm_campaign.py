@@ -88,7 +88,7 @@ def test_status_beside_a_campaign_says_what_runs_and_what_waits(slurm, tmp_path)
 
 @pytest.mark.long
 def test_a_report_of_a_part_is_made_beside_the_campaign(slurm, tmp_path):
-    """What it needs of the node comes before the rows; it measures nothing, and nothing is measured twice."""
+    """The calibrations come before the rows. The report measures nothing, and nothing is measured twice."""
     rows = [{"layers": layers, "gpus_per_node": 4} for layers in range(1, 7)]
     checkout = make_checkout(tmp_path / "checkout", 20, *rows)
     results = checkout.root / "results/cluster"

@@ -1,4 +1,4 @@
-"""The test cluster itself: real energy figures, nothing heard outside, nothing left behind, however it ends."""
+"""The test cluster itself: real energy figures, no effect outside, and nothing left behind, however it ends."""
 
 import os
 import signal

@@ -1,4 +1,4 @@
-"""Every fault of a cluster, on a real Slurm: the workflow ends, all is made, nothing runs twice for nothing."""
+"""Every fault of a cluster, on a real Slurm: the workflow ends, everything is made, nothing runs twice needlessly."""
 
 import os
 import signal
@@ -92,9 +92,9 @@ def test_every_fault_is_survived_and_costs_one_more_attempt(slurm, tmp_path):
 
 
 def test_a_killed_controller_finds_its_jobs_again(slurm, tmp_path):
-    """A job ends while no controller lives, two still run: none starts again. One of an older command does.
+    """A job ends while no controller lives, and two still run: none starts again. A job of an older command does.
 
-    Two are grouped, and groups that do not hang together have one name.
+    Two are grouped, and groups that are not connected have one name.
     """
     targets = ["gated-ends", "gated-runs", "alone-runs-too", "versioned-old"]
     names = [target.split("-", 1)[1] for target in targets]

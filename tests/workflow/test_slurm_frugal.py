@@ -42,7 +42,7 @@ def test_rounds_are_jobs_and_an_interrupted_round_goes_on(slurm, tmp_path):
     assert set(after) == {*first, *chosen(2)}, "what is not chosen is no job"
     assert read_json(folder / "rounds/3/rows.json")["stopped"] == "2 rounds are done"
 
-    # Run again by content: nothing; with one round more that round alone.
+    # Run again, nothing has changed. With one round more, only that round runs.
     with start(slurm, checkout, "measurements") as campaign:
         assert campaign.wait(120) == 0 and "Nothing to be done" in campaign.said(), campaign.said()
     frugal["until"] = {"rounds": 3}

@@ -1,6 +1,6 @@
-"""Who else is there: campaigns and users beside each other in one folder, limits of the site, and a user's variables.
+"""Neighbours: campaigns and users beside each other in one folder, limits of the site, and a user's variables.
 
-On a real Slurm. Each fails without the answers of jouleline.slurm (WITHOUT_ANSWERS=1).
+On a real Slurm. Each test fails without the answers of jouleline.slurm (WITHOUT_ANSWERS=1).
 """
 
 import os
@@ -20,7 +20,7 @@ SOMEBODY = 65534
 
 
 def fill(cluster: Cluster, folder: Path) -> str:
-    """A job that has every node to itself, so that others wait; its id."""
+    """A job that has every node for itself, so that others wait. Returns its id."""
     words = ["sbatch", "--parsable", "-N", str(cluster.settings.nodes), "--exclusive", "-o", "/dev/null"]
     job = cluster.run(*words, "--wrap", "sleep 300", cwd=folder).strip()
     cluster.wait_for(lambda: cluster.jobs()[job] == "RUNNING", "a full cluster", 30)
@@ -67,7 +67,10 @@ def shared():
 
 
 def test_another_users_jobs_of_the_folder_are_waited_for_or_named(slurm, shared):
-    """Of the same command they are waited for; of another one the job is refused, with their user, and they stay."""
+    """Jobs of the same command are waited for.
+
+    For another command the job is refused with their user, and they stay.
+    """
     blocker = fill(slurm, shared)
     with start(slurm, shared, "gated-same", "versioned-other") as campaign:
         campaign.until(lambda: submitted(campaign, 2), "submissions")

@@ -1,6 +1,7 @@
 """Every fault of a cluster during real runs, under the literal `snakemake --profile slurm`.
 
-After each: the user is told, nothing half-written counts, what is finished stays, no row is measured twice for nothing.
+After each fault: the user is told, nothing half-written counts, finished runs stay, no row is measured twice
+needlessly.
 """
 
 import json
@@ -71,7 +72,7 @@ def kill_a_rank(checkout: Checkout, name: str) -> None:
 
 
 def second_node(cluster: Cluster, job: str) -> str:
-    """The node of a two-node job that its batch script does not run on."""
+    """The node of a two-node job on which its batch script does not run."""
     shape = shape_of(cluster, job)
     nodes = cluster.run("scontrol", "show", "hostnames", shape["NodeList"]).split()
     (other,) = set(nodes) - {shape["BatchHost"]}
@@ -79,7 +80,7 @@ def second_node(cluster: Cluster, job: str) -> str:
 
 
 def assert_whole(checkout: Checkout, *names: str) -> None:
-    """These runs are finished, well, and leave nothing but their three files."""
+    """These runs are finished and ok, and leave nothing but their three files."""
     runs = runs_of(checkout)
     assert {name: run["status"] for name, run in runs.items()} == dict.fromkeys(names, "ok")
     for folder in folders_of(checkout).values():
@@ -194,7 +195,7 @@ def sampled(checkout: Checkout) -> list[str]:
 
 @pytest.mark.long
 def test_memory_that_runs_out_is_a_failure_of_the_job_and_a_result_of_the_trainer(slurm, make):
-    """Slurm kills what takes more than was asked for: retried. What the trainer itself cannot allocate: `oom`."""
+    """Slurm kills a job that takes more than it asked for: it is retried. What the trainer cannot allocate is `oom`."""
     memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     # A matrix larger than the machine's memory.
     large = {"layers": 2, "intermediate": 10**6, "hidden": 2 ** math.ceil(math.log2(memory / 4e6))}

@@ -8,7 +8,7 @@ TABLES = "rule_tables_ask_accounting_check_runs_collect_runs_integrate_energy_sp
 
 
 def test_gpu_rows(recorder, tmp_path):
-    """One node: all its devices as gres and no task count. Several: as many tasks as nodes, gres per node."""
+    """One node: all its devices as gres and no task count. Several nodes: one task and the gres on each."""
     rows = [{}, {"gpus_per_node": 4, "zero_stage": 1}, {"nodes": 2, "gpus_per_node": 4, "zero_stage": 1}]
     checkout = checkout_of(tmp_path, {}, {"device": "cuda"}, *rows)
     lines = submitted(recorder, checkout, "measurements")
@@ -78,7 +78,7 @@ def test_links_are_calibrated_for_every_number_of_nodes(recorder, tmp_path):
 
 
 def test_the_cheap_steps_share_two_jobs(recorder, tmp_path):
-    """Tables; verdict and report: one job each, with what the most demanding of their steps asks for."""
+    """Tables; verdict and report: one job each. It asks for what its most demanding step needs."""
     checkout = checkout_of(tmp_path, {}, {"device": "cuda"}, {"gpus_per_node": 4, "zero_stage": 1})
     models = {"models": ["constant"], "headline": "constant"}
     checkout.campaign["analysis"] = {**models, "splits": ["H0"], "shards": 1}
@@ -97,7 +97,7 @@ def test_the_cheap_steps_share_two_jobs(recorder, tmp_path):
 
 
 def test_a_large_grid_is_one_job_a_run_and_one_for_all_tables(recorder, tmp_path):
-    """The number of jobs beside the measurements does not grow with the rows."""
+    """The number of jobs besides the measurements does not grow with the rows."""
     checkout = checkout_of(tmp_path, {}, {"device": "cuda"}, *({"seed": seed} for seed in range(24)))
     checkout.campaign["analysis"] = {"shards": 8, "models": ["roofline", "constant"]}
     checkout.save()

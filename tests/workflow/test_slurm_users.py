@@ -1,6 +1,6 @@
-"""Two users in one checkout: a real campaign that one leaves and the other takes up, on a real Slurm.
+"""Two users in one checkout, on a real Slurm: one leaves a campaign and the other continues it.
 
-Neither is root. They have their names, their group and a Python that is open to them among the cluster's mounts only.
+Neither is root. Only among the cluster's mounts do they have names, a group and a Python that they may read.
 """
 
 import os
