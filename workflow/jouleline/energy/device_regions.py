@@ -17,6 +17,7 @@ from jouleline.energy.curve import (
 from jouleline.energy.load import Node, Series
 from jouleline.energy.state import STATE_LANE
 from jouleline.energy.windows import Windows
+from jouleline.schemas.runs import POWER_BOUNDS_W
 
 # NVIDIA states +-5 % for the power sensor. As the standard uncertainty of a uniform spread: 0.05 / sqrt(3).
 NVML_GAIN_U = 0.05 / np.sqrt(3)
@@ -200,6 +201,8 @@ def _reasons(view: DeviceView, row: dict[str, Any], truncated: bool) -> set[str]
         return found | _why_unknown(view, row)
     if view.info["kind"] == "rapl" and row["energy_j"] <= 0 and row["time_s"] > v.COUNTING_S:
         return found | {"not_counting"}
+    if _is_impossible(view, row):
+        return found | {"impossible_power"}
     uncertain = np.hypot(row["energy_edge_u_j"] or 0.0, row["energy_gap_u_j"] or 0.0)
     share = uncertain / row["energy_j"] if row["energy_j"] > 0 else np.inf if uncertain > 0 else 0.0
     if share > v.EDGE_INVALID:
@@ -215,6 +218,13 @@ def _reasons(view: DeviceView, row: dict[str, Any], truncated: bool) -> set[str]
         if defect.code and defect.start_us < row["end_us"] and defect.end_us > row["start_us"]:
             found.add(defect.code)
     return found | _cross_checks(view, row)
+
+
+def _is_impossible(view: DeviceView, row: dict[str, Any]) -> bool:
+    """Whether a GPU's mean power is none that a GPU has: virtual ones report 0 W, or the largest number there is."""
+    low, high = POWER_BOUNDS_W
+    power_w = row["energy_j"] / row["time_s"]
+    return view.info["kind"] == "gpu" and (power_w > high or (power_w < low and row["time_s"] > v.COUNTING_S))
 
 
 def _average_slack_j(view: DeviceView, edges_us: np.ndarray) -> float:

@@ -22,6 +22,10 @@ REASONS: dict[str, tuple[str, str]] = {
     "device_lost": (INVALID, "the device stopped answering before the region ended"),
     "edges_unbracketed": (INVALID, "no reading of the energy before the start or after the end"),
     "not_counting": (INVALID, "the energy counter never moved in the region"),
+    "impossible_power": (
+        INVALID,
+        "the device reports a mean power that none has: below 0.1 W or above 100 kW",
+    ),
     "zone_left_out": ("note", "a memory zone does not count: its energy is in no total"),
     "zero_length": (INVALID, "the region has no length"),
     "edge_uncertain": (DEGRADED, "edges and gaps make the energy uncertain by more than 3 %"),

@@ -3,6 +3,7 @@
 import contextlib
 import math
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -160,12 +161,28 @@ def test_a_machine_without_zones_says_so(tmp_path):
 
 
 @pytest.mark.fault("RAPL tree that cannot be read", "exit code 3; the line names the file")
-@pytest.mark.parametrize("content", [None, "", "many\n"])
+@pytest.mark.parametrize("content", [None, "", "many\n", "0\n", "-1\n"])
 def test_a_zone_that_cannot_be_read_is_named(powercap, tmp_path, content):
     file = powercap / "intel-rapl:1" / "max_energy_range_uj"
     file.unlink() if content is None else file.write_text(content)
     done = wrapped(tmp_path / "out", "--meter", "rapl", "--", "true")
     assert done.returncode == 3 and "intel-rapl:1" in done.stderr and done.stderr.count("\n") == 1
+
+
+@pytest.mark.fault("RAPL package whose name cannot be read", "exit code 3; the line names the file")
+def test_a_package_without_a_name_is_not_passed_over(powercap, tmp_path):
+    (powercap / "intel-rapl:1/name").unlink()
+    done = wrapped(tmp_path / "out", "--meter", "rapl", "--", "true")
+    assert done.returncode == 3 and "intel-rapl:1/name" in done.stderr and done.stderr.count("\n") == 1
+
+
+@pytest.mark.fault("RAPL memory without a package", "exit code 3: its joules alone are no total")
+def test_memory_alone_is_no_meter(powercap, tmp_path):
+    for name in ("intel-rapl:0", "intel-rapl:1"):
+        shutil.rmtree(powercap / name)
+    with running({powercap / "intel-rapl:0:1" / "energy_uj": 20.0}):
+        done = wrapped(tmp_path / "out", "--meter", "rapl", "--", "true")
+    assert done.returncode == 3 and "no RAPL zones that count" in done.stderr
 
 
 @pytest.mark.fault("RAPL tree that cannot be read, `--meter auto`", "estimate, and one line that says why")

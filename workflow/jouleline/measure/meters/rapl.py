@@ -35,7 +35,8 @@ def zones(root: Path) -> list[Path]:
         try:
             name = (zone / "name").read_text(encoding="utf-8", errors="replace").strip()
         except OSError:
-            continue
+            # A package that is passed over would be missing in the sum. The meter says what cannot be read.
+            name = "package" if zone.name.count(":") == 1 else ""
         if name.startswith("package") or name == "dram":
             found.append(zone)
     return found
@@ -59,6 +60,8 @@ class Zone:
             name = (path / "name").read_text(encoding="utf-8", errors="replace").strip()
             self.label, self.memory = f"{name} ({path.name})", name == "dram"
             self.range_uj = int((path / "max_energy_range_uj").read_text(encoding="utf-8", errors="replace"))
+            if self.range_uj <= 0:
+                raise ValueError(f"max_energy_range_uj is {self.range_uj}")
             self.handle = os.open(path / "energy_uj", os.O_RDONLY)
             self.last_uj, self.last_s = self.raw_uj(), time.monotonic()
         except PermissionError as error:
@@ -122,7 +125,7 @@ class RaplMeter:
         if packages := [zone.label for zone in still if not zone.memory]:
             raise UserError(f"no RAPL zones that count: {packages[0]} stands still {remedy}", NO_METER)
         self.zones = [zone for zone in self.zones if zone not in still]
-        if not self.zones:
+        if all(zone.memory for zone in self.zones):  # the memory's joules alone are no total
             raise UserError(f"no RAPL zones that count under {root} {remedy}", NO_METER)
         self.events = [{"kind": "zone_left_out", "device": first_index, "zone": zone.label} for zone in still]
         self.devices = [
