@@ -1,4 +1,7 @@
-"""Ask Slurm's accounting for times and energy of finished runs; earlier answers are kept, since accounting forgets."""
+"""Ask Slurm's accounting for times and energy of finished runs.
+
+Earlier answers are kept, because accounting forgets.
+"""
 
 import argparse
 from pathlib import Path
@@ -8,7 +11,7 @@ from jouleline.slurm import accounting
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Parse the arguments, ask, write the answers; returns the exit code."""
+    """Parse the arguments, ask, write the answers. Returns the exit code."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--grid", type=Path, required=True, help="the expanded grid, grid.json")
     parser.add_argument("--runs-dir", type=Path, required=True, help="folder that holds one folder per run")

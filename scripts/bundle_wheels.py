@@ -1,4 +1,4 @@
-"""Gather the packages that a machine without a network lacks into one folder of wheels with hashes."""
+"""Collect the packages that a machine without a network lacks, as wheels with hashes in one folder."""
 
 import argparse
 from pathlib import Path
@@ -11,7 +11,7 @@ LOCK = Path("workflow/envs/base.lock")
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Parse the arguments, fill the folder; returns the exit code."""
+    """Parse the arguments, fill the folder. Returns the exit code."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, required=True, help="folder of the bundle")
     parser.add_argument(

@@ -1,4 +1,4 @@
-"""Measure what the links between nodes can do. Under srun the same program is the agent of each node."""
+"""Measure what the links between nodes can do. Under srun this program is the agent of each node."""
 
 import argparse
 import os
@@ -11,7 +11,7 @@ from jouleline.measure.node import place
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Parse the arguments and be this node's agent; returns the exit code."""
+    """Parse the arguments and be this node's agent. Returns the exit code."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--protocol", required=True, help="protocol as JSON")
     parser.add_argument("--of-nodes", type=int, required=True, help="nodes that the links span")

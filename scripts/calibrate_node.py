@@ -1,4 +1,4 @@
-"""Measure what this node's devices can do and what they draw, before the campaign."""
+"""Measure what this node's devices can do and the power that they draw, before the campaign."""
 
 import argparse
 import sys
@@ -14,7 +14,7 @@ from jouleline.provenance import code_digest, digest_of
 
 
 def measure(protocol: Mapping[str, Any], budget_s: float) -> dict[str, Any]:
-    """The calibration of this node, powers included. Raises UserError."""
+    """The calibration of this node, with its powers. Raises UserError."""
     from jouleline.energy.node_power import calibration_powers
     from jouleline.measure.calibrate.document import with_entries
     from jouleline.measure.calibrate.node import calibrate
@@ -27,7 +27,7 @@ def measure(protocol: Mapping[str, Any], budget_s: float) -> dict[str, Any]:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Parse the arguments, calibrate, write the JSON file; returns the exit code."""
+    """Parse the arguments, calibrate, write the JSON file. Returns the exit code."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--protocol", required=True, help="protocol as JSON")
     parser.add_argument("--out", type=Path, required=True, help="JSON file")

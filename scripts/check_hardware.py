@@ -1,4 +1,4 @@
-"""Check on a GPU what the sidecar takes for granted: latencies, ticks, the counter's truth, its cost to a trainer."""
+"""Check on a GPU what the sidecar assumes: latencies, ticks, whether the counter is right, its cost to a trainer."""
 
 import argparse
 import shlex
@@ -8,7 +8,7 @@ from jouleline.files import run_script
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Parse the arguments, check, write the raw tables and the report; returns the exit code."""
+    """Parse the arguments, check, write the raw tables and the report. Returns the exit code."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, required=True, help="folder of the tables and report.md")
     parser.add_argument("--minutes", type=float, default=5, help="time it takes (default 5)")

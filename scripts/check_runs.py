@@ -1,4 +1,4 @@
-"""Check every run against what was expected of it."""
+"""Check every run: compare what was found with what was expected."""
 
 import argparse
 from pathlib import Path

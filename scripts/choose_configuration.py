@@ -1,4 +1,4 @@
-"""Answer the asks of a campaign with its fitted model: which configuration to run, and how sure that is."""
+"""Answer the asks of a campaign with its fitted model: which configuration to run, and how sure this is."""
 
 import argparse
 from pathlib import Path

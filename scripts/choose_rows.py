@@ -1,4 +1,4 @@
-"""Choose the runs of a campaign's next round, by what the rounds before have taught, or end the choice."""
+"""Choose the runs of a campaign's next round from what the earlier rounds have taught, or end the choice."""
 
 import argparse
 import os

@@ -1,4 +1,4 @@
-"""One calibration of what was measured of a node and of the links between nodes: a JSON file and a table."""
+"""Put the calibrations of a node and of the links between nodes together: a JSON file and a table."""
 
 import argparse
 from pathlib import Path
@@ -10,7 +10,7 @@ from jouleline.schemas.calibration import CALIBRATION
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Parse the arguments and write the files; returns the exit code."""
+    """Parse the arguments and write the files. Returns the exit code."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--node", type=Path, required=True, help="file of calibrate_node")
     parser.add_argument("--links", nargs="*", type=Path, default=[], help="files of calibrate_links")

@@ -1,4 +1,4 @@
-"""Gather the finished runs of a campaign into the runs table and the regions table."""
+"""Collect the finished runs of a campaign into the runs table and the regions table."""
 
 import argparse
 from pathlib import Path
@@ -15,7 +15,7 @@ from jouleline.schemas.runs import RUNS
 from jouleline.schemas.timings import TIMINGS
 from jouleline.slurm import accounting
 
-# Every table of a campaign, for the data dictionary beside them.
+# All tables of a campaign, for the data dictionary.
 TABLES = (RUNS, REGIONS, TIMINGS, CHECKS, PREDICTIONS, CALIBRATION, SAMPLES, MARKERS)
 
 

@@ -1,7 +1,6 @@
-"""Draw the pictures of the README from what the demonstration left: a report, `jouleline status`, `jouleline choose`.
+"""Draw the pictures of the README from the demo campaign: a report, `jouleline status`, `jouleline choose`.
 
-Terminal output becomes SVG; of the report Chromium takes a picture. `--status` while the demonstration runs shows rows
-that are running.
+Terminal output becomes SVG. Chromium takes a picture of the report. `--status` while the demo runs shows running rows.
 """
 
 import argparse
@@ -24,7 +23,7 @@ WIDTH, HEIGHT = 1280, 1180
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Draw the pictures that are asked for, or all of them."""
+    """Draw the requested pictures, or all of them."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--results", type=Path, default=Path("results"), help="default: %(default)s")
     parser.add_argument("--campaign", default="demo", help="default: %(default)s")
@@ -62,7 +61,7 @@ def _choice(folder: Path, campaign: str, path: Path) -> None:
 
 
 def _terminal(command: list[str], path: Path) -> None:
-    """What a command of jouleline prints, as a picture of a terminal."""
+    """The output of a jouleline command, as a picture of a terminal."""
     from jouleline.commands.main import main as jouleline
 
     said = io.StringIO()
@@ -74,7 +73,7 @@ def _terminal(command: list[str], path: Path) -> None:
 
 
 def _wrapped(line: str) -> list[str]:
-    """A line as a terminal of COLUMNS breaks it."""
+    """A line, broken as in a terminal of COLUMNS columns."""
     return [line[k : k + COLUMNS] for k in range(0, len(line), COLUMNS)] or [""]
 
 
@@ -91,7 +90,7 @@ def _svg(lines: list[str]) -> str:
 
 
 def _page(page: Path, path: Path) -> None:
-    """The top of a report, by Chromium, in few colours."""
+    """The top of a report, drawn by Chromium, in few colours."""
     chromium = shutil.which("chromium") or shutil.which("google-chrome")
     if chromium is None or not page.exists():
         raise UserError(f"it takes {page} and chromium: make run, and apt-get install chromium")

@@ -1,4 +1,4 @@
-"""Draw docs/rooms.svg: the rooms of the library and which room imports which, read off the code."""
+"""Draw docs/rooms.svg from the imports in the code: the rooms of the library, and which room imports which."""
 
 import argparse
 import ast
@@ -10,7 +10,7 @@ from jouleline.files import run_script, write_text
 
 ROOT = Path(__file__).resolve().parents[1]
 LIBRARY = ROOT / "workflow" / "jouleline"
-# Halls: their rooms are drawn one by one.
+# Large rooms: the rooms inside them are drawn one by one.
 HALLS = ("measure", "model")
 COLUMNS = 5
 BOX_W, BOX_H, GAP_X, GAP_Y, MARGIN = 124, 30, 16, 34, 16
@@ -23,7 +23,7 @@ STYLE = (
 
 
 def room_of(module: str) -> str:
-    """The room of a module's dotted name without the package: its folder, of a hall with the folder below it."""
+    """The room of a module's dotted name without the package: its folder; in a hall with the folder below it."""
     parts = module.split(".")
     return ".".join(parts[: 2 if parts[0] in HALLS and len(parts) > 1 else 1])
 
@@ -37,7 +37,7 @@ def read(library: Path = LIBRARY) -> tuple[dict[str, str], dict[str, set[str]]]:
         if not module or module in HALLS:
             continue
         room, tree = room_of(module), ast.parse(path.read_text(encoding="utf-8"))
-        # A folder's __init__ is read first and speaks for it.
+        # A folder's __init__ is read first, and its sentence describes the folder.
         says.setdefault(room, (ast.get_docstring(tree) or "").split("\n")[0])
         arrows.setdefault(room, set()).update(map(room_of, _imports(tree)))
     return says, {
@@ -53,7 +53,10 @@ def _imports(tree: ast.Module) -> Iterable[str]:
 
 
 def floors(arrows: Mapping[str, set[str]]) -> dict[str, int]:
-    """The floor of each room: one above the highest that it imports. Raises RecursionError where imports go round."""
+    """The floor of each room: one above the highest that it imports.
+
+    Raises RecursionError where imports are circular.
+    """
     found: dict[str, int] = {}
 
     def floor(room: str) -> int:
@@ -67,7 +70,7 @@ def floors(arrows: Mapping[str, set[str]]) -> dict[str, int]:
 
 
 def reduced(arrows: Mapping[str, set[str]]) -> dict[str, set[str]]:
-    """The arrows without those that a longer way says already."""
+    """The arrows, without those that follow from longer ways."""
 
     def below(room: str) -> set[str]:
         return set().union(*({one} | below(one) for one in arrows[room]))
@@ -79,7 +82,7 @@ def reduced(arrows: Mapping[str, set[str]]) -> dict[str, set[str]]:
 
 
 def svg(says: Mapping[str, str], arrows: Mapping[str, set[str]]) -> str:
-    """The picture: whoever imports stands above what it imports."""
+    """The picture: a room stands above the rooms that it imports."""
     floor = floors(arrows)
     rows = [
         sorted(room for room in floor if floor[room] == number) for number in range(max(floor.values()) + 1)

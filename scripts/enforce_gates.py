@@ -1,4 +1,4 @@
-"""Fail where an enabled gate is missed."""
+"""Fail if an enabled gate is missed."""
 
 import argparse
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Whether this node can do what the campaign asks, kept for the target `doctor`; under srun on each node of a job."""
+"""Whether this node can do what the campaign asks, kept for the target `doctor`. Under srun on each node of a job."""
 
 import argparse
 from pathlib import Path
@@ -7,7 +7,7 @@ from jouleline.files import run_script
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Parse the arguments, examine, keep the findings; a finding that is bad is for the reader, not an error here."""
+    """Parse the arguments, examine, keep the findings. A bad finding is for the reader, and no error here."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, required=True, help="folder that gets HOST.json")
     arguments, options = parser.parse_known_args(argv)

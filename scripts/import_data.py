@@ -1,4 +1,4 @@
-"""Lay files of a campaign that was measured elsewhere where its own measurements would have put them."""
+"""Copy the files of a campaign that was measured elsewhere to the places of its own measurements."""
 
 import argparse
 from pathlib import Path
@@ -7,7 +7,7 @@ from jouleline.files import run_script
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Parse the arguments, check the files against their digests, copy them; returns the exit code."""
+    """Parse the arguments, check the files against their digests, copy them. Returns the exit code."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument(
         "--data", type=Path, required=True, help="folder of the data, as pack_data.py left it"

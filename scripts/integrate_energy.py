@@ -1,4 +1,4 @@
-"""Integrate the energy of every region of finished runs: raw samples and markers to the regions table."""
+"""Integrate the energy of every region of finished runs: from raw samples and markers to the regions table."""
 
 import argparse
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Measure what this node draws while nothing runs on it."""
+"""Measure the power of this node while nothing runs on it."""
 
 import argparse
 from pathlib import Path
@@ -10,7 +10,7 @@ from jouleline.files import run_script, write_json
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Parse the arguments, measure, write the JSON file; returns the exit code."""
+    """Parse the arguments, measure, write the JSON file. Returns the exit code."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--protocol", required=True, help="protocol as JSON")
     parser.add_argument("--devices", type=int, help="GPUs to take, the first of those visible (default: all)")

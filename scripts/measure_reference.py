@@ -1,4 +1,4 @@
-"""Measure a piece of a campaign in a given time, on a machine that may be bare: unpack what there is, go on, pack."""
+"""Measure a piece of a campaign in a given time, also on a new machine: unpack the earlier pieces, go on, pack."""
 
 import argparse
 import signal
@@ -11,7 +11,7 @@ from jouleline.units import MIB
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Parse the arguments, measure until the time is up; returns the exit code."""
+    """Parse the arguments, measure until the time is up. Returns the exit code."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--campaign", required=True, help="name of the campaign, such as h200")
     parser.add_argument(

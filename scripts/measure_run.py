@@ -1,4 +1,4 @@
-"""Measure one row: fine-tune it beside the sidecar. Under srun the same program is the agent of each node."""
+"""Measure one row: fine-tune it beside the sidecar. Under srun this program is the agent of each node."""
 
 import argparse
 import os
@@ -9,8 +9,8 @@ from jouleline.files import run_script
 from jouleline.measure.node import place
 from jouleline.measure.train.hub import offline_unless_reachable
 
-# Before anything imports the libraries that read them. A rank's threads are those of the protocol, not all the
-# machine's; without a network the hub client would retry for minutes.
+# Set before anything imports the libraries that read them. A rank has the threads of the protocol, not all of the
+# machine. Without a network the hub client would retry for minutes.
 _ENVIRONMENT = {
     "HF_HUB_ETAG_TIMEOUT": "5",
     "TRANSFORMERS_VERBOSITY": "error",
@@ -22,7 +22,7 @@ _ENVIRONMENT = {
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Parse the arguments and be this node's agent; returns the exit code."""
+    """Parse the arguments and be this node's agent. Returns the exit code."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--run-id", required=True)
     parser.add_argument(

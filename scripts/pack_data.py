@@ -1,4 +1,4 @@
-"""Keep a finished campaign as data: its tables, calibration, a few raw runs, and what it was measured with."""
+"""Keep a finished campaign as data: its tables, calibration, a few raw runs, and how it was measured."""
 
 import argparse
 from pathlib import Path
@@ -7,7 +7,7 @@ from jouleline.files import run_script
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Parse the arguments, pack, check the size; returns the exit code."""
+    """Parse the arguments, pack, check the size. Returns the exit code."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument(
         "--results", type=Path, required=True, help="folder of the campaign, such as results/h200"

@@ -1,4 +1,4 @@
-"""Say what the runs that are still to be measured would cost, and refuse a campaign that exceeds its budget."""
+"""Say what the runs that are not measured yet would cost, and refuse a campaign that exceeds its budget."""
 
 import argparse
 from pathlib import Path
@@ -55,9 +55,9 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _next_round(rounds: list[dict], ends: dict, lines: list[dict], currency: str) -> tuple[list[dict], dict]:
-    """(lines, total) of the runs that are chosen and not measured; says what the others would take at most.
+    """(lines, total) of the runs that are chosen and not measured. Prints the most that the others would take.
 
-    `ends` are the limits of today: a choice that ended at others goes on.
+    `ends` are today's limits. A choice that ended at other limits goes on.
     """
     chosen = {run_id for one in rounds for run_id in frugal.run_ids(one)}
     next_, rest = (

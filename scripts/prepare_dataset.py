@@ -1,4 +1,4 @@
-"""Tokenise a dataset once: the texts, their labels and the vocabulary trained on them."""
+"""Tokenise a data set once: the texts, their labels, and the vocabulary that is trained on them."""
 
 import argparse
 import os
@@ -13,7 +13,7 @@ os.environ.setdefault("HF_HUB_DOWNLOAD_TIMEOUT", "30")
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Parse the arguments and write the two files; returns the exit code."""
+    """Parse the arguments and write the two files. Returns the exit code."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--dataset", required=True, help="docstrings, source, images or glue/<task>")
     parser.add_argument("--vocab-size", type=int, required=True, help="largest vocabulary of the tokenizer")

@@ -1,4 +1,4 @@
-"""Write the report of a campaign: one HTML file that needs nothing else, and its figures and tables as files."""
+"""Write the report of a campaign: one HTML file that needs no other file, and its figures and tables as files."""
 
 import argparse
 from pathlib import Path

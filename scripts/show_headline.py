@@ -1,4 +1,4 @@
-"""Print the headline of a finished campaign and where its report lies: what `make run` ends with."""
+"""Print the headline of a finished campaign and the path of its report. `make run` ends with this."""
 
 import argparse
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Say which runs would teach most about the asks of a campaign, or about what of its grid is not measured."""
+"""Say which runs would teach most about the asks of a campaign, or about the unmeasured rows of its grid."""
 
 import argparse
 import os

@@ -115,7 +115,7 @@ TODAY = status.Today("c0de", PROTOCOL, '{"device":"cpu"}')
 
 
 def test_rows_that_other_code_or_settings_measured_are_to_be_measured_again(campaign, tmp_path, monkeypatch):
-    """As Snakemake will see it, unless they were accepted with --touch: it keeps today's parameters of their outputs."""
+    """As Snakemake does, unless --touch accepted them: it then records today's parameters of their outputs."""
     monkeypatch.chdir(tmp_path)
     of_today = {"code_digest": "c0de", "protocol": PROTOCOL}
     others = {IDS[0]: of_today, IDS[1]: of_today | {"code_digest": "01d"}}
