@@ -79,7 +79,7 @@ rule validate_holdout:
         mem_mb=2000,
         runtime=10,
     params:
-        gates=canonical_json(ANALYSIS["gates"]),
+        gates=lambda wildcards: canonical_json(ANALYSIS["gates"]),
         headline=ANALYSIS["headline"],
         code=code_digest("validate_holdout"),
     message:
@@ -120,9 +120,9 @@ rule plan_campaign:
     params:
         protocol=CAMPAIGN.protocol_key,
         code=MEASURING_CODE,
-        plan=canonical_json(SETTINGS["plan"]),
+        plan=lambda wildcards: canonical_json(SETTINGS["plan"]),
         headline=ANALYSIS["headline"],
-        frugal=canonical_json(FRUGAL or {}),
+        frugal=lambda wildcards: canonical_json(FRUGAL or {}),
         # Always make a plan that is asked for. The measured runs and the newest model are no inputs.
         asked=lambda wildcards: time.time_ns(),
     message:
@@ -140,7 +140,7 @@ rule predict_rows:
     log:
         f"{RESULTS}/logs/predict_rows.log",
     params:
-        plan=canonical_json(SETTINGS["plan"]),
+        plan=lambda wildcards: canonical_json(SETTINGS["plan"]),
         code=code_digest("predict_rows"),
     message:
         "Predict the configurations of {input.rows}"
@@ -163,7 +163,7 @@ rule choose_configuration:
     params:
         # A function, because an ask may have braces, which Snakemake would take for wildcards.
         asks=lambda wildcards: canonical_json({"asks": SETTINGS["choose"]}),
-        plan=canonical_json(PRICES),
+        plan=lambda wildcards: canonical_json(PRICES),
         code=code_digest("choose_configuration"),
     shell:
         "python scripts/choose_configuration.py --model {input.fit} --runs {input.runs} --asks {params.asks:q} --plan {params.plan:q} --out {output.answers} > {log} 2>&1"

@@ -11,7 +11,15 @@ import pytest
 import refusals
 from jouleline.commands.options import json_object
 from jouleline.errors import UserError
-from jouleline.files import atomic_path, read_json, require_shared, run_script, why, write_json
+from jouleline.files import (
+    atomic_path,
+    read_json,
+    require_shared,
+    require_writable,
+    run_script,
+    why,
+    write_json,
+)
 
 # What the operating system may refuse, and a word of what is said.
 REFUSALS = [
@@ -225,3 +233,8 @@ def test_ctrl_c_in_a_script_is_one_line(capsys):
         raise KeyboardInterrupt
 
     assert run_script(body) == 130 and capsys.readouterr().err == "error: interrupted\n"
+
+
+def test_a_folder_whose_name_is_too_long_is_told(tmp_path):
+    with pytest.raises(UserError, match="cannot write .*: file name too long; choose a shorter name"):
+        require_writable(tmp_path / ("x" * 300))

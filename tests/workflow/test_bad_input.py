@@ -63,6 +63,12 @@ def test_a_checkout_at_a_path_that_a_shell_reads_is_told_at_once(tmp_path, name)
     assert "the checkout's path" in text and "which a shell reads; move it" in text
 
 
+def test_braces_in_a_text_are_no_wildcard(checkout):
+    """Snakemake fills them in a parameter that is given as a string."""
+    keys = {"plan": {"currency": "{x}' $HOME %s", "device": "{y}"}, "report": {"title": "{z}"}}
+    good(checkout, **keys, grid={"rows": [{**ROW, "label": "{a} ' b"}]}).snakemake("-n", "all", "plan")
+
+
 def rows(*changes):
     return {"rows": [{**ROW, **change} for change in changes]}
 

@@ -152,7 +152,10 @@ def atomic_folder(path: str | os.PathLike) -> Iterator[Path]:
 def require_writable(folder: str | os.PathLike, otherwise: str = "set `results` to another folder") -> None:
     """Raise UserError unless this user can write into `folder`, or can make it."""
     path = Path(folder).absolute()
-    existing = next(part for part in (path, *path.parents) if part.exists())
+    try:
+        existing = next(part for part in (path, *path.parents) if part.exists())
+    except OSError as error:  # a name too long, a file server that has lost it
+        raise UserError(f"cannot write {folder}: {why(error)}") from error
     if not existing.is_dir():
         raise UserError(f"{existing} is a file, so nothing can go to {folder}; move it, or {otherwise}")
     if not os.access(existing, os.W_OK | os.X_OK):

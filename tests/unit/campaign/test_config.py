@@ -192,7 +192,9 @@ def test_problems_of_schema_and_protocol_are_told_together():
     assert "window_s 200 is above window_max_s 120" in refused(protocol={"window_s": 200})
 
 
-@pytest.mark.parametrize("results", ["", "-x", "~/x", "my results", "a{b}", "a'b", "a;b", "$HOME/x"])
+@pytest.mark.parametrize(
+    "results", ["", "-x", "a[b]", "s3://bucket/x", "~/x", "my results", "a{b}", "a'b", "a;b", "$HOME/x"]
+)
 def test_a_folder_that_a_shell_would_read_otherwise_is_refused(results):
     assert "results: " in refused(results=results) and "data: " in refused(data=results)
 
