@@ -234,6 +234,8 @@ def test_predict_tells_which_columns_it_does_not_read(shipped, tmp_path, capsys)
     ("words", "message"),
     [
         (["--starts", "0"], "--starts 0 --bootstrap 1000: give at least 1"),
+        (["--bootstrap", "9" * 20], "at least 1 and at least 0, at most 1,000,000"),
+        (["--starts", "9" * 20], "at least 1 and at least 0, at most 1,000,000"),
         (["--bootstrap", "-1"], "--starts 64 --bootstrap -1: give at least 1 and at least 0"),
         (["--calibration", "[1]"], "is no calibration; give"),
         (["--calibration", '{"quantities": []}'], "is no calibration; give"),

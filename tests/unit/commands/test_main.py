@@ -67,3 +67,9 @@ def test_every_command_is_in_the_usage(capsys):
     shown = capsys.readouterr().out
     assert all(f"  {name} " in shown for name in cli.COMMANDS)
     assert cli.main(["nothing"]) == 2
+
+
+@pytest.mark.parametrize("seconds", ["nan", "inf", "-1", "0", "1e12"])
+def test_a_wait_that_is_none_is_refused(seconds, capsys):
+    assert cli.main(["status", "--follow", f"--every-s={seconds}"]) == 2
+    assert "give seconds above 0" in capsys.readouterr().err

@@ -16,6 +16,9 @@ from jouleline.files import read_json, require_writable, write_json, write_text
 LONG = 200
 """Rows from which a table is fitted on all cores."""
 
+# Starts or draws. More would not end.
+MOST = 1_000_000
+
 
 def main(argv: list[str]) -> int:
     """Fit models to a table of runs, score them on hold-outs, and write the model for later use."""
@@ -47,9 +50,9 @@ def main(argv: list[str]) -> int:
         "--no-calibration-priors", action="store_true", help="fit without what calibration says"
     )
     args = parser.parse_args(argv)
-    if args.starts < 1 or args.bootstrap < 0:
+    if not (1 <= args.starts <= MOST and 0 <= args.bootstrap <= MOST):
         raise UserError(
-            f"--starts {args.starts} --bootstrap {args.bootstrap}: give at least 1 and at least 0"
+            f"--starts {args.starts} --bootstrap {args.bootstrap}: give at least 1 and at least 0, at most {MOST:,}"
         )
     _run(args)
     return 0

@@ -9,6 +9,9 @@ from typing import Any
 from jouleline.campaign import config
 from jouleline.errors import UserError
 
+# Seconds between two looks.
+MOST_S = 1_000_000
+
 
 def main(argv: list[str]) -> int:
     """Say how far a campaign is: rows done, running, queued and failed, joules, cost and what is left."""
@@ -22,6 +25,8 @@ def main(argv: list[str]) -> int:
         "--every-s", type=float, default=5.0, help="seconds between two looks (default: %(default)s)"
     )
     args = parser.parse_args(argv)
+    if not 0 < args.every_s < MOST_S:
+        raise UserError(f"--every-s {args.every_s:g}: give seconds above 0 and below {MOST_S:,}")
     from jouleline import status
 
     plan, today = _of_file(args.campaign)
