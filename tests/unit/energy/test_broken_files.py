@@ -1,4 +1,4 @@
-"""Files that are not as the sidecar left them: one line that says what, where and the remedy, and no traceback."""
+"""Files that are not as the sidecar left them: one line with what, where and the remedy, and no traceback."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""The stated uncertainty of the edges covers their error, whatever the load's period is to the counter's tick."""
+"""The stated uncertainty of the edges covers their error, for any ratio of the load's period to the counter's tick."""
 
 import itertools
 
@@ -85,14 +85,14 @@ def test_so_they_do_whatever_the_counters_tick(tick_s):
 
 
 def test_a_steady_load_is_not_made_uncertain():
-    """What covers steps must not widen where there are none: 0.12 % of a second's energy."""
+    """What covers steps must not add width where there are none: 0.12 % of a second's energy."""
     load = Load(np.random.default_rng(0), 100.0, 1.0)
     u_j = load.curve().edge_u(np.linspace(15e6, 75e6, 100))
     assert u_j.max() < 0.0012 * HIGH_W * 1.0
 
 
 def test_a_reading_long_after_the_last_tick_is_held_against_that_one():
-    """A slow poll ends with readings of the power that no tick follows."""
+    """A slow poll ends with readings of the power after the last tick."""
     curve = Load(np.random.default_rng(1), 0.5, 0.5).curve()
     seen_us, seen_w = curve.seen
     curve.seen = np.append(seen_us, curve.t_us[-1] + 1e6), np.append(seen_w, 300.0)

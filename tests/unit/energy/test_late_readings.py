@@ -1,5 +1,5 @@
-"""Readings that come late, on a busy machine, of counters that stand still or are reset: no false reset, and no energy
-that is off by more than its uncertainty says. Made-up readings, because the lateness must be the test's own."""
+"""Late readings, as on a busy machine, of counters that stop or are reset: no false reset, and no error beyond the
+stated uncertainty. The readings are made up, because the test must control how late they are."""
 
 import numpy as np
 import pytest
@@ -90,7 +90,7 @@ def test_late_readings_cost_certainty_and_not_the_truth(lateness, fault):
     assert np.abs(scores).max() < 5.5 and np.sqrt(np.mean(np.square(scores))) < 1.3
     assert sum("counter_reset" in codes for codes in found) == (RUNS if fault == "reset" else 0)
     assert fault != "none" or not any("counter_stuck" in codes for codes in found)
-    # A stall is seen wherever somebody looked; with holes of half a second nobody may have.
+    # A stall is seen where somebody read the counter. In holes of half a second perhaps nobody did.
     if fault in ("loses", "catches up"):
         assert all(codes & {"counter_stuck", "gap"} for codes in found)
 
@@ -120,7 +120,7 @@ def test_a_short_stall_of_a_steady_load_is_bridged():
 
 
 def test_a_stall_that_nobody_saw_is_in_the_uncertainty():
-    """The counter loses a second inside a hole of three: nothing shows it but the power around."""
+    """The counter loses a second inside a hole of three. Only the power around the hole shows it."""
     t = np.arange(0.0007, 30, 0.02)
     t = t[(t < 10) | (t > 13)]
     fast = {name: np.full(len(t), np.nan) for name in SAMPLES.names}

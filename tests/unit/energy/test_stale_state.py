@@ -1,4 +1,4 @@
-"""What was read too long ago, or not at all, is unknown: null and said, never the last value and never 0."""
+"""What was read too long ago, or not at all, is unknown: null and reported, never the last value and never 0."""
 
 import numpy as np
 import pytest

@@ -57,7 +57,7 @@ ONE, TWO = marks(0, **WHOLE, checkpoint=(8.0, 12.0)), marks(1, **WHOLE)
 @pytest.mark.parametrize(
     ("ranks", "events", "expected"),
     [
-        ([ONE, marks(1, run=(2.0, 9.0))], [], None),  # it may have died before it came to the region
+        ([ONE, marks(1, run=(2.0, 9.0))], [], None),  # it may have died before the region
         ([ONE, TWO], [], 2),  # a run of the pipeline, in which every rank marks every region
         ([ONE, TWO], [{"kind": "markers_broken", "count": 1}], None),
         ([marks(0, **WHOLE, checkpoint=(8.0, np.nan)), TWO], [], None),

@@ -1,4 +1,4 @@
-"""Which GPUs are the job's, by every form of CUDA_VISIBLE_DEVICES."""
+"""Which GPUs belong to the job, for every form of CUDA_VISIBLE_DEVICES."""
 
 import pytest
 from jouleline.errors import UserError
@@ -81,6 +81,6 @@ def test_a_gpu_that_does_not_answer_leaves_the_numbers_before_it():
             names(visible, gpus=ALONG_BUS)
     assert names(C, gpus=ALONG_BUS) == [C]
     assert names("1,2", gpus=ALONG_BUS, asked="1,2") == [SILENT.uuid, C]
-    # The others show that the driver does not count along the bus: the silent one may be anywhere on it.
+    # The others show that the driver does not count along the bus. So the silent one may be anywhere on it.
     with pytest.raises(UserError, match="GPU 1 did not answer"):
         names("0", gpus=[GPUS[0], SILENT, Gpu(2, B, "H100", "00000000:01:00.0")])

@@ -1,4 +1,4 @@
-"""The estimate against the CPU time that the kernel says was used, by processes of every kind of end."""
+"""The estimate, compared with the kernel's CPU time, for processes that end in every way."""
 
 import os
 import resource
@@ -16,7 +16,7 @@ W_PER_CORE = 10.0
 BUSY = "import time\nend = time.process_time() + {s}\nwhile time.process_time() < end: pass\n"
 
 
-# The last reading of a process is somewhere in its last milliseconds, on a busy machine in its last tenths: it rests.
+# The last reading of a process is within its last milliseconds, on a busy machine within its last tenths. So it sleeps.
 REST = "open({path!r}, 'w').close()\ntime.sleep(1)\n"
 
 
@@ -25,7 +25,7 @@ def busy(seconds: float, then: str = "") -> list[str]:
 
 
 class Measured:
-    """A meter over the children of this process that is read every 20 ms until `command` has ended and been found."""
+    """A meter over the children of this process. It is read every 20 ms until `command` has ended and was found."""
 
     def __init__(self):
         self.before_s = self._waited_s()
@@ -69,7 +69,7 @@ import subprocess
 for _ in range(12):
     subprocess.run({busy(0.05)!r})
 """
-# Three generations, each of which works before and after its own child.
+# Three generations. Each works before and after its own child.
 NESTED = f"""
 import subprocess
 BUSY = {BUSY.format(s=0.15)!r}

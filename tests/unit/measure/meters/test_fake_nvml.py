@@ -1,5 +1,4 @@
-"""The fake library itself: what its counter and sensors say follows from the true energy, to the
-millijoule."""
+"""The fake library itself: its counter and sensors follow from the true energy, to the millijoule."""
 
 import json
 import math

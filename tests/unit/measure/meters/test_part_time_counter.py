@@ -1,5 +1,4 @@
-"""Counters that sum up only 25 ms of every 100 ms: right where the power hides nothing from them, refused where it
-does."""
+"""Counters that sum only 25 ms of every 100 ms: correct where the power hides nothing from them, else refused."""
 
 import math
 import time

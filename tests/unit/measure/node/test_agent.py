@@ -1,4 +1,4 @@
-"""The node agent, where a signal comes at a bad time."""
+"""The node agent, with a signal at a bad moment."""
 
 import os
 import subprocess

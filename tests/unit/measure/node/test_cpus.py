@@ -1,4 +1,4 @@
-"""The CPUs of a job, what others take of them, and the lock that keeps other measurements away."""
+"""The CPUs of a job, what others use of them, and the lock that keeps other measurements away."""
 
 import json
 import multiprocessing

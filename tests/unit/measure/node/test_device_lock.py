@@ -1,4 +1,4 @@
-"""The lock of a machine, which all of its users share."""
+"""The lock of a machine. All its users share it."""
 
 import os
 

@@ -110,7 +110,7 @@ def test_a_temperature_that_cannot_be_read_is_null(node):
 
 
 def test_no_library_wakes_cuda_before_the_ranks_are_forked(node):
-    """A process in which CUDA has been asked for anything cannot fork ranks that use it."""
+    """A process in which CUDA was asked anything cannot fork ranks that use it."""
     code = """
 import torch
 asked = []

@@ -47,7 +47,7 @@ def test_between_nodes_the_user_s_interface_counts_and_must_be_there(monkeypatch
 
 
 def both(raw, addresses, timeout_s=20):
-    """What two agents get out of their meeting: a Meeting each, or the error."""
+    """The result of two agents' meeting: a Meeting each, or the error."""
     found = {}
 
     def come(node):
@@ -66,7 +66,7 @@ def both(raw, addresses, timeout_s=20):
 
 @pytest.mark.parametrize("address", ["127.0.0.1", "::1"])
 def test_nodes_meet_at_the_address_that_answers(tmp_path, monkeypatch, address):
-    # The first is nobody's, the second another program's: neither answers with node 0's word.
+    # The first belongs to nobody, the second to another program. Neither answers with node 0's word.
     with socket.create_server(("127.0.0.2", 0)):
         monkeypatch.setattr(network, "own_addresses", lambda: ["192.0.2.1", "no-such-host", address])
         monkeypatch.setattr(network, "_CONNECT_S", 0.3)

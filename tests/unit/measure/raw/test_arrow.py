@@ -1,4 +1,4 @@
-"""Between numpy and Arrow by buffers: the same as by pyarrow's own ways."""
+"""Conversions between numpy and Arrow by buffers give the same as pyarrow's own."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""The event log: nobody waits for its disk, and what a full disk took in part is not torn."""
+"""The event log: nobody waits for its disk, and a partly written line is completed later."""
 
 import os
 import subprocess

@@ -1,4 +1,4 @@
-"""Marks: what is written is what is read, whatever happened to the file."""
+"""Marks: what was written is read, whatever happened to the file."""
 
 import os
 import subprocess
@@ -238,7 +238,7 @@ def test_on_a_gpu_edges_wait_for_it_and_steps_are_on_its_own_time(folder, monkey
 
 
 def test_an_exception_leaves_a_region_without_a_wait_for_the_device(folder, monkeypatch):
-    """The wait would put its own error in the place of the cause, or hang in a collective that never ends."""
+    """Waiting would hide the cause behind an error of its own, or hang in a collective that never ends."""
     cuda = Cuda(lag_s=0.0)
     monkeypatch.setitem(sys.modules, "torch", types.SimpleNamespace(cuda=cuda))
     with pytest.raises(ValueError, match="the cause"), markers.region("window"):

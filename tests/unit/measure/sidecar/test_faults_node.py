@@ -1,5 +1,4 @@
-"""One node with sixteen GPUs, each with a fault of its own: every one is flagged, and none touches
-another."""
+"""One node with sixteen GPUs, each with its own fault. Each fault is reported, and none affects another GPU."""
 
 import time
 from dataclasses import dataclass
@@ -149,7 +148,7 @@ def test_the_control_has_no_flag_and_the_total_is_null(faulty):
 
 @pytest.mark.fault("a call that hangs, and slow ones, beside other GPUs", "the others lose no reading")
 def test_no_gpu_waits_for_another(faulty):
-    """The hanging and the slow GPU do not cost the others a reading."""
+    """The hanging GPU and the slow GPU cost the others no reading."""
     session, rows = faulty
     assert session.row(rows, 0)["longest_gap_s"] < 1.0
     assert session.row(rows, 0)["n_samples"] > 0.5 * WINDOW_S / 0.02

@@ -1,4 +1,4 @@
-"""The lane that reads the state hangs: what it would have seen is unknown, and that is said."""
+"""The lane that reads the state hangs: what it would have read is unknown, and this is reported."""
 
 import subprocess
 import time

@@ -1,4 +1,4 @@
-"""Ranks by the launchers that there are, and two processes that say they are the same one."""
+"""The rank of a process under each launcher, and two processes with the same rank."""
 
 import os
 import shlex

@@ -1,4 +1,4 @@
-"""`--idle-s 0`: regions that begin at once and end at once are bracketed by readings all the same."""
+"""`--idle-s 0`: regions that begin and end at once still have readings before and after them."""
 
 import subprocess
 import sys

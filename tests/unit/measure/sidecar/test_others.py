@@ -1,4 +1,4 @@
-"""Others at work on the machine while something is measured: no meter's region is valid without a reason."""
+"""Other processes at work during a measurement: no region of any meter is valid without a reason."""
 
 import contextlib
 import os

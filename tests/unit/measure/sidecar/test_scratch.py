@@ -1,4 +1,4 @@
-"""Samples that go to a node's own scratch folder and are brought to --out at the end."""
+"""Samples that go to a node's own scratch folder and are moved to --out at the end."""
 
 import json
 import shutil

@@ -1,4 +1,4 @@
-"""What is mended in DeepSpeed's engine: its first step, its search for overflow, its pickled batches."""
+"""What is changed in DeepSpeed's engine: its first step, its search for overflow, its pickled batches."""
 
 import dataclasses
 
@@ -50,7 +50,7 @@ def test_no_batch_is_pickled_between_the_ranks_of_a_tensor_parallel_group(traine
 
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory):
-    """A process group of one, on a CPU that DeepSpeed lets train in fp16. It keeps what it knows of its first group."""
+    """A process group of one, on a CPU on which DeepSpeed accepts fp16. DeepSpeed remembers its first group."""
     store = dist.FileStore(str(tmp_path_factory.mktemp("alone") / "store"), 1)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(type(get_accelerator()), "is_fp16_supported", lambda self: True)

@@ -1,4 +1,4 @@
-"""What a run checks of itself: the strategy that DeepSpeed made of the row, and the samples that every rank took."""
+"""What a run checks about itself: the strategy that DeepSpeed made, and the samples that every rank took."""
 
 from types import SimpleNamespace
 

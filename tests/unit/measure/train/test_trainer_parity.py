@@ -1,4 +1,4 @@
-"""Every strategy trains like one rank: same samples, same losses, step by step."""
+"""Every strategy trains like one rank: the same samples and the same losses, step by step."""
 
 import json
 
@@ -13,8 +13,8 @@ PLAIN = {"clip": 0.0}
 
 
 class Cases(dict):
-    """Name to case. A case is compared with the one that `reference` names: the same row on one rank, where the
-    data-parallel replicas have become micro-steps."""
+    """Name to case. A case is compared with the case that `reference` names: the same row on one rank, with micro-steps
+    instead of data-parallel replicas."""
 
     def add(self, name: str, data: int, tensor: int, stage: int, recipe: dict | None = None, **row) -> None:
         accumulated = row.pop("grad_accum", 1)
@@ -72,7 +72,7 @@ def more_cases() -> Cases:
 
 
 def sensitivity_cases() -> dict[str, dict]:
-    """The smallest error that the comparison has to see: one per cent in the length of a step."""
+    """The smallest error that the comparison must see: one per cent in the length of a step."""
     return {
         "adamw 1 % longer": {"row": {"learning_rate": 1.01e-3}},
         "sgd 1 % longer": {"row": {**SGD, "learning_rate": 0.101}, "recipe": PLAIN},
