@@ -95,6 +95,7 @@ def finish(checkout: Checkout) -> list[grid.Run]:
     dataset.mkdir(parents=True)
     for name in ("docstrings-v2048.parquet", "docstrings-v2048.tokenizer.json"):
         (dataset / name).touch()
+    (dataset.parent / "grid.json").touch()
     for run in runs:
         folder = checkout.root / "results/bench/runs" / run.run_id
         folder.mkdir(parents=True)
@@ -157,7 +158,7 @@ def bench_tables(source: Path, rows: int, folder: Path) -> dict[str, float]:
     more = ["--timings", f"{tables}/timings.parquet", "--dictionary", f"{tables}/data_dictionary.md"]
     inputs = ["--grid", "results/bench/grid.json", "--runs-dir", "results/bench/runs", "--energy", *energies]
     commands += [
-        ["collect_runs", *inputs, *outputs, *more],
+        ["collect_runs", *inputs, "--slurm", "none.json", *outputs, *more],
         ["check_runs", *outputs, "--protocol", "{}", "--out", f"{tables}/checks.parquet"],
     ]
 
