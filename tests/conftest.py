@@ -65,8 +65,7 @@ def pytest_xdist_setupnodes(config, specs):
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config, log):
     """Keep the tests of a file on one worker, because they share what they build, with a few exceptions. Also those of
-    the
-    Slurm cluster."""
+    the Slurm cluster."""
     from xdist.scheduler import LoadScopeScheduling
 
     class ByFile(LoadScopeScheduling):

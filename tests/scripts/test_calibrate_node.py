@@ -168,9 +168,10 @@ def test_declared_power_is_called_an_estimate_and_follows_the_load(node):
     assert 2.9 < value(found, "idle_power_w") < 3.0 + 0.1 * 20.0
     idle_w = value(found, "context_idle_power_w")
     assert idle_w < 3.0 + 0.3 * 20.0
-    for busy in ("active_wait_host_power_w", "memory_bound_power_w", "compute_bound_power_w"):
-        # One core, of which others on the machine may take a part.
-        assert idle_w < value(found, busy) < 3.0 + 1.1 * 20.0
+    names = ("active_wait_host_power_w", "memory_bound_power_w", "compute_bound_power_w")
+    # One core, of which others on the machine may take a part. Where they take too much, the power is null.
+    powers_w = [power_w for power_w in (value(found, name) for name in names) if power_w is not None]
+    assert powers_w and all(idle_w < power_w < 3.0 + 1.1 * 20.0 for power_w in powers_w)
 
 
 @pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="a link needs two CPUs")

@@ -41,10 +41,9 @@ def step_flop(c: SimpleNamespace) -> SimpleNamespace:
     """FLOP of one sequence, forward and backward.
 
     layers: all layers. products, attention: the part of the layers for the matrices of the attention, and for its
-    scores
-    and context over all S x S pairs. embedding, head. nominal and nominal_rest are the same by the textbook multiples:
-    trained layers and head 3, frozen bottom layers 1; with LoRA frozen matrices 2, attention scores 3, adapters 3. With
-    checkpointing 1 more for every trained layer.
+    scores and context over all S x S pairs. embedding, head. nominal and nominal_rest are the same by the textbook
+    multiples: trained layers and head 3, frozen bottom layers 1; with LoRA frozen matrices 2, attention scores 3,
+    adapters 3. With checkpointing 1 more for every trained layer.
     """
     f = forward_flop(c)
     parts = _parts(c, f)
@@ -89,9 +88,8 @@ def _over_layers(c: SimpleNamespace, part: SimpleNamespace) -> np.ndarray:
 
 def _parts(c: SimpleNamespace, f: SimpleNamespace) -> list[SimpleNamespace]:
     """One layer in parts: name, forward FLOP (without adapters), adapters (their forward FLOP), and forward and
-    backward
-    FLOP of two kinds of layer. In `inner` the layer's input needs a gradient; in `lowest`, the lowest trained layer,
-    not.
+    backward FLOP of two kinds of layer. In `inner` the layer's input needs a gradient; in `lowest`, the lowest trained
+    layer, not.
     """
     lora, a = c.lora_rank > 0, c.adapters
     reached = reached_inputs(c)
@@ -172,8 +170,7 @@ def _spared(c: SimpleNamespace, f: SimpleNamespace) -> np.ndarray | float:
 
 def _head(c: SimpleNamespace, f: SimpleNamespace) -> np.ndarray:
     """FLOP of the head: 3x, with two exceptions. Above a fully frozen encoder there is no input gradient. A frozen
-    matrix
-    (a decoder's with LoRA, or one shared with frozen embeddings) has no weight gradient."""
+    matrix (a decoder's with LoRA, or one shared with frozen embeddings) has no weight gradient."""
     lora = c.lora_rank > 0
     # The norm after the last layer is trained, unless only adapters are trained.
     below = (c.open_layers > 0) | (c.family.pre_norm & ~lora)

@@ -26,8 +26,7 @@ _ROTARY = (10, 14)
 # If only a share of the head is rotated, it is joined with the rest. Backward, two gradients are padded and added.
 _JOINED = (2, 6)
 # Scores per pair of tokens: added mask, scaling, softmax, reads and writes of the products; softmax in fp32 with casts;
-# a
-# cap on the scores, which is a cap on the logits too.
+# a cap on the scores, which is a cap on the logits too.
 _SCORES, _SCORES_FP32, _CAP = (8, 9), (16, 18), (6, 7)
 
 
@@ -83,8 +82,7 @@ def ends(c: SimpleNamespace) -> Two:
 
 def vocabulary(c: SimpleNamespace, runs: np.ndarray) -> np.ndarray:
     """Elements of the embedding and of a tied head that a micro-batch reads and writes, without the gradients. The
-    matrix
-    of an untied head is in `matrices`, which are read `runs` times; the head runs twice."""
+    matrix of an untied head is in `matrices`, which are read `runs` times; the head runs twice."""
     size = c.vocab_size * embedding_width(c)
     tied = c.tied > 0
     # Tied: read forward and backward, and two gradients are added. Untied: only the head's reads.

@@ -42,8 +42,7 @@ def peak_memory(rows: Any) -> dict[str, Any]:
     """Bytes of one rank at its largest moment: PARTS by name, their sum `peak`, and `floor`.
 
     One row gives floats; many rows give float64 arrays, as in `proxies`. `floor` is the part that is certain: held
-    state,
-    and the logits at the loss. Only it may refuse a run. Raises UserError for a row that no model can have.
+    state, and the logits at the loss. Only it may refuse a run. Raises UserError for a row that no model can have.
     """
     c, scalar = read_columns(rows)
     values = {name: np.zeros(len(c.layers)) for name in (*PARTS, "peak", "floor")}

@@ -82,8 +82,7 @@ def _fitted_layer(c: SimpleNamespace, way: int) -> np.ndarray:
 
 def _ends(c: SimpleNamespace) -> np.ndarray:
     """Elements per token of embeddings and head. Two heads are not counted: classification sees one token of a
-    sequence,
-    and question answering has only two columns."""
+    sequence, and question answering has only two columns."""
     if c.family.pre_norm:
         return sum(kernels.ends(c))
     embedding = (_EMBEDDING[0] + _EMBEDDING[1] * c.is_full) * embedding_width(c)

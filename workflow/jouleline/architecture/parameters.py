@@ -3,8 +3,7 @@
 Symbols, also in the modules beside this one: L layers, d hidden, h heads, k heads of keys and values, a head dimension,
 ff intermediate, V vocabulary, P positions, T token types, e embedding width, c labels, r LoRA rank, t tensor-parallel
 degree. Rows come in groups of one family and one task (`c.family`, `c.task`). Everything else is an array with one
-entry
-per row.
+entry per row.
 """
 
 from collections.abc import Iterator
@@ -152,8 +151,7 @@ def shares(c: SimpleNamespace) -> SimpleNamespace:
 
 def count(c: SimpleNamespace) -> SimpleNamespace:
     """Sums over `tensors`: total, trainable; the part with which one device computes (device, device_trainable); and
-    the
-    part of this that ZeRO-3 keeps whole (kept), in how many tensors (kept_tensors)."""
+    the part of this that ZeRO-3 keeps whole (kept), in how many tensors (kept_tensors)."""
     sums = SimpleNamespace(total=0, trainable=0, device=0, device_trainable=0, kept=0, kept_tensors=0)
     for tensor in tensors(c):
         held = np.where(tensor.split, tensor.elements / c.tensor_parallel, tensor.elements)

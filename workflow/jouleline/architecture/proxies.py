@@ -134,8 +134,7 @@ def tile(width: np.ndarray) -> np.ndarray:
     """The width that a GPU's matrix product computes for a head of `width`: 64, or a multiple of 128.
 
     Products are computed in tiles. What a tile has beyond the matrix is computed and discarded. Tiles are 64, 128 or
-    256
-    wide (NVIDIA, Matrix Multiplication Background User's Guide, "Tile Quantization").
+    256 wide (NVIDIA, Matrix Multiplication Background User's Guide, "Tile Quantization").
     """
     return np.where(width <= 64, 64.0, 128 * np.ceil(width / 128))
 

@@ -66,12 +66,10 @@ def tensor_parallel_traffic(c: SimpleNamespace) -> tuple[np.ndarray, np.ndarray]
     """(bytes sent, collectives) of one device and step for tensor parallelism, r_t = (t-1)/t.
 
     They are all-reduces of B x S x d (2 r_t b B S d bytes each), and what a split head adds. Two per layer forward,
-    after
-    attention and feed-forward. Backward one per matrix that is split by columns, because DeepSpeed reduces their input
-    gradients separately. A frozen layer has only the forward ones. In the lowest trained layer above frozen ones,
-    query,
-    key and value need none, unless a trained norm is before them. A checkpointed layer has one more, or two if the
-    recomputation does not stop before the second. None overlaps with computing.
+    after attention and feed-forward. Backward one per matrix that is split by columns, because DeepSpeed reduces their
+    input gradients separately. A frozen layer has only the forward ones. In the lowest trained layer above frozen ones,
+    query, key and value need none, unless a trained norm is before them. A checkpointed layer has one more, or two if
+    the recomputation does not stop before the second. None overlaps with computing.
     """
     t, f = c.tensor_parallel, c.family
     columns = [matrix for matrix in f.matrices if by_columns(matrix)]
@@ -95,9 +93,8 @@ def _split_head_traffic(c: SimpleNamespace, b: np.ndarray) -> tuple[np.ndarray, 
     (t-1)/t.
 
     Tied: the embeddings are split too and reduced forward, and the loss is reduced in three pieces of fp32 (its
-    maximum,
-    its label and its sum) of all positions except the last. Untied: the logits are gathered. The input gradient of the
-    head is reduced in both cases.
+    maximum, its label and its sum) of all positions except the last. Untied: the logits are gathered. The input
+    gradient of the head is reduced in both cases.
     """
     if not c.family.split_head:
         return 0, 0, 0.0

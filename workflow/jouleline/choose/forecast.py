@@ -132,9 +132,8 @@ def by_data_sheet(
     """The bounds from the device's data sheet: the slower of compute and memory, plus bytes sent; power times time.
 
     The reached rates and power are drawn from SHARES, the same for every candidate. A data sheet does not say what
-    links
-    between nodes do. Candidates on several nodes are known only where `node_link_gb_s` is given: what a node sends to
-    others. Raises UserError for a device without a data sheet.
+    links between nodes do. Candidates on several nodes are known only where `node_link_gb_s` is given: what a node
+    sends to others. Raises UserError for a device without a data sheet.
     """
     machines = Machines()
     if device is None or not machines.known(device):
@@ -189,8 +188,7 @@ def by_data_sheet(
 
 def _between_nodes(columns: Columns, link: float, node_link_gb_s: float | None) -> np.ndarray:
     """B/s of one device to other nodes, [K]. One ring crosses the network of a node; with tensor parallelism each of
-    its
-    ranks has one, and they share the network. NaN where the network is unknown."""
+    its ranks has one, and they share the network. NaN where the network is unknown."""
     rings = np.minimum(columns["tensor_parallel"].astype(float), columns["gpus_per_node"].astype(float))
     given = np.nan if node_link_gb_s is None else node_link_gb_s * 1e9
     return np.minimum(link, given / rings)

@@ -27,10 +27,8 @@ def next_runs(
     """The COUNT runs to measure next, as JSON: `runs`, best first, or none and the `reason`.
 
     `measured` is a complete runs table. `rows` are those of the grid that are not measured, by run id. A suggested run
-    is
-    one of these rows or a candidate of an ask. The goal is to predict the candidates of the asks; without asks, the
-    grid.
-    A run is assumed to last as long as the measured ones did (median).
+    is one of these rows or a candidate of an ask. The goal is to predict the candidates of the asks; without asks, the
+    grid. A run is assumed to last as long as the measured ones did (median).
     """
     counted = Counter(measured["device"].tolist())
     devices = [name for name, _ in counted.most_common()]

@@ -46,8 +46,7 @@ def _of_file(campaign: str) -> tuple[dict[str, Any], Any]:
     """The prices of a campaign, and what its runs would be measured by today.
 
     Both are unknown where its file is not here or is not valid, because a status must not fail for that. A campaign
-    that
-    was measured elsewhere is not measured again.
+    that was measured elsewhere is not measured again.
     """
     from jouleline import provenance, status
 

@@ -71,15 +71,12 @@ class Curve:
 
     def edge_u(self, t_us: np.ndarray) -> np.ndarray:
         """Standard uncertainty (J) of E at the given times. It comes from the place of the knots, and from power that
-        changes
-        inside a tick.
+        changes inside a tick.
 
         Let w be the place between two knots a, b, and P the power there. Then u^2 = P^2 h^2 / 3 ((1-w)^2 + w^2) for
-        knots
-        uniform within +-h. Where a tick is no longer than a few polls it is P^2 h^2 / 3: tick and poll beat slowly, so
-        the
-        next knot has the same error. Add (dP (b-a) w (1-w))^2 / 2, with dP the difference to the neighbours' power. Add
-        (H (b-a))^2 w (1-w) / 3, with H the spread of power that the ticks average away.
+        knots uniform within +-h. Where a tick is no longer than a few polls it is P^2 h^2 / 3: tick and poll beat
+        slowly, so the next knot has the same error. Add (dP (b-a) w (1-w))^2 / 2, with dP the difference to the
+        neighbours' power. Add (H (b-a))^2 w (1-w) / 3, with H the spread of power that the ticks average away.
         """
         if len(self.t_us) < 2:
             return np.full(np.shape(t_us), np.nan)
@@ -99,12 +96,11 @@ class Curve:
 
     def _hidden_w(self, t_us: np.ndarray, power: np.ndarray) -> np.ndarray:
         """Standard deviation (W) around the given times that the instant power shows and the ticks do not: steps
-        shorter than
-        a tick.
+        shorter than a tick.
 
         It is the variance of the readings minus that of the ticks. Where the load beats slowly with the sensor's
-        refresh,
-        the readings do not vary for seconds, but differ from the power of the ticks. The larger of both counts.
+        refresh, the readings do not vary for seconds, but differ from the power of the ticks. The larger of both
+        counts.
         """
         if self.seen is None or len(self.seen[0]) == 0:
             return np.zeros(np.shape(t_us))
@@ -202,8 +198,7 @@ def _tick_curve(
 
     gain_j = np.append(0.0, step_j[moved[1:] - 1])
     # The longest possible time between two ticks. Late readings make knots seem closer than they are. After a stall
-    # that
-    # the counter made up for, the energy of a whole tick may come at once.
+    # that the counter made up for, the energy of a whole tick may come at once.
     span_s = np.append(np.inf, np.maximum(after[1:] - before[:-1], tick_us)) * US
     reset = step_j[moved - 1] < 0
     reset |= gain_j > JUMP_FACTOR * _highest_power(series) * span_s + 1.0
@@ -292,8 +287,7 @@ def _by_power(seen, start, end, gain_j, index, tick_s):
         total = cumulate(times, watts)
         if total[-1] > 0:
             # The sensor shows the power of one moment per refresh, and nothing in a hole. Over such a stretch the swing
-            # is not
-            # averaged.
+            # is not averaged.
             near = slice(*np.searchsorted(t_us, [start - NEARBY_US, end + NEARBY_US]))
             swing_w = float(np.ptp(power_w[near]))
             blind_s = max(REFRESH_S, float(np.diff(times).max()) * US)

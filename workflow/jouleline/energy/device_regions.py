@@ -55,8 +55,7 @@ class DeviceView:
 
     def gap_us(self, end_us: np.ndarray | float) -> np.ndarray:
         """The longest time between two readings (us) that is no gap, for regions that end then. It follows from the
-        slowest
-        period at which the device was read before."""
+        slowest period at which the device was read before."""
         slowest_us = np.full(np.shape(end_us), self.period_us)
         for t_us, period_us in self.doubled:
             slowest_us = np.where(t_us < end_us, np.maximum(slowest_us, period_us), slowest_us)

@@ -99,8 +99,7 @@ class Expected:
     """What the whole run should have.
 
     These are: codes for what it lacks, the devices of the job, the ranks that marked each region, and the time (us
-    since
-    1970) of the end of each region and of the last mark of each rank.
+    since 1970) of the end of each region and of the last mark of each rank.
     """
 
     lacking: set[str]
@@ -111,8 +110,7 @@ class Expected:
 
     def missing(self, measurement: Measurement, key: tuple[str, int], devices: int) -> set[str]:
         """Codes for a region that was measured on so many devices: those of the run, and `rank_missing` where ranks did
-        not
-        mark it but should have."""
+        not mark it but should have."""
         marked, ranks = self.marked.get(key, set()), measurement.expected_ranks
         if ranks is not None and len(marked) < ranks:
             return self.lacking | {"rank_missing"}

@@ -22,8 +22,7 @@ from jouleline.schemas.samples import SAMPLES
 @dataclass
 class Series:
     """Readings of one device. `fast` and `slow` have one float64 array per column of the samples table (NaN is
-    unknown),
-    in order of `t_us` (CLOCK_MONOTONIC of the node, us)."""
+    unknown), in order of `t_us` (CLOCK_MONOTONIC of the node, us)."""
 
     info: dict[str, Any]
     fast: dict[str, np.ndarray]

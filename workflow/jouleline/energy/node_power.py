@@ -21,8 +21,7 @@ _STATES = {
 
 def calibration_powers(folder: str | Path, ranks: int) -> list[dict[str, Any]]:
     """Power entries (W per device) of the calibration table, from the measurement directory of a calibration with
-    `ranks`
-    devices.
+    `ranks` devices.
 
     For each state only the devices in that state count: rank 0's alone, or all of them while they communicate.
     """

@@ -77,8 +77,7 @@ def _longest_call_us(lane: dict[str, np.ndarray], start: float, end: float) -> f
 
 def _share(slow: dict[str, np.ndarray], columns: tuple[str, ...], start: float, end: float) -> float | None:
     """Share of the region in which the time counters of `columns` ran (the one that ran most), as far as the region
-    lies
-    between readings. None: unknown."""
+    lies between readings. None: unknown."""
     shares = []
     for column in columns:
         good = np.isfinite(slow[column])

@@ -148,11 +148,9 @@ def waves(tables: Tables, tick_s: float | None) -> dict[str, Any]:
     """Square waves in step with the counter's ticks, and next to them.
 
     A counter that is a true integral shows the mean power of each whole tick. It shows hardly any swing where the
-    period
-    of the wave is about a tick. A counter that sums a part of each tick shows the full beat of the two periods. `swing`
-    is the 5 to 95 % range of the power from tick to tick, over the range between the wave's two levels. `swing_true`
-    and
-    `swing_part` are what the two kinds would show. `true_integral` is None where no wave can decide.
+    period of the wave is about a tick. A counter that sums a part of each tick shows the full beat of the two periods.
+    `swing` is the 5 to 95 % range of the power from tick to tick, over the range between the wave's two levels.
+    `swing_true` and `swing_part` are what the two kinds would show. `true_integral` is None where no wave can decide.
     """
     low_w, high_w = levels(tables)
     rows = []
@@ -217,8 +215,7 @@ def _swing(period_s: float, duty: float, tick_s: float, window_s: float, ticks: 
 
 def slowdown(steps: Mapping[str, np.ndarray]) -> list[dict[str, Any]]:
     """Median step time with the sidecar over that without it in the same block, minus 1: mean over blocks and 95 %
-    limits
-    (Student's t)."""
+    limits (Student's t)."""
     from scipy.stats import t as student
 
     blocks = np.unique(steps["block"])

@@ -27,8 +27,7 @@ def pack(results: Path, out: Path, raw_runs: int, limit_mb: float) -> float:
     """Copy the campaign in `results` into the new folder `out`. Returns its size in MB.
 
     Raises UserError: a table is missing, `out` exists, the energies are estimated and `out` is in a checkout's data/,
-    or
-    the whole is larger than `limit_mb`.
+    or the whole is larger than `limit_mb`.
     """
     from jouleline.schemas import read_table
     from jouleline.schemas.runs import RUNS

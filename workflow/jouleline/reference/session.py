@@ -152,8 +152,7 @@ class Session:
 
     def _longest_s(self, runs: list[Path]) -> float:
         """How long a run that starts now may take: as long as the longest of the last ones here, with their wait for
-        the
-        devices. Before the first run, the protocol gives a guess."""
+        the devices. Before the first run, the protocol gives a guess."""
         fresh = sorted((path for path in runs if path.parent.name not in self.known), key=_age)[-10:]
         walls = [read_json(path)["wall_s"] for path in fresh]
         protocol = self.campaign.protocol

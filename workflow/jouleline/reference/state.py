@@ -20,8 +20,7 @@ def pack(root: Path, results: str, name: str, folder: Path, piece_mib: float = P
     """Write `root`/`results`, with Snakemake's records of it, into `folder` as pieces of at most `piece_mib`.
 
     Of failed runs only the logs are kept, not the raw measurements. NAME-state.json is written last and lists the
-    pieces
-    and their digest. Pieces of an earlier state are removed.
+    pieces and their digest. Pieces of an earlier state are removed.
     """
     folder.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(dir=folder, prefix=".state-") as temporary:

@@ -1,9 +1,8 @@
 """Drawings by matplotlib, in the colours of the light page.
 
 On the page each colour becomes its CSS variable, so one figure serves light and dark. A figure that is a file of its
-own
-(SVG, PDF, PNG) keeps its colours. A panel is small and has a fixed size in CSS pixels. Pages place panels in a grid, so
-text keeps its size on a narrow screen. In one wide drawing it would shrink.
+own (SVG, PDF, PNG) keeps its colours. A panel is small and has a fixed size in CSS pixels. Pages place panels in a
+grid, so text keeps its size on a narrow screen. In one wide drawing it would shrink.
 """
 
 import hashlib

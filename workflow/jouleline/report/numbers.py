@@ -14,8 +14,7 @@ _PLAIN_UNITS = ("", "1", "%")
 
 class Shown(str):
     """A number as a reader sees it, and the number itself for files and for sorting: `value`, in `unit` without a
-    prefix
-    (a fraction has "1", a count "")."""
+    prefix (a fraction has "1", a count "")."""
 
     value: float
     unit: str

@@ -16,8 +16,7 @@ class Point:
     """One held-out run: measured and predicted value per token (J or s), bounds of the 95 % interval, and the run.
 
     Values are per token, because the protocol decides how long the measured window is. Windows of one length have
-    similar
-    energies.
+    similar energies.
     """
 
     run: Row
@@ -37,10 +36,8 @@ def points(inputs: Inputs, series: Series, split: str, target: str) -> list[Poin
     """Held-out points of a series in a hold-out (see `inputs.holdout`).
 
     Several folds (seeds of a grouped split) may hold out the same run. It gives one point: the median over these folds
-    of
-    its prediction and of each bound. Left out are rows without a finite, positive measured and predicted value, and
-    runs
-    with an unknown number of tokens.
+    of its prediction and of each bound. Left out are rows without a finite, positive measured and predicted value, and
+    runs with an unknown number of tokens.
     """
     unit = {"energy": "j", "time": "s"}[target]
     by_run: dict[str, list[Row]] = {}

@@ -17,8 +17,7 @@ class Trace:
     """Power of the job's devices on one node over time, and the spans of its regions.
 
     `lines`: (device name, times [s], powers [W]). `spans`: region -> (start, end) in s. Time 0 is the start of the
-    first
-    span. `method` says where the power comes from. `devices` is the number of metered devices on all nodes.
+    first span. `method` says where the power comes from. `devices` is the number of metered devices on all nodes.
     """
 
     run: Mapping[str, Any]

@@ -1,10 +1,8 @@
 """What each model family is made of: one row per family. Every proxy follows from it.
 
 A layer is a list of matrices between norms. A family says which matrices there are, how they are fused, what has a
-bias,
-and what comes before and after the layers. Except for this module, only the trainer knows a family's name. The facts
-are
-those of transformers 5.23; the tests build its models and count.
+bias, and what comes before and after the layers. Except for this module, only the trainer knows a family's name. The
+facts are those of transformers 5.23; the tests build its models and count.
 """
 
 from dataclasses import dataclass

@@ -61,9 +61,8 @@ class NodeAgent:
     """One node's part of one job.
 
     `name` says what the job is. `raw` is the folder that the nodes share. `timeout_s` is the time that any node may
-    take
-    to start. A kind of job defines what is done (`steps`), how node 0 ends it (`conclude`), and what is kept (`close`,
-    `keep`).
+    take to start. A kind of job defines what is done (`steps`), how node 0 ends it (`conclude`), and what is kept
+    (`close`, `keep`).
     """
 
     def __init__(self, name: str, raw: Path, place: Place, timeout_s: float):
@@ -158,8 +157,7 @@ class NodeAgent:
     @contextmanager
     def importing(self) -> Iterator[None]:
         """Use this around imports of torch and similar libraries. An exception from a signal inside their C++ code
-        would
-        abort the process without a message. So here a signal ends the agent at once."""
+        would abort the process without a message. So here a signal ends the agent at once."""
         for number in _SIGNALS:
             signal.signal(number, self._end_here)
         try:
@@ -249,8 +247,7 @@ class NodeAgent:
         """Wait for `done`.
 
         Raises Ended, with no rank left, in two cases: a rank or another node ends the job before, or the ranks do not
-        come
-        into `state` within `limit_s` (default: `timeout_s`). Without a state there is no limit.
+        come into `state` within `limit_s` (default: `timeout_s`). Without a state there is no limit.
         """
         limit_s = limit_s or self.timeout_s
         deadline = time.monotonic() + limit_s

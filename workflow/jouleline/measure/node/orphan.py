@@ -1,8 +1,8 @@
 """End a measurement whose Snakemake is gone.
 
 There is a shell between Snakemake and the agent. It survives a killed Snakemake, and so would the agent. The agent
-would
-go on measuring while the next Snakemake starts the same row beside it. So the agent watches the Snakemake above it.
+would go on measuring while the next Snakemake starts the same row beside it. So the agent watches the Snakemake above
+it.
 """
 
 import os

@@ -10,8 +10,7 @@ from jouleline.errors import UserError
 @dataclass(frozen=True)
 class Place:
     """This node among the nodes of its job, with `per_node` ranks on each. Other nodes reach it at `address` (None: at
-    any
-    of its addresses)."""
+    any of its addresses)."""
 
     node: int = 0
     nodes: int = 1

@@ -1,11 +1,9 @@
 """How the agents of a job meet: by files in the run's shared folder, so no port must be agreed on before.
 
 Node 0 listens on a port that the kernel chooses. It keeps the socket open until rank 0 takes it over, so nobody can
-take
-the port in between. Every agent writes a hello with a random word. Node 0 answers with its addresses and the words.
-Each
-agent tries the connection and answers with node 0's word. Files of an earlier attempt have other words and are ignored.
-Agents meet by address, because only the host itself may know its name.
+take the port in between. Every agent writes a hello with a random word. Node 0 answers with its addresses and the
+words. Each agent tries the connection and answers with node 0's word. Files of an earlier attempt have other words and
+are ignored. Agents meet by address, because only the host itself may know its name.
 
 An agent that cannot start comes to the meeting too, to say so. Else the others would wait for it.
 """

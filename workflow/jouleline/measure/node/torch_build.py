@@ -23,8 +23,7 @@ def torch_build() -> dict[str, Any]:
     import torch
 
     # Any answer of torch itself would start CUDA, or forbid it in the forks of this process. So the list is read from
-    # the
-    # library where torch reads it. Empty where the library is not found.
+    # the library where torch reads it. Empty where the library is not found.
     library = Path(torch.__file__).parent / "lib" / "libtorch_python.so"
     arch = _arch_list(library) if torch.version.cuda else []
     return {"version": torch.__version__, "cuda": torch.version.cuda, "arch": arch}

@@ -18,8 +18,7 @@ def utc(t_us: int) -> str:
 
 class EventLog:
     """Keeps events {"t_us", "utc_us", "kind", ...} until `write` appends them to the file. The sampling threads must
-    not
-    wait for a disk. While the disk is full, events stay in memory."""
+    not wait for a disk. While the disk is full, events stay in memory."""
 
     def __init__(self, folder: Path):
         self.path = folder / NAME

@@ -8,11 +8,10 @@
             step()
 
 The environment variable JOULELINE_MARKERS names the folder; without it every call does nothing. There is one append-
-only
-file per rank. A mark is one write(2) of 64 bytes. It is in the kernel when the call returns, so killing the process
-loses no mark. A mark that cannot be written (full disk, a step's number that is no number) is dropped with one warning:
-the trainer is never harmed, and reading finds the hole. Standard library only. torch is used only if it is already
-imported.
+only file per rank. A mark is one write(2) of 64 bytes. It is in the kernel when the call returns, so killing the
+process loses no mark. A mark that cannot be written (full disk, a step's number that is no number) is dropped with one
+warning: the trainer is never harmed, and reading finds the hole. Standard library only. torch is used only if it is
+already imported.
 """
 
 import contextlib
@@ -194,8 +193,7 @@ class region:
 
     def _write_steps(self, known):
         """Place the steps of this region on the host's clock: start of the region plus the GPU's own time. Without a
-        wait
-        for the device this time is not `known`, and the steps are dropped."""
+        wait for the device this time is not `known`, and the steps are dropped."""
         mine = [entry for entry in self.state.pending if entry[1] is self]
         self.state.pending = [entry for entry in self.state.pending if entry[1] is not self]
         for number, _, event in mine if known else ():

@@ -18,8 +18,7 @@ from jouleline.measure.raw.samples import read_samples, sort, write_compact
 
 def read_meta(folder: Path) -> dict[str, Any] | None:
     """meta.json of a measurement directory. None when the sidecar did not get so far, or the file is torn. Raises
-    OSError
-    for a file that is there but cannot be read."""
+    OSError for a file that is there but cannot be read."""
     try:
         return json.loads((folder / "meta.json").read_text(encoding="utf-8"))
     except (FileNotFoundError, ValueError):

@@ -17,8 +17,7 @@ TICK_NS = 1_000_000_000 // os.sysconf("SC_CLK_TCK")
 class Process(NamedTuple):
     """A process: its parent, the CPU time (ns, in ticks of 10 ms) of the ended children that it has waited for, when it
     began (ns since the machine started, without jumps of the clock), and whether it is a zombie (it has ended, and
-    nobody
-    has waited for it)."""
+    nobody has waited for it)."""
 
     parent: int
     waited_ns: int

@@ -10,8 +10,7 @@ class TreeTime:
 
     `discover` finds processes and `read` reads them. Some time is counted only when the parent has waited for the
     process: the time after its last reading, and all time of a process that ends before it is found. Missed is this
-    part
-    where no measured parent waits, because the parent ended first or ignores its children.
+    part where no measured parent waits, because the parent ended first or ignores its children.
     """
 
     def __init__(self, root_pid: int, leave_out: Collection[int] = ()):
@@ -20,8 +19,7 @@ class TreeTime:
         self.own_ns: dict[int, int] = {}
         self.before_ns: dict[int, int] = {}
         # By process and for the root: the time of the ended children that it has waited for, and the part of it that is
-        # counted
-        # already or was spent before the measurement.
+        # counted already or was spent before the measurement.
         self.waited_ns: dict[int, int] = {}
         self.counted_ns: dict[int, int] = {}
         self.parents: dict[int, int] = {}
@@ -51,8 +49,7 @@ class TreeTime:
         if discover:
             self.discover()
         # Read children before their parents, because a parent may show the time of a child that has gone. Read the
-        # clocks after
-        # the parents' sums. So no process is counted both as alive and as waited for.
+        # clocks after the parents' sums. So no process is counted both as alive and as waited for.
         for pid in reversed(list(self.own_ns)):
             used = cpu_time_ns(pid)
             if used is None:
@@ -67,8 +64,7 @@ class TreeTime:
 
     def _ended(self, pid: int) -> None:
         """Keep what is known of a process that has gone. If its parent waits for it, the parent shows its time too.
-        Then only
-        the time after the last reading is new."""
+        Then only the time after the last reading is new."""
         self._count_children(pid)
         own, below = self.own_ns.pop(pid), self.counted_ns.pop(pid)
         self.ended_ns += max(own - self.before_ns.pop(pid, 0), 0)

@@ -178,8 +178,7 @@ class Sidecar:
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGHUP):
             signal.signal(number, stop)
         # The parent's death wakes the wait. `_parents_alive` then decides, because the signal also comes when only the
-        # thread
-        # that started us has ended.
+        # thread that started us has ended.
         with contextlib.suppress(OSError, AttributeError):
             signal_at_parents_end(signal.SIGHUP)
 
@@ -217,8 +216,7 @@ class Sidecar:
 
     def _idle(self, phase: str) -> None:
         """Sample for idle_s seconds without load, and log the begin and the end. Where the measurement must end at
-        once,
-        or has no idle baseline, sample only what the edges of the regions need."""
+        once, or has no idle baseline, sample only what the edges of the regions need."""
         start_us = time.monotonic_ns() // 1000
         whole = self.options.idle_s > 0 and self.stopped_by in (None, "stop file")
         until = time.monotonic() + (max(self.options.idle_s, BRACKET_S) if whole else BRACKET_S)

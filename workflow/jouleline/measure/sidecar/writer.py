@@ -48,8 +48,7 @@ class SegmentWriter(threading.Thread):
 
     def flush(self) -> None:
         """Write the readings of the lanes as one segment, and the events. Never raises: where the disk cannot take
-        them,
-        the rows wait."""
+        them, the rows wait."""
         try:
             if taken := self.take():
                 self.pending += segments.encode(taken)

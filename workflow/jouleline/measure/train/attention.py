@@ -38,8 +38,7 @@ class Seen:
     """What fused attention did.
 
     `kernels` are names of SDPBackend in lower case. It also counts the calls, and the calls that computed only the
-    pairs
-    that a causal mask leaves. Attention in parts (`eager`) calls no such kernel.
+    pairs that a causal mask leaves. Attention in parts (`eager`) calls no such kernel.
     """
 
     kernels: set[str] = field(default_factory=set)

@@ -137,8 +137,7 @@ def _questions(inputs: np.ndarray, facts: Mapping[str, int], random: np.random.G
     """Extractive question answering made from any text.
 
     The question quotes three tokens of the passage after it. The answer is the place of these tokens. Shape and head
-    are
-    those of SQuAD: [CLS] question [SEP] passage [SEP].
+    are those of SQuAD: [CLS] question [SEP] passage [SEP].
     """
     made = np.full_like(inputs, facts["pad_id"])
     starts = np.zeros(len(inputs), np.int64)
@@ -194,8 +193,7 @@ class Batches:
 
     def evaluate(self, number: int) -> tuple[np.ndarray, dict[str, torch.Tensor]]:
         """Evaluation batch `number` of this replica: a mask bool [micro_batch] of the samples that count, and the
-        model's
-        arguments. Every rank must run the same batches, so the last one is filled up."""
+        model's arguments. Every rank must run the same batches, so the last one is filled up."""
         first = (number * self.replicas + self.replica) * self.micro_batch
         positions = np.arange(first, first + self.micro_batch)
         samples = self.data.evaluation

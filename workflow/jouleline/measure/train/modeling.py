@@ -79,8 +79,7 @@ def build(
     if row["gradient_checkpointing"]:
         model.gradient_checkpointing_enable({"use_reentrant": False})
         # For reentrant checkpoints only, transformers makes the embeddings' output need a gradient. Here that would
-        # send the
-        # backward pass through frozen layers that need none.
+        # send the backward pass through frozen layers that need none.
         model.disable_input_require_grads()
     return model
 

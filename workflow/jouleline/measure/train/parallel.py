@@ -46,17 +46,15 @@ def join(
     _quiet()
     os.environ.update(RANK=str(rank), WORLD_SIZE=str(world_size), LOCAL_RANK=str(local_rank))
     # DeepSpeed compiles operators at first use where it finds a compiler; on a CPU even a shared-memory all-reduce.
-    # This
-    # takes tens of seconds in every job, and the numbers would depend on the compiler. None is needed here, so none is
-    # offered (a private name of deepspeed 0.19, which is pinned).
+    # This takes tens of seconds in every job, and the numbers would depend on the compiler. None is needed here, so
+    # none is offered (a private name of deepspeed 0.19, which is pinned).
     deepspeed.ops.__compatible_ops__ = _NoOperators()
     _import_muon()
     backend = enter(store, rank, world_size, device, timeout_s)
     deepspeed.init_distributed(dist_backend=backend, auto_mpi_discovery=False)
     if device.type == "cuda":
         # DeepSpeed asks NVML by the numbers in CUDA_VISIBLE_DEVICES, and fails where these are UUIDs. CUDA itself knows
-        # how
-        # much memory is free.
+        # how much memory is free.
         deepspeed.accelerator.get_accelerator().available_memory = lambda _=None: torch.cuda.mem_get_info()[0]
 
 
@@ -167,8 +165,7 @@ def _mend_plain_engine(engine: Any, trained: list[torch.nn.Parameter], recipe: R
     """Leave out what DeepSpeed adds to a plain loop where there is no ZeRO."""
     if engine.dp_world_size == 1:
         # Else DeepSpeed would copy all gradients into buckets and reduce them over a group of one. This takes up to a
-        # tenth of
-        # a small step, and no plain loop does it.
+        # tenth of a small step, and no plain loop does it.
         engine.enable_backward_allreduce = False
     if dist.get_world_size() == 1:
         # Else it would also reduce the norm of the gradients over a group of one, tensor by tensor.
@@ -177,8 +174,7 @@ def _mend_plain_engine(engine: Any, trained: list[torch.nn.Parameter], recipe: R
     optimizer = engine.optimizer
     if isinstance(optimizer, unfused_optimizer.FP16_UnfusedOptimizer):
         # Else it would look for overflow in every gradient, and wait for the device at each. The norm that is computed
-        # next
-        # shows the same, and the same code skips a step that overflowed.
+        # next shows the same, and the same code skips a step that overflowed.
         optimizer.overflow_checker.check = lambda *_, **__: False
         # It made a step with zero gradients. Else Adam would count from two, on weights that have decayed once.
         optimizer.optimizer.state.clear()

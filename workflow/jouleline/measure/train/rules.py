@@ -50,8 +50,7 @@ def window_seconds(protocol: Mapping[str, Any], tick_s: float | None) -> float:
     """The least length of the measured window: window_s, or more where the meter's edges need it.
 
     A meter that ticks every `tick_s` places each edge of a window within one tick. For a window of T seconds at
-    constant
-    power this is a relative standard uncertainty of sqrt(2/12) tick_s / T. The window is made long enough for
+    constant power this is a relative standard uncertainty of sqrt(2/12) tick_s / T. The window is made long enough for
     edge_target_rel, up to window_max_s. If `tick_s` is None (unknown), only window_s counts.
     """
     seconds = protocol["window_s"]

@@ -52,8 +52,7 @@ _PLANS = {"gpt2": _gpt2, "phi3": _phi3, "vit": _vit}
 @contextmanager
 def prepared(model: torch.nn.Module, row: Mapping[str, Any]) -> Iterator[list[torch.nn.Parameter]]:
     """Change `model` into a form that AutoTP can split while the engine is made. Afterwards correct what AutoTP does
-    not
-    know. Yields the parameters to train."""
+    not know. Yields the parameters to train."""
     shards = row["tensor_parallel"]
     if shards > 1:
         _use_linear(model)
@@ -113,8 +112,7 @@ def _use_linear(model: torch.nn.Module) -> None:
 
 def predictions(model: torch.nn.Module, logits: torch.Tensor) -> torch.Tensor:
     """The token of the highest logit, int64 [batch, tokens]. Where the head is split by its vocabulary, each rank has
-    the
-    logits [batch, tokens, V / t] of its part, and the ranks agree on the best."""
+    the logits [batch, tokens, V / t] of its part, and the ranks agree on the best."""
     best, token = logits.max(-1)
     heads = [module for module in model.modules() if isinstance(module, VocabParallelLinear)]
     if not heads:

@@ -181,8 +181,8 @@ class Trainer:
 
     def check_data(self) -> str:
         """Digest of the samples of the first steps in their global order. It is the same for every strategy with the
-        same
-        global batch. Raises RunFailure unless every rank took the samples of its place in the layout in all steps."""
+        same global batch. Raises RunFailure unless every rank took the samples of its place in the layout in all
+        steps."""
         gathered: list[Any] = [None] * self.layout.world_size
         dist.all_gather_object(gathered, self.taken)
         micro_steps = len(self.taken)

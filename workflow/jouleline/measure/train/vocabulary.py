@@ -25,8 +25,7 @@ def train_wordpiece(texts: Iterable[str], vocab_size: int) -> Tokenizer:
         raise UserError(f"vocab_size {vocab_size} is too small for a WordPiece vocabulary; give at least 256")
     trained = _bare_wordpiece(models.WordPiece(unk_token="[UNK]"))
     # The trainer numbers letters inside a word in the order of a hash map, and uses these numbers to break ties.
-    # Passing
-    # all letters as special tokens fixes the numbers, so the same texts give the same vocabulary.
+    # Passing all letters as special tokens fixes the numbers, so the same texts give the same vocabulary.
     letters = [chr(code) for code in range(33, 127) if not 65 <= code <= 90]
     trainer = trainers.WordPieceTrainer(
         vocab_size=vocab_size,
@@ -51,8 +50,7 @@ def _bare_wordpiece(model: models.Model) -> Tokenizer:
 
 def train_bytes(texts: Iterable[str], vocab_size: int) -> Tokenizer:
     """A byte-level BPE vocabulary (like GPT-2's) of at most min(`vocab_size`, BPE_SIZE) entries. It can write every
-    text
-    and read it back. The same texts give the same vocabulary."""
+    text and read it back. The same texts give the same vocabulary."""
     # Sorted, because the library returns the bytes in the order of a hash map.
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     if vocab_size < len(alphabet) + 1:
