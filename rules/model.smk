@@ -165,6 +165,8 @@ rule choose_configuration:
         asks=lambda wildcards: canonical_json({"asks": SETTINGS["choose"]}),
         plan=lambda wildcards: canonical_json(PRICES),
         code=code_digest("choose_configuration"),
+    message:
+        "Choose configurations for the asks of the campaign"
     shell:
         "python scripts/choose_configuration.py --model {input.fit} --runs {input.runs} --asks {params.asks:q} --plan {params.plan:q} --out {output.answers} > {log} 2>&1"
 

@@ -103,6 +103,8 @@ rule examine_node:
     params:
         device=PROTOCOL["device"],
         asked=asked_of_nodes(),
+    message:
+        "Examine a node for rows with {wildcards.devices} devices"
     shell:
         EXAMINE
 
@@ -128,6 +130,8 @@ rule examine_nodes:
     params:
         device=PROTOCOL["device"],
         asked=asked_of_nodes(),
+    message:
+        "Examine {wildcards.nodes} nodes for rows with {wildcards.devices} devices on each"
     shell:
         f"{{resources.mpi}} -N {{resources.nodes}} --ntasks-per-node=1 --kill-on-bad-exit=1 {EXAMINE}"
 

@@ -1,5 +1,5 @@
-"""From the runs table to predictions: features, laws, fits, and their judgement on held-out runs.
+"""From the runs table to predictions: features, laws, fits, and their scores on held-out runs.
 
-The rooms follow each other: table, roofline, laws, fit, judge.
-It must not read raw measurements, nor let a held-out run reach its own prediction.
+The rooms depend on each other in this order: table, roofline, laws, fit, judge. This code must not read raw
+measurements. A held-out run must never reach its own prediction.
 """

@@ -1,4 +1,4 @@
-"""What every model is: fitted on weighted rows, kept as JSON, predicting time and energy of a step."""
+"""The interface of a model. It is fitted on weighted rows, kept as JSON, and predicts time and energy of a step."""
 
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -18,10 +18,11 @@ USEFUL = float(np.log(3.0))
 
 @dataclass(frozen=True)
 class Prediction:
-    """One mode of a model's prediction for some rows; arrays [R], per step, NaN where a model says nothing.
+    """One mode of a model's prediction for some rows: arrays [R], per step. NaN where the model gives no value.
 
-    `efficiency_mode`: measured (known only after the run), modelled, parametric, or None where efficiency is not
-    used. `post_run`: uses something measured on the row itself, so it is no prediction but an upper bound on one.
+    `efficiency_mode` is measured (known only after the run), modelled, parametric, or None where efficiency is not
+    used. `post_run` says that the mode uses something measured on the row itself. Then it is no prediction but an upper
+    bound on one.
     """
 
     step_time_s: np.ndarray
@@ -34,28 +35,29 @@ class Prediction:
 
 @dataclass(frozen=True)
 class Context:
-    """What a fit may use beside the rows: the machines' calibration and the options of the campaign."""
+    """What a fit may use in addition to the rows: the calibration of the machines and the options of the campaign."""
 
     machines: Machines = field(default_factory=Machines)
     options: dict[str, Any] = field(default_factory=dict)
 
 
 class Model(Protocol):
-    """A family of laws. Several fits of one table are one call: they differ only in the weights of its rows."""
+    """A family of laws. One call makes several fits of one table, which differ only in the weights of its rows."""
 
     def fit(
         self, data: Data, weights: np.ndarray, context: Context, warm: list[State] | None = None
     ) -> list[State]:
-        """Fit once per row of `weights` [K, R] (0 leaves a row out, 2 counts it twice); `warm` gives starts."""
+        """Fit once per row of `weights` [K, R]. Weight 0 leaves a row out and 2 counts it twice. `warm` gives
+        starts."""
 
     def predict(self, state: State, data: Data, context: Context) -> list[Prediction]:
-        """Predict every row of `data` with one fitted state, in each mode the model has."""
+        """Predict every row of `data` with one fitted state, in each mode of the model."""
 
 
 def parameter(value, unit: str, sd: float | None = None, identified: bool = True, log: bool = True) -> dict:
-    """A parameter's entry in fit.json: null instead of a number where the data do not identify it.
+    """A parameter's entry in fit.json. It has null instead of a number where the data do not identify it.
 
-    `sd` is the standard deviation of log(value) (`log`) or of the value; the interval is +-1.96 sd.
+    `sd` is the standard deviation of log(value) where `log` is set, else of the value. The interval is +-1.96 sd.
     """
     if not identified or value is None or not np.isfinite(value):
         return {"value": None, "unit": unit, "lo95": None, "hi95": None, "identified": False}
@@ -72,11 +74,11 @@ def parameter(value, unit: str, sd: float | None = None, identified: bool = True
 
 
 def not_identified(reason: str) -> State:
-    """The state of a fit that could not be made."""
+    """The state of a fit that was not possible."""
     return {"identified": False, "reason": reason, "parameters": {}, "diagnostics": {}}
 
 
 def nothing(data: Data, reason: str | None, **labels) -> Prediction:
-    """A prediction that says for every row that the model is not identified, and why."""
+    """A prediction that says for every row that the model is not identified, and gives the reason."""
     empty = np.full(len(data), np.nan)
     return Prediction(empty, empty, np.zeros(len(data), dtype=bool), reason, **labels)

@@ -1,4 +1,4 @@
-"""The arrays every model reads: proxies of a row, its strategy and device, and, apart from them, the targets."""
+"""The arrays that every model reads: the proxies of a row, its strategy and its device. The targets are kept apart."""
 
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -16,9 +16,9 @@ CATEGORIES = ("device", "precision", "task", "attention", "model_type", "strateg
 
 @dataclass(frozen=True)
 class Data:
-    """A runs table as arrays of one entry per row; per-step quantities unless said otherwise.
+    """A runs table as arrays with one entry per row. Quantities are per step, unless the text says otherwise.
 
-    Everything but `step_time_s` and `step_energy_j` is known before the run.
+    Everything except `step_time_s` and `step_energy_j` is known before the run.
     """
 
     columns: Columns
@@ -38,7 +38,8 @@ class Data:
         return Data(take(self.columns, rows), {name: values[rows] for name, values in self.proxies.items()})
 
     def labels(self, name: str) -> tuple[list, np.ndarray]:
-        """The distinct values of a column (or of `strategy`, `variant`) and each row's index among them, int [rows]."""
+        """The distinct values of a column (or of `strategy`, `variant`), and the index of each row's value, int
+        [rows]."""
         key = ("labels", name)
         if key not in self.memo:
             values = getattr(self, name) if name in {"strategy", "variant"} else self.columns[name]
@@ -68,7 +69,7 @@ class Data:
 
     @cached_property
     def launch_flop(self) -> np.ndarray:
-        """FLOP per matrix-multiply launch, which sets how full the device is."""
+        """FLOP per matrix-multiply launch. It decides how full the device is."""
         return self.flop / np.maximum(self.proxies["matmul_launches"], 1)
 
     @cached_property
@@ -95,7 +96,7 @@ class Data:
 
     @cached_property
     def between_nodes(self) -> np.ndarray:
-        """Whether devices of more than one node talk to each other. Bool [rows]."""
+        """Whether devices of more than one node communicate with each other. Bool [rows]."""
         return self.columns["nodes"] > 1
 
     @cached_property
@@ -115,7 +116,8 @@ class Data:
 
 
 def domain(data: Data, rows: np.ndarray | slice = slice(None)) -> dict:
-    """The range of every axis, the device counts and the categories of some rows: what a model was fitted on."""
+    """The range of every axis, the device counts and the categories of some rows. This describes what a model was
+    fitted on."""
     axes = {axis: data.columns[axis][rows] for axis in AXES}
     axes |= {"device_count": data.devices[rows], "compute_flop": data.flop[rows]}
     categories = {}
@@ -133,7 +135,8 @@ def _checks(data: Data, known: dict) -> list[tuple[str, np.ndarray]]:
         (axis, (columns[axis] < low * (1 - 1e-9)) | (columns[axis] > high * (1 + 1e-9)))
         for axis, (low, high) in known["ranges"].items()
     ]
-    # Between two counts that were measured a third one is as unseen as beyond them: rings and nodes come in between.
+    # A device count between two measured ones is as unseen as one beyond them, because rings and nodes can start in
+    # between.
     if "counts" in known:
         unseen = ~np.isin(columns["device_count"].astype(float), known["counts"])
         checks = [(axis, unseen if axis == "device_count" else mask) for axis, mask in checks]
@@ -149,7 +152,7 @@ def beyond(data: Data, known: dict) -> np.ndarray:
 
 
 def extrapolation(data: Data, known: dict) -> list[str]:
-    """For each row, the axes along which it lies outside `known`, separated by commas; "" is inside."""
+    """For each row, the axes along which it lies outside `known`, separated by commas. "" means inside."""
     checks = _checks(data, known)
     code = sum(
         (mask.astype(int) << place for place, (_, mask) in enumerate(checks)), np.zeros(len(data), int)

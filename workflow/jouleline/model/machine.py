@@ -1,4 +1,4 @@
-"""What is known of a device before any run: calibration measurements, else its data sheet."""
+"""What is known of a device before any run: its calibration, or else its data sheet."""
 
 import json
 import re
@@ -11,9 +11,12 @@ from jouleline.units import GIB
 
 
 class _Sheet(NamedTuple):
-    """A device's data sheet: dense peak FLOP/s (fp32 without, bf16 and fp16 with tensor cores; tf32 has half the rate
-    of bf16), memory B/s, link B/s per direction, power limit W, memory in GiB (its GB, see `units`), and where the
-    figures were seen. None: not known, or the name must say it ("A100-SXM4-80GB")."""
+    """A device's data sheet.
+
+    It holds the dense peak FLOP/s (fp32 without, bf16 and fp16 with tensor cores; tf32 has half the rate of bf16),
+    memory B/s, link B/s per direction, the power limit in W, the memory in GiB (the sheet's GB, see `units`), and where
+    the figures were seen. None: the figure is not known, or only the name can tell it ("A100-SXM4-80GB").
+    """
 
     name: str
     fp32: float | None
@@ -26,7 +29,8 @@ class _Sheet(NamedTuple):
     source: str
 
 
-# Pages of third parties that quote the vendor's data sheets, seen on 2026-11-28; what none of them shows is said.
+# Pages of third parties that quote the vendor's data sheets, seen on 2026-11-28. A figure that none of them shows is
+# marked.
 _KLOCKWOOD = "https://glennklockwood.com/garden/processors"
 _KUNWAR = "https://www.kunwar.page/chapter/appendix-d-hardware-reference"
 _NVL = (
@@ -52,7 +56,7 @@ _2080 = (
     "https://www.nexthardware.com/news/nvidia-pronta-a-lanciare-anche-la-rtx-2080-ti-8600/; the rate of tensor cores "
     "is on neither"
 )
-# The first match wins: longer names first. B200's memory is that of docs.vultr.com: Klockwood's page has 192.
+# The first match wins, so longer names stand first. B200's memory is from docs.vultr.com. Klockwood's page has 192.
 _SPECIFICATIONS = (
     _Sheet(r"\bB200", 80e12, 2250e12, 2250e12, 8.0e12, 900e9, 1000.0, 180, f"{_KLOCKWOOD}/B200"),
     _Sheet(r"\bH200", 67e12, 989e12, 989e12, 4.8e12, 450e9, 700.0, 141, _KUNWAR),
@@ -77,8 +81,8 @@ _CPU_NAME = re.compile(r"\b(cpu|epyc|xeon|ryzen|core|threadripper|neoverse|gravi
 class Machines:
     """Known quantities by device name, in the units of the calibration table (FLOP/s, B/s, s, W).
 
-    `calibrations` is a calibration.json, or {"devices": [...]} of several, or None. A measured quantity goes
-    before the data sheet; what neither knows is None.
+    `calibrations` is a calibration.json, or {"devices": [...]} of several, or None. A measured quantity has precedence
+    over the data sheet. A quantity that neither knows is None.
     """
 
     def __init__(self, calibrations: Mapping[str, Any] | None = None):
@@ -97,7 +101,7 @@ class Machines:
         return kind == "cpu" if kind else bool(_CPU_NAME.search(device))
 
     def names(self) -> list[str]:
-        """Devices that are calibrated here, and those with a data sheet."""
+        """The devices that are calibrated here, and those with a data sheet."""
         sheets = [re.sub(r"\\b|\.\*", " ", spec.name).strip() for spec in _SPECIFICATIONS]
         return [*self._calibrated, *sheets]
 
@@ -106,7 +110,7 @@ class Machines:
         return device in self._calibrated or _specification(device) is not None
 
     def source(self, device: str) -> str | None:
-        """Where the figures of the data sheet were seen; None for a device without one."""
+        """Where the figures of the data sheet were seen. None for a device without a data sheet."""
         sheet = _specification(device)
         return sheet.source if sheet else None
 
@@ -114,16 +118,16 @@ class Machines:
         return device in self._calibrated
 
     def get(self, device: str, quantity: str, precision: str | None = None, nodes: int = 1) -> float | None:
-        """What was measured of a quantity (see `measured`), else the data sheet's."""
+        """The measured value of a quantity (see `measured`), else the value of the data sheet."""
         value = self.measured(device, quantity, precision, nodes)
         return _data_sheet(device, quantity, precision) if value is None and nodes == 1 else value
 
     def measured(
         self, device: str, quantity: str, precision: str | None = None, nodes: int = 1
     ) -> float | None:
-        """Median of the measurements of a quantity (of a precision where it has one).
+        """Median of the measurements of a quantity, of one precision where it depends on precision.
 
-        Of a link between `nodes` nodes only measurements over as many nodes say something.
+        For a link between `nodes` nodes, only measurements over the same number of nodes count.
         """
         entries = self._calibrated.get(device, {}).get("quantities", ())
         values = [
@@ -139,12 +143,12 @@ class Machines:
     def first(
         self, device: str, quantities: tuple[str, ...], precision: str | None = None, nodes: int = 1
     ) -> float | None:
-        """The first of several quantities that is known and positive."""
+        """The first of several quantities with a known, positive value."""
         found = (self.get(device, quantity, precision, nodes) for quantity in quantities)
         return next((value for value in found if value is not None and value > 0), None)
 
     def calibrated_nodes(self, device: str) -> set[int]:
-        """Numbers of nodes between which the links of this device were measured."""
+        """The numbers of nodes between which the links of this device were measured."""
         entries = self._calibrated.get(device, {}).get("quantities", ())
         spans = {entry.get("nodes") for entry in entries if entry.get("value") is not None}
         return {nodes for nodes in spans if nodes and nodes > 1}

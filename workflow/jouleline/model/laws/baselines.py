@@ -1,4 +1,4 @@
-"""The simple laws that every report shows beside the models, each fitted on the same folds."""
+"""The simple laws that every report shows next to the models. Each is fitted on the same folds."""
 
 from collections.abc import Callable
 
@@ -30,8 +30,8 @@ def _log_flop(data: Data) -> tuple[linear.Design, linear.Design]:
 
 
 def _power_law(data: Data) -> tuple[linear.Design, linear.Design]:
-    """Every raw hyper-parameter, log where it is a size; those that do not vary fall out of the training rows'
-    reach."""
+    """Every raw hyper-parameter, with the log of each size. A parameter that does not vary drops out, and the training
+    rows cannot reach other values of it."""
     sizes = (
         "layers",
         "hidden",
@@ -50,7 +50,7 @@ def _power_law(data: Data) -> tuple[linear.Design, linear.Design]:
 
 
 class LogLaw:
-    """Two laws linear in log space, one of energy and one of time; `designs` gives their columns."""
+    """Two laws that are linear in log space, one of energy and one of time. `designs` gives their columns."""
 
     def __init__(self, designs: Callable[[Data], tuple[linear.Design, linear.Design]]):
         self.designs = designs
@@ -78,7 +78,7 @@ class LogLaw:
 
 
 def join(energy: State, time: State) -> State:
-    """One state of two linear laws; parameters of the law of time carry "time: "."""
+    """One state of two linear laws. The parameters of the law of time carry the prefix "time: "."""
     parameters = dict(energy["parameters"])
     parameters |= {f"time: {name}": entry for name, entry in time["parameters"].items()}
     slim = [
@@ -96,9 +96,9 @@ def join(energy: State, time: State) -> State:
 
 
 class Linear:
-    """E = E0 + e_c FLOP (+ e_m byte), and the same for time per device; least squares of the relative error.
+    """E = E0 + e_c FLOP (+ e_m byte), and the same for time per device. Least squares of the relative error.
 
-    With `memory` it is the additive form that the paper gives beside its power law.
+    With `memory` this is the additive form that the paper gives next to its power law.
     """
 
     def __init__(self, memory: bool):
@@ -118,7 +118,7 @@ class Linear:
         return states
 
     def predict(self, state: State, data: Data, context: Context) -> list[Prediction]:
-        """See `Model.predict`; a prediction that is not positive counts as not identified."""
+        """See `Model.predict`. A prediction that is not positive counts as not identified."""
         if "energy" not in state:
             return [nothing(data, state["reason"])]
         total, each = self._designs(data)
@@ -135,9 +135,10 @@ class Linear:
 
 
 class PowerTimesTime:
-    """E = power per device x devices x time. Time from the log-linear law in FLOP, or measured (labelled post-run).
+    """E = power per device x devices x time. Time comes from the log-linear law in FLOP, or is measured (labelled
+    post-run).
 
-    `limit` takes the device's power limit; otherwise the geometric mean power of the training rows.
+    With `limit` the power is the device's power limit. Otherwise it is the geometric mean power of the training rows.
     """
 
     def __init__(self, limit: bool, measured_time: bool):

@@ -1,4 +1,4 @@
-"""Gradient boosting on raw configurations and FLOP: scikit-learn grows the trees, kept as plain arrays."""
+"""Gradient boosting on raw configurations and FLOP. scikit-learn grows the trees, and they are kept as plain arrays."""
 
 import numpy as np
 
@@ -12,7 +12,7 @@ _SAMPLE = 400
 
 
 class GradientBoosting:
-    """The baseline: log energy and log time of a step as sums of trees."""
+    """A baseline: log energy and log time of a step as sums of trees."""
 
     inner_extremes, inner_parts = False, 3
     """Its intervals come from held-out families alone: trees for each end of each axis would take minutes."""
@@ -64,7 +64,7 @@ def _grow(x: np.ndarray, y: np.ndarray, weights: np.ndarray, seed: int) -> dict:
     from sklearn.ensemble import GradientBoostingRegressor
 
     share = min(_GROWN["subsample"], _SAMPLE / len(y))
-    # Each of the 150 trees would check the same arguments again, at the cost of growing it.
+    # Each of the 150 trees would check the same arguments again. This would take as long as growing the tree.
     with sklearn.config_context(skip_parameter_validation=True, assume_finite=True):
         grown = GradientBoostingRegressor(random_state=seed, **_GROWN | {"subsample": share})
         grown.fit(x.astype(np.float32), y, sample_weight=weights)
@@ -73,7 +73,7 @@ def _grow(x: np.ndarray, y: np.ndarray, weights: np.ndarray, seed: int) -> dict:
 
 
 def _arrays(tree) -> list[list]:
-    """[feature (-1: leaf), threshold, left, right, value], each over the tree's nodes."""
+    """[feature (-1: leaf), threshold, left, right, value], each over the nodes of the tree."""
     feature = np.where(tree.children_left < 0, -1, tree.feature)
     return [
         array.tolist()

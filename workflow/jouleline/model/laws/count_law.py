@@ -1,8 +1,9 @@
-"""Energy over device counts of a workload that was run on a smaller count: E(N)/E(N0) = phi/eta(N) + 1 - phi.
+"""Energy over device counts, for a workload that was run on a smaller count: E(N)/E(N0) = phi/eta(N) + 1 - phi.
 
-phi is the share of energy that is static at N0. From E(N) = N P_s T + work, and N T / (N0 T0) = 1/eta for equal work.
-Efficiency is measured (after the run), or modelled before it: 1/eta = 1 + a log2(N/N0), as collectives over trees
-and rings of rings grow. phi = 1 is the lemma that mean power does not change with N.
+phi is the share of energy that is static at N0. The law follows from E(N) = N P_s T + work, and from N T / (N0 T0) =
+1/eta for equal work. Efficiency is either measured (after the run) or modelled before it: 1/eta = 1 + a log2(N/N0),
+because collectives over trees and over rings of rings grow in this way. phi = 1 is the lemma that mean power does not
+change with N.
 """
 
 import numpy as np
@@ -13,7 +14,7 @@ from jouleline.model.laws import efficiency
 
 
 class CountLaw:
-    """phi and a, common to the families of one table; `phi` fixes the static share instead of fitting it."""
+    """phi and a, common to the families of one table. `phi` fixes the static share instead of fitting it."""
 
     def __init__(self, phi: float | None = None):
         self.phi = phi
@@ -47,7 +48,7 @@ class CountLaw:
         }
 
     def predict(self, state: State, data: Data, context: Context) -> list[Prediction]:
-        """See `Model.predict`: one prediction with the modelled, one with the measured efficiency."""
+        """See `Model.predict`. One prediction uses the modelled efficiency, and one the measured efficiency."""
         modes = (("modelled", False), ("measured", True))
         if "phi" not in state:
             return [
@@ -69,7 +70,8 @@ class CountLaw:
 
 
 def _references(train: Data, weights: np.ndarray) -> dict[str, list[float]]:
-    """family -> [N0, device-seconds per token, J per token], means over its runs on its smallest count."""
+    """family -> [N0, device-seconds per token, J per token]. Each is the mean over the family's runs on its smallest
+    count."""
     found = {}
     device_time, joule = train.devices * train.step_time_s / train.tokens, train.step_energy_j / train.tokens
     for family in sorted(set(train.columns["family"].tolist())):

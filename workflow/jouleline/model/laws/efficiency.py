@@ -1,8 +1,7 @@
-"""Parallel efficiency and power ratio, and the identity that ties energy to both.
+"""Parallel efficiency and power ratio, and the identity that connects energy with both.
 
-eta(N) = useful tokens/s on N devices / (N/N0 x tokens/s on N0), so eta(N0) = 1; rho(N) = power per device on N / on
-N0.
-Energy per token then obeys E(N)/E(N0) = rho(N)/eta(N) exactly.
+eta(N) = useful tokens/s on N devices / (N/N0 x tokens/s on N0), so eta(N0) = 1. rho(N) = power per device on N / power
+per device on N0. Energy per token then obeys E(N)/E(N0) = rho(N)/eta(N) exactly.
 """
 
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ TP_SMAX, TP_K, DP_A, DP_B = 9.8, 0.76, 0.005, 1.266
 
 @dataclass(frozen=True)
 class Scaling:
-    """Per row [R]: reference count N0, eta, rho and E/E0 per token; NaN where the family has no row at the table's
+    """Per row [R]: reference count N0, eta, rho and E/E0 per token. NaN where the family has no row at the table's
     N0."""
 
     reference: np.ndarray
@@ -27,9 +26,10 @@ class Scaling:
 
 
 def measured(data: Data) -> Scaling:
-    """From measured times and energies, against the mean over the family's rows at its smallest device count.
+    """Efficiency from measured times and energies, relative to the mean of the family's rows at its smallest device
+    count.
 
-    Known only after the run. A family without a run at the table's smallest count has no reference there.
+    It is known only after the run. A family without a run at the table's smallest count has no reference there.
     """
     if "scaling" not in data.memo:
         data.memo["scaling"] = _measured(data)
@@ -37,9 +37,10 @@ def measured(data: Data) -> Scaling:
 
 
 def take(data: Data, rows: np.ndarray) -> Data:
-    """The given rows (mask or indices) with the measured efficiency that they have in the whole table.
+    """The given rows (mask or indices), with the measured efficiency that they have in the whole table.
 
-    By themselves they may lack the runs on their smallest device count, as where a count or a strategy is held out.
+    The rows alone may lack the runs on their smallest device count, for example where a count or a strategy is held
+    out.
     """
     part = data.take(rows)
     part.memo["scaling"] = Scaling(**{name: values[rows] for name, values in vars(measured(data)).items()})
@@ -60,7 +61,7 @@ def _measured(data: Data) -> Scaling:
         sums = np.bincount(data.families[first], values[first], len(known))
         return np.where(known, sums / np.maximum(counts, 1), np.nan)[data.families]
 
-    # rates are averaged as time per token and power as energy per time, so the identity holds for the means too
+    # Rates are averaged as time per token, and power as energy per time. So the identity holds for the means too.
     rate0, joule0 = 1 / mean(1 / rate), mean(joule)
     efficiency = rate / (data.devices / reference * rate0)
     power_ratio = (joule * rate / data.devices) / (joule0 * rate0 / reference)
@@ -78,7 +79,7 @@ def published_dp(n: np.ndarray) -> np.ndarray:
 
 
 def parametric(data: Data) -> np.ndarray:
-    """The paper's eta_TP x eta_DP divided by its value on one device, so that eta(1) = 1. [R]"""
+    """The paper's eta_TP x eta_DP, divided by its value on one device. So eta(1) = 1. [R]"""
     tensor = published_tp(data.columns["tensor_parallel"]) / published_tp(1.0)
     return tensor * published_dp(data.columns["data_parallel"]) / published_dp(1.0)
 
@@ -101,5 +102,5 @@ def _on_one_device(data: Data) -> Data:
 
 
 def modelled(data: Data, step_time_s: np.ndarray, single: Data, single_time_s: np.ndarray) -> np.ndarray:
-    """eta from predicted step times of the rows and of the same workloads on one device (N0 = 1). [R]"""
+    """eta from the predicted step times of the rows and of the same workloads on one device (N0 = 1). [R]"""
     return (data.tokens / step_time_s) / (data.devices * single.tokens / single_time_s)

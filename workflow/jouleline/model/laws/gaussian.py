@@ -1,7 +1,7 @@
-"""Gaussian process regression (Matern 5/2, one length per column), hyper-parameters by marginal likelihood.
+"""Gaussian process regression (Matern 5/2, one length per column). Hyper-parameters come from the marginal likelihood.
 
-Rasmussen & Williams, Gaussian Processes for Machine Learning (2006), eqs. 2.25 and 5.9. Written out here so that a
-fitted process is plain JSON and needs no pickle to be read.
+Source: Rasmussen & Williams, Gaussian Processes for Machine Learning (2006), eqs. 2.25 and 5.9. The process is written
+out here, so a fitted one is plain JSON and no pickle is needed to read it.
 """
 
 import os
@@ -28,7 +28,7 @@ _LENGTH = (np.log(3.0), 1.0)
 
 @dataclass(frozen=True)
 class Kernel:
-    """Priors of the signal's size and of the noise of a run: mean and sd of their logs."""
+    """Priors of the size of the signal and of the noise of a run: the mean and sd of their logs."""
 
     signal: tuple[float, float]
     noise: tuple[float, float]
@@ -46,9 +46,10 @@ RESIDUAL = {
 
 @dataclass(frozen=True)
 class Points:
-    """The distinct configurations x [n, P] of some runs, all that their likelihood needs of replicates.
+    """The distinct configurations x [n, P] of some runs. The likelihood needs no more than this of replicates.
 
-    `counts` [n] runs each, their mean target `y` [n], and `within`, the sum of squares of the runs around their means.
+    `counts` [n] is the number of runs of each, and `y` [n] their mean target. `within` is the sum of squares of the
+    runs around their means.
     """
 
     x: np.ndarray
@@ -65,7 +66,7 @@ class Points:
         return cls(distinct, means, counts.astype(float), float(((y - means[index]) ** 2).sum()))
 
     def some(self, count: int, seed: int) -> "Points":
-        """`count` of the points, drawn; the scatter within the others is left out in proportion."""
+        """Draw `count` of the points. The scatter within the others is left out in proportion."""
         if len(self.y) <= count:
             return self
         kept = np.random.default_rng(seed).permutation(len(self.y))[:count]
@@ -75,7 +76,7 @@ class Points:
 
 
 def _covariance(squares: np.ndarray, hyper: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(K [n, n], the factor that dK/dlog length shares) from squared differences [P, n, n]."""
+    """(K [n, n], the factor that all dK/dlog length have in common) from squared differences [P, n, n]."""
     signal, inverse = np.exp(2 * hyper[0]), np.exp(-2 * hyper[2:])
     distance = np.sqrt(5 * np.maximum(np.tensordot(inverse, squares, 1), 0))
     decay = signal * np.exp(-distance)
@@ -83,9 +84,9 @@ def _covariance(squares: np.ndarray, hyper: np.ndarray) -> tuple[np.ndarray, np.
 
 
 def _loss(hyper: np.ndarray, squares: np.ndarray, points: Points, mean: np.ndarray, sd: np.ndarray):
-    """Negative log posterior of the hyper-parameters (log signal, log noise, log lengths) and its gradient.
+    """Negative log posterior of the hyper-parameters (log signal, log noise, log lengths), and its gradient.
 
-    A point of m runs has a mean with the m-th part of the noise; the scatter within points adds its own likelihood.
+    A point of m runs has a mean with an m-th of the noise variance. The scatter within points adds its own likelihood.
     """
     from scipy.linalg.lapack import dpotrf, dpotri
 
@@ -109,7 +110,8 @@ def _loss(hyper: np.ndarray, squares: np.ndarray, points: Points, mean: np.ndarr
 
 
 def choose_hyper(points: Points, kernel: Kernel, seed: int) -> np.ndarray:
-    """Hyper-parameters (log signal, log noise, log lengths [P]) by scipy's L-BFGS-B from the prior's centre."""
+    """Hyper-parameters (log signal, log noise, log lengths [P]). scipy's L-BFGS-B starts from the centre of the
+    prior."""
     from scipy.optimize import minimize
 
     points = points.some(_MOST_POINTS, seed)
@@ -125,10 +127,11 @@ def choose_hyper(points: Points, kernel: Kernel, seed: int) -> np.ndarray:
 
 
 def condition(points: Points, hyper: np.ndarray, bases: np.ndarray | None = None) -> np.ndarray:
-    """alpha [m] of the posterior mean k(x, bases) @ alpha, for bases [m, P]; by default the points themselves.
+    """alpha [m] of the posterior mean k(x, bases) @ alpha, for bases [m, P]. By default the bases are the points
+    themselves.
 
-    Of the points alpha = (K + noise / counts)^-1 y. Fewer bases give the subset of regressors (eq. 8.14)
-    at a cost of n m^2: alpha = (noise K_mm + K_mn counts K_nm)^-1 K_mn counts y, by two Cholesky factors.
+    With the points, alpha = (K + noise / counts)^-1 y. Fewer bases give the subset of regressors (eq. 8.14) at a cost
+    of n m^2: alpha = (noise K_mm + K_mn counts K_nm)^-1 K_mn counts y, by two Cholesky factors.
     """
     from scipy.linalg import cho_factor, cho_solve, solve_triangular
 
@@ -145,7 +148,7 @@ def condition(points: Points, hyper: np.ndarray, bases: np.ndarray | None = None
 
 
 def mean(x: np.ndarray, train: np.ndarray, alpha: np.ndarray, hyper: np.ndarray) -> np.ndarray:
-    """Posterior mean [R] at x [R, P]; goes to 0 away from the training rows."""
+    """Posterior mean [R] at x [R, P]. It goes to 0 far from the training rows."""
     scale = np.exp(-hyper[2:])
     here, there = x * scale, train * scale
     found = np.empty(len(x))
@@ -154,16 +157,16 @@ def mean(x: np.ndarray, train: np.ndarray, alpha: np.ndarray, hyper: np.ndarray)
     def fill(begin: int) -> None:
         found[begin : begin + step] = correlation(here[begin : begin + step], there) @ alpha
 
-    # numpy works outside the interpreter's lock, so the blocks of a long table go to all cores.
+    # numpy works without the interpreter's lock, so all cores share the blocks of a long table.
     with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
         list(pool.map(fill, range(0, len(x), step)))
     return np.exp(2 * hyper[0]) * found
 
 
 def correlation(here: np.ndarray, there: np.ndarray) -> np.ndarray:
-    """Matern 5/2 correlation (1 + d + d^2/3) exp(-d), d^2 = 5 r^2, [n, m] of points in units of the lengths.
+    """Matern 5/2 correlation (1 + d + d^2/3) exp(-d), d^2 = 5 r^2, [n, m], of points in units of the lengths.
 
-    In place: a prediction of many rows is bound by the passes over this matrix.
+    It is computed in place, because passes over this matrix take most of the time of a prediction of many rows.
     """
     squares = here @ (-10 * there).T
     squares += 5 * (here**2).sum(axis=1)[:, None]
@@ -180,26 +183,28 @@ def correlation(here: np.ndarray, there: np.ndarray) -> np.ndarray:
 
 
 def log_targets(data: Data) -> dict[str, np.ndarray]:
-    """Log time of a step and log of its mean power, [R]: apart, since their noise is not of one size. Log energy is
-    their sum."""
+    """Log time of a step and log of its mean power, [R]. They are kept apart, because their noise differs in size. Log
+    energy is their sum."""
     time = np.log(data.step_time_s)
     return {"time": time, "power": np.log(data.step_energy_j) - time}
 
 
 class Residuals:
-    """Gaussian processes of one or more targets over raw configurations; what the GP baseline and the hybrid share."""
+    """Gaussian processes of one or more targets over raw configurations. The GP baseline and the hybrid share this."""
 
     def __init__(self, kernels: dict[str, Kernel]):
-        """`kernels` of the targets, by name."""
+        """`kernels` are those of the targets, by name."""
         self.kernels = kernels
 
     def fit(
         self, data: Data, used: np.ndarray, targets: dict[str, np.ndarray], seed: int, warm: dict | None
     ) -> dict:
-        """`targets` name -> [R]; rows `used` (mask) train. With `warm`, its hyper-parameters and columns are kept.
+        """Fit `targets` (name -> [R]) on the rows `used` (mask). With `warm`, its hyper-parameters and columns are
+        kept.
 
-        These have seen the rows that an inner fit leaves out. Chosen again without them, they gave prediction intervals
-        of the same width (public table, H0 and H8: within 0.3 %) and no better coverage, in five times the time.
+        These hyper-parameters have seen the rows that an inner fit leaves out. They were chosen again without these
+        rows as a test. The prediction intervals then had the same width (public table, H0 and H8: within 0.3 %) and no
+        better coverage, and this took five times as long.
         """
         how = warm["columns"] if warm else tabular.encoder(data, used)
         x = tabular.encode(data, how)[0][used]
@@ -218,7 +223,7 @@ class Residuals:
         return fitted
 
     def predict(self, fitted: dict, data: Data) -> tuple[dict[str, np.ndarray], np.ndarray]:
-        """Posterior means by target [R], and whether each row's categories were seen [R]."""
+        """Posterior means by target [R], and whether the categories of each row were seen [R]."""
         x, known = tabular.encode(data, fitted["columns"])
         train = np.array(fitted["x"]).reshape(-1, x.shape[1])
         means = {
@@ -229,7 +234,7 @@ class Residuals:
 
 
 class GaussianProcess:
-    """The baseline: log time and log power of a step straight from the raw configuration, around their mean."""
+    """A baseline: log time and log power of a step directly from the raw configuration, around their mean."""
 
     def __init__(self):
         self._process = Residuals(RAW)
@@ -237,7 +242,7 @@ class GaussianProcess:
     def fit(
         self, data: Data, weights: np.ndarray, context: Context, warm: list[State] | None = None
     ) -> list[State]:
-        """See `Model.fit`; weights count only as used or not."""
+        """See `Model.fit`. A weight only says whether a row is used."""
         logs = log_targets(data)
         states = []
         for number, row in enumerate(weights):
@@ -266,7 +271,7 @@ class GaussianProcess:
 
 
 def fitted_state(process: dict) -> State:
-    """The common part of a state: a process has no parameter with a physical meaning."""
+    """The common part of a state. A process has no parameter with a physical meaning."""
     hyper = {name: one["hyper"] for name, one in process["targets"].items()}
     return {
         "identified": True,

@@ -1,6 +1,6 @@
 """The roofline law times the exponentials of Gaussian processes on its log residuals, of time and of power.
 
-Inside the data the process takes up what the law leaves; outside, its mean goes to 0: back to physics.
+Inside the data, the process adds what the law lacks. Outside, its mean goes to 0, and the law alone remains.
 """
 
 import numpy as np
@@ -12,7 +12,7 @@ from jouleline.model.roofline.fit import Roofline
 
 
 class Hybrid:
-    """log t = log t_roofline + process, and the same for the power E/t: what they make together is the energy."""
+    """log t = log t_roofline + process, and the same for the power E/t. The product of both is the energy."""
 
     def __init__(self):
         self.law = Roofline()
@@ -21,7 +21,8 @@ class Hybrid:
     def fit(
         self, data: Data, weights: np.ndarray, context: Context, warm: list[State] | None = None
     ) -> list[State]:
-        """See `Model.fit`: first the law, then the process on the residuals of its own training rows."""
+        """See `Model.fit`. The law is fitted first. Then the process is fitted on the residuals of the same training
+        rows."""
         states = self.law.fit(data, weights, context, warm)
         for number, (row, state) in enumerate(zip(weights, states, strict=True)):
             if "slots" not in state:
@@ -42,7 +43,7 @@ class Hybrid:
         return states
 
     def predict(self, state: State, data: Data, context: Context) -> list[Prediction]:
-        """See `Model.predict`; a row with a category that was not trained on gets the law alone."""
+        """See `Model.predict`. A row with a category that was not trained on gets the law alone."""
         law = self.law.predict(state, data, context)[0]
         if "process" not in state:
             return [law]

@@ -1,4 +1,5 @@
-"""Laws that are linear in their parameters: exact least squares, and an honest answer for rows they cannot reach."""
+"""Laws that are linear in their parameters: exact least squares, and NaN for rows that the training rows do not
+reach."""
 
 from dataclasses import dataclass, field
 
@@ -32,10 +33,11 @@ def matrix(design: Design, rows: int, levels: dict[str, list[str]]) -> tuple[np.
 def fit(
     design: Design, target: np.ndarray, weights: np.ndarray, reference: dict[str, str] | None = None
 ) -> State:
-    """Weighted least squares of `target` [R]; the state predicts only where the training rows reach.
+    """Weighted least squares of `target` [R]. The state predicts only rows that the training rows reach.
 
-    `reference` names the level of a category that the intercept stands for (default: the first). Columns that the
-    training rows cannot tell apart keep a joint prediction, but their coefficients are reported as not identified.
+    `reference` names the level of a category that the intercept stands for (default: the first). The training rows may
+    not tell some columns apart. These columns keep a joint prediction, but their coefficients are reported as not
+    identified.
     """
     used = (weights > 0) & np.isfinite(target)
     for values in design.numbers.values():
@@ -64,7 +66,7 @@ def fit(
         "coefficients": coefficients.tolist(),
         "basis": basis.tolist(),
         "centre": centre.tolist(),
-        # Of the prediction's variance: that of a run, and how each direction of the design spreads it.
+        # The variance of a prediction has two parts: that of a run, and the spread along each direction of the design.
         "variance": variance,
         "spare": spare,
         "singular": singular[kept].tolist(),
@@ -77,7 +79,7 @@ def fit(
 
 
 def _levels(design: Design, used: np.ndarray, reference: dict[str, str]) -> dict[str, list[str]]:
-    """The levels of each category in the training rows, the one that the intercept stands for first."""
+    """The levels of each category in the training rows. The level of the intercept stands first."""
     levels = {}
     for name, labels in design.categories.items():
         seen = sorted(set(labels[used].tolist()))
@@ -120,7 +122,7 @@ def predict(state: State, design: Design, rows: int) -> tuple[np.ndarray, np.nda
 def _half_width(state: State, directions: np.ndarray) -> np.ndarray:
     """Half-width [R] of the 95 % interval of the law's own value, in log, from `directions` [R, kept].
 
-    Large where the training rows hardly reach: the design is nearly singular there.
+    It is large where the training rows hardly reach, because the design is nearly singular there.
     """
     from scipy.special import stdtrit
 
