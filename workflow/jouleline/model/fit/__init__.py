@@ -1,5 +1,4 @@
-"""One fit and its predictions: registry, intervals, bootstrap, fitted model files.
+"""One fit and its predictions: registry, intervals, bootstrap, files of fitted models.
 
-What is fitted here sees the training rows and no others.
-It must not score.
+A fit here sees the training rows and no others. This code must not score.
 """

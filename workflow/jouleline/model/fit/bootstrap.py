@@ -1,4 +1,4 @@
-"""Confidence intervals of parameters: cluster bootstrap by family, and profile likelihood."""
+"""Confidence intervals of parameters, by a cluster bootstrap over families and by profile likelihood."""
 
 from typing import Any
 
@@ -18,7 +18,7 @@ PROFILED = ("compute_memory_exponent", "static_power_w")
 
 
 def family_draws(families: np.ndarray, draws: int, seed: int) -> np.ndarray:
-    """Weights [draws, R]: each draw takes as many families as there are, with replacement, with all their rows."""
+    """Weights [draws, R]. Each draw takes as many families as exist, with replacement, and all rows of each."""
     codes, index = np.unique(families, return_inverse=True)
     rng = np.random.default_rng([seed, 1])
     counts = rng.multinomial(len(codes), np.full(len(codes), 1 / len(codes)), size=draws)
@@ -26,10 +26,11 @@ def family_draws(families: np.ndarray, draws: int, seed: int) -> np.ndarray:
 
 
 def add_intervals(model: Model, data: Data, record: dict[str, Any], context: Context, draws: int) -> None:
-    """Refit `draws` resamples of the families and set lo95, hi95 of every identified parameter of a fold record."""
+    """Refit `draws` resamples of the families. This sets lo95 and hi95 of every identified parameter of a fold
+    record."""
     if len(np.unique(data.families)) < 3 or not record["identified"] or not record["parameters"]:
         return
-    model = getattr(model, "law", model)  # of a hybrid, the law has the parameters
+    model = getattr(model, "law", model)  # in a hybrid, the law has the parameters
     weights = family_draws(data.families, draws, int(context.options["seed"]))
     state = {**record["state"], "identified": True, "reason": None}
     values, kept = _refit(model, data, weights, context, state)
@@ -55,7 +56,7 @@ def _refit(
     """(parameter -> its value in each draw, the slots of the first KEPT draws of a roofline)."""
     if isinstance(model, Roofline) and "vector" in state:
         return _refit_roofline(model, data, weights, context, state)
-    if isinstance(model, Paper):  # the modelled mode would refit a roofline with every draw
+    if isinstance(model, Paper):  # the modelled mode would refit a roofline in every draw
         model, state = Paper(("parametric",)), None
     values: dict[str, list[float]] = {}
     for fitted in model.fit(data, weights, context, warm=[state] * len(weights) if state else None):
@@ -90,11 +91,12 @@ def _refit_roofline(model: Roofline, data: Data, weights: np.ndarray, context: C
 
 
 def add_profiles(model: Model, data: Data, record: dict[str, Any], context: Context) -> None:
-    """Profile likelihood of p and P_s: refit with the parameter held on a grid; the 95 % interval by likelihood ratio.
+    """Profile likelihood of p and P_s: refit with the parameter fixed on a grid. The likelihood ratio gives the 95 %
+    interval.
 
-    Kept in diagnostics.profiles as {name: {value: [...], delta_cost: [...], static_share: [...], lo95, hi95}}; costs
-    in units of the residual variance, so that 1.92 above the best bounds the interval, and phi along the profile of
-    P_s is its own profile. An end that is not reached is null.
+    diagnostics.profiles keeps them as {name: {value: [...], delta_cost: [...], static_share: [...], lo95, hi95}}. Costs
+    are in units of the residual variance, so the interval ends where the cost is 1.92 above the best. The profile of
+    phi is phi along the profile of P_s. An end that is not reached is null.
     """
     model = getattr(model, "law", model)
     if not isinstance(model, Roofline) or "vector" not in record["state"] or not record["identified"]:
@@ -110,7 +112,8 @@ def add_profiles(model: Model, data: Data, record: dict[str, Any], context: Cont
 
 
 def _profile(problem: Problem, slot, state: dict[str, Any]) -> dict[str, Any]:
-    """The parameter over +-4 of its standard errors (at most +-2.5 of its unbounded value), the others refitted."""
+    """The parameter over +-4 of its standard errors (at most +-2.5 of its unbounded value), with the others
+    refitted."""
     best = np.array(state["vector"])[next(iter(slot.loads))]
     probe = 0.02
     _, near, _ = _along(problem, slot, state, best + probe * np.array([-1, 0, 1]))
@@ -129,7 +132,8 @@ def _profile(problem: Problem, slot, state: dict[str, Any]) -> dict[str, Any]:
 
 
 def _along(problem: Problem, slot, state: dict[str, Any], grid: np.ndarray):
-    """(natural value, cost in units of the residual variance, median static share) [points], the others refitted."""
+    """(natural value, cost in units of the residual variance, median static share) [points], with the others
+    refitted."""
     best, noise, (column,) = np.array(state["vector"]), state["noise"], slot.loads
     prior_sd = problem.prior_sd[0] / noise
     free = np.delete(np.arange(len(best)), column)

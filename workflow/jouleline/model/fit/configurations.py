@@ -1,4 +1,4 @@
-"""Rows that a user is considering: what they would take, emit and cost by a fitted model."""
+"""Rows that a user considers: the time, energy, emissions and cost that a fitted model predicts for them."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -51,7 +51,7 @@ def predict_table(
 
 
 def configured(fit: Mapping[str, Any], raw: Columns, where: str) -> tuple[Mapping[str, Any], Data]:
-    """(the shipped fold of a fit, the rows that it is to predict), each as long as it says; see `predict_table`."""
+    """(the shipped fold of a fit, the rows that it predicts). Each row is as long as it says, see `predict_table`."""
     fold = shipped(fit)
     rows = planned_rows(raw, fold["domain"]["categories"]["device"], where)
     columns = rows.columns
@@ -67,15 +67,17 @@ def configured(fit: Mapping[str, Any], raw: Columns, where: str) -> tuple[Mappin
 
 
 def planned_rows(raw: Columns, devices: list[str], where: str) -> Data:
-    """Rows that are still to be run, each as long as it says (one step where it says nothing); `devices` are those that
-    are known, the default where it is one."""
+    """Rows that are still to be run. Each is as long as it says, or one step where it says nothing.
+
+    `devices` are the known ones. A single one is the default.
+    """
     rows = Data.of(complete(_with_defaults(raw, devices, where), where, require_energy=False))
     _set_length(rows, where)
     return rows
 
 
 def predicted(fit: Mapping[str, Any], fold: Mapping[str, Any], rows: Data, plan: Mapping[str, Any]) -> Table:
-    """What `predict_table` adds to the rows of `configured`."""
+    """The columns that `predict_table` adds to the rows of `configured`."""
     table = next((part for part in predict_rows(fit, fold, rows) if not part["post_run"][0]), None)
     if table is None:
         raise UserError(
@@ -86,7 +88,7 @@ def predicted(fit: Mapping[str, Any], fold: Mapping[str, Any], rows: Data, plan:
 
 
 def checked_plan(given: Mapping[str, Any] | None) -> Mapping[str, Any]:
-    """PLAN with what is given. Raises UserError for a price, intensity or effectiveness that cannot be."""
+    """PLAN with the given values. Raises UserError for an impossible price, intensity or effectiveness."""
     plan = PLAN | dict(given or {})
     for name, low in (("price_per_kwh", 0), ("grid_gco2_per_kwh", 0), ("pue", 1)):
         if plan[name] is not None and not low <= plan[name] < np.inf:
@@ -98,7 +100,8 @@ _PARTS = {"identified", "reason", "state", "parameters", "diagnostics", "domain"
 
 
 def shipped(fit: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The fold of a fit of the split `all`. Raises UserError for any other document, or one that is not identified."""
+    """The fold of a fit of the split `all`. Raises UserError for any other document, or for a fit that is not
+    identified."""
     is_fit = isinstance(fit, Mapping) and {"model", "split", "folds", "options"} <= set(fit)
     fold = fit["folds"][0] if is_fit and isinstance(fit["folds"], list) and fit["folds"] else None
     whole = isinstance(fold, Mapping) and set(fold) >= _PARTS and isinstance(fit["model"], str)
@@ -112,7 +115,7 @@ def shipped(fit: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def _with_defaults(raw: Columns, devices: list[str], where: str) -> Columns:
-    """Columns that a grid's row leaves out: the model's device, one device, no sharding, fp32."""
+    """The columns that a grid's row leaves out: the model's device, one device, no sharding, fp32."""
     count = len(next(iter(raw.values()), ()))
     defaults = {"tensor_parallel": 1, "zero_stage": 0, "precision": "fp32"}
     if len(devices) == 1:
@@ -128,9 +131,10 @@ def _with_defaults(raw: Columns, devices: list[str], where: str) -> Columns:
 
 
 def _set_length(rows: Data, where: str) -> None:
-    """The steps of each row: given, or from its samples or tokens, or one; samples and tokens follow from them.
+    """The steps of each row: given, or computed from its samples or tokens, or one. Samples and tokens follow from
+    them.
 
-    What a row gives besides must be the same work, up to a last batch that is not full.
+    Any other length that a row gives must be the same work, up to a last batch that is not full.
     """
     columns = rows.columns
     steps = columns["steps"].astype(float)
@@ -166,7 +170,7 @@ def _outcome(rows: Data, table: Table, plan: Mapping[str, Any]) -> Table:
 def predict_file(
     fit: Mapping[str, Any], rows: str | Path, out: str | Path, plan: Mapping[str, Any] | None = None
 ) -> Table:
-    """Predict a Parquet or CSV file of configurations into another; returns the table written."""
+    """Predict a Parquet or CSV file of configurations into another file. Returns the table that was written."""
     table = predict_table(fit, read_columns(rows), str(rows), plan)
     write_columns(table, out)
     return table

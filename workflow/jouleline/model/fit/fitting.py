@@ -1,4 +1,4 @@
-"""Fit one model on every fold of one split: the fit.json that predictions are made from."""
+"""Fit one model on every fold of one split. The result is the fit.json from which predictions are made."""
 
 import hashlib
 import platform
@@ -30,7 +30,7 @@ DEFAULTS: dict[str, Any] = {
 
 
 def check_options(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Options with their defaults; raises UserError for one that does not exist."""
+    """Options with their defaults. Raises UserError for an unknown option."""
     unknown = set(options) - set(DEFAULTS)
     if unknown:
         raise UserError(f"a fit has no option {sorted(unknown)[0]}; options are {', '.join(DEFAULTS)}")
@@ -44,9 +44,10 @@ _last: dict[str, Data] = {}
 
 
 def load(columns: Columns) -> Data:
-    """The usable rows of a table, of one energy source, as arrays; raises UserError where sources are mixed.
+    """The usable rows of a table, of one energy source, as arrays. Raises UserError where sources are mixed.
 
-    The last table stays, with what models derived from it: they begin with the same fits and ask for the same rows.
+    The last table stays in memory, with everything that models derived from it. Models begin with the same fits and ask
+    for the same rows.
     """
     key = digest(columns)
     if key not in _last:
@@ -64,7 +65,7 @@ def named_runs(split: Mapping[str, Any]) -> set[str]:
 
 
 def masks(data: Data, split: Mapping[str, Any]) -> tuple[np.ndarray, np.ndarray]:
-    """(train, test) bool [folds, R] of a split document; raises UserError where it names a run the table lacks."""
+    """(train, test) bool [folds, R] of a split document. Raises UserError where it names a run that the table lacks."""
     ids = {run_id: row for row, run_id in enumerate(data.columns["run_id"].tolist())}
     shape = (len(split["folds"]), len(data))
     train, test = np.zeros(shape, dtype=bool), np.zeros(shape, dtype=bool)
@@ -80,7 +81,8 @@ def masks(data: Data, split: Mapping[str, Any]) -> tuple[np.ndarray, np.ndarray]
 
 
 def ids_digest(run_ids: Iterable[str]) -> str:
-    """SHA-256 of a set of run ids: what a fold was trained on, to tell it from others of the same name."""
+    """SHA-256 of a set of run ids. It tells what a fold was trained on, and so tells it from other folds of the same
+    name."""
     return hashlib.sha256("\n".join(sorted(map(str, run_ids))).encode()).hexdigest()
 
 
@@ -175,8 +177,11 @@ def _record(data: Data, name: str, train: np.ndarray, state: State, widths: dict
 
 
 def _beyond(data: Data, train: np.ndarray, test: np.ndarray) -> set[str]:
-    """Of `intervals.EXTREMES` those along which rows that lie outside may be asked for: all of a model that is shipped,
-    of others what the held-out rows need (by their features; an inner fit is expensive)."""
+    """Those of `intervals.EXTREMES` along which the asked rows may lie outside.
+
+    A shipped model needs all of them. Other models need what the features of the held-out rows ask for, because an
+    inner fit is expensive.
+    """
     if not (test & ~train).any():
         return set(intervals.EXTREMES)
     found = extrapolation(data.take(test), domain(data, train))
@@ -193,7 +198,7 @@ def _intervals(
 ) -> list[dict]:
     """Per fold: half-widths of the log prediction interval, by mode and target (see `intervals.half_widths`).
 
-    A long table's come from a sample of its families, of each fold its own.
+    For a long table they come from a sample of its families. Each fold has its own sample.
     """
     if len(data) <= _MOST_ROWS:
         return _inner(model, data, train, beyond, states, context)
@@ -216,7 +221,7 @@ def _inner(
     states: list[State],
     context: Context,
 ) -> list[dict]:
-    """Errors on what inner fits have not seen, by fold, as widths."""
+    """Errors on rows that inner fits have not seen, by fold, as widths."""
     parts, seed = int(context.options["inner_parts"]), int(context.options["seed"])
     parts = min(parts, getattr(model, "inner_parts", parts))
     extremes = getattr(model, "inner_extremes", True)
@@ -247,7 +252,7 @@ def _inner(
 
 
 def mode_key(prediction: Prediction) -> str:
-    """The name under which a prediction mode's intervals are kept."""
+    """The name under which the intervals of a prediction mode are kept."""
     return f"{prediction.efficiency_mode or 'none'}{' post-run' if prediction.post_run else ''}"
 
 
@@ -260,7 +265,8 @@ def _log_errors(rows: Data, prediction: Prediction) -> dict[str, np.ndarray]:
 
 
 def _widths(chunks: list, unseen: dict[str, dict[str, float]]) -> dict[str, dict]:
-    """Of `chunks` of errors; `unseen`: by axis and target how far off the model takes an unseen level to be, log sd."""
+    """Widths from `chunks` of errors. `unseen` says, by axis and target, how far off the model expects an unseen level
+    (log sd)."""
     families, out, *labels = [np.concatenate(parts) for parts in list(zip(*chunks, strict=True))[1:]]
     levels = dict(zip((*CATEGORIES, "device_count"), labels, strict=True))
     return {
@@ -274,7 +280,7 @@ def _widths(chunks: list, unseen: dict[str, dict[str, float]]) -> dict[str, dict
 
 
 def _ship(model: Model, data: Data, document: dict[str, Any], context: Context) -> None:
-    """Add to the fit on every row what the shipped model carries: bootstrap and profile intervals."""
+    """Add to the fit on all rows what the shipped model carries: bootstrap and profile intervals."""
     from jouleline.model.fit import bootstrap
 
     record = document["folds"][0]

@@ -1,5 +1,4 @@
-"""Prediction intervals: split-conformal by family, from errors on families (and extremes) that the fit did not
-see."""
+"""Prediction intervals: split-conformal by family, from errors on families (and extremes) that the fit did not see."""
 
 from collections.abc import Collection, Mapping
 
@@ -30,10 +29,11 @@ def inner_weights(
     extremes: bool = True,
     beyond: Collection[str] = (),
 ) -> list[np.ndarray]:
-    """Training masks within a fold's training rows: `parts` groups of families out, then each end of each axis out.
+    """Training masks within a fold's training rows. They leave out `parts` groups of families, then each end of each
+    axis.
 
-    `beyond` names those of EXTREMES along which rows will be asked for that lie outside: each level of such a category
-    and each device count is left out too, and an axis needs no more than two values.
+    `beyond` names those of EXTREMES along which the asked rows will lie outside. Each level of such a category and each
+    device count is left out too, and then two values of an axis are enough.
     """
     families = np.unique(data.families[train])
     if len(families) < 3:
@@ -50,9 +50,10 @@ def inner_weights(
 
 
 def drawn(data: Data, train: np.ndarray, most: int, seed: int = 0) -> np.ndarray:
-    """Indices of about `most` of a fold's training rows, by whole families, to take the errors of inner fits from.
+    """Indices of about `most` of a fold's training rows, by whole families. The errors of inner fits are taken from
+    them.
 
-    Of every device, device count, precision, strategy and variant enough families are kept for a width of its own.
+    Enough families of every device, device count, precision, strategy and variant are kept for a width of its own.
     """
     families = np.random.default_rng([seed, 2]).permutation(np.unique(data.families[train]))
     sizes = np.bincount(data.families[train], minlength=data.families.max() + 1)[families]
@@ -66,7 +67,7 @@ def drawn(data: Data, train: np.ndarray, most: int, seed: int = 0) -> np.ndarray
 
 
 def _ends(data: Data, train: np.ndarray, beyond: Collection[str]) -> list[np.ndarray]:
-    """The families at either end of each axis and of compute, and the rows of each device count."""
+    """The families at both ends of each axis and of compute, and the rows of each device count."""
     held = []
     for axis in AXES:
         levels = np.unique(data.columns[axis][train])
@@ -90,18 +91,19 @@ def half_widths(
 ) -> dict:
     """Half-widths of log intervals from absolute log errors [n], per level: within the sampled range, and outside.
 
-    `axes` [n] says along which axes a row lay outside of what its fit had seen ("" inside, "layers,seq_len"), for a
-    law may reach far along one axis and not along another: outside, every axis has widths of its own, never narrower
-    than inside. Among several `devices` [n], one with fewer than MANY families has widths of its own too
-    (`few_runs`): how well the others are known says little of it.
+    `axes` [n] says along which axes a row lay outside of what its fit had seen ("" inside, "layers,seq_len"). A law may
+    reach far along one axis and not along another. So outside, every axis has widths of its own, never narrower than
+    inside. Among several `devices` [n], a device with fewer than MANY families also has widths of its own (`few_runs`),
+    because the errors of well-known devices say little about it.
 
-    Every family weighs the same, however many rows it has, and one more family at infinity stands for the new one.
-    Along a category it is its levels that are drawn, not the families: `levels` (axis -> [n]) takes their place there,
-    for a hundred runs of one other device say how far off one device was. Where there are too few families (or levels)
-    for a quantile, a Student-t interval on the errors stands in its place; from one alone there is none. `expected`
-    (axis -> log sd) is what the model itself expects an unseen level to have in common: beside the errors inside, it is
-    worth EXPECTED of them. Counts of devices are few, and all families share what is special about one: along
-    `device_count` the width is the wider of the families' and of a Student-t interval on the counts' root mean squares.
+    Every family has the same weight, however many rows it has. One more family at infinity stands for the new one.
+    Along a category the levels are drawn, not the families. So `levels` (axis -> [n]) replace the families there: a
+    hundred runs of one other device show only how far off one device was. Where there are too few families (or levels)
+    for a quantile, a Student-t interval on the errors replaces it. One family alone gives no interval. `expected` (axis
+    -> log sd) is the deviation that the model itself expects all rows of an unseen level to share. Together with the
+    errors inside, it counts as EXPECTED errors. Device counts are few, and all families share what is special about
+    one. So along `device_count` the width is the wider of two: that of the families, and a Student-t interval on the
+    root mean squares of the counts.
     """
     out = axes != ""
     inside = _stratum(scores[~out], families[~out])
@@ -127,7 +129,7 @@ def half_widths(
 
 
 def _square(scores: np.ndarray, families: np.ndarray) -> float:
-    """The mean square of errors, every family the same; 0 without any."""
+    """The mean square of errors. Every family has the same weight. 0 without errors."""
     known = np.isfinite(scores)
     _, index, counts = np.unique(families[known], return_inverse=True, return_counts=True)
     return float(np.mean(np.bincount(index, scores[known] ** 2) / counts)) if known.any() else 0.0
@@ -138,7 +140,7 @@ def _widest(width: float | None, inside: float | None) -> float | None:
 
 
 def _of_counts(scores: np.ndarray, counts: np.ndarray) -> dict[str, float | None]:
-    """Student-t half-widths by level from each count's mean square error; None from one count alone.
+    """Student-t half-widths by level from the mean square error of each count. None from one count alone.
 
     No mean is estimated, so there are as many degrees of freedom as counts.
     """
@@ -158,7 +160,7 @@ def _few_runs(scores: np.ndarray, families: np.ndarray, devices: np.ndarray) -> 
 
 
 def row_widths(widths: Mapping, level: float, axes: np.ndarray, devices: np.ndarray) -> np.ndarray:
-    """Half-width of each row's log interval [R] by `half_widths`' document; NaN where there is none."""
+    """Half-width of each row's log interval [R], from the document of `half_widths`. NaN where there is none."""
     key = f"{level:.2f}"
     inside = widths.get("inside", {}).get(key)
     found = np.full(len(axes), np.nan if inside is None else inside)
@@ -173,7 +175,8 @@ def row_widths(widths: Mapping, level: float, axes: np.ndarray, devices: np.ndar
 
 
 def width_outside(outside: Mapping[str, Mapping[str, float | None]], axes: str, level: str) -> float | None:
-    """The half-width of a row that lies outside along `axes`: the widest of theirs, None where one of them has none."""
+    """The half-width of a row that lies outside along `axes`: the widest of these axes. None where one of them has
+    none."""
     widths = [outside.get(name, {}).get(level) for name in axes.split(",")]
     return None if None in widths else max(widths)
 
@@ -204,9 +207,10 @@ def _conformal(scores: np.ndarray, weights: np.ndarray, families: int, level: fl
 def _student(
     scores: np.ndarray, weights: np.ndarray, families: int, level: float, expected: float | None
 ) -> float:
-    """Of errors around what the other families had in common: of one that is left out, they hold its share of it.
+    """Student-t interval on errors around what the other families had in common. These hold a share of the one left
+    out.
 
-    So of n the squares are n / (n - 1) times too large, and have n - 1 degrees of freedom.
+    So the squares of n errors are n / (n - 1) times too large, and they have n - 1 degrees of freedom.
     """
     from scipy.special import stdtrit
 

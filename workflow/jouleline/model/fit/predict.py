@@ -1,4 +1,4 @@
-"""Predictions of a fitted model: for held-out rows of a split, and for rows still to be run."""
+"""Predictions of a fitted model, for held-out rows of a split and for rows that are still to be run."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -26,7 +26,7 @@ def predict_split(
 ) -> Table:
     """The predictions table (columns of `PREDICTIONS`) of every held-out row of every fold.
 
-    Raises UserError where the fit is of another split or table than the ones given.
+    Raises UserError where the fit belongs to another split or table than the given ones.
     """
     _check_belongs(fit, split, columns)
     parts = []
@@ -46,7 +46,8 @@ def predict_split(
 
 
 def _check_belongs(fit: Mapping[str, Any], split: Mapping[str, Any], columns: Columns) -> None:
-    """Refuse a fit that may have seen what it is to predict: one of another split, other folds, or another table."""
+    """Refuse a fit that may have seen what it is to predict: a fit of another split, of other folds, or of another
+    table."""
     if fit["split"] != split["split"]:
         why = f"is of split {fit['split']}, not {split['split']}"
     elif [(fold["fold"], fold.get("train_digest")) for fold in fit["folds"]] != [
@@ -63,9 +64,9 @@ def _check_belongs(fit: Mapping[str, Any], split: Mapping[str, Any], columns: Co
 def predict_rows(
     fit: Mapping[str, Any], fold: Mapping[str, Any], rows: Data, calibration=None
 ) -> list[Table]:
-    """Each mode's predictions of some rows by one fold of a fit: all columns but fold, model and split.
+    """Each mode's predictions of some rows by one fold of a fit: all columns except fold, model and split.
 
-    `calibration` defaults to the one the fit was made with.
+    The default of `calibration` is the calibration that the fit was made with.
     """
     machines = Machines(calibration or fit.get("calibration"))
     context = Context(machines, fit["options"])
@@ -93,7 +94,8 @@ def _table(
     axes: np.ndarray,
     widest: float,
 ) -> Table:
-    """`out` and `axes`: whether and along which axes each row lies outside; `widest`: half-width (log) that counts."""
+    """`out` and `axes` say whether, and along which axes, each row lies outside. `widest` is the largest half-width
+    (log) that still counts as a prediction."""
     time, energy = prediction.step_time_s * rows.steps, prediction.step_energy_j * rows.steps
     columns = rows.columns
     table = {name: columns[name] for name in ("run_id", "family", "energy_source", "time_s", "energy_j")}
@@ -106,7 +108,7 @@ def _table(
             table[f"{target}_hi{level}_{unit}"] = value * np.exp(width)
     identified = prediction.identified & np.isfinite(energy)
     energy95 = intervals.row_widths(widths.get("energy", {}), 0.95, axes, columns["device"])
-    useless = energy95 > widest  # of an interval that is not known, nothing is said
+    useless = energy95 > widest  # where an interval is not known, nothing is decided
     reason = np.where(
         identified & useless,
         f"its 95 % interval is wider than a factor of {np.exp(USEFUL):.0f}",
@@ -131,7 +133,7 @@ def _repeat(values: Mapping[str, Any], count: int) -> Table:
 
 
 def to_arrow(table: Table):
-    """The predictions as a pyarrow table of the schema; NaN becomes null."""
+    """The predictions as a pyarrow table of the schema. NaN becomes null."""
     import pyarrow as pa
 
     schema = PREDICTIONS.arrow_schema()

@@ -52,7 +52,7 @@ BASELINES = {
 
 
 def make(name: str) -> Model:
-    """The model of that name; raises UserError for one that does not exist."""
+    """The model of that name. Raises UserError for an unknown name."""
     if name not in LAWS:
         raise UserError(f"there is no model {name}; use one of {', '.join(LAWS)}")
     return LAWS[name]()

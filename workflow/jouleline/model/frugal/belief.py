@@ -1,9 +1,9 @@
-"""What is not known of the log energy of each row, as a Gaussian whose covariance says which rows tell of which.
+"""What is not known of the log energy of each row, as a Gaussian. Its covariance says which rows inform about which.
 
-Before any run: a law that is linear in the logs of what a step does. After a fit: the roofline, linear in its
-parameters around the fit, each as wide as its prior, and beside it the Gaussian process of the hybrid's residual.
-Rasmussen & Williams, Gaussian Processes for Machine Learning (2006), section 2.7: a process with explicit basis
-functions.
+Before any run the belief is that of a law which is linear in the logs of what a step does. After a fit it is the
+roofline, linear in its parameters around the fit, each as wide as its prior. The Gaussian process of the hybrid's
+residual is added. Rasmussen & Williams, Gaussian Processes for Machine Learning (2006), section 2.7, describe such a
+process with explicit basis functions.
 """
 
 from dataclasses import dataclass
@@ -23,10 +23,10 @@ _UNKNOWN_SD = 10.0
 
 @dataclass(frozen=True)
 class Belief:
-    """Covariance of R log energies: law law^T + signal^2 Matern(points); a run of a row adds noise^2.
+    """Covariance of R log energies: law law^T + signal^2 Matern(points). A run of a row adds noise^2.
 
-    `law` [R, K] has the directions of the law's parameters, each times the sd of its prior; `points` [R, P] are the
-    rows in units of the process's lengths.
+    `law` [R, K] has the directions of the law's parameters, each times the sd of its prior. `points` [R, P] are the
+    rows in units of the lengths of the process.
     """
 
     law: np.ndarray
@@ -38,20 +38,23 @@ class Belief:
         return len(self.law)
 
     def covariance(self, here: np.ndarray, there: np.ndarray) -> np.ndarray:
-        """Between some rows and others (indices), [here, there]."""
+        """The covariance between some rows and others (indices), [here, there]."""
         found = self.law[here] @ self.law[there].T
         if self.signal:
             found += self.signal**2 * gaussian.correlation(self.points[here], self.points[there])
         return found
 
     def variance(self) -> np.ndarray:
-        """Of every row, [R]."""
+        """The variance of every row, [R]."""
         return (self.law**2).sum(axis=1) + self.signal**2
 
 
 def features(data: Data) -> np.ndarray:
-    """What is known of each row before any run, [R, K]: logs of work, traffic, work per launch, depth and devices, and
-    where the rows differ in a category, its levels but the first."""
+    """What is known of each row before any run, [R, K].
+
+    These are the logs of work, traffic, work per launch, depth and devices. Where the rows differ in a category, its
+    levels except the first are added.
+    """
     amounts = (data.flop, data.byte, data.launch_flop, data.columns["layers"].astype(float), data.devices)
     columns = [np.log(amount) for amount in amounts]
     for name in CATEGORIES:
@@ -61,7 +64,10 @@ def features(data: Data) -> np.ndarray:
 
 
 def configurations(data: Data, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(of some rows (mask) the first of each configuration that differ in features, these [configurations, K])."""
+    """The first row of each configuration, among some rows (mask). Configurations are distinct in their features.
+
+    Returns (these rows, their features [configurations, K]).
+    """
     index = np.flatnonzero(rows)
     distinct, first = np.unique(np.round(features(data)[index], 9), axis=0, return_index=True)
     return index[first], distinct
@@ -77,8 +83,11 @@ def before(values: np.ndarray) -> Belief:
 
 
 def after(data: Data, state: State, context: Context) -> list[Belief]:
-    """What a fitted hybrid (`state`) believes of the time and of the power of every row of `data`, its training rows
-    among them or not. A run tells both; they are taken as independent, so what is not known of the energy adds up."""
+    """What a fitted hybrid (`state`) believes of the time and of the power of every row of `data`.
+
+    Its training rows may be among them. A run tells both time and power. They are taken as independent, so their
+    unknown parts of the energy add up.
+    """
     process = state["process"]
     points = tabular.encode(data, process["columns"])[0]
     beliefs = []
@@ -90,9 +99,11 @@ def after(data: Data, state: State, context: Context) -> list[Belief]:
 
 
 def _directions(data: Data, state: State, context: Context) -> dict[str, np.ndarray]:
-    """d log time / d parameter and d log power / d parameter, times the prior's sd, [R, K] each. A slot that a row
-    needs and no training row had is taken to be as the other rows' for this: how far off it may be, the prior of its
-    deviation says."""
+    """d log time / d parameter and d log power / d parameter, times the sd of the prior, [R, K] each.
+
+    A row may need a slot that no training row had. For this purpose the slot is taken to be like that of the other
+    rows. The prior of its deviation says how far off it may be.
+    """
     roofline = Roofline()
     options = roofline.options(context)
     values, _, _ = row_values(state, data, context, options)

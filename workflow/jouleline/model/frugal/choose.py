@@ -1,6 +1,6 @@
-"""The runs to measure first, and those to measure next: one question, with nothing measured and with something.
+"""The runs to measure first, and those to measure next. Both are one question, without and with measured runs.
 
-Nothing here reads the measurement of a run that it may choose.
+This code never reads the measurement of a run that it may choose.
 """
 
 from collections.abc import Mapping
@@ -25,9 +25,11 @@ _PLACEMENT = ("device", "device_count", "tensor_parallel", "zero_stage", "nodes"
 
 @dataclass(frozen=True)
 class Suggestion:
-    """A run to measure: `candidate` is its index, `reason` says why, `error_before` and `error_after` are the expected
-    error of the targets (log energy; None before there is a fit), `energy_j` what the run is expected to take (None:
-    not known), `step_energy_j` the prediction that the measurement will be held against (None before a fit).
+    """A run to measure.
+
+    `candidate` is its index, and `reason` says why. `error_before` and `error_after` are the expected error of the
+    targets (log energy; None before there is a fit). `energy_j` is the expected energy of the run (None: not known).
+    `step_energy_j` is the prediction that the measurement will be compared with (None before a fit).
     """
 
     candidate: int
@@ -39,10 +41,11 @@ class Suggestion:
 
 
 def measure_first(data: Data, rows: np.ndarray, count: int) -> np.ndarray:
-    """Which of some rows (mask) to measure first, of what nothing is known of: indices of `count` of them.
+    """Which of some rows (mask) to measure first when nothing is known of them: indices of `count` rows.
 
-    Greedy D-optimal design for a law that is linear in the logs of work, traffic, work per launch, depth and number of
-    devices: the next configuration is the one that those before predict least well. No measurement is looked at.
+    This is a greedy D-optimal design for a law that is linear in the logs of work, traffic, work per launch, depth and
+    number of devices. The next configuration is the one that the earlier ones predict least well. No measurement is
+    read.
     """
     index, distinct = belief.configurations(data, rows)
     nothing = np.array([], dtype=int)
@@ -50,12 +53,12 @@ def measure_first(data: Data, rows: np.ndarray, count: int) -> np.ndarray:
 
 
 def first_needed(data: Data, context: Context) -> int:
-    """How many runs identify the roofline on rows such as these, at the least."""
+    """The smallest number of runs that can identify the roofline on such rows."""
     return max(MIN_ROWS, rows_needed(data, context))
 
 
 def fitted(runs: Data, context: Context) -> State | None:
-    """The hybrid on the runs measured so far; None where they are too few to identify it."""
+    """The hybrid on the runs measured so far. None where they are too few to identify it."""
     if len(runs) < first_needed(runs, context):
         return None
     (state,) = Hybrid().fit(runs, np.ones((1, len(runs))), context)
@@ -63,7 +66,7 @@ def fitted(runs: Data, context: Context) -> State | None:
 
 
 def expect(candidates: Data, state: State | None, context: Context) -> Prediction:
-    """What the fit expects of a step of each candidate, [R]; NaN where that is not known, or there is no fit."""
+    """What the fit predicts for a step of each candidate, [R]. NaN where it is not known, or where there is no fit."""
     if state is None:
         unknown = np.full(len(candidates), np.nan)
         return Prediction(unknown, unknown, np.zeros(len(candidates), dtype=bool))

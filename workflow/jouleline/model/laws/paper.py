@@ -1,14 +1,14 @@
-"""The reduced law of the paper, log E = log kappa + aC log C + aM log M + ae log eta + Psi(strategy), fitted as
-published.
+"""The reduced law of the paper, fitted as published: log E = log kappa + aC log C + aM log M + ae log eta +
+Psi(strategy).
 
-Zoubeirou a Mayaki, "The Energy Consumption of Transformer Fine-Tuning: A Roofline-Inspired Scaling Model",
-arXiv 2606.23546v1: C = (12 L d^2 + 3 L S d) x tokens of the run, M = B S d L, ordinary least squares in log space.
-Here eta is normalised to 1 on the reference, and stands in three modes: parametric (the paper's curves), modelled
-(a roofline fitted on the same training rows) and measured (known only after the run).
+Zoubeirou a Mayaki, "The Energy Consumption of Transformer Fine-Tuning: A Roofline-Inspired Scaling Model", arXiv
+2606.23546v1: C = (12 L d^2 + 3 L S d) x tokens of the run, M = B S d L, ordinary least squares in log space. Here eta
+is normalised to 1 on the reference. It has three modes: parametric (the paper's curves), modelled (a roofline fitted on
+the same training rows) and measured (known only after the run).
 
-E and C are those of a whole run where the table has whole runs, as the paper's has. Of a measured window they are those
-of one step, never of the window: how many steps it holds says how fast the run was, for the protocol ends it by the
-clock, and is known only after the run.
+E and C are those of a whole run where the table has whole runs, as the paper's table has. For a measured window they
+are those of one step, never of the window. The protocol ends a window by the clock. So the number of steps in it tells
+the speed of the run, which is known only after the run.
 """
 
 import numpy as np
@@ -26,7 +26,7 @@ MODES = ("parametric", "modelled", "measured")
 
 
 def design(data: Data, eta: np.ndarray | None, steps: np.ndarray | float) -> linear.Design:
-    """The law's columns: C over `steps`, M and eta; `eta` None leaves efficiency out."""
+    """The law's columns: C over `steps`, M and eta. With `eta` None, efficiency is left out."""
     numbers = {
         "log C": np.log(data.proxies["paper_compute"] * steps),
         "log M": np.log(data.proxies["paper_memory"]),
@@ -37,7 +37,7 @@ def design(data: Data, eta: np.ndarray | None, steps: np.ndarray | float) -> lin
 
 
 class Paper:
-    """The reduced law in its three modes. It predicts energy; it has no law of time."""
+    """The reduced law in its three modes. It predicts energy. It has no law of time."""
 
     def __init__(self, modes: tuple[str, ...] = MODES):
         self.modes = modes
@@ -107,14 +107,14 @@ class Paper:
         return efficiency.modelled(data, times[0], single, times[1])
 
     def predict(self, state: State, data: Data, context: Context) -> list[Prediction]:
-        """See `Model.predict`: one prediction per mode."""
+        """See `Model.predict`. There is one prediction per mode."""
         predictions = []
         steps = data.steps if state.get("whole_runs") else 1.0
         for mode in self.modes:
             law = state.get("laws", {}).get(mode, state)
             post_run = mode == "measured"
             if post_run and not np.isfinite(data.columns["time_s"].astype(float)).all():
-                continue  # nothing was run yet, so there is no measured efficiency
+                continue  # nothing has run yet, so no efficiency is measured
             eta = self._eta(mode, data, state.get("roofline"), context)
             log_energy, known = linear.predict(law, design(data, eta, steps), len(data))
             energy = np.exp(log_energy) / steps

@@ -1,4 +1,4 @@
-"""Raw configurations as a matrix, for the models that know no physics."""
+"""Raw configurations as a matrix, for the models that use no physics."""
 
 from typing import Any
 
@@ -13,9 +13,9 @@ _SIZES = (
 
 
 def encoder(data: Data, rows: np.ndarray) -> dict[str, Any]:
-    """What turns raw configurations into standardised columns, from the training rows (mask) alone.
+    """What turns raw configurations into standardised columns. Only the training rows (mask) determine it.
 
-    Sizes enter as log(1 + size); columns that do not vary over the training rows are left out.
+    Sizes enter as log(1 + size). Columns that do not vary over the training rows are left out.
     """
     sizes = _sizes(data)[rows]
     spread = sizes.std(axis=0)

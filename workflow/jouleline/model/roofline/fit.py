@@ -1,4 +1,4 @@
-"""Fitting the roofline law to time and energy together, and predicting with it."""
+"""Fit the roofline law to time and energy together, and predict with it."""
 
 from copy import deepcopy
 from dataclasses import replace
@@ -15,7 +15,7 @@ from jouleline.model.roofline.structure import ABLATIONS, UNKNOWN_SD, Options, S
 
 
 class Roofline:
-    """The structural law (see `jouleline.model.roofline.law`); `ablations` switch terms off."""
+    """The structural law (see `jouleline.model.roofline.law`). `ablations` switch terms off."""
 
     def __init__(self, ablations: tuple[str, ...] = (), efficiency_mode: str | None = "modelled"):
         self.ablations = ablations
@@ -34,13 +34,14 @@ class Roofline:
     def fit(
         self, data: Data, weights: np.ndarray, context: Context, warm: list[State] | None = None
     ) -> list[State]:
-        """See `Model.fit`; without `warm`, from Sobol starts, else from each state's optimum and a few near it."""
+        """See `Model.fit`. Without `warm` it starts from Sobol points, else from each state's optimum and a few points
+        near it."""
         options = self.options(context)
         from_states = [(s.get("vector"), s.get("noise")) for s in warm] if warm is not None else None
         key = ("fits", options, context.machines, weights.shape, weights.tobytes(), repr(from_states))
         if (
             key not in data.memo
-        ):  # hybrid and paper's law begin with the fit that the roofline made of these rows
+        ):  # the hybrid and the paper's law begin with the roofline's fit of the same rows
             data.memo[key] = self._fit(data, weights, context, warm)
         return deepcopy(data.memo[key])
 
@@ -73,7 +74,7 @@ class Roofline:
         return states
 
     def predict(self, state: State, data: Data, context: Context) -> list[Prediction]:
-        """See `Model.predict`; rows that need a constant nobody measured are marked not identified."""
+        """See `Model.predict`. Rows that need a constant which nobody measured are marked as not identified."""
         if "slots" not in state:
             return [nothing(data, state["reason"], efficiency_mode=self.efficiency_mode)]
         values, timed, known = row_values(state, data, context, self.options(context))
@@ -94,7 +95,7 @@ class Roofline:
         return [Prediction(time, energy, ok, reason or state["reason"], self.efficiency_mode)]
 
     def parts(self, state: State, data: Data, context: Context) -> dict[str, np.ndarray]:
-        """Where the energy of each row goes (see `law.energy_parts`), shares [R]; NaN where it is not known."""
+        """Where the energy of each row goes (see `law.energy_parts`), as shares [R]. NaN where it is not known."""
         values, _, known = row_values(state, data, context, self.options(context))
         rows = law.inputs(data, "paper_proxies" in self.ablations)
         with np.errstate(over="ignore", invalid="ignore"):
@@ -103,7 +104,7 @@ class Roofline:
 
 
 def rows_needed(data: Data, context: Context) -> int:
-    """How many runs the law asks for to be fitted to such rows: two numbers each, one for each unknown."""
+    """How many runs a fit of the law to such rows needs. Each run gives two numbers, and each unknown needs one."""
     return _rows_needed(build(data, context.machines, Roofline().options(context)))
 
 
@@ -114,8 +115,8 @@ def _rows_needed(structure: Structure) -> int:
 def row_values(
     state: State, data: Data, context: Context, options: Options
 ) -> tuple[dict[str, np.ndarray], np.ndarray, np.ndarray]:
-    """Unbounded slot values of the rows of `data` under a fitted state; which rows have all that time needs; which have
-    all that energy needs besides. [R]"""
+    """Three arrays [R]: the unbounded slot values of the rows of `data` under a fitted state, which rows have all that
+    time needs, and which of them also have all that energy needs."""
     fitted = frozenset(name for name, entry in state["slots"].items() if entry["fitted"])
     structure = build(data, context.machines, options, fitted)
     timed, known = np.ones((2, len(data)), dtype=bool)
@@ -137,10 +138,13 @@ def row_values(
 
 
 def _group_value(entry: dict[str, Any], slot: Slot, code: int) -> float:
-    """The fitted value of a group; for one that was not trained on, its calibration times the ratio that the trained
-    ones have to theirs (of links `between` nodes, that of those links); without such a ratio, what the data sheets say
-    of it beside the trained ones. NaN where nothing is known of it, as of a precision that was neither measured nor
-    trained on: sheets do not tell what it reaches beside another (fp32 may run as TF32, eight times as fast).
+    """The fitted value of a group.
+
+    A group that was not trained on gets its calibration times a ratio: that of the trained groups to their
+    calibrations. For links `between` nodes it is the ratio of those links. Without such a ratio, the data sheets give
+    the group's value relative to the trained groups. The value is NaN where nothing is known of the group, for example
+    a precision that was neither measured nor trained on. Data sheets do not tell how much it reaches relative to
+    another precision (fp32 may run as TF32, eight times as fast).
     """
     label, centre, scale = slot.labels[code], slot.centres[code], slot.scales[code]
     if not (slot.active and entry["fitted"]):  # switched off here, or without effect in training

@@ -1,8 +1,8 @@
-"""How much devices and precisions differ from what calibration or data sheets say of them: learnt from all of a table.
+"""How much devices and precisions differ from what calibration or data sheets say. This is learnt from the whole table.
 
-Their deviations are draws of one population, as wide as the priors of `structure` say, times a factor. Its
-marginal likelihood around a point (Laplace's approximation) is that of a linear model: MacKay, Neural Computation 4
-(1992), "Bayesian Interpolation".
+The deviations are draws from one population. Its width is that of the priors of `structure`, times a factor. The
+factor's marginal likelihood around a point (Laplace's approximation) is that of a linear model: MacKay, Neural
+Computation 4 (1992), "Bayesian Interpolation".
 """
 
 import numpy as np
@@ -18,11 +18,11 @@ _FACTORS = np.exp(np.linspace(np.log(0.1), np.log(10), 41))
 def factor(
     normal: np.ndarray, gradient: np.ndarray, theta: np.ndarray, prior_sd: np.ndarray, deviations: np.ndarray
 ) -> float:
-    """The factor on those of the prior sds [P] that are of `deviations` (mask): its posterior's geometric mean.
+    """The factor on the prior sds [P] of `deviations` (mask): the geometric mean of its posterior.
 
-    The likeliest one would be far too small where a few runs happen to agree.
+    The most likely factor would be far too small where a few runs agree by chance.
 
-    `normal` [P, P] and `gradient` [P] are those of the data's negative log likelihood at `theta` [P].
+    `normal` [P, P] and `gradient` [P] belong to the negative log likelihood of the data at `theta` [P].
     """
     scales = np.where(deviations, _FACTORS[:, None], 1.0)
     precision = (prior_sd * scales) ** -2.0
@@ -36,10 +36,10 @@ def factor(
 
 
 def unseen(problem, k: int, theta: np.ndarray) -> dict[str, dict[str, float]]:
-    """By axis (device, precision) the sd of the log time and energy of one more level of it, another draw of the
-    population of the k-th problem's.
+    """By axis (device, precision): the sd of the log time and energy of one more level of it.
 
-    At the median training row of a `Problem`; without the axes of which its priors say nothing.
+    Such a level is another draw from the population of the k-th problem. The sd holds at the median training row of a
+    `Problem`. An axis about which the priors say nothing is left out.
     """
     used = problem.weights[k] > 0
     with np.errstate(over="ignore", invalid="ignore"):

@@ -19,12 +19,12 @@ MOST_LOG_SD = 0.4
 
 
 def diagnose(problem, k: int, theta: np.ndarray, state: dict[str, Any]) -> dict[str, dict]:
-    """Parameters with intervals and the diagnostics of the k-th fit of a `roofline_fit.Problem`.
+    """Parameters with intervals, and the diagnostics of the k-th fit of a `roofline_fit.Problem`.
 
-    The covariance is A^-1 (c H + Q) A^-1 with A = H + Q at the optimum: H the Huber-weighted normal matrix of the
-    data in units of their noise, Q the prior's precision, c the rows per family (rows of one family are not
-    independent) times the correction for the degrees of freedom. The first term is noise, the second the pull of the
-    prior on what it favours.
+    The covariance is A^-1 (c H + Q) A^-1 with A = H + Q at the optimum. H is the Huber-weighted normal matrix of the
+    data in units of their noise. Q is the precision of the prior. c is the number of rows per family (rows of one
+    family are not independent) times the correction for the degrees of freedom. The first term is noise. The second is
+    the pull of the prior towards its centre.
     """
     residuals, jacobian = problem.evaluate(theta[None], np.array([k]))
     weights = problem.row_weights[k]
@@ -35,7 +35,7 @@ def diagnose(problem, k: int, theta: np.ndarray, state: dict[str, Any]) -> dict[
     clustering = rows.sum() / max(len(set(problem.families[rows].tolist())), 1)
     clustering *= used.sum() / max(
         used.sum() - len(theta), 1
-    )  # the residuals' scale knows no degrees of freedom
+    )  # the scale of the residuals does not know the degrees of freedom
     normal = normal[0] / state["noise"] ** 2
     prior_sd = problem.prior_sd[k]
     prior = np.diag(prior_sd**-2.0)
@@ -69,9 +69,9 @@ def _correlated(covariance: np.ndarray, names: list[str]) -> list[list]:
 
 
 def _influential(problem, residuals, jacobian, weights, inverse, most: int = 5) -> list[list]:
-    """The runs that the fit leans on most: [run_id, leverage, log residual of energy], by leverage times residual.
+    """The runs that influence the fit most: [run_id, leverage, log residual of energy], by leverage times residual.
 
-    Leverage is the share of a run's own residuals that the fit removes, the larger of time and energy.
+    Leverage is the share of a run's own residuals that the fit removes. The larger of time and energy counts.
     """
     leverage = np.einsum("pm,pq,qm->m", jacobian, inverse, jacobian) * weights
     pull = (leverage * np.abs(residuals)).reshape(-1, len(problem.run_ids)).max(axis=0)

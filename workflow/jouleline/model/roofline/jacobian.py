@@ -1,8 +1,8 @@
-"""Derivatives of a law's residuals, kept by slot and by rows that share their columns.
+"""Derivatives of a law's residuals, kept by slot and by groups of rows that share their columns.
 
-A column of the fit (a device's deviation, say) moves a slot by a fixed share in all rows of one cell. So the normal
-matrix of many columns is the sum over cells of the slots' own, small one, spread over the columns: for three devices
-a seventh of the arithmetic of the full Jacobian, which is never laid out.
+A column of the fit (for example a device's deviation) moves a slot by a fixed share in all rows of one cell. So the
+normal matrix of many columns is a sum over cells: each cell's small matrix of slots, spread over the columns. For three
+devices this takes a seventh of the arithmetic of the full Jacobian, which is never built.
 """
 
 from dataclasses import dataclass
@@ -12,7 +12,8 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Block:
-    """The residuals `part` of one cell: slopes [B, S, m] by slot, and what each column has of each slot, [S, P]."""
+    """The residuals `part` of one cell: the slopes [B, S, m] by slot, and the share of each column in each slot, [S,
+    P]."""
 
     part: slice
     slopes: np.ndarray
@@ -26,17 +27,17 @@ class Jacobian:
     blocks: list[Block]
 
     def some(self, problems: np.ndarray) -> "Jacobian":
-        """Those of the given problems (mask or indices)."""
+        """The derivatives of the given problems (mask or indices)."""
         return Jacobian([Block(one.part, one.slopes[problems], one.loads) for one in self.blocks])
 
     def without(self, column: int) -> "Jacobian":
-        """With one column left out: a parameter that is held."""
+        """The derivatives with one column left out, for a parameter that is held fixed."""
         return Jacobian(
             [Block(one.part, one.slopes, np.delete(one.loads, column, axis=1)) for one in self.blocks]
         )
 
     def dense(self) -> np.ndarray:
-        """[B, P, M]."""
+        """The full array [B, P, M]."""
         first = self.blocks[0]
         whole = np.zeros((len(first.slopes), first.loads.shape[1], max(one.part.stop for one in self.blocks)))
         for one in self.blocks:

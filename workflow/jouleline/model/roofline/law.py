@@ -1,7 +1,7 @@
 """The roofline law of one step: time and energy from proxies and machine constants, with analytic derivatives.
 
-For C FLOP, M byte and X byte sent per device and step, in K collectives, x FLOP per matrix-multiply launch, L layers,
-a forward passes per step and N devices:
+The law has C FLOP, M byte and X byte sent per device and step, K collectives, x FLOP per matrix-multiply launch, L
+layers, a forward passes per step and N devices:
 
     t_c = C / (F u(x)),  u(x) = x / (x + x_half);   t_m = M / BW;   t_dev = (t_c^p + t_m^p)^(1/p)
     t_host = a (h0 + hL L);   t_busy = (t_dev^q + t_host^q)^(1/q)
@@ -10,16 +10,17 @@ a forward passes per step and N devices:
     t = t_busy + t_exposed (+ t_fixed / steps)
     E = N (P_s t + e_c C + e_m M + e_x X) (+ nodes P_node t, where the meter's boundary holds whole nodes)
 
-F is the achieved peak (hardware peak times the best utilisation u_max, which only their product enters).
-In C attention's two products count `attention_weight` times: they are as many small ones as there are heads, and get a
-smaller share of the peak than the others do. Where tiles are r times as wide as a head they count r^g times as often
-again, g = `attention_padding`.
-On CPUs ranks of one node share caches and memory: t_dev is multiplied by (ranks per node)^contention.
+F is the achieved peak: the hardware peak times the best utilisation u_max. Only their product enters the law. In C,
+attention's two products count `attention_weight` times. Each consists of as many small products as there are heads, and
+these reach a smaller share of the peak than other products. Where tiles are r times as wide as a head, they count
+another r^g times, g = `attention_padding`. On CPUs the ranks of one node share caches and memory: t_dev is multiplied
+by (ranks per node)^contention.
 """
 
 import numpy as np
 
-# name: (unit, transform). A transform maps an unbounded value x: log -> exp(x), linear -> x, a pair -> logit between.
+# name: (unit, transform). A transform maps an unbounded value x: log gives exp(x), linear gives x, and a pair gives a
+# logit between its two values.
 SLOTS = {
     "peak_flops": ("FLOP/s", "log"),
     "half_saturation_flop": ("FLOP", "log"),
@@ -71,7 +72,8 @@ def _softplus(value):
 
 
 def inputs(data, paper_proxies: bool = False) -> dict[str, np.ndarray]:
-    """The arrays of the law for some rows, each [R]. `paper_proxies` takes the published C and M per device instead."""
+    """The arrays of the law for some rows, each [R]. With `paper_proxies`, C and M per device are the published
+    ones."""
     p, devices = data.proxies, data.devices
     flop = p["paper_compute"] / devices if paper_proxies else data.flop
     byte = p["paper_memory"] / devices if paper_proxies else data.byte
@@ -100,8 +102,8 @@ def inputs(data, paper_proxies: bool = False) -> dict[str, np.ndarray]:
 def step(values: dict[str, np.ndarray], rows: dict[str, np.ndarray]):
     """Log step time and log step energy, and their derivatives with respect to each slot's unbounded value.
 
-    `values`: slot -> unbounded values that broadcast to [..., R]. Returns (log_t, log_e, d_time, d_energy); the
-    derivatives are dicts slot -> [..., R] (a slot without effect on time is missing in d_time).
+    `values`: slot -> unbounded values that broadcast to [..., R]. Returns (log_t, log_e, d_time, d_energy). The
+    derivatives are dicts slot -> [..., R]. A slot without effect on time is missing in d_time.
     """
     work = _work(values, rows)
     busy = _busy_time(values, rows, work)
@@ -128,12 +130,13 @@ def energy_parts(values: dict[str, np.ndarray], rows: dict[str, np.ndarray]) -> 
     """Where the energy of each row goes, as shares that add up to 1.
 
     compute, memory: energy per FLOP and byte. communication: energy per byte sent, and static power while a device
-    waits for what is not hidden. host: static power while a device waits for its host. static: the rest of it.
+    waits for communication that is not hidden. host: static power while a device waits for its host. static: the rest
+    of the static power.
     """
     d_energy = step(values, rows)[3]
     busy = _busy_time(values, rows, _work(values, rows))
     time, derivatives = _step_time(values, rows, busy)
-    # Neither is below 0 but by rounding.
+    # Only rounding can make either of them negative.
     waiting = np.maximum(time - np.exp(busy["busy"]) - derivatives["fixed_time_s"], 0)
     host = np.maximum(np.exp(busy["busy"]) - np.exp(busy["device"]), 0)
     static = d_energy["static_power_w"] + d_energy["node_power_w"]
@@ -154,7 +157,7 @@ def static_share(values: dict[str, np.ndarray], rows: dict[str, np.ndarray]) -> 
 
 
 def _work(values, rows) -> dict[str, np.ndarray]:
-    """Log of C with attention's products weighed, and the share that these have of it."""
+    """Log of C with the weight of attention's products in it, and the share of these products in C."""
     padding = _expit(values["attention_padding"])
     weighed = rows["attention_share"] * np.exp(values["attention_weight"] + padding * rows["log_padding"])
     whole = 1 - rows["attention_share"] + weighed
@@ -168,7 +171,7 @@ def _work(values, rows) -> dict[str, np.ndarray]:
 
 
 def _busy_time(values, rows, work) -> dict[str, np.ndarray]:
-    """t_dev and t_busy in logs, with the smooth-maximum shares that the derivatives need."""
+    """t_dev and t_busy in logs, with the shares of the smooth maximum that the derivatives need."""
     p, q = (
         natural("compute_memory_exponent", values["compute_memory_exponent"]),
         natural("device_host_exponent", values["device_host_exponent"]),
@@ -207,7 +210,7 @@ def _bounded_slope(values, slot: str):
 
 
 def _step_time(values, rows, shares) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-    """t [..., R] in seconds and dt by slot."""
+    """t [..., R] in seconds, and dt by slot."""
     device, busy = np.exp(shares["device"]), np.exp(shares["busy"])
     latency, per_byte = np.exp(values["collective_latency_s"]), np.exp(-values["link_bandwidth"])
     blocking = rows["calls_tp"] * latency + rows["sent_tp"] * per_byte

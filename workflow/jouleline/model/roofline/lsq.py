@@ -1,11 +1,10 @@
 """Robust nonlinear least squares from many starts, for many weightings of the same rows at once.
 
-Minimises  sum_i w_i rho(r_i(theta)) + 1/2 sum_j (theta_j / sd_j)^2,  rho the Huber function with threshold 1
-(residuals come in units of the threshold). Folds, bootstrap draws and inner calibration folds differ only in w, so
-they are one batch.
-The starts are brought down by a batched Levenberg-Marquardt; scipy's trust-region solver then optimises the best one.
-The batch stays although scipy has a solver: scipy takes one problem at a time, and a call costs it far more than the
-arithmetic of so few parameters. Here all starts of all folds share each evaluation of the law.
+It minimises sum_i w_i rho(r_i(theta)) + 1/2 sum_j (theta_j / sd_j)^2. rho is the Huber function with threshold 1
+(residuals are in units of the threshold). Folds, bootstrap draws and inner calibration folds differ only in w, so they
+are one batch. A batched Levenberg-Marquardt improves all starts. Then scipy's trust-region solver optimises the best
+one. The batched solver is needed although scipy has one. scipy takes one problem at a time, and a call costs far more
+than the arithmetic of so few parameters. Here all starts of all folds share each evaluation of the law.
 """
 
 import os
@@ -17,10 +16,10 @@ import numpy as np
 
 from jouleline.model.roofline.jacobian import Jacobian
 
-# Residuals of one batch of starts: arrays of this size stay in the cache.
+# Residuals of one batch of starts. Arrays of this size stay in the cache.
 _CHUNK = 2**16
 
-# Residuals beyond which scipy's solver, which factors the whole Jacobian, costs more than it brings.
+# With more residuals than this, scipy's solver costs more than it gains, because it factors the whole Jacobian.
 _MOST_POLISHED = 10_000
 
 Evaluate = Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, Jacobian]]
@@ -29,7 +28,7 @@ Evaluate = Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, Jacobian]]
 
 @dataclass(frozen=True)
 class Solution:
-    """Optima of several problems: theta [K, P], cost [K], and what the starts said."""
+    """Optima of several problems: theta [K, P], cost [K], and how far the starts agree."""
 
     theta: np.ndarray
     cost: np.ndarray
@@ -38,7 +37,7 @@ class Solution:
 
 
 def sobol_starts(count: int, dimensions: int, spread: np.ndarray, seed: int = 0) -> np.ndarray:
-    """`count` scrambled Sobol points in the box +-spread [P]; the first start is the centre itself."""
+    """`count` scrambled Sobol points in the box +-spread [P]. The first start is the centre itself."""
     from scipy.stats import qmc
 
     power = int(np.ceil(np.log2(max(count, 2))))
@@ -56,9 +55,9 @@ def minimise(
     polish: bool = True,
     tolerance: float = 1e-9,
 ) -> Solution:
-    """Solve K problems (weights [K, M], prior_sd [K, P]) from starts [K, S, P]; see the module for the objective.
+    """Solve K problems (weights [K, M], prior_sd [K, P]) from starts [K, S, P]. The module gives the objective.
 
-    A start stops when two steps in a row lower its cost by less than `tolerance` of it, and agrees when its cost is
+    A start stops when two steps in a row lower its cost by less than `tolerance` of it. It agrees when its cost is
     within 0.1 % and 0.01 of the best. Returns the best optimum of each problem.
     """
     theta, cost = descend(evaluate, weights, prior_sd, starts, tolerance=tolerance)
@@ -74,7 +73,7 @@ def minimise(
 
 
 def reach(cost: np.ndarray, lowest: np.ndarray) -> np.ndarray:
-    """Whether a cost is the lowest, but for what an unfinished descent may leave."""
+    """Whether a cost equals the lowest one, apart from what an unfinished descent may leave."""
     return cost <= lowest * 1.001 + 0.01
 
 
@@ -99,15 +98,18 @@ def descend(
             evaluate, theta[part], index[part], weights, prior_sd, iterations, tolerance
         )
 
-    # numpy works outside the interpreter's lock, so the batches go to all cores.
+    # numpy works without the interpreter's lock, so all cores share the batches.
     with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
         list(pool.map(solve, range(0, len(theta), per_chunk)))
     return theta.reshape(problems, count, size), cost.reshape(problems, count)
 
 
 def lowest_of_each(theta: np.ndarray, cost: np.ndarray, most: int) -> tuple[np.ndarray, np.ndarray]:
-    """Of the ends [K, S, P] of many starts the `most` lowest that differ in cost, [K, most, P], and the share of the
-    starts that reached each, [K, most]; the lowest again, with no share, where there are fewer."""
+    """The `most` lowest ends that differ in cost, [K, most, P], of the ends [K, S, P] of many starts.
+
+    Beside them stands the share of the starts that reached each, [K, most]. Where there are fewer such ends, the lowest
+    one is repeated with share 0.
+    """
     found = np.repeat(theta[np.arange(len(theta)), np.argmin(cost, axis=1)][:, None], most, axis=1)
     share = np.zeros((len(theta), most))
     for k in range(len(theta)):
@@ -136,7 +138,7 @@ def normal_equations(
 
 
 def _descend(evaluate, theta, index, weights, prior_sd, iterations, tolerance):
-    """Batched Levenberg-Marquardt: theta [B, P] -> (theta, cost), each problem with its own damping."""
+    """Batched Levenberg-Marquardt: theta [B, P] -> (theta, cost). Each problem has its own damping."""
     theta = theta.copy()
     prior_sd = prior_sd[index]
     precision = prior_sd**-2.0
@@ -172,7 +174,8 @@ def _descend(evaluate, theta, index, weights, prior_sd, iterations, tolerance):
 
 
 def _trust_region(evaluate, start, problem, weights, prior_sd):
-    """scipy's trust-region reflective solver to 1e-10 on one problem: (theta, cost), never worse than the start."""
+    """scipy's trust-region reflective solver to 1e-10 on one problem: (theta, cost). The result is never worse than the
+    start."""
     from scipy.optimize import least_squares
 
     index = np.array([problem])
@@ -185,7 +188,7 @@ def _trust_region(evaluate, start, problem, weights, prior_sd):
     def jacobian(theta):
         return np.vstack([evaluate(theta[None], index)[1].dense()[0].T, np.diag(1 / prior_sd)])
 
-    def loss(z):  # Huber on the data, quadratic on the priors; a weight multiplies its row's loss
+    def loss(z):  # Huber on the data, quadratic on the priors. A weight multiplies the loss of its row
         root = np.sqrt(np.maximum(z, 1))
         outer = (z > 1) & (np.arange(len(z)) < rows)
         value = np.where(outer, 2 * root - 1, z)

@@ -1,4 +1,4 @@
-"""The residuals of several weightings of one table under the roofline law, their Jacobians and their optima."""
+"""The residuals of several weightings of one table under the roofline law, with their Jacobians and optima."""
 
 from copy import copy
 from dataclasses import replace
@@ -29,7 +29,7 @@ _CANDIDATES = 4
 
 
 class Problem:
-    """The residuals of several weightings of one table (K problems over R rows) and their Jacobians."""
+    """The residuals of several weightings of one table (K problems over R rows), and their Jacobians."""
 
     def __init__(
         self,
@@ -59,7 +59,7 @@ class Problem:
         self.spread = np.ones(len(weights))
 
     def _keep(self, rows: np.ndarray) -> None:
-        """Leave the given rows (indices) alone, in their order."""
+        """Keep only the given rows (indices), in their order."""
         slots = {name: replace(slot, group=slot.group[rows]) for name, slot in self.structure.slots.items()}
         self.structure = replace(self.structure, slots=slots)
         self.rows = {name: values[rows] for name, values in self.rows.items()}
@@ -69,16 +69,16 @@ class Problem:
 
     @cached_property
     def row_weights(self) -> np.ndarray:
-        """Of every residual, [K, M]."""
+        """The weight of every residual, [K, M]."""
         return np.hstack([self.weights, self.weights]) if self.joint else self.weights
 
     @property
     def prior_sd(self) -> np.ndarray:
-        """Of every column, [K, P]."""
+        """The prior sd of every column, [K, P]."""
         return self.structure.sds(self.spread)
 
     def learn_spread(self, theta: np.ndarray, noise: np.ndarray) -> None:
-        """How much devices differ, from what the data say around `theta` [K, P]; `noise` as in `solve`."""
+        """Learn from the data around `theta` [K, P] how much devices differ. `noise` is as in `solve`."""
         if not self.structure.deviations.any():
             return
         for k, at in enumerate(theta):
@@ -90,9 +90,11 @@ class Problem:
             )
 
     def few(self, most: int, seed: int) -> "Problem":
-        """The same problems on about `most` rows, drawn from every cell and weighed as the rows that they stand for.
+        """The same problems on about `most` rows. The rows are drawn from every cell and weighted for those that they
+        represent.
 
-        Of a cell with few rows in one of the problems, all those are kept: they are all that it knows of a device.
+        A cell may have few rows in one of the problems. Then all of these are kept, because the problem knows no others
+        of that device.
         """
         if len(self.time) <= most:
             return self
@@ -121,13 +123,13 @@ class Problem:
         return np.where(np.isnan(slot.centres), self.guesses[slot.name][:, None] + ratio, slot.centres)
 
     def usual(self, slot: Slot) -> np.ndarray:
-        """The scale that the guess of a slot stands for: the mean over training rows that have one. [K]"""
+        """The scale of a slot's guess: the mean over the training rows that have one. [K]"""
         scales = slot.scales[slot.group]
         has = np.isfinite(scales)
         return (self.basis[:, has] @ scales[has]) / np.maximum(self.basis[:, has].sum(axis=1), 1e-300)
 
     def group_values(self, slot: Slot, theta: np.ndarray, index: np.ndarray) -> np.ndarray:
-        """The slot's unbounded value in each group, [B, groups], or [1, groups] where theta has no part in it."""
+        """The slot's unbounded value in each group, [B, groups], or [1, groups] where theta does not affect it."""
         centre = self.centres[slot.name]
         value = centre[index] if len(centre) > 1 else centre
         for column, share in slot.loads.items():
@@ -169,7 +171,8 @@ class Problem:
         return Block(slice(cell.start + offset, cell.stop + offset), slopes, loads)
 
     def search(self, starts: np.ndarray, seed: int) -> lsq.Solution:
-        """Optima from many starts [S, P], whatever the noise: found on few rows, and from the best of them on all."""
+        """Optima from many starts [S, P], without regard to the noise. They are found on few rows. The best of them
+        continue on all."""
         few = self.few(_FEW, seed)
         prior_sd = self.prior_sd
         many = np.broadcast_to(starts, (len(self.weights), *starts.shape))
@@ -184,15 +187,17 @@ class Problem:
     def solve(
         self, starts: np.ndarray, noise: np.ndarray, polish: bool = False, tolerance: float = 1e-9
     ) -> lsq.Solution:
-        """Optima from starts [K, S, P]; priors weigh as against residuals of `noise` [K] (in Huber thresholds)."""
+        """Optima from starts [K, S, P]. The priors weigh as they do against residuals of `noise` [K] (in Huber
+        thresholds)."""
         prior_sd = self.prior_sd / noise[:, None]
         return lsq.minimise(self.evaluate, self.row_weights, prior_sd, starts, polish, tolerance=tolerance)
 
     def noise(self, theta: np.ndarray) -> np.ndarray:
-        """What the cost of the training residuals has to be divided by, as a scale [K].
+        """The divisor of the cost of the training residuals, as a scale [K].
 
-        The robust residual scale s in Huber thresholds (at least 0.1, that is 0.5 %); beyond the threshold the cost
-        grows linearly, so its natural unit is s instead of s^2, and the scale is sqrt(s).
+        It comes from the robust residual scale s in Huber thresholds (at least 0.1, which is 0.5 %). Beyond the
+        threshold the cost grows linearly. Its natural unit there is s instead of s^2, so the divisor's scale is
+        sqrt(s).
         """
         residuals, _ = self.evaluate(theta, np.arange(len(theta)))
         scales = [
@@ -224,10 +229,10 @@ class Problem:
         return {name: self._slot_entry(k, name, slot, theta) for name, slot in slots}
 
     def _slot_entry(self, k: int, name: str, slot: Slot, theta: np.ndarray) -> dict[str, Any]:
-        """A fitted slot: its value in every group that was trained on, and what those of others derive from.
+        """A fitted slot: its value in every group that was trained on, and what the values of other groups derive from.
 
-        `common` is the mean ratio to the centre over the rows of known groups, `base` the mean of what is left of the
-        value when the data sheets' scale is taken out; None where no row was trained on that could tell.
+        `common` is the mean ratio to the centre over the rows of known groups. `base` is the mean of the value after
+        the scale of the data sheets is taken out. Each is None where no row was trained on that could tell it.
         """
         values = self.group_values(slot, theta[None], np.array([k]))[0]
         codes = range(len(slot.labels))
@@ -243,7 +248,7 @@ class Problem:
             if rows[code] and between:
                 trained.setdefault(between, []).append(float(values[code]))
                 ratios |= {between: float(values[code] - slot.centres[code])} if slot.known[code] else {}
-        # A number of nodes that was neither calibrated nor trained on is taken to be like those that were trained on.
+        # A number of nodes that was neither calibrated nor trained on is taken to be like the trained ones.
         elsewhere = {label: float(np.mean(found)) for label, found in trained.items()}
         return {
             "fitted": slot.active,
@@ -255,7 +260,7 @@ class Problem:
         }
 
     def _felt(self, name: str, k: int, own: np.ndarray) -> bool:
-        """Whether any training row of the group communicates, for the slots of communication."""
+        """For the slots of communication: whether any training row of the group communicates."""
         if name not in ABLATIONS["no_communication"]:
             return True
         return bool((self.rows["calls_tp"] + self.rows["calls_dp"])[own & (self.weights[k] > 0)].any())
@@ -278,7 +283,7 @@ class Problem:
 
 
 def _mean(values: np.ndarray, weights: np.ndarray) -> float | None:
-    """Weighted mean of the finite values, None where they have no weight."""
+    """Weighted mean of the finite values. None where these have no weight."""
     weights = np.where(np.isfinite(values), weights, 0.0)
     total = weights.sum()
     return float(np.nan_to_num(values) @ weights / total) if total else None
@@ -293,7 +298,7 @@ the runs: from large ones alone, a share of their time would be far too long for
 
 
 def _guess(name: str, data: Data, weights: np.ndarray) -> np.ndarray:
-    """An order of magnitude of a slot from physics or the training rows alone, log, [K]."""
+    """The order of magnitude of a slot, log, [K], from physics or from the training rows only."""
     time, energy = data.step_time_s, data.step_energy_j / data.devices
     sent, calls = np.maximum(data.proxies["comm_byte"], 1), np.maximum(data.proxies["comm_calls"], 1e-9)
     rates = {

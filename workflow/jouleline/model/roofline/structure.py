@@ -1,10 +1,10 @@
-"""Which parameters the roofline law has for a table, where each is centred, and how sure we are of that beforehand.
+"""Which parameters the roofline law has for a table, where each is centred, and how wide its prior is.
 
-A slot of the law (say the achieved peak FLOP/s) has one common column, a log ratio to what calibration or the data
-sheet says, and, where the table has several groups (devices, precisions, links), a small deviation for each of
-them. So a device that was never measured is predicted from its calibration times the ratio that its peers showed,
-and a few runs move only its own deviation. Links between nodes are centred on the calibration over as many nodes; all
-calibrated numbers of nodes share one deviation.
+A slot of the law (for example the achieved peak FLOP/s) has one common column: a log ratio to what calibration or the
+data sheet says. Where the table has several groups (devices, precisions, links), each of them also has a small
+deviation. So a device that was never measured is predicted from its calibration times the ratio that the measured
+devices showed, and a few runs move only its own deviation. Links between nodes are centred on the calibration over the
+same number of nodes. All calibrated numbers of nodes share one deviation.
 """
 
 from dataclasses import dataclass, field
@@ -21,8 +21,8 @@ DEVIATION_SD = 0.3
 COMPARABLE_SD = 0.5
 STRANGER_SD = 1.0
 """Deviations of groups that are not calibrated, with and without a ratio between the devices' data sheets."""
-# Prior centre and standard deviation of the slots that no calibration measures, as unbounded values.
-# Attention: fused kernels reach 25 to 40 % of the peak, other products 80 to 90 % (Dao, FlashAttention-2, 2023).
+# Prior centre and standard deviation of the slots that no calibration measures, as unbounded values. Attention: fused
+# kernels reach 25 to 40 % of the peak, other products 80 to 90 % (Dao, FlashAttention-2, 2023).
 _SHAPE_PRIORS = {
     "attention_weight": (float(np.log(2.5)), float(np.log(2))),
     "attention_padding": (0.0, 1.5),
@@ -45,7 +45,8 @@ _GROUPS = {
     "link_bandwidth": ("device", "span"),
     "link_energy_j_per_byte": ("device", "link"),
 }
-# A device that nothing is known of is fast or slow, and takes much or little power, as a whole: sign by slot.
+# Signs by slot. A device of which nothing is known is fast or slow as a whole, and takes much or little power as a
+# whole.
 _TRAITS = {
     "peak_flops": {"speed": 1},
     "memory_bandwidth": {"speed": 1},
@@ -69,7 +70,7 @@ ABLATIONS = {
 
 @dataclass(frozen=True)
 class Options:
-    """How the roofline is fitted. `ablations`: names of ABLATIONS, plus energy_only, no_priors, paper_proxies."""
+    """How the roofline is fitted. `ablations` are names of ABLATIONS, plus energy_only, no_priors, paper_proxies."""
 
     ablations: tuple[str, ...] = ()
     calibration_priors: bool = True
@@ -80,14 +81,14 @@ class Options:
 
 @dataclass
 class Slot:
-    """One slot over some rows: `group` [R] codes into `labels`, `devices` the device of each group.
+    """One slot over some rows. `group` [R] holds codes into `labels`. `devices` names the device of each group.
 
-    `centres` per group is what calibration or data sheet say (NaN: nothing). `scales` per group is what the data sheets
-    say of ratios between devices (log; NaN: nothing): it carries a slot that was fitted on other devices over to one.
-    `between` names, for a group of links between nodes, the group of the same device's uncalibrated numbers of nodes;
-    None for any other. `precisions` are those of the groups ("" where it does not tell them apart); `measured` says
-    whose peak calibration measured. `loads` says, by column of the fit, how much of it is in each group's log ratio to
-    its centre.
+    `centres` is, per group, what calibration or the data sheet says (NaN: nothing). `scales` is, per group, what the
+    data sheets say of ratios between devices (log; NaN: nothing). With it, a slot that was fitted on other devices is
+    carried over to this one. `between` names a group for each group of links between nodes: that of the same device's
+    uncalibrated numbers of nodes. It is None for any other group. `precisions` are those of the groups ("" where the
+    slot does not depend on precision). `measured` says of each group whether a calibration measured its peak. `loads`
+    says, by column of the fit, how much of it is in each group's log ratio to its centre.
     """
 
     name: str
@@ -104,16 +105,16 @@ class Slot:
 
     @property
     def known(self) -> np.ndarray:
-        """Which groups have a calibrated (or data sheet) centre. Bool [groups]."""
+        """Which groups have a centre from a calibration or a data sheet. Bool [groups]."""
         return np.isfinite(self.centres)
 
 
 @dataclass(frozen=True)
 class Structure:
-    """The columns of a fit: slots over its rows, the prior sd of each column, and the columns' names.
+    """The columns of a fit: slots over its rows, the prior sd of each column, and the names of the columns.
 
-    `deviations` says which columns are those of devices and precisions from what calibration or data sheets say of
-    them: how large they are is learnt (see `hierarchy`).
+    `deviations` says which columns are deviations of devices and precisions from what calibration or data sheets say.
+    Their size is learnt (see `hierarchy`).
     """
 
     slots: dict[str, Slot]
@@ -123,12 +124,12 @@ class Structure:
     deviations: np.ndarray
 
     def sds(self, spread: np.ndarray) -> np.ndarray:
-        """The prior sds [..., P] where deviations are `spread` [...] times as large as they are taken to be."""
+        """The prior sds [..., P] where deviations are `spread` [...] times as large as their priors say."""
         return self.prior_sd * np.where(self.deviations, np.asarray(spread)[..., None], 1.0)
 
 
 class _Columns:
-    """The columns as they are laid out, one slot after the other."""
+    """The columns while they are laid out, one slot after the other."""
 
     def __init__(self):
         self.index: dict[str, int] = {}
@@ -136,7 +137,7 @@ class _Columns:
         self.deviations: list[bool] = []
 
     def load(self, slot: Slot, name: str, sd: float, share: np.ndarray, deviation: bool = False) -> None:
-        """Add the column `name` to a slot's groups, made with this prior where there is none of the name."""
+        """Add the column `name` to a slot's groups. It is made with this prior where it does not exist yet."""
         if name not in self.index:
             self.index[name] = len(self.prior_sd)
             self.prior_sd.append(sd)
@@ -148,12 +149,12 @@ class _Columns:
 def build(
     data: Data, machines: Machines, options: Options, fitted: frozenset[str] | None = None
 ) -> Structure:
-    """Lay out the columns for every row of `data` (features only: no target is read).
+    """Lay out the columns for every row of `data`. Only features are read, and no target.
 
-    `fitted` names the slots of a fit that these rows are to be predicted with: they stay, whatever these rows feel, and
-    a node's own power or a fixed time is not added to a fit that was made without it.
+    `fitted` names the slots of a fit that is to predict these rows. These slots stay, also where they have no effect on
+    the rows. A node's own power or a fixed time is not added to a fit that was made without it.
     """
-    key = ("structure", options, machines, fitted)  # the object, not its id, which another may get
+    key = ("structure", options, machines, fitted)  # the object, because another may get the same id
     if key not in data.memo:
         data.memo[key] = _build(data, machines, options, fitted)
     return data.memo[key]
@@ -176,7 +177,8 @@ def _build(data: Data, machines: Machines, options: Options, fitted: frozenset[s
 
 
 def _lay_out(slot: Slot, columns: _Columns) -> None:
-    """What the groups of a slot have in common, and the deviation of each, as wide as is not known of it."""
+    """What the groups of a slot have in common, and the deviation of each. A deviation is as wide as the group is
+    unknown."""
     everywhere = np.ones(len(slot.labels))
     common = CALIBRATED_SD if slot.known.any() or slot.name in _HOST else UNKNOWN_SD
     if slot.name in _HOST:
@@ -202,7 +204,7 @@ def _lay_out(slot: Slot, columns: _Columns) -> None:
 
 
 def _shared(slot: Slot) -> list[str]:
-    """Per group the name of its deviation: calibrated links between nodes have one in common, whatever their number."""
+    """Per group, the name of its deviation. All calibrated links between nodes share one, for any number of nodes."""
     return [
         f"{between}, calibrated" if between and np.isfinite(centre) else label
         for label, centre, between in zip(slot.labels, slot.centres, slot.between, strict=True)
@@ -210,8 +212,11 @@ def _shared(slot: Slot) -> list[str]:
 
 
 def _without_effect(data: Data, machines: Machines, options: Options) -> set[str]:
-    """Slots that no row of the table feels: communication on one device, contention off CPUs, a node's own power where
-    the meter reads devices alone or every node has as many of them."""
+    """Slots that have no effect on any row of the table.
+
+    These are communication on one device, contention on devices other than CPUs, and a node's own power. The last has
+    no effect where the meter reads only devices, or where every node has the same number of them.
+    """
     absent = set() if options.fixed_time else {"fixed_time_s"}
     whole_nodes = {"node", "wall"} & set(data.labels("energy_scope")[0])
     if not whole_nodes or len(np.unique(data.columns["gpus_per_node"])) < 2:
@@ -257,8 +262,11 @@ _LINKS = {1: "within node", 0: "between nodes"}
 def _groups(
     data: Data, machines: Machines | None, keys: tuple[str, ...]
 ) -> tuple[list[str], np.ndarray, list[tuple[str, str, int]]]:
-    """(labels, each row's index among them, (device, precision, nodes) of each group), kept with the data. Links are
-    distinct by `link`, within a node or not, or by `span`, the number of nodes where it was calibrated (else 0)."""
+    """(labels, each row's index among them, (device, precision, nodes) of each group), kept with the data.
+
+    Links are distinct by `link`, which is within a node or not. Or they are distinct by `span`, the number of nodes
+    where it was calibrated (else 0).
+    """
     memo = ("groups", keys, machines)
     if memo not in data.memo:
         parts = {"device": data.labels("device"), "precision": data.labels("precision")}
@@ -286,7 +294,7 @@ def _groups(
 
 
 def _calibrated_nodes(data: Data, machines: Machines) -> np.ndarray:
-    """Number of nodes of each row, 0 where the links between as many are not calibrated for its device. Int [rows]."""
+    """The number of nodes of each row. 0 where the device has no calibrated links between so many nodes. Int [rows]."""
     devices, index = data.labels("device")
     nodes = data.columns["nodes"].astype(int)
     known = [machines.calibrated_nodes(device) | {1} for device in devices]
@@ -296,7 +304,7 @@ def _calibrated_nodes(data: Data, machines: Machines) -> np.ndarray:
 
 
 def _fixed(name: str, active: bool) -> float:
-    """Centre of a slot without groups; for one that is switched off, the value at which its term vanishes."""
+    """Centre of a slot without groups. For a slot that is switched off, the value at which its term vanishes."""
     if active:
         return _SHAPE_PRIORS[name][0]
     if name in {"memory_bandwidth", "link_bandwidth"}:
@@ -307,10 +315,10 @@ def _fixed(name: str, active: bool) -> float:
 
 
 def _scale(name: str, machines: Machines, device: str, precision: str, nodes: int) -> float:
-    """Log of what a slot is proportional to from device to device, or NaN.
+    """Log of the quantity that a slot is proportional to across devices, or NaN.
 
-    Power goes as the power limit, energy per FLOP and byte as the power limit over the peak rate; the host's and the
-    library's latencies stay as they are.
+    Power is proportional to the power limit. Energy per FLOP and byte is proportional to the power limit over the peak
+    rate. The latencies of the host and of the library stay as they are.
     """
     if name in {"host_fixed_s", "host_layer_s", "half_saturation_flop"}:
         return 0.0
@@ -329,7 +337,7 @@ def _scale(name: str, machines: Machines, device: str, precision: str, nodes: in
 
 
 def _known(name: str, machines: Machines, device: str, precision: str, nodes: int) -> float | None:
-    """What calibration (or the data sheet) says of a slot, or None."""
+    """The value of a slot that the calibration or the data sheet gives, or None."""
 
     def get(*quantities):
         return machines.first(device, quantities, precision)
