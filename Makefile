@@ -1,10 +1,11 @@
-# The two commands of the README are `make run` and `make test`; everything else is a part of them.
+# The two commands of the README are `make run` and `make test`. Everything else is a part of them, or done apart.
 SHELL := /bin/bash
 PYTHON ?= python3
 PIP := 26.3
 VENV := .venv
-# The build of torch: cuda, cuda126 or cpu. As was set up before, else by the GPU here: CUDA 13's kernels begin at compute
-# capability 7.5 and its driver at 580; for what is older, and not too new for it, CUDA 12.6. Without a GPU the CPU build.
+# The build of torch: cuda, cuda126 or cpu. A build that was set up before is kept. Otherwise the GPU of this machine
+# decides. CUDA 13 needs compute capability 7.5 and driver 580 at least. Older GPUs and drivers get CUDA 12.6, unless the
+# GPU is too new for it. A machine without a GPU gets the CPU build.
 DEVICES ?= /dev/nvidia0 /dev/nvidiactl
 BUILD_BY_GPU = $(shell nvidia-smi --query-gpu=driver_version,compute_cap --format=csv,noheader 2> /dev/null | \
   awk -F '[., ]+' '{ can = 10 * $$(NF - 1) + $$NF; if (can < 75 || ($$1 < 580 && can < 100)) old = 1 } \
@@ -13,9 +14,9 @@ BUILD_BEFORE = $(firstword $(patsubst $(VENV)/.ready-%,%,$(wildcard $(VENV)/.rea
 TORCH ?= $(or $(BUILD_BEFORE),$(if $(wildcard $(DEVICES)),$(BUILD_BY_GPU),cpu))
 BIN := $(VENV)/bin
 LOCKS := workflow/envs/requirements.in workflow/envs/base.lock workflow/envs/torch-$(TORCH).lock
-# Texts are UTF-8, whatever the locale.
+# Texts are UTF-8 in every locale.
 export PYTHONUTF8 := 1
-# Every start of Python would compile the library again, where the user's settings keep the bytecode from being written.
+# A user's setting may forbid Python to write bytecode. Then every start of Python would compile the library again.
 export PYTHONDONTWRITEBYTECODE :=
 
 .PHONY: torch setup setup-bundle bundle run reference reference-data rebuild public test test-fast test-long lint format clean
@@ -27,16 +28,17 @@ torch:
 setup: $(VENV)/.ready-$(TORCH)
 
 SITE = $$($(BIN)/python -c 'import site; print(site.getsitepackages()[0])')
-# A user's own pip settings must not install something else, or elsewhere; indexes and certificates stay theirs. What
-# PYTHONPATH holds would count as installed.
+# A user's own pip settings must not change what is installed, or where. Only their indexes and certificates are kept.
+# PYTHONPATH is unset, because pip would count the packages in it as installed.
 OWN = unset $${!PIP_@} PYTHONPATH PYTHONHOME && . $(VENV)/pip.env &&
 INSTALL = $(OWN) $(BIN)/pip install -qq --require-hashes -r workflow/envs/requirements.in -c workflow/envs/base.lock -c
 
-# Commands of the workflow stand in shells, so a path that a shell reads otherwise would break them.
+# Shells run the commands of the workflow. A path with a blank or with a special sign of the shell would break them.
 PLAIN = if printf '%s' "$$PWD" | grep -q "[[:space:]{}\"'\$$\`&|;<>()*?\\\\\#!~]"; then echo "setup: this folder's path,\
  $$PWD, holds a blank or a sign that a shell reads; move the checkout to a path of plain letters"; exit 2; fi
 
-# A line for every start of Python. The library itself is forgotten again: which checkout it comes from is seen later.
+# Every start of Python runs this line. It removes the library from sys.modules again, because only later it is known
+# from which checkout the library is to come.
 AT_START := import sys, jouleline.home; del sys.modules['jouleline.home'], sys.modules['jouleline']
 
 $(VENV)/.ready-$(TORCH): $(LOCKS) pyproject.toml
@@ -54,7 +56,8 @@ $(VENV)/.ready-$(TORCH): $(LOCKS) pyproject.toml
 	@echo "$(AT_START)" > "$(SITE)/jouleline_home.pth"
 	@rm -f $(VENV)/.ready-* && touch $@
 
-# Where there is no network but a Python with torch: its packages, and the wheels of `make bundle` over them.
+# Set up a machine that has no network but a Python with torch: take the packages of this Python, and put the wheels of
+# `make bundle` over them.
 setup-bundle: $(VENV)/.ready-bundle
 
 $(VENV)/.ready-bundle: $(BUNDLE)/requirements.txt
@@ -71,12 +74,13 @@ $(VENV)/.ready-bundle: $(BUNDLE)/requirements.txt
 $(BUNDLE)/requirements.txt:
 	@echo "error: no bundle in '$(BUNDLE)'; give BUNDLE=DIR as make bundle filled it (docs/reference-campaign.md)"; exit 2
 
-# The wheels that a machine without a network lacks; THERE lists what it has (`pip list --format=freeze`).
+# Gather the wheels that a machine without a network lacks. THERE lists its packages (`pip list --format=freeze`).
 THERE ?= workflow/envs/there.txt
 bundle: setup
 	@$(BIN)/python scripts/bundle_wheels.py --there $(THERE) --out $(BUNDLE)
 
-# A piece of the reference campaign in MINUTES, going on from FROM and packed into TO: docs/reference-campaign.md.
+# Measure a piece of the reference campaign in MINUTES. It continues from FROM, and is packed into TO.
+# See docs/reference-campaign.md.
 CAMPAIGN ?= h200
 MINUTES ?= 9.5
 reference: SINCE := $(shell date +%s)
@@ -84,7 +88,7 @@ reference: $(if $(BUNDLE),setup-bundle,setup)
 	@PYTHONUNBUFFERED=1 $(BIN)/python scripts/measure_reference.py --campaign $(CAMPAIGN) --minutes $(MINUTES) \
 	  --since $(SINCE) $(if $(FROM),--from $(FROM)) $(if $(TO),--to $(TO)) $(REFERENCE)
 
-# What a campaign measured elsewhere left in FROM, as data in the checkout: its tables, and a report of them.
+# Take a campaign that was measured elsewhere from FROM, and keep it as data in the checkout: its tables.
 DATA ?= data/$(CAMPAIGN)
 reference-data: setup
 	@$(BIN)/python scripts/measure_reference.py --campaign $(CAMPAIGN) --minutes 0 --from $(FROM)
@@ -96,20 +100,22 @@ run: setup
 	@$(BIN)/python scripts/show_headline.py
 	@$(if $(wildcard data/h200/provenance.json),$(MAKE) -s rebuild CAMPAIGN=h200)
 
-# The report of a campaign that was measured elsewhere, from its tables in DATA.
+# Make the report of a campaign that was measured elsewhere, from its tables in DATA.
 rebuild: setup
 	@$(BIN)/snakemake --profile profiles/local --config campaign=$(CAMPAIGN) data=$(DATA)
 	@$(BIN)/python scripts/show_headline.py --campaign $(CAMPAIGN)
 
-# Public measured tables, fetched (or in FROM) with their licences shown, and a report of each in results/public.
+# Fetch public measured tables (or read them from FROM), show their licences, and write a report of each into
+# results/public.
 public: setup
 	@$(BIN)/python scripts/make_public.py $(if $(FROM),--data $(FROM))
 
-# Tests run on several workers; those of real time come after the others, without heavy neighbours. They mostly sleep.
+# Tests run on several workers. Tests that depend on real time mostly sleep. They run after the others, so that no heavy
+# test runs beside them.
 WORKERS ?= 4
 CLOCK_WORKERS ?= 8
 CLOCK := tests/unit/measure/sidecar tests/unit/measure/meters
-# What starts agents, ranks or Snakemake; single files and tests elsewhere are marked `slow`.
+# The folders of tests that start agents, ranks or Snakemake. Single files and tests elsewhere are marked `slow`.
 SLOW := tests/cuda tests/scripts tests/workflow
 PYTEST = $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 OTHERS = $(CLOCK:%=--ignore=%)
@@ -118,7 +124,7 @@ test: setup
 	@status=0; $(PYTEST) -m "not long" $(OTHERS) || status=$$?; \
 	$(PYTEST) -n $(CLOCK_WORKERS) -m "not long" $(CLOCK) || status=$$?; exit $$status
 
-# What one runs after each change: no agents, no ranks, no Snakemake.
+# The tests to run after each change. They start no agents, no ranks and no Snakemake.
 test-fast: setup
 	@$(PYTEST) -m "not long and not slow" $(OTHERS) $(SLOW:%=--ignore=%)
 

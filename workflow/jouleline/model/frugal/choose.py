@@ -85,10 +85,10 @@ def measure_next(
 ) -> list[Suggestion]:
     """The `count` candidates to measure next, best first.
 
-    `runs` are measured, `candidates` one row for each run that may be made (equal rows are repeats); `expected` is what
-    `expect` says of them, and `joules` [candidates] what each would take, NaN where that is not known; `state` is
-    `fitted` on `runs`. `targets` are the rows whose expected error is to be lowered, where these are not all that are
-    measured or may be. Without a fit the choice is D-optimal.
+    `runs` are measured. `candidates` has one row for each run that may be made (equal rows are repeats). `expected` is
+    what `expect` returns for them. `joules` [candidates] is the energy that each would take, NaN where it is not known.
+    `state` is `fitted` on `runs`. `targets` are the rows whose expected error is to be lowered, where these are not all
+    rows that are measured or may be. Without a fit the choice is D-optimal.
     """
     both = joined(runs, candidates)
     measured, offered = np.arange(len(runs)), len(runs) + np.arange(len(candidates))
@@ -113,7 +113,7 @@ def measure_next(
 
 
 def _by_design(both: Data, measured: np.ndarray, offered: np.ndarray, count: int) -> list[int]:
-    """`count` of the rows that are offered, D-optimal: no configuration twice while there are others."""
+    """`count` of the offered rows, D-optimal. No configuration is chosen twice while there are others."""
     values = belief.features(both)
     _, first, index = np.unique(np.round(values, 9), axis=0, return_index=True, return_inverse=True)
     index = index.reshape(-1)
@@ -151,7 +151,7 @@ def _repeats(runs: Data, candidates: Data) -> np.ndarray:
 
 
 def joined(runs: Data, candidates: Data) -> Data:
-    """The rows of both, runs first; of the candidates nothing measured is there to be read."""
+    """The rows of both, runs first. The candidates hold nothing measured that could be read."""
     columns = {
         name: np.concatenate([values, candidates.columns[name]]) for name, values in runs.columns.items()
     }

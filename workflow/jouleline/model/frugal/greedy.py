@@ -1,6 +1,6 @@
-"""Choosing runs one after the other: each is the best after those before it, whatever they will measure.
+"""Choose runs one after the other. Each is the best after those before it, whatever they will measure.
 
-How much a run of a Gaussian teaches does not depend on what it measures, so a whole batch can be chosen ahead.
+What a run teaches about a Gaussian does not depend on the measured value. So a whole batch can be chosen in advance.
 """
 
 from collections.abc import Iterator, Sequence
@@ -16,8 +16,11 @@ MOST_TARGETS = 1000
 
 @dataclass(frozen=True)
 class Choice:
-    """A row that was chosen, the root mean variance of the targets (log energy) before and after a run of it, and how
-    little the row itself was known: the root of its variance."""
+    """A row that was chosen.
+
+    It holds the root mean variance of the targets (log energy) before and after a run of the row, and how little the
+    row itself was known: the root of its variance.
+    """
 
     row: int
     error_before: float
@@ -26,9 +29,11 @@ class Choice:
 
 
 class Beliefs:
-    """A belief and what runs of its rows have done to it: the variance of every row, and what rows still share.
+    """A belief, and what runs of its rows have changed: the variance of every row, and the covariance that rows still
+    have.
 
-    `seen` are the whitened covariances [M, R] of M runs with every row: K(R, R) - seen^T seen is what is left.
+    `seen` are the whitened covariances [M, R] of M runs with every row. K(R, R) - seen^T seen is the remaining
+    covariance.
     """
 
     def __init__(self, belief: Belief, runs: np.ndarray):
@@ -52,11 +57,11 @@ class Beliefs:
         return self._seen[: self._count]
 
     def shared(self, here: np.ndarray, there: np.ndarray) -> np.ndarray:
-        """What is left of the covariance between some rows and others (indices), [here, there]."""
+        """The remaining covariance between some rows and others (indices), [here, there]."""
         return self.belief.covariance(here, there) - self.seen[:, here].T @ self.seen[:, there]
 
     def after_run(self, row: int) -> np.ndarray:
-        """Count a run of a row in; returns its whitened covariance with every row, [R]."""
+        """Add a run of a row. Returns its whitened covariance with every row, [R]."""
         with_all = self.shared(np.array([row]), self._rows)[0]
         whitened = with_all / np.sqrt(max(self.variance[row], 0) + self.belief.noise**2)
         if self._count == len(self._seen):
@@ -68,16 +73,16 @@ class Beliefs:
 
 
 def spanning(belief: Belief, runs: np.ndarray, rows: np.ndarray, count: int) -> list[int]:
-    """D-optimal: `count` of the `rows` (indices), each the one that is least known after `runs` and those before it.
+    """D-optimal: `count` of the `rows` (indices). Each is the one that is least known after `runs` and those before it.
 
-    None is chosen twice.
+    No row is chosen twice.
     """
     beliefs = Beliefs(belief, runs)
     chosen: list[int] = []
     free = np.ones(len(rows), dtype=bool)
     for _ in range(min(count, len(rows))):
         unknown = np.where(free, np.round(beliefs.variance[rows], 9), -1.0)
-        best = int(np.argmax(unknown))  # of equals the first, on every machine
+        best = int(np.argmax(unknown))  # of equal rows the first, on every machine
         free[best] = False
         chosen.append(int(rows[best]))
         beliefs.after_run(chosen[-1])
@@ -91,11 +96,11 @@ def teaching(
     targets: np.ndarray,
     joules: np.ndarray,
 ) -> Iterator[tuple[int, Choice]]:
-    """(index, choice) of the candidates, the most useful per joule first: its run lowers the targets' variance.
+    """(index, choice) of the candidates, the most useful per joule first: its run lowers the variance of the targets.
 
-    `beliefs` are of independent parts of the log energy that a run tells all at once. `runs` are the rows of the runs
-    measured so far, `candidates` the row of each run that may be made, `targets` rows with repeats where some weigh
-    more; `joules` [candidates] is what a run of each is expected to take.
+    `beliefs` are of independent parts of the log energy. One run tells all of them. `runs` are the rows of the runs
+    measured so far. `candidates` is the row of each run that may be made. `targets` are rows, with repeats where some
+    have more weight. `joules` [candidates] is the expected energy of a run of each.
     """
     if len(targets) > MOST_TARGETS:
         targets = np.random.default_rng(0).permutation(targets)[:MOST_TARGETS]
@@ -115,15 +120,15 @@ def teaching(
 
 
 class _Part:
-    """What is believed of one part of the log energy: `shared` [targets, candidates] is what is left of their
-    covariance."""
+    """What is believed of one part of the log energy. `shared` [targets, candidates] is the remaining covariance of
+    both."""
 
     def __init__(self, known: Beliefs, candidates: np.ndarray, targets: np.ndarray):
         self.known, self.candidates, self.targets = known, candidates, targets
         self.shared = known.shared(targets, candidates)
 
     def gain(self) -> np.ndarray:
-        """By how much a run of each candidate lowers the targets' mean variance, [candidates]."""
+        """How much a run of each candidate lowers the mean variance of the targets, [candidates]."""
         variance = np.maximum(self.known.variance[self.candidates], 0) + self.known.belief.noise**2
         return np.einsum("tc,tc->c", self.shared, self.shared) / (len(self.targets) * variance)
 

@@ -1,4 +1,4 @@
-"""The runs to measure next for people with tables of their own: runs measured, candidates, and how many."""
+"""The runs to measure next, for users with tables of their own: measured runs, candidates, and a count."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -34,11 +34,11 @@ def suggest(
 ) -> tuple[Columns, np.ndarray]:
     """(the suggested candidates, best first, with SUGGESTED beside their columns; those that cannot fit in memory).
 
-    `measured` is a complete runs table, `raw` has candidates as in `predict_table`; one without a length is taken to
-    run as long as the measured runs did (median). The second is a mask of candidates that are left out: what a device
-    holds for certain is more than `memory_gib`, or than its data sheet says. `targets` are rows that are to be known,
-    where these are not the runs and candidates. Raises UserError for a count that cannot be, or where no candidate is
-    left.
+    `measured` is a complete runs table. `raw` has candidates as in `predict_table`. A candidate without a length is
+    taken to run as long as the measured runs did (median). The second result is a mask of candidates that are left out:
+    a device certainly holds more than `memory_gib`, or more than its data sheet says. `targets` are the rows that are
+    to be known, where these are not the runs and candidates. Raises UserError for an impossible count, or where no
+    candidate is left.
     """
     runs = load(measured)
     if not len(runs):
@@ -76,7 +76,7 @@ def suggest(
 
 
 def _too_large(rows: Data, memory_gib: float | None) -> np.ndarray:
-    """Rows of which a device would hold more than it has, for certain. Bool [R]."""
+    """Rows of which a device would certainly hold more than it has. Bool [R]."""
     floor_byte = peak_memory(rows.columns)["floor"]
     names, index = rows.labels("device")
     machines = Machines()

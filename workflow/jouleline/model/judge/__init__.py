@@ -1,5 +1,4 @@
 """Hold-outs and their scores: splits, metrics, gates.
 
-It decides which rows a fit may see.
-It must not change a prediction.
+This code decides which rows a fit may see. It must not change a prediction.
 """

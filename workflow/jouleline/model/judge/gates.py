@@ -1,4 +1,4 @@
-"""The bars that a campaign's model has to clear; each fails the validation only where the campaign turns it on."""
+"""The limits that a campaign's model has to meet. Each fails the validation only where the campaign enables it."""
 
 import re
 from collections.abc import Mapping
@@ -7,7 +7,7 @@ from typing import Any
 from jouleline.errors import UserError
 from jouleline.schemas.model import headline
 
-# name: (split, target, stratum, metric, limit, stretch, direction). direction "<=": a value above the limit fails.
+# name: (split, target, stratum, metric, limit, stretch, direction). Direction "<=": a value above the limit fails.
 GATES: dict[str, tuple] = {
     "in_domain": ("H0", "energy", None, "mape", 0.06, 0.03, "<="),
     "in_domain_beside_gp": ("H0", "energy", None, "mape_above_gp", 0.01, 0.0, "<="),
@@ -49,10 +49,11 @@ def check_options(options: Mapping[str, Any]) -> None:
 
 
 def stratum(split: str, fold: str, device: str | None) -> str | None:
-    """The part of a split that is judged apart: of H6 what a fold knows of its device, such as zero-shot or 5-runs.
+    """The part of a split that is judged separately: for H6 what a fold knows of its device, such as zero-shot or
+    5-runs.
 
-    `device`: the one that the fold holds out; its name and the part make the name of the fold. The draws of a few runs
-    are one part: a single draw is luck.
+    `device` is the one that the fold holds out. Its name and the part form the name of the fold. The draws of a few
+    runs are one part together, because a single draw depends on luck.
     """
     part = re.sub(r"-draw-\d+$", "", str(fold).removeprefix(f"{device}-"))
     return part if split == "H6" and str(fold).startswith(f"{device}-") else None
@@ -61,11 +62,12 @@ def stratum(split: str, fold: str, device: str | None) -> str | None:
 def judge(
     results: list[dict[str, Any]], options: Mapping[str, Any], wanted: str | None = None
 ) -> list[dict[str, Any]]:
-    """Every gate with the value that the headline model reached (`wanted`, see `schemas.model.headline`), or that of
-    `options["model"]` where a campaign judges another; `passed` is null where there is no value.
+    """Every gate with the value that the model reached.
 
-    `n` of `n_predictions` are what the value is of; with less than MIN_SHARE of them there is none. `ceiling` is what
-    the noise of the measured means leaves to be reached (see `metrics.choice`); null where that is not known.
+    The model is the headline (`wanted`, see `schemas.model.headline`), or `options["model"]` where a campaign judges
+    another one. `passed` is null where there is no value. The value covers `n` of `n_predictions`. With less than
+    MIN_SHARE of them there is no value. `ceiling` is the best value that the noise of the measured means allows (see
+    `metrics.choice`). It is null where this is not known.
     """
     check_options(options)
     model = options.get("model") or headline(dict.fromkeys(one["model"] for one in results), wanted)
@@ -101,7 +103,8 @@ def judge(
 def _find(
     results: list[dict], model: str | None, split: str, target: str, part: str | None
 ) -> dict[str, Any]:
-    """The result that a gate judges, by modelled efficiency where there are several; empty where there is none."""
+    """The result that a gate judges. Of several modes the modelled efficiency counts. Empty where there is no
+    result."""
     wanted = {"model": model, "split": split, "target": target, "stratum": part, "post_run": False}
     rows = [row for row in results if all(row[key] == value for key, value in wanted.items())]
     rows.sort(key=lambda row: row["efficiency_mode"] != "modelled")
@@ -109,13 +112,13 @@ def _find(
 
 
 def _counts(own: Mapping[str, Any], metric: str) -> tuple[int, int]:
-    """Predictions that a metric is of, and all that were asked for."""
+    """The number of predictions that a metric covers, and of all that were asked for."""
     total = (own.get("n") or 0) + (own.get("n_not_identified") or 0)
     return own.get(_COUNTED.get(metric, "n")) or 0, total
 
 
 def outcome(gate: Mapping[str, Any]) -> str:
-    """What became of a gate, in a few words: "mape 0.071, limit <= 0.06"."""
+    """The outcome of a gate in a few words: "mape 0.071, limit <= 0.06"."""
     share = f"{gate['n']} of {gate['n_predictions']} predictions"
     value = f"no value ({share})" if gate["value"] is None else f"{gate['value']:.3g}"
     return f"{gate['metric']} {value}, limit {gate['direction']} {gate['limit']:g}"

@@ -21,8 +21,9 @@ def errors(
 ) -> dict[str, float | None]:
     """MAPE with its family-clustered 95 % interval, median and 90th-percentile APE, log-RMSE, R2 in log, signed bias.
 
-    All [n] positive; errors are fractions; bias is exp(mean log ratio) - 1. R2 is that of the measured value per token
-    (how many a window holds says the protocol, so its own variance says nothing), null where that does not vary.
+    All inputs [n] are positive. Errors are fractions. Bias is exp(mean log ratio) - 1. R2 is that of the measured value
+    per token. The protocol decides how many tokens a window holds, so the variance of the value itself says nothing. R2
+    is null where the value per token does not vary.
     """
     ape = np.abs(predicted / measured - 1)
     log_error = np.log(predicted / measured)
@@ -44,7 +45,7 @@ def errors(
 def clustered_interval(
     values: np.ndarray, families: np.ndarray, seed: int = 0
 ) -> tuple[float | None, float | None]:
-    """95 % interval of the mean of `values` [n] by resampling whole families; null with fewer than three."""
+    """95 % interval of the mean of `values` [n] by resampling whole families. Null with fewer than three families."""
     codes, index = np.unique(families, return_inverse=True)
     if len(codes) < 3:
         return None, None
@@ -63,7 +64,7 @@ def coverage(measured: np.ndarray, low: np.ndarray, high: np.ndarray) -> float |
 
 
 def half_width(predicted: np.ndarray, high: np.ndarray) -> float | None:
-    """Median factor from a prediction to the end of its interval (1.25: a quarter up)."""
+    """Median factor from a prediction to the end of its interval (1.25: 25 % above)."""
     ratio = (high / predicted)[np.isfinite(high)]
     return float(np.median(ratio)) if len(ratio) else None
 
@@ -101,11 +102,11 @@ def choice(
 ) -> dict[str, float | None]:
     """How well a model ranks configurations of equal work by J per token.
 
-    Within each group of EQUAL_WORK (replicates averaged, at least two configurations): Kendall tau-b averaged by
-    number of pairs (groups of at least three), the share of groups whose cheapest configuration is picked, and the
-    mean extra energy of the pick. The ceilings are what a model would reach that is off by nothing but the noise of the
-    measured means, were these the truth: `noise` of one run (log standard deviation; None: not known) over the root of
-    the number of its replicates.
+    The groups are those of EQUAL_WORK (replicates averaged, at least two configurations each). The result has Kendall's
+    tau-b, averaged by number of pairs (groups of at least three), the share of groups whose cheapest configuration is
+    picked, and the mean extra energy of the pick. The ceilings are the values of a perfect model under noise: the
+    measured means are taken as the truth, and the model differs from them only by the noise of such means. This is
+    `noise` of one run (log standard deviation; None: not known) over the root of the number of its replicates.
     """
     groups = _codes(columns, EQUAL_WORK)
     configurations = _codes(columns, [*WORKLOAD, "device_count", "nodes", "tensor_parallel", "zero_stage"])

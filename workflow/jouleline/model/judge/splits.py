@@ -1,10 +1,10 @@
-"""Hold-outs: which rows train and which are predicted, never with a family on both sides.
+"""Hold-outs: which rows train and which are predicted. A family is never on both sides.
 
-H0 grouped 70/30, many seeds; H1 leave one architecture out; H2 the extremes of each axis out; H3 small to large and
-large to small compute; H4 leave a parallel strategy out; H5 leave a device count out; H6 leave a device type out
-(zero-shot, and with 3 and 5 of its runs, drawn or planned); H7 leave a precision, a variant or a family of models
-out; H8 leave a tenth of the shapes out, for external tables; holdout: the rows that the campaign labels so; all: every
-row trains and is predicted in sample, for the model that is shipped.
+H0: grouped 70/30, many seeds. H1: leave one architecture out. H2: leave the extremes of each axis out. H3: small to
+large and large to small compute. H4: leave a parallel strategy out. H5: leave a device count out. H6: leave a device
+type out (zero-shot, and with 3 and 5 of its runs, drawn or planned). H7: leave a precision, a variant or a family of
+models out. H8: leave a tenth of the shapes out, for external tables. holdout: the rows with this label in the campaign.
+all: every row trains and is predicted in sample, for the shipped model.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -32,9 +32,8 @@ def split_runs(
 ) -> dict[str, Any]:
     """The split as split.json: folds of run ids, excluded runs with reasons, or the reason why it has no folds.
 
-    `labels` {run_id: {"split": "train" | "holdout"}} are the campaign's own, for the split `holdout`. Raises
-    UserError for a split that does not exist, an unknown option, or a holdout label that leaves a family on both
-    sides.
+    `labels` {run_id: {"split": "train" | "holdout"}} are the campaign's own, for the split `holdout`. Raises UserError
+    for an unknown split, an unknown option, or a holdout label that leaves a family on both sides.
     """
     if name not in SPLITS:
         raise UserError(f"there is no split {name}; use one of {', '.join(SPLITS)}")
@@ -92,7 +91,7 @@ MOST_ARCHITECTURES = 40
 
 
 def leave_one_architecture_out(data: Data, options: dict[str, Any]) -> Iterator[Fold]:
-    """H1; of more than MOST_ARCHITECTURES so many groups of them are left out, each from what all others show."""
+    """H1. With more than MOST_ARCHITECTURES of them, so many groups are left out, each predicted from all others."""
     labels = architectures(data)
     if len(set(labels.tolist())) <= MOST_ARCHITECTURES:
         yield from _leave_one_out(data, labels)
@@ -114,7 +113,7 @@ def extremes(data: Data, options: dict[str, Any]) -> Iterator[Fold]:
     for axis in AXES:
         values = data.columns[axis]
         levels = np.unique(values)
-        if len(levels) < 3:  # with two values, nothing is left to learn the axis from
+        if len(levels) < 3:  # with two values, nothing remains to learn the axis from
             continue
         for side, level in (("lowest", levels[0]), ("highest", levels[-1])):
             test = values == level
@@ -132,7 +131,8 @@ def across_sizes(data: Data, options: dict[str, Any]) -> Iterator[Fold]:
 
 
 def _cross(data: Data, options: dict[str, Any], labels: np.ndarray, names: Iterable) -> Iterator[Fold]:
-    """A label out and families out: part of the families is predicted under the label, the rest trains without it."""
+    """A label out and families out. A part of the families is predicted under the label. The rest trains without the
+    label."""
     families = np.unique(data.families)
     parts = min(int(options.get("parts", 5)), len(families))
     shuffled = np.random.default_rng(int(options.get("seed", 0))).permutation(families)
@@ -143,16 +143,16 @@ def _cross(data: Data, options: dict[str, Any], labels: np.ndarray, names: Itera
 
 
 def leave_strategy_out(data: Data, options: dict[str, Any]) -> Iterator[Fold]:
-    """H4: single-device rows always train."""
+    """H4: rows on a single device always train."""
     names = sorted(set(data.strategy.tolist()) - {"single"})
     yield from _cross(data, options, data.strategy, names)
 
 
 def leave_count_out(data: Data, options: dict[str, Any]) -> Iterator[Fold]:
-    """H5: each device count out, while two other counts are left to learn scaling from.
+    """H5: each device count out, while two other counts remain to learn scaling from.
 
-    With the option `within_family` the largest count alone is out and the smaller counts of the same workloads train:
-    the question of a table with one workload, which a split by family cannot ask.
+    With the option `within_family` only the largest count is out, and the smaller counts of the same workloads train. A
+    table with one workload needs this, because a split by family is not possible there.
     """
     counts = data.devices.astype(int)
     names = sorted(set(counts.tolist()))
@@ -163,10 +163,11 @@ def leave_count_out(data: Data, options: dict[str, Any]) -> Iterator[Fold]:
 
 
 def leave_device_out(data: Data, options: dict[str, Any]) -> Iterator[Fold]:
-    """H6: a device type out, with none, 3 and 5 of its runs given back (from families that are then not predicted).
+    """H6: a device type out, with none, 3 and 5 of its runs given back. The families of these runs are then not
+    predicted.
 
-    They are of different configurations: `draws` times drawn at random, for one draw is luck, and once planned, as one
-    would who has the device (see `measure_first`).
+    The runs given back are of different configurations. They are drawn at random `draws` times, because one draw
+    depends on luck. Once they are planned, in the way of somebody who has the device (see `measure_first`).
     """
     devices = data.columns["device"].astype(str)
     names = sorted(set(devices.tolist()))
@@ -195,7 +196,7 @@ def leave_variant_out(data: Data, options: dict[str, Any]) -> Iterator[Fold]:
 
 
 def leave_shapes_out(data: Data, options: dict[str, Any]) -> Iterator[Fold]:
-    """H8: the architectures in ten parts, each predicted from the other nine."""
+    """H8: the architectures in ten parts. Each part is predicted from the other nine."""
     labels = architectures(data)
     parts = min(int(options.get("parts", 10)), len(set(labels.tolist())))
     if parts >= 2:
@@ -224,7 +225,7 @@ def labelled(data: Data, options: dict[str, Any]) -> Iterator[Fold]:
 
 
 def everything(data: Data, options: dict[str, Any]) -> Iterator[Fold]:
-    """all: in sample."""
+    """all: every row is predicted in sample."""
     rows = np.ones(len(data), dtype=bool)
     yield "all", rows, rows
 

@@ -25,9 +25,9 @@ def validate(
 ) -> dict[str, Any]:
     """The document of the contract: noise floor, results, gates, and whether every enabled gate passed.
 
-    `tables`: predictions tables as columns; `fits`: the fit.json of each, for the reasons of splits without folds.
-    An enabled gate without a value fails: nothing was shown. `wanted` names the headline model (see `headline`), which
-    the gates judge too.
+    `tables` are predictions tables as columns. `fits` are the fit.json of each, for the reasons of splits without
+    folds. An enabled gate without a value fails, because nothing was shown. `wanted` names the headline model (see
+    `headline`), which the gates judge too.
     """
     gates.check_options(gate_options)
     kept = load(columns).columns if columns else {}
@@ -77,8 +77,11 @@ def _empty(fit: Mapping[str, Any], target: str) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class _Known:
-    """What predictions are held against: the usable runs, the row of each run id, the noise of one run's energy (log
-    sd, None: nothing was repeated), and the errors of the paper's law and of the Gaussian process (`_errors_of`)."""
+    """What predictions are compared with.
+
+    It holds the usable runs, the row of each run id, and the noise of one run's energy (log sd, None: nothing was
+    repeated). It also holds the errors of the paper's law and of the Gaussian process (`_errors_of`).
+    """
 
     columns: Columns
     rows: Mapping[str, int]
@@ -111,7 +114,7 @@ def _predicted(table: Mapping[str, np.ndarray]) -> list[tuple]:
 
 
 def _ape(table: Mapping[str, np.ndarray], target: str) -> np.ndarray:
-    """Absolute percentage errors [R] as fractions; NaN where a prediction does not count."""
+    """Absolute percentage errors [R] as fractions. NaN where a prediction does not count."""
     unit = {"energy": "j", "time": "s"}[target]
     measured, predicted = (table[f"{name}{target}_{unit}"].astype(float) for name in ("", "predicted_"))
     good = table["identified"].astype(bool) & np.isfinite(predicted) & (predicted > 0)
@@ -119,7 +122,7 @@ def _ape(table: Mapping[str, np.ndarray], target: str) -> np.ndarray:
 
 
 def _above(table: Mapping[str, np.ndarray], known: _Known) -> dict[str, Any]:
-    """Mean error less that of the paper's law, with its 95 % interval, and less that of the Gaussian process."""
+    """The mean error minus that of the paper's law, with its 95 % interval, and minus that of the Gaussian process."""
     difference, families = _paired(table, PAPER, known.paper)
     found: dict[str, Any] = {}
     if len(difference):
@@ -134,7 +137,8 @@ def _above(table: Mapping[str, np.ndarray], known: _Known) -> dict[str, Any]:
 def _paired(
     table: Mapping[str, np.ndarray], rival: tuple, errors: Mapping[tuple, float]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Errors less those of the rival on the same held-out predictions, and their families; none of its own."""
+    """Errors minus those of the rival on the same held-out predictions, and their families. None for the rival
+    itself."""
     keys = _predicted(table)
     theirs = [np.nan if key[:2] == rival else errors.get(key[2:], np.nan) for key in keys]
     difference = _ape(table, "energy") - np.array(theirs)
@@ -176,7 +180,8 @@ def _results(table: Mapping[str, np.ndarray], known: _Known) -> list[dict[str, A
 def _strata(table: Mapping[str, np.ndarray], known: _Known) -> np.ndarray:
     """The part of its split that each prediction belongs to (see `gates.stratum`), object [R].
 
-    A split with parts has no score of its own: what is predicted without, and with a few runs is not one question.
+    A split with parts has no score of its own. A prediction without runs and one with a few runs answer different
+    questions.
     """
     devices = known.columns["device"][[known.rows[run_id] for run_id in table["run_id"].tolist()]]
     rows = zip(table["split"].tolist(), table["fold"].tolist(), devices.tolist(), strict=True)
@@ -227,7 +232,7 @@ def _one(table: Mapping[str, np.ndarray], target: str, known: _Known) -> dict[st
 def _choice(
     folds: np.ndarray, columns: Columns, predicted: np.ndarray, noise: float | None
 ) -> dict[str, Any]:
-    """Ranking metrics, averaged over folds so that a fold's own rows are compared with each other."""
+    """Ranking metrics, averaged over folds. So the rows of a fold are compared only with each other."""
     found = []
     for fold in sorted(set(folds.tolist())):
         own = folds == fold
@@ -242,7 +247,7 @@ def _choice(
 
 
 def read_predictions(path: str | Path) -> dict[str, np.ndarray]:
-    """A predictions file as columns; raises UserError where it is missing or another table."""
+    """A predictions file as columns. Raises UserError where it is missing or is another table."""
     from jouleline.schemas import read_table
     from jouleline.schemas.model import PREDICTIONS
 

@@ -1,5 +1,4 @@
 """The runs table as the model takes it: reading, checking, mapping foreign tables.
 
-A table of anybody's joules enters here.
-It must not fit anything.
+Energy tables from other people enter here. This code must not fit anything.
 """

@@ -1,4 +1,5 @@
-"""What a runs table may hold: values cast to their columns' types, bounds, and the line that says what is wrong."""
+"""What a runs table may hold: values cast to the types of their columns, bounds, and the line that says what is
+wrong."""
 
 import sys
 from collections.abc import Callable
@@ -31,9 +32,9 @@ _TOO_LARGE = {"int32": 2.0**31, "int64": 2.0**62}
 
 
 def cast(column: Column, values: np.ndarray, default: Any, where: str) -> np.ndarray:
-    """The values of one column in its type, nulls as `default`; raises UserError that names row and remedy.
+    """The values of one column in its type, with nulls as `default`. Raises UserError that names row and remedy.
 
-    Integers are float64 where a null or an infinity stands among them.
+    Integers are float64 where a null or an infinity is among them.
     """
     name = column.name
     if column.type == "string":
@@ -53,19 +54,19 @@ def cast(column: Column, values: np.ndarray, default: Any, where: str) -> np.nda
 
 
 def as_numbers(values: np.ndarray, what: str) -> np.ndarray:
-    """Values as float64, nulls as NaN; raises UserError with `what` for the first that is no number."""
+    """Values as float64, nulls as NaN. Raises UserError with `what` for the first value that is no number."""
     if values.dtype.kind in "iuf":
         return values.astype(float)
     try:
         if any(isinstance(value, bool) for value in values.tolist()):
             raise TypeError
         return np.where(is_null(values), np.nan, values).astype(float)
-    except (TypeError, ValueError, OverflowError):  # again, one by one, to say which
+    except (TypeError, ValueError, OverflowError):  # again, one by one, to find the wrong one
         return _each(values, _as_number, np.nan, what, "give a number").astype(float)
 
 
 def _as_number(value: Any) -> float:
-    """A truth (TRUE, yes) is not taken for 1."""
+    """A value as a number. A truth value (TRUE, yes) does not count as 1."""
     if isinstance(value, (bool, np.bool_)):
         raise TypeError
     return float(value)
@@ -74,7 +75,8 @@ def _as_number(value: Any) -> float:
 def _each(
     values: np.ndarray, convert: Callable[[Any], Any], default: Any, what: str, remedy: str
 ) -> np.ndarray:
-    """`convert` of every value that is not null; its TypeErrors, ValueErrors and OverflowErrors are the user's."""
+    """`convert` of every value that is not null. Its TypeErrors, ValueErrors and OverflowErrors are shown to the
+    user."""
     made = np.full(len(values), default, dtype=object)
     for row in np.flatnonzero(~is_null(values)):
         try:
@@ -85,7 +87,7 @@ def _each(
 
 
 def _text(value: Any) -> str:
-    """A value as text; ids and devices that are whole numbers (2080, read as 2080.0) lose nothing."""
+    """A value as text. Whole numbers as ids and devices (2080, read as 2080.0) lose nothing."""
     if isinstance(value, str):
         return value
     if isinstance(value, (list, dict, bytes)):
@@ -102,15 +104,16 @@ def _truth(value: Any) -> bool:
 
 
 def texts(values: np.ndarray, what: str, default: Any = None) -> np.ndarray:
-    """Values as text, nulls as `default`; raises UserError with `what` for the first that is none. Object [rows]."""
+    """Values as text, nulls as `default`. Raises UserError with `what` for the first value that is no text. Object
+    [rows]."""
     empty = is_null(values)
-    if set(map(type, values[~empty])) <= {str}:  # nearly always, and many times as fast
+    if set(map(type, values[~empty])) <= {str}:  # the usual case, and many times as fast
         return np.where(empty, default, values)
     return _each(values, _text, default, what, "give text")
 
 
 def is_null(values: np.ndarray) -> np.ndarray:
-    """None, "" or NaN; compared element by element."""
+    """None, "" or NaN, compared element by element."""
     if values.dtype.kind != "O":
         return values != values
     return (values == None) | (values == "") | (values != values)  # noqa: E711
@@ -129,15 +132,15 @@ def _point_out(values: np.ndarray, bad: np.ndarray, what: str, remedy: str, run_
 
 
 def refuse(columns: Columns, where: str, name: str, bad: np.ndarray, remedy: str) -> None:
-    """Raise UserError with the first value of a column that is bad, its row, and what to do."""
+    """Raise UserError with the first bad value of a column, its row, and the remedy."""
     _point_out(columns[name], bad, f"{where}: {name}", remedy, columns["run_id"])
 
 
 def check_values(columns: Columns, where: str, planned: bool) -> None:
-    """Refuse values that no run can have, one by one; a null is wrong only where its column is required.
+    """Refuse values that no run can have, one by one. A null is wrong only where its column is required.
 
-    Rows that are not `ok` and valid may lack what was not measured, and the device. Of `planned` configurations only
-    what is known before a run is checked.
+    Rows that are not `ok` and valid may lack the device and what was not measured. For `planned` configurations only
+    the values that are known before a run are checked.
     """
     for name, allowed in (("energy_source", ENERGY_SOURCES), ("status", STATUSES), ("verdict", VERDICTS)):
         known = np.logical_or.reduce([columns[name] == one for one in allowed])
@@ -168,11 +171,11 @@ def _check_bounds(
 
 
 def check_together(columns: Columns, where: str, planned: bool) -> None:
-    """Refuse columns, complete and each possible, that contradict each other."""
+    """Refuse columns that contradict each other, although each is complete and possible."""
     _check_counts(columns, where)
     if not planned:
         for column in RUNS.columns:
-            if column.name in LENGTHS:  # what was derived
+            if column.name in LENGTHS:  # derived values
                 _check_bounds(columns, where, column, usable(columns), True, _OR_INVALID)
         _check_power(columns, where, usable(columns))
         _check_ids(columns, where)
@@ -205,7 +208,7 @@ def _device_power_w(columns: Columns) -> np.ndarray:
 
 
 def _check_power(columns: Columns, where: str, fit: np.ndarray) -> None:
-    """Joules and seconds that no device can have spent together: one of them is in another unit."""
+    """Refuse joules and seconds that no device can have together. One of them is in another unit."""
     power, (low, high) = _device_power_w(columns), POWER_BOUNDS_W
     _point_out(
         *(power, fit & ~((power >= low) & (power <= high)), f"{where}: energy_j / time_s per device"),
@@ -216,7 +219,7 @@ def _check_power(columns: Columns, where: str, fit: np.ndarray) -> None:
 
 
 def note_power(columns: Columns, where: str) -> None:
-    """Tell on stderr where joules and seconds are possible and yet so odd that a unit may be wrong."""
+    """Tell on stderr where joules and seconds are possible but unusual, so that a unit may be wrong."""
     power = _device_power_w(columns)[usable(columns)]
     if len(power) and not USUAL_POWER_W[0] <= np.median(power) <= USUAL_POWER_W[1]:
         print(

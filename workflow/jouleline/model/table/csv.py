@@ -1,4 +1,4 @@
-"""CSV files as pyarrow tables: numbers as people write them, what stands for no value, and which line is wrong."""
+"""CSV files as pyarrow tables: the usual forms of numbers, the words for no value, and the number of a wrong line."""
 
 import re
 from pathlib import Path
@@ -9,18 +9,18 @@ from jouleline.errors import UserError
 
 _DECIMAL_COMMA = re.compile(r"[-+]?\d+,\d+(e[-+]?\d+)?", re.I)
 _DECIMAL_POINT = re.compile(r"[-+]?\d+\.\d+(e[-+]?\d+)?", re.I)
-# 1,234 may be a thousand.
+# 1,234 may mean a thousand.
 _MAY_BE_THOUSANDS = re.compile(r"[-+]?[1-9]\d{0,2},\d{3}")
-# What stands for no value beside pyarrow's own words (NaN, NA, null and the like).
+# What stands for no value, in addition to pyarrow's own words (NaN, NA, null and similar).
 NO_VALUE = ("", "NA", "N/A", "null", "NULL", "None", "none", "-", "--", "?", "n.a.", "nil")
 
 
 def read_csv(path: Path, texts: tuple[str, ...]):
-    """The pyarrow table of a CSV file; the columns `texts` stay text, whatever they look like.
+    """The pyarrow table of a CSV file. The columns `texts` stay text, whatever they look like.
 
-    Fields are parted by a comma, semicolon, tab or bar; where it is no comma, numbers may have a decimal comma. Raises
-    UserError that names the line where one is torn, has another number of fields than the header, repeats the header,
-    or has a number that may be a thousand or a fraction.
+    Fields are separated by a comma, semicolon, tab or bar. Where it is not a comma, numbers may have a decimal comma.
+    Raises UserError that names the line if a line is torn, has another number of fields than the header, repeats the
+    header, or has a number that may be a thousand or a fraction.
     """
     import pyarrow as pa
     from pyarrow import csv
@@ -36,7 +36,7 @@ def read_csv(path: Path, texts: tuple[str, ...]):
     try:
         table = csv.read_csv(
             pa.BufferReader(content),
-            # one block: types are guessed from the first, and what a column is shows only at its end
+            # one block: types are guessed from the first block, and only the end of a column shows its type
             read_options=csv.ReadOptions(block_size=min(len(content) + 1, 2**31 - 1), use_threads=False),
             parse_options=csv.ParseOptions(delimiter=sheet.separator, invalid_row_handler=refuse),
             convert_options=csv.ConvertOptions(
@@ -56,7 +56,7 @@ def read_csv(path: Path, texts: tuple[str, ...]):
 
 
 def _types(sheet: Sheet, texts: tuple[str, ...], text) -> dict[str, object]:
-    """Text for each column of `texts`, with the blanks that the header has around its name."""
+    """Text for each column of `texts`. The names have the blanks that the header has around them."""
     header = next(delimited.rows(sheet), [])
     return {name: text for name in header if name.strip() in texts}
 
@@ -80,7 +80,7 @@ def _has_decimal_commas(path: Path, sheet: Sheet) -> bool:
 
 
 def _line_with(sheet: Sheet, found: int, expected: int) -> int:
-    """Number of the first line with `found` fields; a quoted field may have line ends."""
+    """Number of the first line with `found` fields. A quoted field may contain line ends."""
     reader = delimited.rows(sheet)
     for fields in reader:
         if len(fields) == found != expected:

@@ -1,4 +1,5 @@
-"""Columns from and to files: Parquet and CSV as numpy arrays, whatever their types; bad files refused with one line."""
+"""Columns from and to files: Parquet and CSV as numpy arrays, whatever their types. Bad files are refused with one
+line."""
 
 import difflib
 import os
@@ -15,18 +16,18 @@ from jouleline.model.table.csv import NO_VALUE, read_csv
 from jouleline.schemas.runs import RUNS
 
 Columns = dict[str, np.ndarray]
-# Columns that a note names.
+# The largest number of columns that a note names.
 _MOST_NAMED = 20
 
 _TEXTS = tuple(column.name for column in RUNS.columns if column.type in {"string", "bool"})
 
 
 def read_columns(path: str | Path) -> Columns:
-    """The columns of a Parquet or CSV file, whatever its name; raises UserError where it cannot be read.
+    """The columns of a Parquet or CSV file, whatever its name. Raises UserError where it cannot be read.
 
-    Numbers are arrays of their kind (a null as NaN), everything else objects (a null as None). Names and texts are
-    without the blanks around them, and columns without a name are left out. In a CSV file our own columns of strings
-    and truth values are text, whatever they look like: "001" stays what it is.
+    Numbers are arrays of their kind (a null as NaN). Everything else is objects (a null as None). Blanks around names
+    and texts are removed, and columns without a name are left out. In a CSV file our own columns of strings and truth
+    values are text, whatever they look like: "001" stays as it is.
     """
     path = Path(path)
     with reading(path, "a whole Parquet or CSV table", "give a .parquet or .csv file"):
@@ -41,12 +42,12 @@ def read_columns(path: str | Path) -> Columns:
     return {name: _to_numpy(table[name], f"{path}: column {name}") for name in table.column_names}
 
 
-# Also those that nobody sees: no-break, of no width, and byte order marks.
+# These include invisible ones: no-break, zero width, and byte order marks.
 _BLANKS = " \t\r\n\u00a0\u200b\u2060\ufeff"
 
 
 def _is_parquet(path: Path) -> bool:
-    """By its content: a name may be wrong, or have any ending."""
+    """Decide by the content, because a name may be wrong or have any ending."""
     with open(path, "rb") as handle:
         return handle.read(4) == b"PAR1"
 
@@ -54,7 +55,7 @@ def _is_parquet(path: Path) -> bool:
 def _read_parquet(path: Path):
     from pyarrow import parquet
 
-    # parquet.read_table would load pyarrow's data sets and pandas, a third of a second
+    # parquet.read_table would load pyarrow's data sets and pandas, which takes a third of a second
     return parquet.ParquetFile(path).read()
 
 
@@ -64,21 +65,21 @@ def _to_numpy(column, what: str) -> np.ndarray:
 
     column = column.combine_chunks()
     if pa.types.is_integer(column.type) or pa.types.is_floating(column.type):
-        if column.null_count:  # by hand: pyarrow's own ways load pandas
+        if column.null_count:  # by hand, because pyarrow's own ways load pandas
             return np.array([np.nan if value is None else value for value in column.to_pylist()], dtype=float)
         return np.array(np.from_dlpack(column))
     binary = (pa.types.is_binary, pa.types.is_large_binary, pa.types.is_fixed_size_binary)
     if any(kind(column.type) for kind in binary):
         try:
-            column = column.cast(pa.binary()).cast(pa.string())  # as some writers of Parquet keep their text
+            column = column.cast(pa.binary()).cast(pa.string())  # as some writers of Parquet keep text
         except pa.ArrowInvalid as error:
             raise UserError(f"{what} is bytes, no UTF-8 text; write it as text or leave it out") from error
-    # not np.array: lists of one length would become a second dimension
+    # not np.array, because lists of one length would become a second dimension
     return np.fromiter(map(_plain, column.to_pylist()), dtype=object, count=len(column))
 
 
 def _plain(value):
-    """A text without the blanks around it, and None where that leaves a word for no value; anything else as it is."""
+    """A text without the blanks around it. None where the rest is a word for no value. Anything else stays as it is."""
     if type(value) is not str:
         return value
     short = value.strip(_BLANKS)
@@ -93,7 +94,7 @@ def require_apart(out: str | Path, *inputs: str | Path) -> None:
 
 
 def write_columns(table: Columns, path: str | Path) -> None:
-    """Write columns as CSV or Parquet by the name's ending, atomically; NaN becomes null."""
+    """Write columns atomically, as CSV or Parquet by the ending of the name. NaN becomes null."""
     import pyarrow as pa
 
     arrays = {}
@@ -104,7 +105,7 @@ def write_columns(table: Columns, path: str | Path) -> None:
 
 
 def write_arrow(table, path: str | Path) -> None:
-    """Write a pyarrow table as CSV or Parquet by the name's ending, atomically."""
+    """Write a pyarrow table atomically, as CSV or Parquet by the ending of the name."""
     import pyarrow as pa
     from pyarrow import csv, parquet
 
@@ -122,7 +123,7 @@ def write_arrow(table, path: str | Path) -> None:
 
 
 def note_unknown(names: Iterable[str], where: str, fate: str) -> None:
-    """Tell on stderr which columns no runs table has, each with the one it may be meant for, and their `fate`."""
+    """Tell on stderr which columns no runs table has, each with the column that may be meant, and their `fate`."""
     said = []
     for name in names:
         if name not in RUNS.names:

@@ -1,4 +1,4 @@
-"""What foreign tables say otherwise than by columns: models by name, power by samples, the workload elsewhere."""
+"""What foreign tables do not say in columns: models by name, power by samples, the workload in another table."""
 
 import sys
 from collections import Counter
@@ -17,8 +17,8 @@ from jouleline.schemas.runs import RUNS
 def shapes_of(names: np.ndarray, ours: Mapping[str, str], where: str) -> tuple[np.ndarray, Columns]:
     """(which rows name a model of campaign/models.csv [rows], the shape columns of those rows).
 
-    `ours` says what their names are there. Rows of other models are named on stderr and left out; raises UserError
-    where no row is left.
+    `ours` gives our name for each of their model names. Rows of other models are named on stderr and left out. Raises
+    UserError where no row is left.
     """
     short = [ours.get(str(name), str(name)).rsplit("/", 1)[-1].casefold() for name in names.tolist()]
     known = np.array([name in models.known() for name in short])
@@ -39,7 +39,7 @@ _INTEGRATE = {"by", "sensor", "time", "value", "factor", "where"}
 
 
 def require_integrate(how: Any) -> None:
-    """Raise UserError for what does not say how samples are integrated."""
+    """Raise UserError where a value does not say how samples are integrated."""
     fits = isinstance(how, Mapping) and {"by", "sensor", "time", "value"} <= set(how) <= _INTEGRATE
     if not (fits and isinstance(how["sensor"], list) and isinstance(how.get("where", {}), Mapping)):
         raise UserError(
@@ -54,11 +54,12 @@ def named_by(how: Mapping[str, Any]) -> set[str]:
 
 
 def integrate(samples: Columns, how: Mapping[str, Any], where: str) -> Columns:
-    """One row per value of `by`: energy_j, the trapezoids of power over time added up over the sensors, and time_s,
-    the longest of their spans.
+    """One row per value of `by`, with energy_j and time_s.
 
-    `sensor` are the columns that tell sensors apart; power is `value` times `factor` in W, `time` is in s, and `where`
-    keeps the sensors that count. A sensor with one sample says nothing, and then its run's energy is null.
+    energy_j is the sum over the sensors of the trapezoids of power over time. time_s is the longest time span of a
+    sensor. `sensor` are the columns that distinguish the sensors. Power is `value` times `factor` in W, `time` is in s,
+    and `where` selects the sensors that count. A sensor with one sample says nothing. Then the energy of its run is
+    null.
     """
     missing = sorted(named_by(how) - set(samples))
     if missing:
@@ -91,9 +92,9 @@ def integrate(samples: Columns, how: Mapping[str, Any], where: str) -> Columns:
 
 
 def joined(measured: Columns, keys: list[str], beside: Columns | None, where: str) -> Columns:
-    """The measured columns and those of the table `beside` that says what was run, where `keys` are the same.
+    """The measured columns, joined with the table `beside` that says what was run, where `keys` are equal.
 
-    Raises UserError without such a table, for a row of it that was not measured, and for a key that stands twice.
+    Raises UserError without such a table, for one of its rows that was not measured, and for a key that stands twice.
     """
     if beside is None:
         raise UserError(f"{where} says nothing of what was run; give a table of it with --rows")
@@ -113,7 +114,7 @@ def joined(measured: Columns, keys: list[str], beside: Columns | None, where: st
 
 
 def _keys(table: Columns, keys: list[str], where: str) -> dict[tuple, int]:
-    """Row by key."""
+    """The row of each key."""
     columns = [texts(table[name], f"{where}: {name}").tolist() for name in keys]
     rows = list(zip(*columns, strict=True))
     twice = [key for key, count in Counter(rows).items() if count > 1]

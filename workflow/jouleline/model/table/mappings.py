@@ -60,10 +60,10 @@ def convert(
 ) -> Columns:
     """The foreign columns under our names, ready for `table.complete`.
 
-    `added` are columns of one value that are put into their table; `beside` is the table in our columns that a mapping
-    with the key of that name needs. Raises UserError, naming the table, for a mapping that is none (see
-    `require_mapping`), a column that the table lacks, a value that is no number where one is asked for, or a mapping
-    without rows.
+    `added` are columns of one value that are put into their table. `beside` is the table in our columns that a mapping
+    with the key of this name needs. Raises UserError that names the table: for a value that is no mapping (see
+    `require_mapping`), for a column that the table lacks, for a value that is no number where one is needed, and for a
+    mapping without rows.
     """
     require_mapping(mapping)
     _require_used(added or {}, mapping)
@@ -88,7 +88,7 @@ def convert(
 
 
 def _renamed(foreign: Columns, also: Mapping[str, list[str]]) -> Columns:
-    """The table under the names that the mapping uses, where it has others for them."""
+    """The table with the names that the mapping uses, where the table has other names for them."""
     names = {}
     for name, others in also.items():
         found = [other for other in others if other in foreign]
@@ -98,7 +98,7 @@ def _renamed(foreign: Columns, also: Mapping[str, list[str]]) -> Columns:
 
 
 def _with(foreign: Columns, columns: Mapping[str, Any], over: set[str]) -> Columns:
-    """The table with columns of one value, where it lacks them or they are `over` its own."""
+    """The table with columns of one value, where it lacks them or where they are `over` its own."""
     count = len(next(iter(foreign.values())))
     wanted = {name: value for name, value in columns.items() if name not in foreign or name in over}
     return {**foreign, **{name: np.full(count, value, dtype=object) for name, value in wanted.items()}}
@@ -135,7 +135,7 @@ def _texts(kept: Columns, pattern: str) -> np.ndarray:
 
 
 def _product(kept: Columns, parts: list[str], where: str) -> np.ndarray:
-    """The columns multiplied; one that begins with / divides. A division by 0 is nan, which no column takes."""
+    """The columns multiplied. A column that begins with / divides. A division by 0 is nan, which no column accepts."""
     value = np.ones(len(next(iter(kept.values()))))
     for part in parts:
         numbers = as_numbers(kept[part.removeprefix("/")], f"{where}: {part.removeprefix('/')}")
@@ -172,7 +172,8 @@ def _is_scalars(value: Any) -> bool:
 
 
 def _is_pattern(value: Any) -> bool:
-    """Whether a text has columns in it, each as it stands: their values are text, which a format would not take."""
+    """Whether a text has columns in it, each without a format. Their values are text, to which a format would not
+    apply."""
     try:
         parts = (
             [part[1:] for part in Formatter().parse(value) if part[1] is not None] if _is_name(value) else []
@@ -218,7 +219,8 @@ _FILLS = ("columns", "constants", "sum", "lookup", "product", "text")
 
 
 def require_mapping(mapping: Any) -> None:
-    """Raise UserError for what is no mapping, whatever table it is for: the first wrong key, and what it should be."""
+    """Raise UserError for what is no mapping, for any table. The line says the first wrong key, and what it should
+    be."""
     if not isinstance(mapping, Mapping):
         raise UserError("the mapping is no JSON object; see docs/model.md")
     unknown = set(mapping) - _KEYS
@@ -246,7 +248,7 @@ def require_mapping(mapping: Any) -> None:
 
 
 def _require_fills(mapping: Mapping[str, Any]) -> None:
-    """Every column is ours, and filled once."""
+    """Every column must be ours, and be filled once."""
     filled = [name for key in _FILLS for name in mapping.get(key, {})]
     filled += ["energy_source"] if "source" in mapping else []
     scaled = [*mapping.get("scale", {}), *mapping.get("whole", [])]
@@ -267,7 +269,7 @@ def _require_fills(mapping: Mapping[str, Any]) -> None:
 
 
 def _theirs(mapping: Mapping[str, Any]) -> set[str]:
-    """Every column of theirs that a mapping names, some by a pattern with a star."""
+    """All their columns that a mapping names, some by a pattern with a star."""
     theirs = {*mapping.get("columns", {}).values(), *mapping.get("where", {}), *mapping.get("unique", [])}
     for how in mapping.get("lookup", {}).values():
         theirs |= set(_fields(how["column"])) or {how["column"]}
@@ -278,7 +280,7 @@ def _theirs(mapping: Mapping[str, Any]) -> set[str]:
 
 
 def _require_used(added: Mapping[str, Any], mapping: Mapping[str, Any]) -> None:
-    """Raise UserError for what is given by --add and would change nothing."""
+    """Raise UserError for a value of --add that would change nothing."""
     theirs = _theirs(mapping)
     theirs |= named_by(mapping["integrate"]) if "integrate" in mapping else set()
     for name in added:
@@ -308,14 +310,15 @@ def _wanted(foreign: Columns, mapping: Mapping[str, Any]) -> np.ndarray:
         wanted &= np.array([_comparable(value) in allowed for value in foreign[name].tolist()], dtype=bool)
     if mapping.get("unique"):
         seen: set[tuple] = set()
-        # as text: a NaN equals itself, and a list can be looked up
+        # as text, because then a NaN equals itself and a list can be looked up
         rows = zip(*(map(repr, foreign[name].tolist()) for name in mapping["unique"]), strict=True)
         wanted &= np.array([not (row in seen or seen.add(row)) for row in rows], dtype=bool)
     return wanted
 
 
 def _comparable(value: Any) -> str:
-    """A value as what it is compared by: 3 is 3.0, as a column of whole numbers with an empty cell is read."""
+    """A value in the form that is compared: 3 is 3.0, because a column of whole numbers with an empty cell is read
+    so."""
     whole = isinstance(value, float) and value.is_integer()
     return str(int(value) if whole else value)
 
@@ -334,7 +337,7 @@ def _looked_up(values: np.ndarray, how: Mapping[str, Any], where: str) -> np.nda
 
 
 def _number(key: str) -> float | str:
-    """A text as the number that it says, any other as it stands."""
+    """A text as the number that it says. Any other text stays as it is."""
     try:
         return float(key)
     except ValueError:

@@ -1,7 +1,7 @@
-"""Runs tables: columns as arrays, defaults filled, what follows from others derived.
+"""Runs tables: columns as arrays, with defaults filled in and derived columns computed.
 
-A table is a mapping of column name to numpy array, all of one length (`Columns`). Strings are object arrays,
-integers float64 only where a null stands among them.
+A table is a mapping of column name to numpy array, all of one length (`Columns`). Strings are object arrays. Integers
+are float64 only where a null is among them.
 """
 
 import hashlib
@@ -36,7 +36,7 @@ WORKLOAD = (
 )
 """What makes two runs the same workload: all but the device, its count, the strategy and the replicate."""
 
-# Energies of different kinds are not comparable: another boundary, or no measurement at all.
+# Energies of different kinds are not comparable: they have another boundary, or are no measurement at all.
 _SOURCE_KINDS = {"nvml_counter": "nvml", "nvml_power": "nvml"}
 
 
@@ -48,11 +48,11 @@ def read_runs(
 ) -> Columns:
     """Read a runs table (Parquet or CSV) as complete columns.
 
-    `only` keeps the runs of these ids; `excluded` {run_id: reason} marks runs as invalid, as failed checks do.
+    `only` keeps the runs of these ids. `excluded` {run_id: reason} marks runs as invalid, as failed checks do.
 
-    Columns that the table lacks get the documented defaults; columns that are none of ours are dropped.
-    `require_energy` is False for configurations that are still to be run. Raises UserError, naming the file,
-    for a missing required column, an unreadable file, or a value that cannot be what its column says.
+    Columns that the table lacks get the documented defaults. Columns that are not ours are dropped. `require_energy` is
+    False for configurations that are still to be run. Raises UserError that names the file: for a missing required
+    column, an unreadable file, or a value that is not possible in its column.
     """
     raw = read_columns(path)
     if "run_id" in raw:
@@ -74,9 +74,9 @@ def _mark_invalid(raw: Columns, run_id: str, reason: str) -> None:
 def complete(raw: Mapping[str, Iterable[Any]], where: str, require_energy: bool = True) -> Columns:
     """Fill defaults and derived columns of a raw table and cast every column to its type.
 
-    `where` names the table in messages. Derived: data_parallel, gpus_per_node, family, run_id, samples, tokens
-    (padded tokens computed), mean_power_w; each only where the table has no value of its own. Without
-    `require_energy` a row may have no steps, and then no samples and tokens either: they are NaN.
+    `where` names the table in messages. These columns are derived, each only where the table has no value of its own:
+    data_parallel, gpus_per_node, family, run_id, samples, tokens (padded tokens computed), mean_power_w. Without
+    `require_energy` a row may have no steps. Then it has no samples and tokens either: they are NaN.
     """
     raw = {name: _as_array(values) for name, values in raw.items()}
     lengths = {len(values) for values in raw.values()}
@@ -103,7 +103,8 @@ def complete(raw: Mapping[str, Iterable[Any]], where: str, require_energy: bool 
 
 
 def _as_array(values: Iterable[Any]) -> np.ndarray:
-    """An array as it is, anything else as one of objects; not np.array, lists of one length would be a dimension."""
+    """An array as it is, anything else as an array of objects. Not np.array: lists of one length would be a
+    dimension."""
     if isinstance(values, np.ndarray):
         return values if values.dtype.kind in "iuf" else values.astype(object)
     return np.fromiter(values, dtype=object)
@@ -140,8 +141,8 @@ def _fill(columns: Columns, name: str, values: np.ndarray) -> None:
 def family_names(columns: Mapping[str, Any]) -> list[str]:
     """The family of each row: a readable slug and a hash of workload and device.
 
-    Replicates, device counts and parallel strategies of one workload on one device share a family, so a split by
-    family never has one of them on each side.
+    Replicates, device counts and parallel strategies of one workload on one device share a family. So a split by family
+    never has one of them on each side.
     """
     keys = (*WORKLOAD, "device")
     rows = zip(*(np.asarray(columns[key], dtype=object).tolist() for key in keys), strict=True)
@@ -153,7 +154,7 @@ def family_names(columns: Mapping[str, Any]) -> list[str]:
 
 
 def family_name(row: Mapping[str, Any]) -> str:
-    """The family of one row dict (see `family_names`); numbers are compared by value."""
+    """The family of one row dict (see `family_names`). Numbers are compared by value."""
     content = {key: _plain(row.get(key)) for key in (*WORKLOAD, "device")}
     digest = hashlib.sha256(canonical_json(content).encode()).hexdigest()[:6]
     shape = "-".join(f"{letter}{content[key]}" for letter, key in zip("Ldhf", SHAPE, strict=True))
@@ -178,10 +179,10 @@ def unusable(columns: Columns) -> list[dict[str, str]]:
 
 
 def one_source(columns: Columns) -> str:
-    """The one kind of energy in the rows; raises UserError where kinds are mixed.
+    """The one kind of energy in the rows. Raises UserError where kinds are mixed.
 
-    Board energies read by NVML (counter or sampled power) may stand together; measured, estimated and outside
-    energies never do, nor those of different boundaries.
+    Board energies that NVML reads (counter or sampled power) may stand together. Measured, estimated and outside
+    energies never do, and energies of different boundaries never do.
     """
     names, counts = np.unique(columns["energy_source"].astype(str), return_counts=True)
     kinds = {_SOURCE_KINDS.get(name, name) for name in names}
@@ -226,7 +227,7 @@ def take(columns: Columns, rows: np.ndarray) -> Columns:
 
 
 def digest(columns: Columns) -> str:
-    """SHA-256 over the content of a table, independent of file format and row order."""
+    """SHA-256 over the content of a table. It does not depend on file format or row order."""
     names = sorted(columns)
     rows = zip(*(columns[name].tolist() for name in names), strict=True)
     lines = sorted(repr(row) for row in rows)
@@ -234,7 +235,8 @@ def digest(columns: Columns) -> str:
 
 
 def write_runs(columns: Columns, path: str | Path) -> None:
-    """Write complete columns as a runs table (Parquet, or CSV by the name's ending), atomically; NaN becomes null."""
+    """Write complete columns atomically as a runs table (Parquet, or CSV by the ending of the name). NaN becomes
+    null."""
     import pyarrow as pa
 
     schema = RUNS.arrow_schema()
