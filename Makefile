@@ -1,4 +1,4 @@
-# The two commands of the README are `make run` and `make test`. Everything else is a part of them, or done apart.
+# The README names two commands, `make run` and `make test`. The other targets are parts of them or separate tasks.
 SHELL := /bin/bash
 PYTHON ?= python3
 PIP := 26.3
