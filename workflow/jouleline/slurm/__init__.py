@@ -1,5 +1,4 @@
-"""Everything that is said to Slurm or asked of it: the plugin's patches, leftover jobs, accounting.
+"""All talk with Slurm: the patches of the plugin, leftover jobs, accounting.
 
-The rest of the library never starts a Slurm tool.
-It must not know what a run is.
+The rest of the library never starts a Slurm tool. This code must not know what a run is.
 """

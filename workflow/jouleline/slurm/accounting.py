@@ -1,10 +1,10 @@
-"""What Slurm's accounting knows of a finished run: its job's times, and the energy of its training step.
+"""What Slurm's accounting knows of a finished run: the times of its job, and the energy of its training step.
 
-Sites that gather energy (AcctGatherEnergyType: RAPL, IPMI, Cray's pm_counters, GPUs) report ConsumedEnergyRaw per
-step, in joules, for whole nodes. Only the step counts: overlapping steps of a job are counted twice in the job's
-figure, and the batch step not at all. Times are whole seconds. What accounting does not know is null, never 0.
+Sites may gather energy (AcctGatherEnergyType: RAPL, IPMI, Cray's pm_counters, GPUs). They report ConsumedEnergyRaw per
+step, in joules, for whole nodes. Only the step counts. The figure of the job counts overlapping steps twice, and does
+not count the batch step at all. Times are whole seconds. What accounting does not know is null, never 0.
 
-Accounting forgets. So an answer is kept in a file of its own, and only what is missing there is asked for again.
+Accounting forgets. So an answer is kept in a file of its own, and only what is missing there is asked again.
 """
 
 from collections.abc import Iterable, Mapping
@@ -19,7 +19,7 @@ from jouleline.slurm.ask import ask
 FIELDS = ("JobIDRaw", "Submit", "Start", "End", "ConsumedEnergyRaw")
 JOBS_PER_QUERY = 500
 QUERY_TIMEOUT_S = 120
-# A run starts some seconds after its step; job ids are used again when a controller loses its state.
+# A run starts some seconds after its step. Job ids are used again when a controller loses its state.
 TOLERANCE_S = 60
 # Slurm's marks for "not known" in a 64-bit field.
 UNKNOWN = {0, 2**64 - 1, 2**64 - 2}
@@ -28,11 +28,12 @@ Answer = dict[str, Any]
 
 
 def record_all(run_files: Iterable[Path], kept_in: Path) -> int:
-    """Ask for the finished runs of `run_files` what `kept_in` does not hold yet, and write all answers there.
+    """Ask about the finished runs of `run_files` for what `kept_in` does not hold yet, and write all answers there.
 
     The file is {run_id: {step, submit_s, start_s, end_s, energy_j}}: `<job>.<step>`, times in seconds since the epoch,
-    energy in joules, null where not known. Runs without Slurm are not in it. Returns how many runs are. Without sacct,
-    or where it does not answer in time, earlier answers stay: they are a cross-check, and nothing fails without them.
+    energy in joules, null where not known. Runs without Slurm are not in it. Returns the number of runs in it. Without
+    sacct, or where it does not answer in time, earlier answers stay. They are a cross-check, and nothing fails without
+    them.
     """
     steps: dict[str, str] = {}
     records: dict[str, Mapping[str, Any]] = {}
@@ -40,7 +41,7 @@ def record_all(run_files: Iterable[Path], kept_in: Path) -> int:
         try:
             record = read_json(path)
         except UserError:
-            continue  # the integration says what is wrong with it
+            continue  # the integration reports what is wrong with it
         step = step_of(record)
         if step:
             steps[path.parent.name], records[path.parent.name] = step, record
@@ -62,7 +63,7 @@ def record_all(run_files: Iterable[Path], kept_in: Path) -> int:
 
 
 def read(path: Path) -> dict[str, Answer]:
-    """The answers kept in a file; empty where there is none, or a torn one."""
+    """The answers kept in a file. Empty where there is none, or where it is torn."""
     try:
         return read_json(path)
     except UserError:
@@ -70,13 +71,13 @@ def read(path: Path) -> dict[str, Answer]:
 
 
 def step_of(record: Mapping[str, Any]) -> str | None:
-    """`<job>.<step>` of the training step of a run, from its record; `<job>` without a step; None without Slurm."""
+    """`<job>.<step>` of the training step of a run, from its record. `<job>` without a step. None without Slurm."""
     slurm = (record.get("environment") or {}).get("slurm") or {}
     return ".".join(filter(None, (slurm.get("SLURM_JOB_ID"), slurm.get("SLURM_STEP_ID")))) or None
 
 
 def query(steps: Iterable[str]) -> dict[str, Answer]:
-    """{step: {submit_s, start_s, end_s, energy_j}} of the steps whose job sacct knows; empty without an answer."""
+    """{step: {submit_s, start_s, end_s, energy_j}} of the steps whose job sacct knows. Empty without an answer."""
     steps = set(steps)
     jobs = sorted({step.split(".")[0] for step in steps})
     lines: dict[str, Answer] = {}
@@ -97,7 +98,8 @@ def query(steps: Iterable[str]) -> dict[str, Answer]:
 
 
 def parse(text: str) -> dict[str, Answer]:
-    """Lines of `sacct --parsable2` with FIELDS, by job or step; what has not started, or is no answer, is left out."""
+    """Lines of `sacct --parsable2` with FIELDS, by job or step. Lines that have not started or are no answer are left
+    out."""
     found = {}
     for line in text.splitlines():
         fields = line.split("|")
@@ -108,7 +110,7 @@ def parse(text: str) -> dict[str, Answer]:
                 "submit_s": float(submit),
                 "start_s": float(start),
                 "end_s": float(end) if ended else None,
-                # The figure of a step that still runs is not its last.
+                # The figure of a running step is not its last one.
                 "energy_j": float(energy)
                 if ended and energy.isdigit() and int(energy) not in UNKNOWN
                 else None,
@@ -117,7 +119,7 @@ def parse(text: str) -> dict[str, Answer]:
 
 
 def _is_of(record: Mapping[str, Any], job: Answer) -> bool:
-    """Whether a run began within a job, give or take the clocks."""
+    """Whether a run began within a job. The clocks may differ by TOLERANCE_S."""
     started_s = datetime.fromisoformat(record["started_utc"]).timestamp()
     ended = job["end_s"] is None or started_s <= job["end_s"] + TOLERANCE_S
     return job["start_s"] - TOLERANCE_S <= started_s and ended

@@ -1,7 +1,9 @@
-"""One way to ask Slurm's tools, in an environment that changes neither what they answer nor how they print it.
+"""One way to ask Slurm's tools. Their environment then changes neither the answers nor the form in which they are
+printed.
 
-Each tool reads variables of its own (SQUEUE_PARTITION hides jobs, SLURM_TIME_FORMAT rewrites times), and sbatch reads
-the shape of a job (SBATCH_GPUS, SBATCH_ARRAY_INX). What a user sets for work at the prompt must not reach a campaign.
+Each tool reads variables of its own (SQUEUE_PARTITION hides jobs, SLURM_TIME_FORMAT rewrites times). sbatch also reads
+the shape of a job (SBATCH_GPUS, SBATCH_ARRAY_INX). Variables that a user sets for work at the prompt must not reach a
+campaign.
 """
 
 import os
@@ -9,13 +11,13 @@ import subprocess
 from collections.abc import Mapping, MutableMapping
 
 TIMEOUT_S = 60
-# Every variable with these beginnings changes what a tool answers or prints, or the shape of a job or step (srun reads
-# SLURM_GPUS, SLURM_OVERLAP, SLURM_STDOUTMODE). Slurm sets a job's own anew.
+# Every variable with one of these prefixes changes what a tool answers or prints, or the shape of a job or step (srun
+# reads SLURM_GPUS, SLURM_OVERLAP, SLURM_STDOUTMODE). Slurm sets the variables of a job anew.
 PREFIXES = (
     *("SQUEUE_", "SACCT_", "SACCTMGR_", "SCANCEL_", "SCONTROL_", "SINFO_", "SSTAT_", "SPRIO_", "SSHARE_"),
     *("SRUN_", "SALLOC_", "SBATCH_", "SLURM_"),
 )
-# Where a job goes and who pays is the site's to say. Its shape, its time and how it is submitted are the row's.
+# The site decides where a job goes and who pays. The row decides its shape, its time and how it is submitted.
 KEPT = {
     *("SBATCH_ACCOUNT", "SBATCH_PARTITION", "SBATCH_QOS", "SBATCH_RESERVATION", "SBATCH_CONSTRAINT"),
     *(
@@ -25,14 +27,14 @@ KEPT = {
         "SBATCH_NETWORK",
         "SBATCH_BURST_BUFFER",
     ),
-    # Where Slurm is, by whom one is known to it, and which job this is.
+    # They say where Slurm is, how it knows the user, and which job this is.
     *("SLURM_CONF", "SLURM_CONF_SERVER", "SLURM_CLUSTERS", "SLURM_CLUSTER_NAME", "SLURM_JWT"),
     *("SLURM_JOB_ID", "SLURM_JOBID", "SLURM_STEP_ID", "SLURM_NODELIST", "SLURM_NODEID", "SLURM_NNODES"),
 }
 
 
 def clean(environment: MutableMapping[str, str]) -> list[str]:
-    """Take out of an environment what leads Slurm's tools astray; the names that were there, sorted.
+    """Remove from an environment the variables that mislead Slurm's tools. Returns the removed names, sorted.
 
     Every tool talks to the clusters that sbatch submits to.
     """
@@ -45,7 +47,7 @@ def clean(environment: MutableMapping[str, str]) -> list[str]:
 
 
 def ask(*command: str, timeout_s: float | None = None, **more: str) -> str | None:
-    """What one of Slurm's tools prints; None where it is missing, fails or takes longer than `timeout_s` seconds.
+    """The output of one of Slurm's tools. None where it is missing, fails or takes longer than `timeout_s` seconds.
 
     `more` is added to the environment of the tool.
     """
@@ -67,6 +69,6 @@ def ask(*command: str, timeout_s: float | None = None, **more: str) -> str | Non
 
 
 def _of_clusters(tool: str, environment: Mapping[str, str]) -> list[str]:
-    """sacct alone does not read SLURM_CLUSTERS."""
+    """Add the clusters for sacct, the only tool that does not read SLURM_CLUSTERS."""
     clusters = environment.get("SLURM_CLUSTERS")
     return [f"--clusters={clusters}"] if clusters and tool == "sacct" else []

@@ -1,4 +1,5 @@
-"""Jobs that an earlier snakemake, or somebody else's, left in Slurm's hands: known by their mark, taken up or ended.
+"""Jobs that Slurm still has from an earlier snakemake, of this user or another. Their mark identifies them. They are
+taken over or ended.
 
 A mark stands in the comment of every job. It says what the job makes, and by which command.
 """
@@ -18,7 +19,7 @@ MARK = re.compile(r"(.*):(\w{12})\.(\w{12})")
 
 
 class Leftover(NamedTuple):
-    """A job that Slurm has from this folder: its id, its state, the digest of its command, and its user's id."""
+    """A job that Slurm has from this folder: its id, its state, the digest of its command, and the id of its user."""
 
     slurm_id: str
     state: str
@@ -27,13 +28,14 @@ class Leftover(NamedTuple):
 
 
 class Occupied(RuntimeError):
-    """Another user's job writes what a job would write."""
+    """Another user's job writes the files that a job would write."""
 
 
 def mark_of(job, campaign: str) -> str:
     """`<what>.<how>`: digests of what a job makes (the same name makes the same files) and of its shell commands.
 
-    The commands hold row, protocol and code. A grouped job is named by its group: it may have lost finished parts.
+    The commands hold row, protocol and code. A grouped job is named by its group, because it may have lost finished
+    parts.
     """
     commands = sorted(part.shellcmd or "" for part in parts_of(job))
     name = job.groupid if job.is_group() else f"{job.name} {wildcards_of(job)}"
@@ -41,19 +43,19 @@ def mark_of(job, campaign: str) -> str:
 
 
 def name_of(job) -> str:
-    """What a person calls a job: its rule, and the row or file that it is for."""
+    """The name of a job for people: its rule, and the row or file that it is for."""
     return " ".join(filter(None, (job.name, wildcards_of(job))))
 
 
 def wildcards_of(job) -> str:
-    """The wildcards of a job as the plugin writes them; empty for a group."""
+    """The wildcards of a job in the form that the plugin writes. Empty for a group."""
     from snakemake_executor_plugin_slurm.utils import get_job_wildcards
 
     return get_job_wildcards(job)
 
 
 def parts_of(job) -> list:
-    """The jobs of a group; a job that is none."""
+    """The jobs of a group. For a single job, the job itself."""
     return list(job.jobs) if job.is_group() else [job]
 
 
@@ -62,10 +64,10 @@ def digest(*texts: str) -> str:
 
 
 def leftover_of(executor, job, mark: str) -> Leftover | None:
-    """The job in Slurm's hands that this snakemake does not know of and that does what `job` would do.
+    """A job that Slurm has, that this snakemake does not know of, and that does what `job` would do.
 
-    One with another command would write to the same files: it is cancelled, and waited for until it has ended. Raises
-    Occupied where it is another user's, who alone may cancel it.
+    A job with another command would write to the same files. It is cancelled, and this waits until it has ended. Raises
+    Occupied where it belongs to another user, because only this user may cancel it.
     """
     if executor.jouleline_leftovers is None or job.attempt > 1:
         executor.jouleline_leftovers = leftovers(executor.workflow.workdir_init)
@@ -76,7 +78,7 @@ def leftover_of(executor, job, mark: str) -> Leftover | None:
         if left.slurm_id not in executor.jouleline_own
     ]
     same = next((left for left in lefts if left.command == command and _will_do(left, job)), None)
-    # Parts of a group that do not hang together are jobs of the same name: one more is no rival.
+    # Parts of a group that do not depend on each other are jobs of the same name. One more of them is no rival.
     rivals = [] if same and job.is_group() else [left for left in lefts if left is not same]
     for left in rivals:
         if left.state in LIVE:
@@ -85,7 +87,7 @@ def leftover_of(executor, job, mark: str) -> Leftover | None:
 
 
 def _will_do(left: Leftover, job) -> bool:
-    """Whether a leftover is at work, or has made files that were missing when this snakemake looked for them."""
+    """Whether a leftover works, or has made files that were missing when this snakemake looked for them."""
     return left.state in LIVE or (
         left.state == "COMPLETED"
         and all(
@@ -124,7 +126,7 @@ def _end(executor, job, left: Leftover) -> None:
 
 
 def adopt(executor, job, left: Leftover) -> None:
-    """Let the executor wait for a leftover as if it had submitted it."""
+    """Let the executor wait for a leftover, as for a job that it submitted."""
     from snakemake_interface_executor_plugins.executors.base import SubmittedJobInfo
 
     whose = "an earlier snakemake" if left.user == str(os.getuid()) else f"user {left.user}"

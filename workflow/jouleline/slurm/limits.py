@@ -1,4 +1,4 @@
-"""What partitions allow, held against what jobs will ask for, before the first row is paid for."""
+"""Compare what jobs will ask for with the limits of the partitions, before the first row is paid for."""
 
 import os
 import re
@@ -7,12 +7,13 @@ from collections.abc import Iterable
 from jouleline.slurm.ask import ask
 from jouleline.slurm.leftovers import name_of, parts_of
 
-# What is asked of Slurm, the partition's limit of it, and its unit.
+# What is asked of Slurm: the partition's limit for it, and its unit.
 LIMITS = {"runtime": ("MaxTime", "minutes"), "mem_mb": ("MaxMemPerNode", "MB")}
 
 
 def partitions() -> dict[str, dict[str, float]]:
-    """{partition: {"runtime": minutes, "mem_mb": MB per node}} of the known limits; the default one as "" too."""
+    """{partition: {"runtime": minutes, "mem_mb": MB per node}} of the known limits. The default partition is also under
+    ""."""
     found = {}
     for line in (ask("scontrol", "--oneliner", "show", "partition") or "").splitlines():
         fields = dict(re.findall(r"(\w+)=(\S*)", line))
@@ -29,7 +30,7 @@ def partitions() -> dict[str, dict[str, float]]:
 
 
 def minutes(text: str) -> float | None:
-    """Minutes of a time as Slurm writes it (`1-02:00:00`, `02:00:00`); None for UNLIMITED or anything else."""
+    """Minutes of a time in the form of Slurm (`1-02:00:00`, `02:00:00`). None for UNLIMITED or anything else."""
     parts = re.fullmatch(r"(?:(\d+)-)?(\d+):(\d+):(\d+)", text)
     if not parts:
         return None

@@ -1,36 +1,40 @@
-"""Answers to what snakemake-executor-plugin-slurm 2.8.0 gets wrong. For that version only; goes away with it.
+"""Answers to faults of snakemake-executor-plugin-slurm 2.8.0. They are for this version only, and go away with it.
 
 The profile answers what a setting can answer (squeue as the status command, no requeueing, retries, no task counts).
-What is left would hang a campaign or measure a row twice, and is answered here and in the modules beside:
+Any of the other faults would hang a campaign or measure a row twice. They are answered here and in the modules beside.
+Each item says what happens without the patch, and then what the patch does:
 
-- `sacct` prints "CANCELLED by 1000", the plugin waits for "CANCELLED" for ever: states are cut to their first word.
-- A preempted job that may not requeue, and a state the plugin does not know, are waited for: they count as failed.
-- When every status query of a cycle fails, running jobs are forgotten and the workflow never ends: they are kept, the
-  user is told, and only after PATIENCE_S without an answer are they given up.
-- A finished job that slurmctld has forgotten (MinJobAge), or that it lost with its state, is waited for: accounting is
-  asked, and where it knows of no end the output files decide. The plugin itself asks sacct nothing: it would wait for
-  the answer however long that takes.
-- Variables of the user's (SQUEUE_PARTITION, SBATCH_GPUS) change what Slurm's tools do: they are taken out.
-- "None assigned" and lists of nodes land in --exclude after a node failure: only single nodes do, as squeue names them.
+- `sacct` prints "CANCELLED by 1000", and the plugin waits for "CANCELLED" for ever. States are cut to their first word.
+- The plugin waits for a preempted job that may not requeue, and for a state it does not know. Both count as failed.
+- When every status query of a cycle fails, running jobs are forgotten and the workflow never ends. They are kept, and
+  the user is told. They are given up only after PATIENCE_S without an answer.
+- The plugin waits for a finished job that slurmctld has forgotten (MinJobAge) or has lost with its state. Accounting is
+  asked, and where it knows of no end the output files decide. The plugin itself asks sacct nothing, because it would
+  wait for the answer however long that takes.
+- Variables of the user (SQUEUE_PARTITION, SBATCH_GPUS) change what Slurm's tools do. They are removed.
+- "None assigned" and lists of nodes get into --exclude after a node failure. Only single nodes get there, as
+  squeue names them.
 - Ten seconds are added to the interval after every quiet check, up to three minutes, and a whole interval is slept at
-  the end: at most three intervals, and none at the end.
-- Jobs that a killed snakemake left in the queue, or that a timed-out sbatch did submit, are submitted again beside
-  themselves: they are waited for, or cancelled where the command would be another one today (other code, protocol or
-  row). A mark in the comment of every job says what it makes, and by which command.
-- Two jobs of one row could still meet in one folder: a job bears its row's name, and Slurm starts one of a name at a
-  time (singleton).
-- A submission while slurmctld restarts fails the job: it waits. So does one over a limit of submitted jobs, while
-  jobs of this user are in the queue.
-- A grouped job whose submission fails is never reported, and the workflow waits for it for ever: it is reported.
-- Why a job failed is not told without sacct, nor is the job's log shown after an empty one, nor anything of a group:
-  what Slurm wrote into the log (memory, time limit, node) is told. A job that never began was shown with the log of
-  the run before: that one goes when the row is submitted again.
-- Any snakemake that ends removes the empty log folders of jobs that wait in the queue, which then fail: they stay.
-- An account is checked with sacctmgr for every job, and guessed from old jobs where none is given: once, and never.
-- A site's default memory per CPU or `slurm_extra` replaces what a row asks for: the row's memory wins, `--exclusive`
-  stands beside the site's options.
-- Job arrays give every row the resources of the first: refused. What a partition does not allow is waited for until
-  somebody looks: refused before the first row.
+  the end. The interval grows to at most three intervals, and none is slept at the end.
+- A killed snakemake leaves jobs in the queue, and a timed-out sbatch may have submitted one. They are submitted again
+  although they exist. The patch waits for them, or cancels them where the command would be another one today (other
+  code, protocol or row). A mark in the comment of every job says what it makes, and by which command.
+- Two jobs of one row could still meet in one folder. A job has the name of its row, and Slurm starts one job of a name
+  at a time (singleton).
+- A submission while slurmctld restarts fails the job. It waits. A submission over a limit of submitted jobs also waits,
+  while jobs of this user are in the queue.
+- A grouped job whose submission fails is never reported, and the workflow waits for it for ever. It is reported.
+- Without sacct the plugin does not tell why a job failed. It shows no log of a job after an empty one, and nothing of a
+  group. The user is told what Slurm wrote into the log (memory, time limit, node). For a job that never began, the log
+  of the run before was shown. This log is removed when the row is submitted again.
+- Any snakemake that ends removes the empty log folders of jobs that wait in the queue, and these jobs then fail. The
+  folders stay.
+- An account is checked with sacctmgr for every job, and guessed from old jobs where none is given. It is checked once,
+  and never guessed.
+- A site's default memory per CPU or `slurm_extra` replaces what a row asks for. The row's memory wins, and
+  `--exclusive` stands beside the site's options.
+- Job arrays give every row the resources of the first. They are refused. A job that a partition does not allow waits
+  until somebody looks. It is refused before the first row.
 """
 
 import asyncio
@@ -54,10 +58,10 @@ VERSION = "2.8.0"
 
 
 def apply(campaign: str = "") -> bool:
-    """Patch the plugin where Snakemake has loaded it; True if that was done (now or before).
+    """Patch the plugin where Snakemake has loaded it. True if that was done, now or before.
 
-    `campaign` distinguishes the campaigns of one folder (their results folder, say). Returns False without the plugin.
-    Another version than VERSION is left as it is and refuses to submit: without the answers it may hang.
+    `campaign` distinguishes the campaigns of one folder, for example by their results folder. Returns False without the
+    plugin. Another version than VERSION is not changed and refuses to submit, because without the patches it may hang.
     """
     plugin = sys.modules.get(MODULE)
     if plugin is None:
@@ -128,7 +132,7 @@ def _patch_status(executor: type, watch: Watch) -> None:
 
 
 def _require_slurm(executor) -> None:
-    """Refuse what could only fail, or wait for ever, later."""
+    """Refuse what could only fail later, or wait for ever."""
     from snakemake_interface_common.exceptions import WorkflowError
 
     if executor.workflow.executor_settings.array_jobs:
@@ -173,7 +177,7 @@ def _patch_submission(plugin) -> None:
                 Path(log).unlink(missing_ok=True)
             _submit_within_limits(self, job, run_job)
         except Exception as problem:
-            # run_job itself fails when it wants to tell why a grouped job could not be submitted
+            # run_job itself fails when it wants to report why a grouped job could not be submitted
             from snakemake_interface_executor_plugins.executors.base import SubmittedJobInfo
 
             said = f"Job submission failed: {problem.__context__ or problem}\n"
@@ -192,7 +196,7 @@ def _patch_submission(plugin) -> None:
 
 
 def _as_the_row_asks(job, call: str) -> str:
-    """An sbatch line on which nothing of a site's defaults replaces what a row needs."""
+    """An sbatch line in which no default of the site replaces what a row needs."""
     asked = job.resources.get
     if asked("mem_mb"):
         call = re.sub(r" --mem-per-cpu \S+", f" --mem {asked('mem_mb')}", call)
@@ -202,22 +206,24 @@ def _as_the_row_asks(job, call: str) -> str:
 
 
 _NO_REASON = " Detailed failure reason unavailable (status command is not 'sacct')."
-# Words of sbatch where a user, account or quality of service has as many jobs as it may, or slurmctld as it can take.
+# Words of sbatch where a user, account or quality of service has all the jobs that it may have, or slurmctld has all
+# that it can take.
 _TOO_MANY = re.compile(r"\w*Submit\w*Limit|job submit limit|temporarily unable to accept job")
-# Each limit by its name. The words in brackets stand behind limits of size and time too, for which no room would come.
+# Each limit by its name. The words in brackets also stand behind limits of size and time, where waiting makes no room.
 _LIMIT = re.compile(r"\b(?:QOS|Assoc)\w+")
 LIMIT_POLL_S = 10
 
 
 def too_many(said: str) -> str | None:
-    """The limit of submitted jobs that sbatch has met, as it says it; None where it refuses for something else."""
+    """The limit of submitted jobs that sbatch has met, in its words. None where it refuses for another reason."""
     found = _TOO_MANY.search(said)
     named = _LIMIT.findall(said)
     return found[0] if found and (not named or any("Submit" in name for name in named)) else None
 
 
 class _TooMany(BaseException):
-    """A submission met a limit of submitted jobs. No Exception, for the plugin would take it for a failure."""
+    """A submission met a limit of submitted jobs. This is no Exception, because the plugin would take one for a
+    failure."""
 
 
 def _patch_reports(executor: type) -> None:
@@ -246,7 +252,7 @@ def _patch_reports(executor: type) -> None:
 
 
 def _submit_within_limits(executor, job, run_job) -> None:
-    """Submit a job; where it is one too many, again as soon as the queue may have room."""
+    """Submit a job. Where it is one too many, submit it again as soon as the queue may have room."""
     told = False
     while not (told and executor.jouleline_ends):
         try:

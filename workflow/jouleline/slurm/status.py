@@ -1,4 +1,4 @@
-"""How the active jobs are, in the executor plugin's words, and why one waits or has failed.
+"""The states of the active jobs in the words of the executor plugin, and why a job waits or has failed.
 
 squeue is asked first. Jobs that it has forgotten are looked up in accounting.
 """
@@ -21,7 +21,7 @@ PATIENCE = "JOULELINE_SLURM_PATIENCE_S"
 
 
 def patience_s() -> float | None:
-    """Seconds that a silent Slurm is waited for; None where a user's own value is no number above 0."""
+    """How many seconds to wait for a silent Slurm. None where the user's own value is no number above 0."""
     try:
         given = float(os.environ.get(PATIENCE) or 3600)
     except ValueError:
@@ -37,7 +37,7 @@ OVERTIME_S = 600
 ENDED_BADLY = {"PREEMPTED", "REVOKED", "SPECIAL_EXIT", "LAUNCH_FAILED", "RECONFIG_FAIL"}
 LIVE = {"PENDING", "CONFIGURING", "RUNNING", "SUSPENDED"}
 OPEN = LIVE | {"COMPLETING", "STOPPED", "RESIZING", "REQUEUED", "SIGNALING", "STAGE_OUT"}
-# Slurm keeps these back until somebody lets them go.
+# Slurm holds these jobs until somebody releases them.
 HELD = {"REQUEUE_HOLD", "RESV_DEL_HOLD"}
 OPEN |= HELD | {"REQUEUE_FED", "POWER_UP_NODE", "UPDATE_DB", "EXPEDITING"}
 NODE_NAME = re.compile(r"[\w.-]+")
@@ -48,7 +48,7 @@ _LESS = "it asks for more than is allowed; take another partition or account (pr
 _ELSEWHERE = (
     "name another with --default-resources slurm_partition=... or slurm_account=... (profiles/README.md)"
 )
-# Reasons of squeue for which a job waits until somebody changes something, and what.
+# Reasons of squeue for which a job waits until somebody changes something, and what to change.
 NEVER = {
     "PartitionTimeLimit": _LESS_TIME,
     "AssocMaxWallDurationPerJobLimit": _LESS_TIME,
@@ -83,9 +83,9 @@ NEVER = {
     "launch failed requeued held": "its node could not start it, and it is held; `scontrol release` lets it go",
     "job requeued in held state": "it was requeued and is held; `scontrol release` lets it go",
 }
-# Of the many limits of accounts (Assoc) and qualities of service (QOS): the names that are not above.
+# The limits of accounts (Assoc) and qualities of service (QOS) that the names above do not cover.
 _LIMITS = (
-    (r"(QOS|Assoc)\w*RunMin\w*", ""),  # of what runs now: there will be room
+    (r"(QOS|Assoc)\w*RunMin\w*", ""),  # of running jobs: there will be room
     (
         r"(QOS|Assoc)\w*(Minutes|Mins)\w*|(QOS|Assoc)Grp\w*Wall\w*",
         "the time that its account or quality of service may use is spent, or too little for it; ask for more, or "
@@ -98,7 +98,7 @@ _LIMITS = (
 
 
 def never(reason: str) -> str:
-    """What helps a job that waits for this reason of squeue; empty where it will start by itself."""
+    """What helps a job that waits for this reason of squeue. Empty where it will start by itself."""
     known = NEVER.get(reason) or NEVER.get((re.match(r"\w*", reason) or [""])[0])
     if known:
         return known
@@ -114,13 +114,14 @@ def normalise(state: str, requeued: bool = False) -> str:
 
 
 class Watch:
-    """States of the active jobs, by job id: from squeue, and of those that it has forgotten from sacct."""
+    """States of the active jobs, by job id. They come from squeue, and from sacct for jobs that squeue has
+    forgotten."""
 
     def __init__(self) -> None:
         self.campaign = ""
         # What each active job makes, by its id.
         self.jobs: dict[str, str] = {}
-        # Another user's jobs may have been taken up.
+        # Jobs of other users may have been taken over.
         self.users = {str(os.getuid())}
         self.requeued = False
         self.clusters: list[str] = []
@@ -130,7 +131,7 @@ class Watch:
         self.failed_nodes: set[str] = set()
 
     async def query(self, command: str, logger) -> tuple[dict[str, str], float]:
-        """In the place of the plugin's query_job_status: (states, seconds), never None. The command is not used."""
+        """Replaces the plugin's query_job_status: (states, seconds), never None. The command is not used."""
         began = time.monotonic()
         users = f"--user={','.join(sorted(self.users))}"
         options = ("--noheader", users, "--states=all", "--format=%i|%T|%N|%r", *self.clusters)
@@ -164,7 +165,7 @@ class Watch:
         return {job: fields for job, fields in (found or {}).items() if job in ids}
 
     def _tell_why(self, found: dict[str, list[str]], logger) -> None:
-        """Say once of each job that waits for what will not come by itself."""
+        """Tell once for each job that it waits for something that will not come by itself."""
         for job, (state, _, why, *_) in ((job, [*fields, "", ""]) for job, fields in found.items()):
             remedy = (
                 ""
@@ -193,10 +194,10 @@ class Watch:
         return dict.fromkeys(ids, "ERROR")
 
     def _forgotten(self, ids: set[str], accounting: dict[str, list[str]], logger) -> dict[str, str]:
-        """Jobs that squeue does not know several times in a row, nor sacct as alive: their outputs decide (UNKNOWN).
+        """Jobs that squeue does not know several times in a row, and that sacct does not know as alive.
 
-        A controller that loses its state leaves jobs that accounting takes for running for ever. Such a job is waited
-        for until its time limit has passed, when Slurm would have ended it.
+        Their outputs decide (UNKNOWN). After a controller loses its state, accounting takes some jobs for running for
+        ever. This waits for such a job until its time limit has passed, when Slurm would have ended it.
         """
         now_s = time.monotonic()
         self.unseen = {
@@ -228,7 +229,8 @@ class Watch:
 
 
 def _left_s(fields: list[str], since_s: float) -> float:
-    """Seconds until a job that accounting takes for alive must have ended; PATIENCE_S after `since_s` if not known."""
+    """Seconds until a job that accounting takes for alive must have ended. PATIENCE_S after `since_s` where this is not
+    known."""
     with contextlib.suppress(ValueError, IndexError):
         started_s = datetime.fromisoformat(fields[1]).timestamp()
         return started_s + 60 * float(fields[2]) + OVERTIME_S - time.time()
@@ -259,14 +261,14 @@ def said_by_slurm(logs: Iterable[str | None]) -> str:
 
 
 class End(NamedTuple):
-    """How a job ended, by slurmctld: exit code and signal (`0:53`), and its reason."""
+    """How slurmctld says that a job ended: exit code and signal (`0:53`), and its reason."""
 
     code: str
     reason: str
 
 
 def end_of(job: str) -> End | None:
-    """None where slurmctld does not answer, or has forgotten the job."""
+    """How a job ended. None where slurmctld does not answer, or has forgotten the job."""
     said = ask("scontrol", "--oneliner", "show", "job", job)
     code = re.search(r"\bExitCode=(\S+)", said or "")
     reason = re.search(r"\bReason=(\S+)", said or "")
@@ -274,7 +276,7 @@ def end_of(job: str) -> End | None:
 
 
 def never_began(job: str, log: Path | None) -> str:
-    """The line on a job that ended before its first command; empty for one that began."""
+    """The line about a job that ended before its first command. Empty for a job that began."""
     end = end_of(job)
     if end is None or end.code != "0:53":
         return ""
