@@ -13,7 +13,7 @@ State = dict[str, Any]
 
 
 USEFUL = float(np.log(3.0))
-"""Log of the factor that the half-width of a 95 % interval may have: what is known less well is not identified."""
+"""Log of the largest factor for the half-width of a 95 % interval. A prediction with a wider one is not identified."""
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from jouleline.architecture import proxies
 from jouleline.model.table.runs import Columns, take
 
 AXES = ("layers", "hidden", "intermediate", "seq_len", "micro_batch")
-"""The axes along which a prediction can leave the sampled range, beside the device count and the compute."""
+"""The axes along which a prediction can leave the sampled range. The device count and the compute come in addition."""
 
 CATEGORIES = ("device", "precision", "task", "attention", "model_type", "strategy", "variant")
 
@@ -24,7 +24,7 @@ class Data:
     columns: Columns
     proxies: dict[str, np.ndarray]
     memo: dict = field(default_factory=dict, repr=False, compare=False)
-    """What models derive from these rows' features and use again for the next fold."""
+    """What models derive from the features of these rows. It is used again for the next fold."""
 
     @classmethod
     def of(cls, columns: Columns) -> "Data":

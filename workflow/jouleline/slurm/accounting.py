@@ -98,8 +98,8 @@ def query(steps: Iterable[str]) -> dict[str, Answer]:
 
 
 def parse(text: str) -> dict[str, Answer]:
-    """Lines of `sacct --parsable2` with FIELDS, by job or step. Lines that have not started or are no answer are left
-    out."""
+    """Lines of `sacct --parsable2` with FIELDS, by job or step. Left out are those that have not started or are no
+    answer."""
     found = {}
     for line in text.splitlines():
         fields = line.split("|")

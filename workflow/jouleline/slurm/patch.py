@@ -2,39 +2,43 @@
 
 The profile answers what a setting can answer (squeue as the status command, no requeueing, retries, no task counts).
 Any of the other faults would hang a campaign or measure a row twice. They are answered here and in the modules beside.
-Each item says what happens without the patch, and then what the patch does:
+Each item says what happens without the patch, and after "Patch:" what happens with it.
 
-- `sacct` prints "CANCELLED by 1000", and the plugin waits for "CANCELLED" for ever. States are cut to their first word.
-- The plugin waits for a preempted job that may not requeue, and for a state it does not know. Both count as failed.
-- When every status query of a cycle fails, running jobs are forgotten and the workflow never ends. They are kept, and
-  the user is told. They are given up only after PATIENCE_S without an answer.
-- The plugin waits for a finished job that slurmctld has forgotten (MinJobAge) or has lost with its state. Accounting is
-  asked, and where it knows of no end the output files decide. The plugin itself asks sacct nothing, because it would
-  wait for the answer however long that takes.
-- Variables of the user (SQUEUE_PARTITION, SBATCH_GPUS) change what Slurm's tools do. They are removed.
-- "None assigned" and lists of nodes get into --exclude after a node failure. Only single nodes get there, as
+- `sacct` prints "CANCELLED by 1000", and the plugin waits for "CANCELLED" for ever. Patch: states are cut to their
+  first word.
+- The plugin waits for a preempted job that may not requeue, and for a state that it does not know. Patch: both count as
+  failed.
+- When every status query of a cycle fails, running jobs are forgotten and the workflow never ends. Patch: they are
+  kept, and the user is told. They are given up only after PATIENCE_S without an answer.
+- The plugin waits for a finished job that slurmctld has forgotten (MinJobAge) or has lost with its state. Patch:
+  accounting is asked, and where it knows of no end the output files decide. The plugin itself asks sacct nothing,
+  because it would wait for the answer however long that takes.
+- Variables of the user (SQUEUE_PARTITION, SBATCH_GPUS) change what Slurm's tools do. Patch: they are removed.
+- "None assigned" and lists of nodes get into --exclude after a node failure. Patch: only single nodes get there, as
   squeue names them.
 - Ten seconds are added to the interval after every quiet check, up to three minutes, and a whole interval is slept at
-  the end. The interval grows to at most three intervals, and none is slept at the end.
-- A killed snakemake leaves jobs in the queue, and a timed-out sbatch may have submitted one. They are submitted again
-  although they exist. The patch waits for them, or cancels them where the command would be another one today (other
-  code, protocol or row). A mark in the comment of every job says what it makes, and by which command.
-- Two jobs of one row could still meet in one folder. A job has the name of its row, and Slurm starts one job of a name
-  at a time (singleton).
-- A submission while slurmctld restarts fails the job. It waits. A submission over a limit of submitted jobs also waits,
-  while jobs of this user are in the queue.
-- A grouped job whose submission fails is never reported, and the workflow waits for it for ever. It is reported.
+  the end. Patch: the interval grows to at most three intervals, and none is slept at the end.
+- A killed snakemake leaves jobs in the queue, and a timed-out sbatch may have submitted one. Such jobs are submitted
+  again although they exist. Patch: the existing jobs are waited for. They are cancelled where the command would be
+  another one today (other code, protocol or row). A mark in the comment of every job says what it makes, and by which
+  command.
+- Two jobs of one row could still meet in one folder. Patch: a job has the name of its row, and Slurm starts one job of
+  a name at a time (singleton).
+- A submission while slurmctld restarts fails the job. Patch: the submission waits. A submission over a limit of
+  submitted jobs waits too, while jobs of this user are in the queue.
+- A grouped job whose submission fails is never reported, and the workflow waits for it for ever. Patch: it is reported.
 - Without sacct the plugin does not tell why a job failed. It shows no log of a job after an empty one, and nothing of a
-  group. The user is told what Slurm wrote into the log (memory, time limit, node). For a job that never began, the log
-  of the run before was shown. This log is removed when the row is submitted again.
-- Any snakemake that ends removes the empty log folders of jobs that wait in the queue, and these jobs then fail. The
-  folders stay.
-- An account is checked with sacctmgr for every job, and guessed from old jobs where none is given. It is checked once,
-  and never guessed.
-- A site's default memory per CPU or `slurm_extra` replaces what a row asks for. The row's memory wins, and
+  group. Patch: the user is told what Slurm wrote into the log (memory, time limit, node).
+- For a job that never began, the log of the run before is shown. Patch: this log is removed when the row is submitted
+  again.
+- Any snakemake that ends removes the empty log folders of jobs that wait in the queue, and these jobs then fail. Patch:
+  the folders stay.
+- An account is checked with sacctmgr for every job, and guessed from old jobs where none is given. Patch: it is checked
+  once, and never guessed.
+- A site's default memory per CPU or `slurm_extra` replaces what a row asks for. Patch: the row's memory wins, and
   `--exclusive` stands beside the site's options.
-- Job arrays give every row the resources of the first. They are refused. A job that a partition does not allow waits
-  until somebody looks. It is refused before the first row.
+- Job arrays give every row the resources of the first. Patch: they are refused.
+- A job that a partition does not allow waits until somebody looks. Patch: it is refused before the first row.
 """
 
 import asyncio

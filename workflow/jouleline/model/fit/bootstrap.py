@@ -12,7 +12,8 @@ from jouleline.model.roofline.fit import Roofline
 from jouleline.model.roofline.problem import Problem
 
 KEPT = 100
-"""Draws whose parameters a shipped roofline keeps, so that choices between configurations know its uncertainty."""
+"""The number of draws whose parameters a shipped roofline keeps. From them, choices between configurations know its
+uncertainty."""
 
 PROFILED = ("compute_memory_exponent", "static_power_w")
 

@@ -17,7 +17,7 @@ from jouleline.model.table.runs import complete
 J_PER_KWH = 3.6e6
 
 PLAN = {"price_per_kwh": None, "currency": "EUR", "grid_gco2_per_kwh": None, "pue": 1.0}
-"""Price and carbon intensity of electricity; the power usage effectiveness multiplies cost and CO2 only."""
+"""Price and carbon intensity of electricity. The power usage effectiveness multiplies only cost and CO2."""
 
 
 def predict_table(

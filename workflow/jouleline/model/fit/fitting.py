@@ -38,7 +38,7 @@ def check_options(options: Mapping[str, Any]) -> dict[str, Any]:
 
 
 _MOST_ROWS = 3000
-"""Rows of a table up to which inner fits see all of them."""
+"""The largest number of rows of a table with which inner fits see all of them."""
 
 _last: dict[str, Data] = {}
 

@@ -9,16 +9,16 @@ from jouleline.model.features import AXES, Data
 LEVELS = (0.80, 0.95)
 
 MANY = 20
-"""Families from which a 95 % quantile of their errors can be had."""
+"""The number of families from which a 95 % quantile of their errors is possible."""
 
 EXPECTED = 3
-"""Levels that a model's own expectation of an unseen one is worth beside those whose errors are known."""
+"""A model's own expectation of an unseen level counts as this many levels, beside those whose errors are known."""
 
 LEVELLED = ("device", "precision", "strategy", "variant", "model_type")
-"""Categories whose levels are left out one by one, to see how far off an unseen one is."""
+"""Categories whose levels are left out one by one. This shows how far off an unseen level is."""
 
 EXTREMES = (*LEVELLED, *AXES, "device_count")
-"""Along what an inner fit can be asked to reach outside."""
+"""The axes and categories along which an inner fit can be asked to reach outside."""
 
 
 def inner_weights(

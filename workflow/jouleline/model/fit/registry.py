@@ -48,7 +48,7 @@ BASELINES = {
     *("constant", "flops", "flops_linear", "additive", "six_nd", "power_law"),
     *("device_seconds", "device_seconds_measured", "tdp_time", "tdp_time_measured"),
 }
-"""What the models are compared with: scored however wide their intervals are."""
+"""The models that the others are compared with. They are scored however wide their intervals are."""
 
 
 def make(name: str) -> Model:

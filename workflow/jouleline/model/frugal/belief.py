@@ -18,7 +18,7 @@ from jouleline.model.roofline.fit import Roofline, row_values
 from jouleline.model.roofline.structure import build
 
 _UNKNOWN_SD = 10.0
-"""What is known of a coefficient before any run, in units of a run's noise: next to nothing."""
+"""What is known of a coefficient before any run, in units of a run's noise: almost nothing."""
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,8 @@ import numpy as np
 from jouleline.model.frugal.belief import Belief
 
 MOST_TARGETS = 1000
-"""Rows whose mean variance is to be lowered, drawn from those asked for: more change no choice and take time."""
+"""The number of rows whose mean variance is to be lowered. They are drawn from the asked rows. More rows change no
+choice and take time."""
 
 
 @dataclass(frozen=True)

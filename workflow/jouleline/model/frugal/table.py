@@ -20,7 +20,7 @@ SUGGESTED = (
     *("order", "expected_time_s", "expected_energy_j", "expected_error_before", "expected_error_after"),
     "reason",
 )
-"""Columns that stand beside the candidates that are suggested."""
+"""Columns that are added to the suggested candidates."""
 
 
 def suggest(

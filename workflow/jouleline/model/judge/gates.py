@@ -29,11 +29,11 @@ GATES: dict[str, tuple] = {
 }
 
 MIN_SHARE = 0.9
-"""A gate has a value where at least this share of the predictions has what it judges (a value, an interval, a partner):
-no gate is passed by saying nothing of what is hard."""
+"""A gate has a value where at least this share of the predictions has what it judges (a value, an interval, a partner).
+So a model cannot pass a gate by giving no value where prediction is hard."""
 
 _COUNTED = {"mape_above_gp": "n_above_gp", "coverage95": "n_intervals", "width95": "n_intervals"}
-"""Metric -> the count of predictions behind it; of the others it is n."""
+"""Metric -> the count of predictions behind it. For the other metrics it is n."""
 
 
 def check_options(options: Mapping[str, Any]) -> None:

@@ -10,7 +10,7 @@ from jouleline.model.table.runs import WORKLOAD, Columns
 DRAWS = 1000
 
 CHOICES = ("micro_batch", "grad_accum", "precision", "attention", "gradient_checkpointing")
-"""What one may choose of a workload, beside strategy and device count, and still train the same model."""
+"""What one may choose of a workload, in addition to strategy and device count, and still train the same model."""
 
 EQUAL_WORK = (*(name for name in WORKLOAD if name not in CHOICES), "device")
 """The same model, trained in the same way on the same data, on the same kind of device."""

@@ -91,10 +91,10 @@ class _Known:
 
 
 PAPER = ("paper", "parametric")
-"""The paper's law as it predicts before a run: what every model is paired with."""
+"""The paper's law as it predicts before a run. Every model is paired with it."""
 
 PROCESS = ("gaussian_process", None)
-"""The best that is known inside of the sampled range without physics: what the gates pair with."""
+"""The best model inside the sampled range that uses no physics. The gates pair with it."""
 
 
 def _errors_of(tables: Sequence[Mapping[str, np.ndarray]], rival: tuple) -> dict[tuple, float]:

@@ -8,14 +8,14 @@ from jouleline.model.laws import tabular
 
 _GROWN = {"n_estimators": 150, "max_depth": 4, "learning_rate": 0.1, "subsample": 0.8, "min_samples_leaf": 2}
 _SAMPLE = 400
-"""Rows that a tree is grown on where there are more than 500: each stage draws others, and the trees add up."""
+"""Rows on which a tree is grown where there are more than 500. Each stage draws other rows, and the trees add up."""
 
 
 class GradientBoosting:
     """A baseline: log energy and log time of a step as sums of trees."""
 
     inner_extremes, inner_parts = False, 3
-    """Its intervals come from held-out families alone: trees for each end of each axis would take minutes."""
+    """Its intervals come only from held-out families. Trees for each end of each axis would take minutes."""
 
     def fit(
         self, data: Data, weights: np.ndarray, context: Context, warm: list[State] | None = None

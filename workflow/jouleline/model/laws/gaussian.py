@@ -16,10 +16,11 @@ from jouleline.model.features import Data
 from jouleline.model.laws import tabular
 
 _MOST_POINTS = 250
-"""Configurations that the hyper-parameters are chosen on; the process itself keeps them all."""
+"""Configurations on which the hyper-parameters are chosen. The process itself keeps all configurations."""
 
 _EXACT, _INDUCING = 1000, 400
-"""Configurations up to which a process is conditioned on each of them, and, beyond, those that it is summed over."""
+"""Up to the first number of configurations a process is conditioned on each of them. Beyond it, it is summed over the
+second number of them."""
 
 _JITTER = 1e-8
 
@@ -35,7 +36,8 @@ class Kernel:
 
 
 _TIME_NOISE, _POWER_NOISE = (np.log(0.003), 0.5), (np.log(0.02), 0.7)
-"""A clock tells the time of a step far better than a meter its power. Where runs are repeated, they outweigh this."""
+"""A clock measures the time of a step far better than a meter measures its power. Repeated runs
+outweigh this prior."""
 
 RAW = {"time": Kernel((np.log(1.5), 1.0), _TIME_NOISE), "power": Kernel((np.log(0.5), 1.0), _POWER_NOISE)}
 RESIDUAL = {

@@ -10,7 +10,7 @@ import numpy as np
 from jouleline.model.roofline import law
 
 _SD = 0.7
-"""Of the log of the factor, beforehand: what one or two devices say hardly moves it."""
+"""The prior of the log of the factor. What one or two devices say hardly moves it."""
 
 _FACTORS = np.exp(np.linspace(np.log(0.1), np.log(10), 41))
 

@@ -9,13 +9,13 @@ from jouleline.model.roofline import law, lsq
 from jouleline.model.roofline.law import SLOTS
 
 CORRELATED = 0.95
-"""Pairs of parameters that correlate more than this are named."""
+"""Pairs of parameters with a larger correlation than this are named."""
 
 HUBER_DELTA = 0.05
 """Log residuals beyond 5 % count linearly."""
 
 MOST_LOG_SD = 0.4
-"""A positive parameter whose 95 % interval is wider than a factor of 2.2 either way is not quoted."""
+"""A positive parameter is not quoted if its 95 % interval is wider than a factor of 2.2 to either side."""
 
 
 def diagnose(problem, k: int, theta: np.ndarray, state: dict[str, Any]) -> dict[str, dict]:

@@ -45,7 +45,7 @@ SLOTS = {
 
 TIME_SLOTS = tuple(SLOTS)[:14]
 ABSENT = {"log": -700.0, "linear": 0.0}
-"""The value of a slot whose term is switched off (exp(-700) is 0 beside anything measured)."""
+"""The value of a slot whose term is switched off. exp(-700) is 0 compared with anything measured."""
 
 _SOFTNESS = 0.1
 

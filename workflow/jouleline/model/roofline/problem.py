@@ -16,16 +16,16 @@ from jouleline.model.roofline.jacobian import Block, Jacobian, cells
 from jouleline.model.roofline.structure import ABLATIONS, Options, Slot, Structure, build
 
 ACCEPTED_SHARE = 0.1
-"""A fit stands when this share of its starts reach the best cost."""
+"""A fit is accepted when this share of its starts reach the best cost."""
 
 _FEW = 200
-"""Rows that the many starts are brought down on; all rows see the lowest ends of these alone."""
+"""The number of rows on which the many starts are improved. Only the lowest ends of these are continued on all rows."""
 
 _FEWEST = 8
-"""Rows of every cell that are always among them."""
+"""The number of rows of every cell that are always among them."""
 
 _CANDIDATES = 4
-"""Different ends on few rows that go on on all."""
+"""The number of different ends on few rows that are continued on all rows."""
 
 
 class Problem:
@@ -290,11 +290,11 @@ def _mean(values: np.ndarray, weights: np.ndarray) -> float | None:
 
 
 _RAMP_S = 1e-5
-"""A kernel starts and ends within about 10 us, so a launch half fills its device that computes as long."""
+"""A kernel starts and ends within about 10 us. So a launch that computes for as long half fills its device."""
 
 _HOST_S = {"host_fixed_s": 3e-3, "host_layer_s": 5e-4}
-"""A layer starts some 60 kernels in about 10 us each, a step some hundred beside them. It does not go with the size of
-the runs: from large ones alone, a share of their time would be far too long for small ones."""
+"""A layer starts some 60 kernels in about 10 us each, and a step starts some hundred more. This time does not depend on
+the size of the runs. If it were taken as a share of the time of large runs, it would be far too long for small ones."""
 
 
 def _guess(name: str, data: Data, weights: np.ndarray) -> np.ndarray:

@@ -20,7 +20,7 @@ UNKNOWN_SD = 2.0
 DEVIATION_SD = 0.3
 COMPARABLE_SD = 0.5
 STRANGER_SD = 1.0
-"""Deviations of groups that are not calibrated, with and without a ratio between the devices' data sheets."""
+"""Deviations of groups that are not calibrated, with and without a ratio between the data sheets of the devices."""
 # Prior centre and standard deviation of the slots that no calibration measures, as unbounded values. Attention: fused
 # kernels reach 25 to 40 % of the peak, other products 80 to 90 % (Dao, FlashAttention-2, 2023).
 _SHAPE_PRIORS = {
@@ -55,7 +55,7 @@ _TRAITS = {
     "memory_energy_j_per_byte": {"power": 1, "speed": -1},
 }
 _HOST = ("host_fixed_s", "host_layer_s")
-"""A host is slow for a step and for its layers alike, but for the sd of CALIBRATED_SD."""
+"""A host is slow for a step and for its layers alike, apart from a difference with the sd of CALIBRATED_SD."""
 _COMMUNICATION = ("collective_latency_s", "link_bandwidth", "overlap", "link_energy_j_per_byte")
 ABLATIONS = {
     "no_memory": ("memory_bandwidth", "memory_energy_j_per_byte"),
@@ -256,7 +256,7 @@ def _slot(name: str, data: Data, machines: Machines, options: Options, active: b
 
 
 _LINKS = {1: "within node", 0: "between nodes"}
-"""Names of links by number of nodes; 0 stands for every number between which they were not calibrated."""
+"""Names of links by number of nodes. 0 stands for every number of nodes between which they were not calibrated."""
 
 
 def _groups(

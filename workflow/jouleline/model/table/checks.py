@@ -23,7 +23,7 @@ from jouleline.schemas.runs import (
 )
 
 LENGTHS = ("steps", "samples", "tokens")
-"""How long a run is: measured, or what is asked of one that is still to be run."""
+"""The length of a run: measured, or asked for a run that is still to be made."""
 
 _TRUTH = dict.fromkeys(("true", "yes", "1", "1.0"), True) | dict.fromkeys(("false", "no", "0", "0.0"), False)
 _OR_INVALID = ": correct it, or mark the row verdict=invalid"

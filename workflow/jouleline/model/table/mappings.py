@@ -48,7 +48,7 @@ BUILT_IN: dict[str, dict[str, Any]] = {
     path.stem: json.loads(path.read_text(encoding="utf-8"))
     for path in sorted(Path(__file__).with_name("known").glob("*.json"))
 }
-"""The mappings of `known/`, a file for each kind of table."""
+"""The mappings of `known/`, one file for each kind of table."""
 
 
 def convert(
@@ -211,7 +211,7 @@ _OBJECTS = {
     "defaults": (_is_scalar, "one text, number or truth value"),
     "also": (_is_names, "a list of other names of that column"),
 }
-"""What a mapping's objects may hold under every name."""
+"""What the objects of a mapping may hold under every name."""
 
 _LISTS = {"unique": "names of their columns", "whole": "our columns", "beside": "our columns"}
 

@@ -34,7 +34,7 @@ WORKLOAD = (
     ),
     *("frozen_layers", "lora_rank", "lora_targets", "gradient_checkpointing", "optimizer"),
 )
-"""What makes two runs the same workload: all but the device, its count, the strategy and the replicate."""
+"""What makes two runs the same workload: everything except the device, its count, the strategy and the replicate."""
 
 # Energies of different kinds are not comparable: they have another boundary, or are no measurement at all.
 _SOURCE_KINDS = {"nvml_counter": "nvml", "nvml_power": "nvml"}
