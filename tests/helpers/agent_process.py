@@ -34,8 +34,11 @@ TRAINING = forked.Libraries(
 
 
 class Agent:
-    """A node agent as a child process. It is forked with its libraries, maybe into a `network` (a namespace), but for
-    one that is started `from_nothing` because something reads its environment or watches it import."""
+    """A node agent as a child process.
+
+    It is forked with its libraries, and may begin in a `network` (a namespace). It is started `from_nothing` where
+    something reads its environment or watches its imports.
+    """
 
     def __init__(
         self,
@@ -76,7 +79,7 @@ class Agent:
         return [int(pid) for pid in path.read_text().split()]
 
     def training(self, node: int = 0, timeout_s: float = 90) -> dict[str, list[int]]:
-        """Wait until the ranks are in the measured window; the pids of sidecar and ranks."""
+        """Wait until the ranks are in the measured window. Returns the pids of sidecar and ranks."""
         folder = self.out / "raw" / f"node-{node}"
         deadline = time.monotonic() + timeout_s
         while not any(b"window" in path.read_bytes() for path in folder.glob("markers/rank-*.bin")):
@@ -88,7 +91,7 @@ class Agent:
 
 
 def gone(pids: list[int], timeout_s: float = 10) -> bool:
-    """Whether all processes end in time (a zombie has ended)."""
+    """Whether all processes end in time. A zombie has ended."""
     deadline = time.monotonic() + timeout_s
     left = set(pids)
     while left and time.monotonic() < deadline:
@@ -102,6 +105,6 @@ def gone(pids: list[int], timeout_s: float = 10) -> bool:
 
 
 def failed(out: Path) -> dict:
-    """run.failed.json of a run that left nothing which could be taken for a result."""
+    """run.failed.json of a run. The run must have left nothing that could be taken for a result."""
     assert not any((out / name).exists() for name in ("run.json", "samples.parquet", "markers.parquet"))
     return json.loads((out / "run.failed.json").read_text())

@@ -1,4 +1,4 @@
-"""A headless Chromium driven over its pipe (DevTools protocol), with nothing but the standard library."""
+"""A headless Chromium, controlled over its pipe (DevTools protocol) with only the standard library."""
 
 import base64
 import json
@@ -17,22 +17,24 @@ HOW = "install chromium (Debian: apt-get install chromium), or put it on PATH"
 
 
 def program() -> str | None:
-    """Chromium on this machine, or as `obtain` has unpacked it; None where there is none."""
+    """Chromium on this machine, or the one that `obtain` has unpacked. None where there is none."""
     unpacked = PREFIX / "usr/lib/chromium/chromium"
     names = ("chromium", "chromium-browser", "google-chrome")
     return next(filter(None, map(shutil.which, names)), str(unpacked) if unpacked.exists() else None)
 
 
 def obtain() -> str:
-    """Chromium on this machine, else Debian's packages of it, unpacked once beside the environment. Raises
-    `packages.Unavailable`, which says why there is none."""
+    """Chromium on this machine, else Debian's packages of it, unpacked once next to the environment.
+
+    Raises `packages.Unavailable`, which says why there is none.
+    """
     if not program():
         packages.unpack(PREFIX, packages.names(Path(__file__).with_name("chromium.txt")), HOW)
     return program() or ""
 
 
 def _libraries(path: str) -> dict[str, str]:
-    """What unpacked packages need of the environment to be found."""
+    """The environment that unpacked packages need to be found."""
     if not path.startswith(str(PREFIX)):
         return {}
     folders = [PREFIX / part / packages.TRIPLET for part in ("usr/lib", "lib")]
@@ -42,7 +44,7 @@ def _libraries(path: str) -> dict[str, str]:
 
 
 class Browser:
-    """One tab. `heard` are the console messages, errors and requests since the last page."""
+    """One tab. `heard` holds the console messages, errors and requests since the last page."""
 
     def __init__(self, path: str):
         self.profile = tempfile.TemporaryDirectory(prefix="chromium-", ignore_cleanup_errors=True)
@@ -93,7 +95,7 @@ class Browser:
         self.profile.cleanup()
 
     def __call__(self, method: str, **parameters: Any) -> dict[str, Any]:
-        """Send a command and return its result; what the page says meanwhile is kept in `heard`."""
+        """Send a command and return its result. Messages of the page are kept in `heard` meanwhile."""
         self.number += 1
         message = {"id": self.number, "method": method, "params": parameters}
         message |= {"sessionId": self.session} if self.session else {}
@@ -131,14 +133,14 @@ class Browser:
         )
 
     def open(self, page: Path) -> None:
-        """Load a file and wait until it is whole."""
+        """Load a file and wait until it is complete."""
         self.heard.clear()
         self("Page.navigate", url=page.as_uri())
         while self.run("document.readyState") != "complete":
             pass
 
     def run(self, script: str) -> Any:
-        """The value of an expression in the page, as JSON has it."""
+        """The value of an expression in the page, as JSON."""
         done = self("Runtime.evaluate", expression=script, returnByValue=True, awaitPromise=True)
         if "exceptionDetails" in done:
             raise RuntimeError(json.dumps(done["exceptionDetails"])[:800])

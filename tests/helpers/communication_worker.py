@@ -2,11 +2,10 @@
 
     python communication_worker.py FOLDER
 
-FOLDER/groups.json lists groups of [number of ranks, rows]; FOLDER/<number of a group>/out.json takes what rank 0 found.
+FOLDER/groups.json lists groups of [number of ranks, rows]. FOLDER/<number of a group>/out.json gets what rank 0 found.
 
-Counted where torch hands them to the backend, so nothing that DeepSpeed does is missed. A ring sends, of a
-payload of b bytes over n ranks, 2 (n-1)/n b for an all-reduce and (n-1)/n b for an all-gather or a
-reduce-scatter.
+The bytes are counted where torch gives them to the backend, so nothing that DeepSpeed does is missed. For a payload of
+b bytes over n ranks, a ring sends 2 (n-1)/n b for an all-reduce and (n-1)/n b for an all-gather or a reduce-scatter.
 """
 
 import functools
@@ -70,14 +69,14 @@ def step(engine, row) -> None:
 
 
 def settings(changes: dict, row, recipe, known=parallel.settings) -> dict:
-    """The trainer's, with some of ZeRO's sizes as if a small model were large."""
+    """The settings of the trainer. Some sizes of ZeRO are set as if a small model were large."""
     config = known(row, recipe)
     config["zero_optimization"] |= changes
     return config
 
 
 def start(row) -> parallel.deepspeed.DeepSpeedEngine:
-    """The engine of a row; `zero` in it changes the sizes in DeepSpeed's configuration."""
+    """The engine of a row. `zero` in it changes the sizes in DeepSpeed's configuration."""
     recipe = modeling.Recipe()
     if row["task"] == "clm":
         model = decoders.build(row, device="cpu")
@@ -97,7 +96,7 @@ def count(row) -> dict[int, list[float]]:
 
 
 def be_a_rank(folder: Path, ranks: int, rows: list[dict], measure, rank: int, _progress) -> int:
-    """Measure each row together with the other ranks; rank 0 writes out.json."""
+    """Measure each row together with the other ranks. Rank 0 writes out.json."""
     torch.set_num_threads(1)
     parallel.join(rank, ranks, rank, dist.FileStore(str(folder / "store"), ranks), torch.device("cpu"), 120.0)
     measured = [measure(row) for row in rows]

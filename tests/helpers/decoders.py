@@ -22,7 +22,7 @@ FAMILIES = {
 OWN_KV = ("llama", "mistral", "qwen2", "qwen3", "phi3", "gemma2", "gemma3")
 OWN_DIM = ("llama", "mistral", "qwen3", "gemma2", "gemma3")
 
-# The ends of module names of each part of a layer; a part of a fused matrix has the matrix' name.
+# The ends of module names of each part of a layer. A part of a fused matrix has the name of the matrix.
 _LLAMA = {"q": "q_proj", "k": "k_proj", "v": "v_proj", "o": "o_proj"}
 _LLAMA |= {"gate": "gate_proj", "up": "up_proj", "down": "down_proj"}
 MODULES = dict.fromkeys(FAMILIES, _LLAMA)
@@ -58,8 +58,10 @@ def draw(model_type: str, variant: str, seed: int) -> dict:
 
 
 def build(row: dict, device: str = "meta", **changes) -> torch.nn.Module:
-    """The transformers model of a row, on the meta device or filled with random numbers; frozen layers, adapters
-    (peft) and checkpoints as the row says."""
+    """The transformers model of a row, on the meta device or filled with random numbers.
+
+    Frozen layers, adapters (peft) and checkpoints are as the row says.
+    """
     torch.manual_seed(0)
     with torch.device(device):
         model = transformers.AutoModelForCausalLM.from_config(_config(row, **changes))
@@ -102,7 +104,7 @@ def _layers(name: str) -> int | None:
 
 
 def _frozen(names: Iterator[str], row: dict) -> set[str]:
-    """Names of what stays as it is: under LoRA all, else the embeddings and the lowest layers."""
+    """Names of the parameters that do not train: under LoRA all, else the embeddings and the lowest layers."""
     if row.get("lora_rank"):
         return set(names)
     if not row.get("frozen_layers"):

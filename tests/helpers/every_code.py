@@ -1,7 +1,7 @@
-"""Worker of test_return_codes: every return code of every NVML call the meter makes, in one process.
+"""Worker of test_return_codes: every return code of every NVML call that the meter makes, in one process.
 
-Prints JSON: {"read": [...], "open": [...], "absent": [...], "functions": [...], "combinations": n}; but for the
-functions, the lists hold what is wrong.
+Prints JSON: {"read": [...], "open": [...], "absent": [...], "functions": [...], "combinations": n}. All lists except
+the functions hold what is wrong.
 """
 
 import json
@@ -56,8 +56,7 @@ def one_fault(node: FakeNode, function: str, code: int, field: int = 0) -> None:
 
 
 def check_fast(node, meter, code) -> list[str]:
-    """A failed call gives nulls and its code; a failed field gives null for itself alone; each is an
-    event."""
+    """A failed call gives nulls and its code. A failed field gives null only for itself. Each failure is an event."""
     wrong, reader = [], meter.fast[0]
     for field, expected in ((0, (code, False, False)), (83, (0, False, True)), (186, (0, True, False))):
         meter.check()
@@ -85,7 +84,7 @@ def check_slow(node, meter, code) -> list[str]:
         reader.sweeps = 0
         row = dict(zip(reader.columns, reader.read()))
         null = {name for name, value in row.items() if value is None} - {"power_module_mw"}
-        # Insufficient size is how the process list asks for room; the second call then has the same fault.
+        # Insufficient size is how the process list asks for room. The second call then has the same fault.
         if null != columns:
             wrong.append(f"{function}:{field}/{code}: null {sorted(null)}, expected {sorted(columns)}")
         if not any(e["kind"] == "call_failed" and e["code"] == code for e in meter.check()):
@@ -97,7 +96,7 @@ def check_slow(node, meter, code) -> list[str]:
 
 
 def check_open(node, function, code) -> list[str]:
-    """Opening either works with nulls, or ends with one line and exit code 2 or 3; never another
+    """Opening either works with nulls, or ends with one line and exit code 2 or 3. It never raises another
     exception."""
     one_fault(node, function, code)
     try:
@@ -110,13 +109,13 @@ def check_open(node, function, code) -> list[str]:
     device = meter.devices[0]
     if device["role"] != "job" or device["kind"] != "gpu":
         return [f"{function}/{code}: {device}"]
-    # With the GPU unreadable there is no reader, and the verdict finds the device missing.
+    # Where the GPU is unreadable there is no reader, and the verdict finds that the device is missing.
     values = meter.fast[0].read() if 0 in meter.fast else (code, None, None)
     return [f"{function}/{code}: {text}" for text in untrue(node, values)]
 
 
 def untrue(node: FakeNode, values: tuple) -> list[str]:
-    """What is wrong with a fast reading: each value is null or the truth, and the status 0 exactly where there is
+    """What is wrong with a fast reading. Each value must be null or the truth, and the status 0 exactly where there is
     one."""
     status, energy_mj, power_mw = values
     wrong = []
@@ -133,10 +132,11 @@ def untrue(node: FakeNode, values: tuple) -> list[str]:
 
 
 def check_absent(node, code) -> list[str]:
-    """What the device does not have is no capability, and null unless the older call has it: then it is the truth."""
+    """What the device does not have is no capability. It is null, unless the older call has it. Then it is the
+    truth."""
     power, energy = "nvmlDeviceGetPowerUsage", "nvmlDeviceGetTotalEnergyConsumption"
     every_field = set().union(*FIELDS.values())
-    # Faults (function, field), columns that the device then has not, whether it has energy and power.
+    # Faults (function, field), the columns that the device then lacks, and whether it has energy and power.
     cases = [
         ([], set(), True, True),
         ([(FIELD_CALL, 83)], set(), True, True),
@@ -161,7 +161,7 @@ def wrong_without(node, code, faults, lacking, has_energy, has_power) -> list[st
     wrong = untrue(node, values)
     if (values[1] is not None, values[2] is not None) != (has_energy, has_power):
         wrong.append(f"reads {values}")
-    # This GPU is no module, so the power of one is never there.
+    # This GPU is no module, so the power of a module never exists.
     missing = lacking | {"power_module_mw"}
     off = {name for name, claimed in capabilities.items() if not claimed}
     expected = {CLAIMED_AS.get(name, name) for name in missing} & set(capabilities)

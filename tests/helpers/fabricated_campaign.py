@@ -1,4 +1,4 @@
-"""A made-up campaign for tests of the report: the file formats of a real one, numbers from a formula and a seed.
+"""An invented campaign for tests of the report: the file formats of a real one, with numbers from a formula and a seed.
 
 Nothing in it was measured. It is written only into the temporary folders of tests.
 """
@@ -17,7 +17,7 @@ from jouleline.schemas.samples import MARKERS, SAMPLES
 from jouleline.schemas.timings import TIMINGS
 
 STRATEGIES = ((1, 0, 1), (2, 1, 1), (2, 3, 1), (2, 0, 2))  # devices, ZeRO stage, tensor parallel
-# model, efficiency mode, post-run, relative error made up for it
+# model, efficiency mode, post-run, relative error that was invented for it
 MODELS = (
     ("roofline", "modelled", False, 0.05),
     ("paper", "parametric", False, 0.22),
@@ -31,8 +31,10 @@ HOSTILE = "<script>alert('reason')</script> & \"quoted\" $\\frac{1}{0}$"
 
 
 def write(folder: Path, source: str = "estimate", seed: int = 7, more: Sequence = ()) -> dict[str, object]:
-    """Write a campaign of 26 runs, two of them not fit for use, and return the arguments of `inputs.load`. `more` are
-    layers, hidden, length and batch of further runs, on one device each."""
+    """Write a campaign of 26 runs, two of them not fit for use, and return the arguments of `inputs.load`.
+
+    `more` are layers, hidden, length and batch of further runs, on one device each.
+    """
     rng = random.Random(seed)
     runs = _runs(rng, source)
     runs += [_run(rng, source, *shape, STRATEGIES[0], 3) for shape in more]
@@ -60,7 +62,7 @@ def write(folder: Path, source: str = "estimate", seed: int = 7, more: Sequence 
 
 
 def arguments(folder: Path, predictions=(), fits=()) -> dict[str, object]:
-    """The arguments of `inputs.load` for a folder written here."""
+    """The arguments of `inputs.load` for a folder that is written here."""
     tables = {name: folder / f"tables/{name}.parquet" for name in ("runs", "regions", "timings", "checks")}
     facts = {name: folder / f"{name}.json" for name in ("validation", "calibration", "idle")}
     paths = {"predictions": list(predictions), "fits": list(fits), "runs_dir": folder / "runs"}
@@ -219,7 +221,7 @@ def run_folder(folder: Path, run: dict, traces: bool) -> None:
 
 
 def _raw(folder: Path, run: dict) -> None:
-    """Samples every 20 ms of a made-up counter, and the marks of warm-up, window and evaluation."""
+    """Samples every 20 ms of an invented counter, and the marks of warm-up, window and evaluation."""
     warm, window, evaluation = 1.0, max(run["time_s"], 2.0), 0.8
     begin, samples, energy = 100.0, [], 5_000_000.0
     for i in range(int((warm + window + evaluation + 2) / 0.02)):

@@ -1,11 +1,11 @@
-"""Python programs as processes of their own, forked from one that has imported their libraries.
+"""Python programs as separate processes, forked from one that has imported their libraries.
 
-To import Snakemake takes a processor more than a second, torch and DeepSpeed five, and tests start them hundreds of
-times. A child is a whole process: own arguments, environment, folder, files, session and exit code. But it has not
-begun as a Python begins: what proves something about that is started by `subprocess`. The workers of a test run share
-the processes that fork.
+Importing Snakemake takes a processor more than a second, torch and DeepSpeed take five, and tests start them hundreds
+of times. A child is a whole process with its own arguments, environment, folder, files, session and exit code. But it
+has not begun as a Python begins. A test of such a beginning uses `subprocess`. The workers of a test run share the
+processes that fork.
 
-python forked.py NAME MODULE...      the process that forks; its command line has the NAME of what it becomes
+python forked.py NAME MODULE... the process that forks; its command line has the NAME of what it becomes
 """
 
 import atexit
@@ -27,10 +27,10 @@ import tempfile
 from dataclasses import dataclass
 
 REQUEST_BYTES = 2**20
-# In the environment of all workers of a test run, the same for all.
+# It is in the environment of all workers of a test run, the same for all.
 RUN = "FORKED_FOR"
-# What a Python and its loader read of their environment as they begin, and never again; PYTHONPATH is done for each
-# child, so those libraries name it of which it changes more.
+# What a Python and its loader read of their environment when they begin, and never again. PYTHONPATH is handled for
+# each child. So it is listed only for libraries of which it changes more.
 AT_START = ("PYTHON", "LD_", "LC_", "LANG", "TZ")
 
 
@@ -55,7 +55,9 @@ SNAKEMAKE = Libraries(
 
 class Popen(subprocess.Popen):
     """`subprocess.Popen` of a Python program (a file, `-m` and a module, `-c` and a text), forked with `libraries`.
-    `network` is the namespace that it begins in."""
+
+    `network` is the namespace in which it begins.
+    """
 
     def __init__(self, libraries: Libraries, command: list, network: str | None = None, **options):
         self._libraries, self._network = libraries, network
@@ -108,7 +110,7 @@ def run(libraries: Libraries, command: list, check=False, timeout=None, **option
 
 
 def _fixed(environment: dict[str, str], libraries: Libraries) -> tuple[tuple[str, str], ...]:
-    """What the process that forks has to begin with, for a child of this environment."""
+    """The variables with which the forking process has to begin, for a child of this environment."""
     fixed = {name: value for name, value in environment.items() if name.startswith(AT_START)}
     fixed.pop("PYTHONPATH", None)
     fixed |= {name: environment.get(name, value) for name, value in libraries.environment}
@@ -117,19 +119,19 @@ def _fixed(environment: dict[str, str], libraries: Libraries) -> tuple[tuple[str
 
 @functools.cache
 def _server(libraries: Libraries, python: str, fixed: tuple[tuple[str, str], ...]) -> socket.socket:
-    """A connection to the process that forks; the first worker that asks for it starts it, the last one ends it."""
+    """A connection to the process that forks. The first worker that asks for it starts it, and the last one ends it."""
     run = os.environ.get(RUN, os.getpid())
     what = hashlib.sha256(repr((libraries, python, fixed)).encode()).hexdigest()
-    name = f"\0forked-{run}-{what}"  # not a file: it goes with the process
+    name = f"\0forked-{run}-{what}"  # not a file, so it ends with the process
     while True:
         listener, requests = (socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) for _ in range(2))
         process = None
-        with listener, contextlib.suppress(OSError):  # it is there already
+        with listener, contextlib.suppress(OSError):  # it exists already
             listener.bind(name)
             listener.listen()
             kept = {name: value for name, value in os.environ.items() if not name.startswith(AT_START)}
             command = [python, __file__, libraries.name, *libraries.modules]
-            given = {"stdin": listener, "stdout": 2}  # what libraries say is nobody's answer
+            given = {"stdin": listener, "stdout": 2}  # messages of libraries are no answer
             process = subprocess.Popen(command, env=kept | dict(fixed), cwd="/", **given)
             atexit.register(process.wait)
         with contextlib.suppress(OSError):
@@ -142,7 +144,7 @@ def _server(libraries: Libraries, python: str, fixed: tuple[tuple[str, str], ...
 
 
 def serve(listener: socket.socket) -> dict | None:
-    """Fork a child for each request; returns in the child what was asked for, and None when nobody asks any more."""
+    """Fork a child for each request. Returns in the child what was asked for, and None when nobody asks any more."""
     connections: list[socket.socket] = []
     children: dict[int, tuple[int, socket.socket]] = {}
     while True:
@@ -183,7 +185,7 @@ def serve(listener: socket.socket) -> dict | None:
 
 
 def _asked(connection: socket.socket) -> tuple[bytes, list[int]]:
-    """A request and its files; an empty one where nobody is there any more."""
+    """A request and its files. The request is empty where nobody asks any more."""
     try:
         return socket.recv_fds(connection, REQUEST_BYTES, 4)[:2]
     except ConnectionError:
@@ -196,7 +198,7 @@ def _tell(answers: socket.socket, what: str) -> None:
 
 
 def _become(request: dict, files: list[int]) -> None:
-    """Take on what a new process would have been given."""
+    """Take over what a new process would have been given."""
     for number, file in enumerate(files):
         os.dup2(file, number)
         os.close(file)
@@ -209,7 +211,7 @@ def _become(request: dict, files: list[int]) -> None:
     os.environ.clear()
     os.environ.update(request["environment"])
     tempfile.tempdir = None
-    # Those there are remember what kind of files they began with.
+    # The existing streams remember the kind of files with which they began.
     sys.stdin = sys.__stdin__ = _stream(0, sys.stdin, "rb")
     sys.stdout = sys.__stdout__ = _stream(1, sys.stdout, "wb")
     sys.stderr = sys.__stderr__ = _stream(2, sys.stderr, "wb")
@@ -224,7 +226,7 @@ def _stream(number: int, like: io.TextIOWrapper, mode: str) -> io.TextIOWrapper:
 
 
 def start(words: list[str]) -> None:
-    """Be the program that a Python with these words would be."""
+    """Become the program that a Python with these words would be."""
     own = [os.path.abspath(path) for path in os.environ.get("PYTHONPATH", "").split(":") if path]
     if words[0] == "-m":
         sys.path[:0] = [os.getcwd(), *own]

@@ -1,4 +1,4 @@
-"""Readings that are made up, of counters whose energy is known, and the regions found in them."""
+"""Invented readings of counters whose energy is known, and the regions found in them."""
 
 import json
 from pathlib import Path
@@ -17,7 +17,7 @@ DEVICE = {"index": 0, "uuid": "GPU-0", "name": "fake", "kind": "gpu", "role": "j
 
 
 def fast_lane(seconds: float, energy_of=lambda t: POWER_W * t, power_w=POWER_W) -> dict[str, np.ndarray]:
-    """Readings every 20 ms of a counter that ticks every 100 ms; `energy_of` maps tick times to J."""
+    """Readings every 20 ms of a counter that ticks every 100 ms. `energy_of` maps tick times to J."""
     t = np.arange(0, seconds, POLL_S) + 0.0007
     ticks = np.floor(t / TICK_S) * TICK_S
     lane = {name: np.full(len(t), np.nan) for name in SAMPLES.names}
@@ -44,7 +44,7 @@ def slow_lane(seconds: float, power_w=POWER_W) -> dict[str, np.ndarray]:
 
 
 def measured(fast, slow, start_s: float, end_s: float, events=()) -> dict:
-    """The total row of one region on one GPU; `events` are beside those of any measurement."""
+    """The total row of one region on one GPU. `events` are added to those of any measurement."""
     one = np.array([0])
     rank = Regions(
         0, ["window"], one, [None], np.array([start_s * 1e6]), np.array([end_s * 1e6]), one, np.array([])

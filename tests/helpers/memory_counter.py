@@ -1,7 +1,7 @@
 """Bytes that a training step reads and writes, counted operation by operation on torch's meta device.
 
-Every kernel reads its inputs once and writes its outputs once; views cost nothing. Dropout and fused attention are the
-kernels that a GPU runs (`native_dropout`, efficient attention), where the meta device would take them apart.
+Every kernel reads its inputs once and writes its outputs once. Views cost nothing. Dropout and fused attention are the
+kernels that a GPU runs (`native_dropout`, efficient attention). The meta device would split them into parts.
 """
 
 from collections import Counter
@@ -20,11 +20,14 @@ _TYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class Bytes(TorchDispatchMode):
-    """Sums the bytes of all kernels that run inside of it; `byte` has them by kernel."""
+    """Sums the bytes of all kernels that run inside of it. `byte` has them by kernel."""
 
     def __init__(self, answer: bool = False):
-        """`answer`: whether a question about the inputs' values is answered by yes. Encoders ask whether there is no
-        padding (there is), decoders whether positions count on (they do: nothing is packed)."""
+        """`answer` says whether a question about the values of the inputs is answered by yes.
+
+        Encoders ask whether there is no padding (there is). Decoders ask whether positions continue (they do, because
+        nothing is packed).
+        """
         super().__init__()
         self.answer = answer
         self.byte: Counter[str] = Counter()
@@ -44,7 +47,7 @@ class Bytes(TorchDispatchMode):
 
 
 def tensors_byte(*values) -> int:
-    """Bytes of all tensors in `values`; of an expanded tensor those that there are."""
+    """Bytes of all tensors in `values`. For an expanded tensor only the existing bytes count."""
     tensors = [leaf for leaf in tree_leaves(values) if isinstance(leaf, torch.Tensor)]
     return sum(min(t.numel() * t.element_size(), t.untyped_storage().nbytes()) for t in tensors)
 
@@ -76,8 +79,10 @@ def _gpu_kernels() -> Iterator[None]:
 
 
 def count_step(row: dict) -> Counter[str]:
-    """Bytes of one optimizer step of a row on one device: grad_accum micro-batches, clipping and the optimizer, with a
-    master copy in fp32 where the precision is lower."""
+    """Bytes of one optimizer step of a row on one device: grad_accum micro-batches, clipping and the optimizer.
+
+    There is a master copy in fp32 where the precision is lower.
+    """
     recipe = modeling.Recipe()
     causal = row["task"] == "clm"
     model = _model(row)

@@ -1,11 +1,10 @@
-"""Small DeepSpeed runs that report the most bytes of tensors alive on a rank in one optimizer step.
+"""Small DeepSpeed runs that report the largest number of bytes of tensors alive on a rank in one optimizer step.
 
     python memory_worker.py FOLDER
 
-as communication_worker.py does.
+It is used like communication_worker.py.
 
-What is alive before the step is found by Python's garbage collector; what comes and goes in it is told by PyTorch's
-allocator.
+Python's garbage collector finds what is alive before the step. PyTorch's allocator reports what comes and goes in it.
 """
 
 import gc
@@ -25,8 +24,8 @@ def alive() -> dict[int, int]:
 
 
 def peak(row) -> int:
-    """Most bytes alive at once in the third step, in which all state is there."""
-    left = alive()  # of rows before: an engine that is destroyed keeps some
+    """The most bytes alive at once in the third step, when all state exists."""
+    left = alive()  # from rows before, because a destroyed engine keeps some
     engine = start(row)
     for _ in range(2):
         step(engine, row)

@@ -1,4 +1,4 @@
-"""Read a page back as a tree, with nothing but the standard library."""
+"""Read a page back as a tree, with only the standard library."""
 
 from dataclasses import dataclass, field
 from html.parser import HTMLParser
@@ -56,7 +56,7 @@ class _Reader(HTMLParser):
 
 
 def read(page: str) -> Element:
-    """The page as a tree; raises ValueError where a tag is closed that is not open, or left open."""
+    """The page as a tree. Raises ValueError where a tag is closed that is not open, or is left open."""
     reader = _Reader()
     reader.feed(page)
     reader.close()

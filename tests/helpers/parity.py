@@ -1,4 +1,4 @@
-"""Strategies to compare with one rank, and how far apart their losses are."""
+"""Strategies to compare with one rank, and how much their losses differ."""
 
 import json
 import subprocess

@@ -1,4 +1,4 @@
-"""Where things are, for all tests."""
+"""The folders that all tests use."""
 
 from pathlib import Path
 

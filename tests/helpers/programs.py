@@ -18,7 +18,7 @@ ANALYSIS = forked.Libraries(
 
 
 def script(name: str, *words: object, **options) -> subprocess.CompletedProcess:
-    """Run a script; `options` are those of `subprocess.run`."""
+    """Run a script. `options` are those of `subprocess.run`."""
     return _run([SCRIPTS / f"{name}.py", *map(str, words)], options)
 
 

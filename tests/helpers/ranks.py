@@ -1,4 +1,4 @@
-"""Ranks of small DeepSpeed runs, in a program of its own that has the libraries once for all."""
+"""Ranks of small DeepSpeed runs, in a program of their own that imports the libraries once."""
 
 import json
 import sys

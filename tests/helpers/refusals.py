@@ -1,6 +1,6 @@
-"""Everything that an operating system may refuse of a file, as real as root can be refused it too.
+"""Everything that an operating system may refuse of a file. The faults are as real as they can be for root.
 
-A fault is laid on a path, and taken away again with the file as it was: `with INPUTS["missing"](path): ...`.
+A fault is put on a path, and removed again with the file as it was: `with INPUTS["missing"](path): ...`.
 """
 
 import builtins
@@ -30,7 +30,7 @@ _VERSION_3 = 0x20080522
 
 @contextmanager
 def without_privileges() -> Iterator[None]:
-    """Permissions count for this thread, although it may be root's."""
+    """Permissions count for this thread, even if it belongs to root."""
     libc = ctypes.CDLL(None, use_errno=True)
     header, sets = (ctypes.c_uint32 * 2)(_VERSION_3, 0), (ctypes.c_uint32 * 6)()
     libc.capget(header, sets)
@@ -46,7 +46,7 @@ def without_privileges() -> Iterator[None]:
 
 @contextmanager
 def _aside(path: Path) -> Iterator[Path]:
-    """What is at a path is elsewhere meanwhile."""
+    """Move what is at a path elsewhere, and back at the end."""
     kept = Path(tempfile.mkdtemp(dir=path.parents[1])) / path.name
     there = os.path.lexists(path)
     if there:
@@ -55,7 +55,7 @@ def _aside(path: Path) -> Iterator[Path]:
         yield kept
     finally:
         shutil.rmtree(path) if not path.is_symlink() and path.is_dir() else path.unlink(missing_ok=True)
-        path.parent.mkdir(exist_ok=True)  # a program may have taken away what it has shown
+        path.parent.mkdir(exist_ok=True)  # a program may have removed the folder
         if there:
             kept.rename(path)
         kept.parent.rmdir()
@@ -90,7 +90,7 @@ def _parent_closed(path: Path) -> Iterator[None]:
 
 @contextmanager
 def _no_room(path: Path) -> Iterator[None]:
-    """Not a byte can be written to any file (EFBIG)."""
+    """No byte can be written to any file (EFBIG)."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, hard))
     try:
@@ -100,7 +100,7 @@ def _no_room(path: Path) -> Iterator[None]:
 
 
 def _at_the_end(code: int) -> Callable[[Path], contextlib.AbstractContextManager]:
-    """What file servers say when a file is flushed: a full disk, a full quota."""
+    """The errors of file servers when a file is flushed: a full disk, a full quota."""
 
     @contextmanager
     def fault(path: Path) -> Iterator[None]:
@@ -117,7 +117,7 @@ def _at_the_end(code: int) -> Callable[[Path], contextlib.AbstractContextManager
 
 
 def _at_the_start(error: type[Exception], *code: int) -> Callable[[Path], contextlib.AbstractContextManager]:
-    """What is said when a file is opened: by Python, and by Arrow in Python's place."""
+    """The errors when a file is opened: by Python, and by Arrow in place of Python."""
 
     @contextmanager
     def fault(path: Path) -> Iterator[None]:
@@ -156,7 +156,7 @@ def _torn(path: Path, kept: Path) -> None:
 
 
 def _socket(path: Path, kept: Path) -> None:
-    """A file that is none (ENXIO)."""
+    """A socket in place of a file (ENXIO)."""
     with (
         contextlib.chdir(path.parent),
         socket.socket(socket.AF_UNIX) as made,
@@ -164,9 +164,9 @@ def _socket(path: Path, kept: Path) -> None:
         made.bind(path.name)
 
 
-# A name of more bytes than a file system takes, and one that is legal and nearly so.
+# A name with more bytes than a file system takes, and a legal one that is almost as long.
 TOO_LONG, LONGEST = "x" * 300, "x" * 244
-# Of a file that is read.
+# Faults of a file that is read.
 INPUTS = {
     "missing": _instead(lambda path, kept: None),
     "a folder": _instead(lambda path, kept: path.mkdir()),
@@ -187,13 +187,13 @@ INPUTS = {
     "memory": _at_the_start(MemoryError),
     "unmounted": _at_the_start(OSError, errno.ENOTCONN),
 }
-# A path instead of `path`, relative to a folder with a file `file`, that cannot be written.
+# A path instead of `path` that cannot be written. It is relative to a folder with a file `file`.
 PATHS = {
     "a name too long": lambda path: path.with_stem(TOO_LONG),
     "a file for a folder": lambda path: "file" / path,
     "no such place": lambda path: "/proc/none" / path,
 }
-# Of a file that is written.
+# Faults of a file that is written.
 OUTPUTS = {
     "a folder": _instead(lambda path, kept: path.mkdir()),
     "not permitted": _parent_closed,

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-# What is known of a run only when it is over; `steps` among them, for the protocol ends a window by the clock.
+# What is known of a run only when it is over. `steps` is among them, because the protocol ends a window by the clock.
 MEASURED = ("time_s", "energy_j", "mean_power_w", "idle_power_w", "host_energy_j", "loss_first", "loss_last")
 
 

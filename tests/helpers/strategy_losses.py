@@ -1,9 +1,9 @@
-"""Train many small cases and print their losses as JSON: a program of its own, because it forks ranks.
+"""Train many small cases and print their losses as JSON. This is a separate program, because it forks ranks.
 
     python strategy_losses.py DATASET CASES.json OUT.json
 
 CASES.json maps a name to {"row": changes of ROW, "recipe": changes of Recipe, "steps": N, "dataset": another file}.
-Libraries are imported once and every case forks its ranks from here, as the node agent does. OUT.json maps the name to
+Libraries are imported once, and every case forks its ranks from here, as the node agent does. OUT.json maps the name to
 {"losses": mean over ranks per step, "rank_losses": [rank][step], "seeds": by rank, "eval_loss", "facts"} or {"error":
 text}.
 """
@@ -80,7 +80,7 @@ def meet_alone(folder: Path) -> Meeting:
 
 
 def train(row: dict, case: dict, dataset: Path, meeting: Meeting, folder: Path, rank: int, _progress) -> int:
-    """The steps of one rank; rank 0 writes result.json."""
+    """The steps of one rank. Rank 0 writes result.json."""
     warnings.simplefilter("ignore")
     world_size, device = device_count(row), torch.device("cpu")
     listen_fd = meeting.listen_fd if rank == 0 else None
@@ -96,7 +96,7 @@ def train(row: dict, case: dict, dataset: Path, meeting: Meeting, folder: Path, 
     data, layout = read_dataset(dataset, row), Layout(rank, world_size, row["tensor_parallel"])
     recipe = Recipe(**{"dropout": 0.0, **case.get("recipe", {})})
     trainer = Trainer(row, {**PROTOCOL_DEFAULTS, "eval_batches": 2}, data, layout, device, recipe=recipe)
-    # DeepSpeed sends pickled tensors by this call alone: on GPUs a rank would open a context on another's.
+    # DeepSpeed sends pickled tensors only by this call. On GPUs a rank would open a context on the GPU of another.
     pickled = mock.Mock(wraps=deepspeed.comm.broadcast_object_list)
     with mock.patch("deepspeed.runtime.engine.dist.broadcast_object_list", pickled):
         for _ in range(case.get("steps", 8)):

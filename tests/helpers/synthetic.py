@@ -1,4 +1,4 @@
-"""Tables drawn from the roofline law with known constants: the truth that fits are judged by."""
+"""Tables drawn from the roofline law with known constants. Fits are judged by this truth."""
 
 import numpy as np
 from jouleline.model.features import Data
@@ -46,7 +46,8 @@ def table(
     replicates: int = 1,
     precision: str = "bf16",
 ) -> Columns:
-    """A complete runs table; log-normal noise of `noise` per run and half of it per family, on time and energy."""
+    """A complete runs table. It has log-normal noise of `noise` per run and half of it per family, on time and
+    energy."""
     rng = np.random.default_rng(seed)
     drawn = [_row(rng, strategies, device, source) | {"precision": precision} for _ in range(rows)]
     drawn = [row | {"replicate": k + 1} for row in drawn for k in range(replicates)]

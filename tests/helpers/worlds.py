@@ -1,5 +1,7 @@
-"""Made-up worlds: devices that follow one law, each unlike the others in more than their data sheets say, and effects
-that the law does not have. The truth is known, so any number of them may be drawn."""
+"""Invented worlds. Devices follow one law, but each differs from the others in more than their data sheets say.
+
+The worlds also have effects that the law does not have. The truth is known, so any number of them may be drawn.
+"""
 
 from collections.abc import Sequence
 from itertools import combinations
@@ -96,8 +98,8 @@ def world_of_precisions(seed: int, spread: float = 0.1, rows: int = 14) -> tuple
 def disturbed(columns: Columns, seed: int, size: float = 0.03) -> Columns:
     """The same runs with effects on time and on power that no law here has, each of log sd `size`.
 
-    Two axes together, the bend of one, a factor of each strategy on each device count, and an axis that matters more on
-    one device, in one precision or under one strategy than elsewhere.
+    The effects are: two axes together, the bend of one axis, a factor of each strategy on each device count, and an
+    axis that matters more on one device, in one precision or under one strategy than elsewhere.
     """
     rng = np.random.default_rng([seed, 1])
     time, power = (np.exp(_effects(columns, rng, size)) for _ in range(2))
@@ -149,19 +151,19 @@ KINDS = tuple(_LEFT_OUT)
 
 
 def held_out(kind: str, seed: int, size: float = 0.03) -> dict[str, np.ndarray]:
-    """The predictions of the hybrid on what one drawn fold of one drawn world leaves out."""
+    """The predictions of the hybrid on the rows that one drawn fold of one drawn world leaves out."""
     split_name, make = _LEFT_OUT[kind]
     columns, calibration = make(seed)
     return predicted(disturbed(columns, seed, size), split_name, seed, calibration)
 
 
 def unseen_device(seed: int, spread: float) -> dict[str, np.ndarray]:
-    """The predictions of the hybrid on a device from its data sheet and the runs of three to five others."""
+    """The predictions of the hybrid on a device, from its data sheet and the runs of three to five other devices."""
     return predicted(_device_world(seed, spread), "H6", seed)
 
 
 def predicted(columns: Columns, split_name: str, seed: int, calibration: dict | None = None):
-    """The hybrid's predictions of one fold of a split: of H6 without runs of the device, of H7 of a precision."""
+    """The hybrid's predictions of one fold of a split: of H6 without runs of the device, or of H7 of a precision."""
     split = split_runs(columns, split_name, {"seed": seed})
     folds = split["folds"]
     if split_name == "H6":
@@ -177,8 +179,10 @@ def predicted(columns: Columns, split_name: str, seed: int, calibration: dict | 
 def few_shot_errors(
     columns: Columns, device: str, shots: tuple[int, ...], draws: int
 ) -> dict[int, np.ndarray]:
-    """MAPE of energy on a device from its sheet and the other devices' runs, by number of its own runs: [draws] (of
-    none one)."""
+    """MAPE of energy on a device, from its sheet and the runs of the other devices.
+
+    The result is by number of its own runs: [draws] (without own runs one draw).
+    """
     data, rng = Data.of(columns), np.random.default_rng(0)
     own = data.columns["device"] == device
     given = [(0, np.array([], dtype=int))]

@@ -1,4 +1,4 @@
-"""Tables for the model's tests, and their module importable by name."""
+"""Tables for the tests of the model. The module of tables is importable by name."""
 
 import pytest
 import synthetic

@@ -1,4 +1,4 @@
-"""The manual names what there is."""
+"""The manual names all gates, models and splits."""
 
 from jouleline.model.fit.registry import MODELS
 from jouleline.model.judge.gates import GATES

@@ -1,4 +1,4 @@
-"""Prediction intervals: their widths inside and outside, and what an unseen category or count is said to be."""
+"""Prediction intervals: their widths inside and outside, and for an unseen category or count."""
 
 import numpy as np
 import pytest
@@ -21,7 +21,8 @@ def half_widths(scores, families, axes=None, devices=None, levels=None, expected
 
 
 def student(scores, count):
-    """Of errors around the mean of the others: that of one more around the mean of all."""
+    """Student-t half-width from errors around the mean of the others. It is that of one more value around the mean of
+    all."""
     square = np.mean(np.square(scores)) * (count - 1) / count
     return np.sqrt(square) * stats.t.ppf(0.975, count - 1) * np.sqrt(1 + 1 / count)
 
@@ -36,7 +37,7 @@ def test_every_axis_has_widths_of_its_own():
 
 
 def test_of_an_axis_without_errors_nothing_is_known():
-    """Not even where another axis of the row, or the device's own runs, would give a width."""
+    """There is no width, even where another axis of the row or the device's own runs would give one."""
     scores, families = np.repeat([0.02, 0.2], [60, 5]), np.arange(65)
     axes = np.repeat(np.array(["", "layers"], dtype=object), [40, 25])
     devices = np.repeat(np.array(["known", "new"], dtype=object), [60, 5])
@@ -59,7 +60,7 @@ def test_a_device_with_few_runs_has_widths_of_its_own():
 
 
 def test_along_a_category_its_levels_are_drawn():
-    """A hundred families of two devices are two draws of a device."""
+    """A hundred families of two devices are only two draws of a device."""
     scores, axes = np.full(100, 0.1), np.full(100, "device", dtype=object)
     for count in (1, 2, 4):
         levels = {"device": np.array([f"device {row % count}" for row in range(100)], dtype=object)}
@@ -69,7 +70,8 @@ def test_along_a_category_its_levels_are_drawn():
 
 
 def test_an_interval_of_a_mean_of_the_others_covers_what_it_says():
-    """The textbook's prediction interval, from errors around the mean of all others as inner fits make them."""
+    """The width is that of the textbook's prediction interval, from errors around the mean of all others, as inner fits
+    give."""
     values = np.array([0.1, -0.3, 0.4, 0.2])
     errors = [value - np.delete(values, place).mean() for place, value in enumerate(values)]
     width = half_widths(np.array(errors), np.arange(4))["inside"]["0.95"]
@@ -77,7 +79,8 @@ def test_an_interval_of_a_mean_of_the_others_covers_what_it_says():
 
 
 def test_what_the_model_expects_of_a_new_device_stands_beside_what_the_others_show():
-    """Three that agree are narrow only as far as their constants agree, and no wider than these where they do."""
+    """Three devices that agree give an interval as narrow as their constants agree, and no wider one where these
+    agree."""
     levels = {"device": np.array(["a", "b", "c"], dtype=object)}
     axes = np.full(3, "device", dtype=object)
     found = [
@@ -110,7 +113,7 @@ def devices():
 
 
 def test_intervals_of_an_unseen_device_cover_what_they_say(devices):
-    """How far off the other devices were, each from the rest, says how far off this one may be."""
+    """The errors of the other devices, each predicted from the rest, say how far off this one may be."""
     split = split_runs(devices, "H6", {})
     split["folds"] = [fold for fold in split["folds"] if fold["fold"].endswith("zero-shot")]
     table = predict_split(devices, split, fit_split(devices, split, "roofline", None, OPTIONS))
@@ -120,7 +123,7 @@ def test_intervals_of_an_unseen_device_cover_what_they_say(devices):
 
 
 def test_an_interval_that_nothing_is_known_of_is_null(devices):
-    """One device in training says nothing of how far off a second may be."""
+    """One device in training does not say how far off a second may be."""
     two = {name: values[:80] for name, values in devices.items()}
     split = split_runs(two, "H6", {})
     split["folds"] = [fold for fold in split["folds"] if fold["fold"].endswith("zero-shot")]
@@ -137,7 +140,7 @@ def test_a_count_between_two_that_were_measured_is_outside():
 
 
 def test_along_the_device_count_its_counts_are_drawn_beside_the_families():
-    """A hundred families share what is special about one count: two counts are two draws."""
+    """A hundred families share what is special about one count, so two counts are two draws."""
     counts = np.repeat([1.0, 2.0], 50)
     scores, axes = np.repeat([0.05, 0.15], 50), np.full(100, "device_count", dtype=object)
     outside = half_widths(scores, np.arange(100), axes, levels={"device_count": counts})["outside"]
@@ -146,7 +149,7 @@ def test_along_the_device_count_its_counts_are_drawn_beside_the_families():
 
 
 def scores(kind: str, seeds: range) -> tuple[float, float]:
-    """(share of the predictions that are identified, coverage of these) of the hybrid on what is left out."""
+    """(share of the predictions that are identified, coverage of these) of the hybrid on the rows that are left out."""
     tables = [worlds.held_out(kind, seed) for seed in seeds]
     known = np.concatenate([table["identified"].astype(bool) for table in tables])
     energy, low, high = (
@@ -158,7 +161,8 @@ def scores(kind: str, seeds: range) -> tuple[float, float]:
 
 @pytest.mark.parametrize("kind", worlds.KINDS)
 def test_the_hybrid_covers_what_is_left_out_of_a_world(kind):
-    """Worlds have effects that the law does not know, and so few draws a bound that is far below 95 %."""
+    """The limit is far below 95 %, because the worlds have effects that the law does not know, and there are few
+    draws."""
     share, covered = scores(kind, range(3))
     assert share >= 0.3 and covered >= 0.75, (share, covered)
 

@@ -19,7 +19,7 @@ CONTEXT = Context(options={"starts": 4, "seed": 0})
 
 @pytest.fixture(scope="module")
 def long_table():
-    """Two devices, of which the second has few runs among the first's."""
+    """Two devices. The second has few runs among those of the first."""
     parts = [synthetic.table(rows, seed=rows, device=name) for rows, name in ((240, "A100"), (20, "H100"))]
     columns = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
     return columns | {"run_id": np.array([f"run-{row}" for row in range(260)], dtype=object)}
@@ -49,7 +49,7 @@ def test_many_starts_on_few_rows_find_the_optimum_of_all_rows(long_table):
 
 
 def test_rows_that_are_left_out_move_no_start(long_table):
-    """The scramble test, where many rows are begun on few of them."""
+    """The scramble test for a table on which many starts begin on few rows."""
     train = np.random.default_rng(5).random(260) < 0.7
     scrambled = dict(long_table)
     for name in ("time_s", "energy_j"):

@@ -1,4 +1,4 @@
-"""A device without runs, or with few: what its sheet and the other devices say, and that runs never make it worse."""
+"""A device without runs or with few runs: what its sheet and the other devices say. Runs must never make it worse."""
 
 import numpy as np
 import pytest
@@ -34,8 +34,8 @@ def test_runs_of_a_new_device_make_it_no_worse():
 @pytest.mark.long
 @pytest.mark.parametrize("spread", [0.1, 0.2])
 def test_runs_of_new_devices_make_none_worse_in_twenty_draws(spread):
-    """None of its runs, and the population of devices known exactly, would leave half the spread: 5 and 11 %.
+    """With no runs of a device, and an exactly known population of devices, half the spread would remain: 5 and 11 %.
 
-    At a spread of 0.3 that is 16 %, and 21 % were reached.
+    At a spread of 0.3 this is 16 %, and 21 % were reached.
     """
     assert_runs_help(errors(range(5), spread, 20))

@@ -1,4 +1,4 @@
-"""What a prediction is made of, and that it is made of the right fit."""
+"""What a prediction consists of, and that it comes from the right fit."""
 
 import json
 
@@ -18,7 +18,7 @@ def columns():
 
 @pytest.fixture(scope="module")
 def fit(columns):
-    """A fit of H0 as it is read from its file."""
+    """A fit of H0 in the form that is read from its file."""
     return json.loads(json.dumps(fit_split(columns, split_runs(columns, "H0", {"seeds": 2}), "constant")))
 
 
@@ -40,4 +40,4 @@ def test_a_fit_of_another_table_with_the_same_runs_is_refused(columns, fit):
         predict_split(other, split, fit)
     shuffled = np.random.default_rng(0).permutation(36)
     table = predict_split({name: values[shuffled] for name, values in columns.items()}, split, fit)
-    assert len(table["run_id"])  # the order of the rows is no matter
+    assert len(table["run_id"])  # the order of the rows does not matter

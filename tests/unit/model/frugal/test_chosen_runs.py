@@ -49,7 +49,7 @@ def test_each_choice_lowers_the_expected_error_and_says_what_it_expects(world):
 
 
 def test_directions_are_the_slopes_of_the_law(world):
-    """Moving one parameter of the fit moves the log time and the log power of each row as the beliefs say."""
+    """A parameter of the fit is moved. The log time and the log power of each row must move as the beliefs say."""
     _, candidates, state = world
     known = belief.after(candidates, state, CONTEXT)
     values, _, _ = row_values(state, candidates, CONTEXT, Roofline().options(CONTEXT))
@@ -93,7 +93,7 @@ def test_suggestions_leave_out_what_cannot_fit_and_take_repeats():
 
 
 def test_the_fit_predicts_the_candidates_once(monkeypatch):
-    """Three predictions of the same rows were made for one list of suggestions."""
+    """An earlier version predicted the same rows three times for one list of suggestions."""
     columns, asked = synthetic.table(20, noise=0.01), []
     predict = choose.Hybrid.predict
     monkeypatch.setattr(

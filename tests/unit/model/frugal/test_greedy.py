@@ -1,4 +1,4 @@
-"""The choice of runs as such: against the posterior that a textbook would compute, and against chance."""
+"""The choice of runs itself, compared with the posterior of a textbook and with chance."""
 
 import numpy as np
 import pytest
@@ -45,7 +45,7 @@ def test_the_best_per_joule_is_what_trying_each_would_find(belief):
 
 
 def test_a_repeat_is_chosen_where_noise_hides_what_matters():
-    """Two rows that nothing relates, one of them measured badly and asked for: a repeat of it teaches most."""
+    """Two rows are unrelated. One is asked for and was measured badly, so a repeat of it teaches most."""
     belief = Belief(np.eye(2), np.zeros((2, 1)), 0.0, 1.0)
     index, _ = next(teaching([belief], np.array([0]), np.array([0, 1]), np.array([0]), np.ones(2)))
     assert index == 0

@@ -25,7 +25,7 @@ def test_r2_does_not_depend_on_how_long_the_windows_are():
     per_token, predicted = np.array([1.0, 2.0, 4.0]), np.array([1.1, 1.8, 4.0])
     families = np.arange(3)
     short = metrics.errors(per_token, predicted, families, np.ones(3))
-    tokens = np.array([40.0, 20.0, 10.0])  # windows of much the same energy
+    tokens = np.array([40.0, 20.0, 10.0])  # windows of nearly the same energy
     long = metrics.errors(per_token * tokens, predicted * tokens, families, tokens)
     assert long["r2_log"] == pytest.approx(short["r2_log"])
 
@@ -65,7 +65,8 @@ def test_choice_of_the_cheapest():
 
 
 def test_only_equal_work_is_ranked():
-    """LoRA, frozen layers, another vocabulary or optimizer: another model comes out, so it is no matter of choice."""
+    """LoRA, frozen layers, another vocabulary or another optimizer give another model, so they cannot be chosen for
+    it."""
     columns = synthetic.table(2, strategies=((1, 1, 0),))
     columns = {name: np.repeat(values[:1], 2) for name, values in columns.items()}
     columns["energy_j"] = np.array([3.0, 2.0])
@@ -78,7 +79,8 @@ def test_only_equal_work_is_ranked():
 
 
 def test_ceilings_are_what_noise_alone_would_score():
-    """Against drawn noise: four batch sizes a few per cent apart, off by 3 % of noise, once and with replicates."""
+    """The comparison is with drawn noise: four batch sizes a few per cent apart, off by 3 % of noise, once and with
+    replicates."""
     rng = np.random.default_rng(3)
     columns = synthetic.table(4, strategies=((1, 1, 0),))
     for name in ("layers", "hidden", "heads", "intermediate", "seq_len"):
@@ -200,6 +202,6 @@ def test_unknown_gate_is_refused():
     ],
 )
 def test_the_gates_judge_the_headline_model(fitted, wanted, options, judged):
-    """The same rule as that of the report and the plan; only a campaign that names another model judges another."""
+    """The rule is that of the report and the plan. Only a campaign that names another model judges another one."""
     results = [result(model=name, mape=0.05) for name in fitted]
     assert {gate["model"] for gate in gates.judge(results, options, wanted)} == {judged}

@@ -1,6 +1,6 @@
-"""Nothing measured on held-out runs reaches their prediction, and where nothing can be learnt no model has skill.
+"""Nothing measured on held-out runs reaches their prediction. Where nothing can be learnt, no model has skill.
 
-For new devices with few runs, families of models left out, and the way from a public table to its scores.
+This is tested for new devices with few runs, for families of models left out, and from a public table to its scores.
 """
 
 import csv
@@ -31,7 +31,7 @@ def families_of_models():
 
 
 def one_fold(columns, split_name, ending):
-    """A split with one of its folds, the first whose name ends so."""
+    """A split with one of its folds: the first whose name ends in this way."""
     split = split_runs(columns, split_name, {"draws": 1})
     return split | {"folds": [next(fold for fold in split["folds"] if fold["fold"].endswith(ending))]}
 
@@ -65,7 +65,7 @@ def test_nothing_measured_on_what_is_held_out_moves_its_prediction(make, split_n
 @pytest.mark.parametrize("model", ["roofline", pytest.param("hybrid", marks=pytest.mark.long)])
 @pytest.mark.parametrize(("make", "split_name", "ending"), FOLDS[1:], ids=[fold[2] for fold in FOLDS[1:]])
 def test_permuted_targets_show_no_skill(make, split_name, ending, model):
-    """A step's time and energy are those of another row: no model may beat their mean."""
+    """The time and energy of a step are those of another row. No model may be better than their mean."""
     columns = make()
     mixed = np.random.default_rng(4).permutation(len(columns["run_id"]))
     columns |= {name: columns[name][mixed] for name in ("time_s", "energy_j", "mean_power_w")}
@@ -77,7 +77,7 @@ def test_permuted_targets_show_no_skill(make, split_name, ending, model):
 
 
 def test_nothing_measured_on_what_is_held_out_reaches_the_scores_of_a_public_table(tmp_path, monkeypatch):
-    """The fits of `make public`, with all that a held-out row of the file says of its time and energy changed."""
+    """The fits of `make public`. Everything that a held-out row of the file says of its time and energy is changed."""
     monkeypatch.setattr(page, "SECTIONS", (page.provenance,))
     columns = synthetic.table(24)
     names = ("layers", "hidden", "heads", "intermediate", "seq_len", "micro_batch", "time_s", "energy_j")

@@ -58,7 +58,7 @@ def test_few_shot_runs_are_not_of_predicted_families(mixed):
 
 
 def few_shots(columns, **options):
-    """Per few-shot fold of H6: the configurations of the held-out device's runs that train."""
+    """Per few-shot fold of H6: the configurations of the runs of the held-out device that train."""
     device = dict(zip(columns["run_id"], columns["device"], strict=True))
     data = Data.of(columns)
     rows = np.column_stack([data.flop, data.byte, data.columns["layers"], data.devices]).round(6).tolist()
@@ -71,7 +71,7 @@ def few_shots(columns, **options):
 
 
 def test_few_shot_runs_are_of_different_configurations():
-    """A replicate of a run that one has is no second run."""
+    """A replicate of a run does not count as a second run."""
     columns = joined(synthetic.table(6, replicates=6), synthetic.table(12, seed=2, device="NVIDIA H100"))
     found = few_shots(columns)
     assert any(name.startswith(synthetic.DEVICE) for name in found)

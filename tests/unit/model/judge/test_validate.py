@@ -1,4 +1,4 @@
-"""What the scores are of: which predictions, paired with which, and apart for what."""
+"""What the scores cover: which predictions, which pairs, and which separate parts."""
 
 import csv
 
@@ -22,7 +22,8 @@ def columns():
 
 
 def predictions(columns, model, errors, split="H0", mode=None, fold="seed-00"):
-    """Predictions that are off by the given fractions [R]; NaN: not identified. The intervals reach 10 % either way."""
+    """Predictions that are off by the given fractions [R]. NaN: not identified. The intervals reach 10 % to either
+    side."""
     errors, count = np.asarray(errors, dtype=float), len(columns["run_id"])
     table = {name: columns[name] for name in ("run_id", "family", "energy_source", "time_s", "energy_j")}
     labels = {"fold": fold, "model": model, "split": split, "efficiency_mode": mode, "post_run": False}
@@ -53,7 +54,7 @@ def cells(results, document):
 
 
 def test_the_gaussian_process_is_paired_on_the_same_predictions(columns):
-    """It says nothing of the four runs that are hard, so its mean alone says nothing of the difference."""
+    """The process gives no value for the four hard runs. So its mean alone says nothing about the difference."""
     hard = np.arange(24) < 2
     ours = predictions(columns, "roofline", np.where(hard, 0.5, 0.05))
     process = predictions(columns, "gaussian_process", np.where(hard, np.nan, 0.04))
@@ -107,7 +108,7 @@ def test_only_h6_has_parts():
 
 
 def test_an_interval_that_reaches_anywhere_is_none_and_an_empty_cell(columns, tmp_path):
-    """Two families give a Student-t interval of a factor of 1e11 and more."""
+    """Two families give a Student-t interval with a factor of 1e11 and more."""
     split = split_runs(columns, "all", {})
     fit = fit_split(columns, split, "constant", None, {"bootstrap": 0, "profile": False})
     for mode in fit["folds"][0]["intervals"].values():

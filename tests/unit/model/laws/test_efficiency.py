@@ -50,7 +50,7 @@ def test_a_family_without_the_reference_count_has_no_measured_efficiency(scaled)
 
 
 def test_a_count_that_is_held_out_keeps_the_reference_of_its_workloads():
-    """On the held-out rows alone their own count would be the smallest, and its efficiency 1."""
+    """On the held-out rows alone, their own count would be the smallest, and its efficiency would be 1."""
     parts = [
         synthetic.table(12, seed=4, strategies=(s,)) for s in ((1, 1, 0), (2, 1, 3), (4, 1, 3), (8, 1, 3))
     ]
@@ -82,7 +82,7 @@ def test_modelled_efficiency_of_one_device_is_one(scaled):
 
 
 def test_count_law_is_exact_on_its_own_form():
-    """Energies made of a static and a dynamic part are reproduced from two counts, after and before the run."""
+    """Energies that consist of a static and a dynamic part are reproduced from two counts, after and before the run."""
     columns = synthetic.table(12, strategies=((1, 1, 0),), noise=0.0)
     parts = []
     for count in (1, 2, 8):

@@ -1,4 +1,4 @@
-"""The Gaussian process: its gradient, and its mean against scikit-learn's."""
+"""The Gaussian process: its gradient, and its mean compared with that of scikit-learn."""
 
 import numpy as np
 import pytest
@@ -13,7 +13,7 @@ def problem():
 
 
 def replicated():
-    """Runs x [R, P], y [R] of which some share a configuration: one, two or three of each."""
+    """Runs x [R, P], y [R]. Some share a configuration: one, two or three runs of each."""
     x, y = problem()
     index = np.repeat(np.arange(25), np.arange(25) % 3 + 1)
     return x[index], y[index] + 0.1 * np.random.default_rng(2).normal(size=len(index))
@@ -35,7 +35,8 @@ def test_gradient_equals_differences():
 
 
 def test_replicates_are_worth_as_much_together_as_apart():
-    """The posterior of the hyper-parameters, up to a constant, and the mean, by one row per run and by points."""
+    """One row per run and points must give the same mean, and the same posterior of the hyper-parameters up to a
+    constant."""
     x, y = replicated()
     apart = gaussian.Points(x, y, np.ones(len(y)), 0.0)
     together = gaussian.Points.of(x, y)

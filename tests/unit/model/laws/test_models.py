@@ -1,4 +1,5 @@
-"""What every model in the registry owes: a fit as JSON, no look at held-out targets, and a prediction or a reason."""
+"""The duties of every model in the registry: a fit as JSON, no look at held-out targets, and a prediction or a
+reason."""
 
 import json
 
@@ -26,7 +27,7 @@ def fitted(columns, split, model):
 
 @pytest.mark.parametrize("model", MODELS)
 def test_nothing_measured_on_held_out_runs_moves_a_prediction(columns, model):
-    """Every pre-run prediction and interval, per step, stays as it was; the length of the window is measured too."""
+    """Every pre-run prediction and interval, per step, stays the same. The length of the window is also measured."""
     split = split_runs(columns, "H0", {"seeds": 1})
     held = np.isin(columns["run_id"].astype(str), split["folds"][0]["test"])
     found = []
@@ -67,7 +68,7 @@ def test_models_are_paired_with_the_papers_law_on_the_same_predictions():
     for model, sign in (("roofline", -1), ("constant", 1)):
         row = next(row for row in results if row["model"] == model)
         ends = row["above_paper_lo95"], row["above_paper_hi95"]
-        # The law's own value is not identified on every row; the pairs are of those on which it is.
+        # The law's own value is not identified on every row. The pairs are of the rows where it is.
         assert row["n"] >= law["n"] and row["above_paper"] == pytest.approx(
             row["mape"] - law["mape"], abs=0.03
         )
@@ -108,7 +109,7 @@ def test_gradient_boosting_as_arrays_equals_scikit_learn(columns):
 
 
 def test_hybrid_is_no_worse_inside_and_returns_to_the_law_outside(columns):
-    """With a wiggle that the law does not have, the process takes it up; far away nothing of it is left."""
+    """The data have a wave that the law does not have, and the process learns it. Far away nothing of it remains."""
     from jouleline.model.base import Context
     from jouleline.model.features import Data
     from jouleline.model.laws.hybrid import Hybrid
@@ -128,7 +129,8 @@ def test_hybrid_is_no_worse_inside_and_returns_to_the_law_outside(columns):
 
 @pytest.mark.parametrize("model", MODELS)
 def test_a_handful_of_runs_gives_a_reason_and_no_crash(model):
-    """The first row of a campaign alone, as the smoke target has it: everything is written, nothing is claimed."""
+    """The table is the first row of a campaign alone, as in the smoke target. Everything is written, and nothing is
+    claimed."""
     from jouleline.model.judge.validate import validate
 
     columns = synthetic.table(2, source="estimate", device="Example CPU")

@@ -1,4 +1,4 @@
-"""The paper's law in its published form, and what ours adds to it."""
+"""The paper's law in its published form, and our additions to it."""
 
 import numpy as np
 import pytest
@@ -14,7 +14,7 @@ OPTIONS = {"starts": 4}
 
 @pytest.fixture(scope="module")
 def published():
-    """A table of whole runs, of other lengths each, whose energies are the published law, without noise."""
+    """A table of whole runs with different lengths. Their energies are the published law, without noise."""
     columns = synthetic.table(60, strategies=STRATEGIES, source="outside")
     columns["steps"] = columns["steps"] * np.random.default_rng(0).integers(1, 50, 60)
     data = Data.of(columns)
@@ -38,7 +38,7 @@ def test_refit_of_the_published_law_gives_the_published_coefficients(published):
     for name in ("log C", "log M", "log eta"):
         assert values[name] == pytest.approx(paper.PUBLISHED[name], abs=1e-9)
     assert values["strategy=fsdp"] == pytest.approx(5.384) and values["strategy=tp"] == pytest.approx(7.649)
-    # eta is 1 on one device here and 5.2 there, which the constant takes up
+    # eta is 1 on one device here and 5.2 in the paper. The constant absorbs the difference.
     shift = paper.PUBLISHED["log eta"] * np.log(efficiency.published_tp(1.0) * efficiency.published_dp(1.0))
     assert values["intercept"] == pytest.approx(paper.PUBLISHED["intercept"] + shift)
 
@@ -80,7 +80,8 @@ def test_an_unseen_strategy_is_not_identified(published):
 
 
 def test_collinear_coefficients_are_not_quoted_but_predict():
-    """Two columns that move together in training: their sum predicts, neither is known, and apart they do not reach."""
+    """Two columns move together in training. Their sum predicts, neither is known, and rows where they differ are not
+    reached."""
     rng = np.random.default_rng(0)
     x = rng.normal(size=20)
     design = linear.Design({"a": x, "b": 2 * x})

@@ -1,4 +1,4 @@
-"""How much devices differ from their data sheets is learnt from those of the table, and said of one more."""
+"""How much devices differ from their data sheets is learnt from the devices of the table, and holds for one more."""
 
 import numpy as np
 import pytest
@@ -14,7 +14,7 @@ CONTEXT = Context(options={"starts": 4, "seed": 0})
 
 
 def test_the_factor_is_that_of_a_linear_model():
-    """Against the density of the data themselves, and wherever the law is made linear."""
+    """The comparison is with the density of the data themselves, and at every point where the law is made linear."""
     rng = np.random.default_rng(2)
     slopes, prior_sd = rng.normal(size=(40, 6)), np.array([2.0, 0.3, 0.3, 0.3, 0.3, 0.3])
     between = np.arange(6) > 0

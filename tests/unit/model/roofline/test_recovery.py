@@ -13,7 +13,7 @@ from jouleline.model.roofline.fit import Roofline
 
 
 def recovered(draws: int, rows: int) -> dict[str, list[bool]]:
-    """Per parameter that was identified: whether the truth lay in its 95 % interval, draw by draw."""
+    """Per identified parameter: whether the truth lay in its 95 % interval, draw by draw."""
     inside: dict[str, list[bool]] = {}
     for seed in range(draws):
         data = Data.of(synthetic.table(rows, seed=seed))

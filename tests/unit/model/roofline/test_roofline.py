@@ -1,4 +1,4 @@
-"""The law's derivatives, its limits, and what a fit recovers from tables with known constants."""
+"""The derivatives of the law, its limits, and what a fit recovers from tables with known constants."""
 
 import numpy as np
 import pytest
@@ -52,7 +52,8 @@ def test_without_communication_nothing_is_exposed():
 
 
 def test_energy_ratio_is_static_share_over_efficiency_plus_the_rest():
-    """With no energy for communication, E(N)/E(1) = phi/eta + 1 - phi per token, phi the static share on one device."""
+    """Without energy for communication, E(N)/E(1) = phi/eta + 1 - phi per token. phi is the static share on one
+    device."""
     columns = synthetic.table(
         40,
         noise=0.0,
@@ -90,7 +91,8 @@ def test_recovers_the_truth_without_noise():
 
 
 def test_slow_attention_is_told_from_the_other_products():
-    """Long sequences in narrow models against short ones in wide models; nine times as slow, from a prior of 2.5."""
+    """Long sequences in narrow models are compared with short ones in wide models. Attention is nine times as slow, and
+    its prior is 2.5."""
     truth = {**synthetic.TRUTH, "attention_weight": np.log(9.0)}
     columns = synthetic.table(80, seed=1, noise=0.01, strategies=synthetic.SINGLE, truth=truth)
     state = Roofline().fit(Data.of(columns), np.ones((1, 80)), Context(options={"starts": 16}))[0]
@@ -100,7 +102,7 @@ def test_slow_attention_is_told_from_the_other_products():
 
 @pytest.mark.parametrize("share", [0.1, 0.9])
 def test_what_tiles_cost_narrow_heads_is_told(share):
-    """Heads of 16 to 384, from a prior that knows nothing between none and all of the padding."""
+    """The heads are 16 to 384 wide. The prior does not prefer any value between none and all of the padding."""
     rng = np.random.default_rng(3)
     columns = synthetic.table(120, seed=1, strategies=synthetic.SINGLE)
     columns["heads"] = rng.choice([2, 4, 8], len(columns["heads"]))
@@ -116,7 +118,7 @@ def test_what_tiles_cost_narrow_heads_is_told(share):
 
 
 def test_a_parameter_without_data_is_not_quoted():
-    """On one device nothing says what a collective costs."""
+    """A single device does not show the cost of a collective."""
     weights = (synthetic.table()["device_count"] == 1).astype(float)[None]
     assert weights.sum() >= 8
     state = Roofline().fit(Data.of(synthetic.table()), weights, Context())[0]
@@ -142,7 +144,7 @@ def test_rows_that_need_an_unmeasured_constant_are_not_identified():
 
 
 def test_held_out_targets_do_not_move_a_prediction(runs):
-    """Zero-weighted rows are as if they were not there."""
+    """Rows with weight zero must have no effect, as if they were not there."""
     data = Data.of(runs)
     train = np.random.default_rng(5).random(len(data)) < 0.7
     scrambled = dict(runs)
@@ -160,7 +162,7 @@ def test_held_out_targets_do_not_move_a_prediction(runs):
 
 @pytest.mark.parametrize(("source", "scope"), [("rapl", None), ("outside", "wall")])
 def test_a_node_s_own_power_is_not_multiplied_by_its_ranks(source, scope):
-    """A meter of whole nodes reads the node's base power once, however many ranks run; predictions keep it."""
+    """A meter of whole nodes reads the base power of a node once, for any number of ranks. Predictions keep this."""
     truth = {**synthetic.TRUTH, "node_power_w": np.log(80.0), "static_power_w": np.log(20.0)}
     strategies = ((1, 1, 0), (2, 1, 1), (4, 1, 1))
     columns = synthetic.table(60, strategies=strategies, source=source, truth=truth, noise=0.005)
@@ -187,7 +189,7 @@ def test_a_prediction_does_not_depend_on_the_rows_beside_it(runs, rows):
 
 
 def two_devices():
-    """The same law on two devices whose constants stand in the ratio of their data sheets."""
+    """The same law on two devices. The ratio of their constants is that of their data sheets."""
     ratio = {"peak_flops": 989 / 312, "memory_bandwidth": 3.35 / 2.039, "link_bandwidth": 450 / 300}
     ratio |= {"static_power_w": 700 / 400, "compute_energy_j_per_flop": 700 / 400 * 312 / 989}
     ratio |= {"memory_energy_j_per_byte": 700 / 400 * 2.039 / 3.35, "link_energy_j_per_byte": 700 / 400}
@@ -202,7 +204,7 @@ def two_devices():
 
 
 def with_an_unknown_device():
-    """Those two, of which the one whose data sheet is the law's has a name that nobody knows."""
+    """The same two devices, but the one that has the law's data sheet gets an unknown name."""
     columns = two_devices()
     known = columns["device"] != synthetic.DEVICE
     columns["device"] = np.where(known, columns["device"], "Abacus 3").astype(object)
@@ -217,7 +219,7 @@ def test_an_unseen_device_is_predicted_from_its_data_sheet():
     prediction = Roofline().predict(state, data.take(unseen), Context())[0]
     assert prediction.identified.all()
     assert np.mean(np.abs(prediction.step_energy_j / data.step_energy_j[unseen] - 1)) < 0.10
-    # the state holds no number of the unseen device that was fitted
+    # the state has no fitted number of the unseen device
     for name in ("static_power_w", "host_fixed_s"):
         assert not any("H100" in label for label in state["slots"][name]["groups"])
 
@@ -234,7 +236,7 @@ def test_an_unseen_device_without_data_sheet_is_not_identified():
 
 
 def test_a_device_with_a_data_sheet_is_not_carried_over_from_one_without():
-    """Ratios need both ends: nothing is known of how the trained device compares."""
+    """A ratio needs both devices, and nothing is known of how the trained device compares."""
     columns = with_an_unknown_device()
     data = Data.of(columns)
     trained = columns["device"] == "Abacus 3"
@@ -267,7 +269,7 @@ def calibration(device, truth):
 
 @pytest.mark.parametrize("calibrated", [False, True])
 def test_a_precision_that_nobody_measured_is_not_identified(calibrated):
-    """Its peak in the sheet says little: fp32 may have run as TF32, so fp16 is not sixteen times as fast."""
+    """Its peak in the sheet says little. fp32 may have run as TF32, so fp16 is not sixteen times as fast."""
     columns = synthetic.table(60, seed=1, strategies=synthetic.SINGLE)
     half = np.arange(60) % 2 == 0
     columns |= {"precision": np.where(half, "fp16", "fp32").astype(object)}
@@ -283,13 +285,14 @@ def test_a_precision_that_nobody_measured_is_not_identified(calibrated):
 
 
 def test_training_without_any_calibration_says_nothing_of_a_calibrated_device():
-    """A ratio to nothing is none: that of an unknown device to its own best run must not scale a calibration."""
+    """There is no ratio without a calibration. The ratio of an unknown device to its own best run must not scale
+    one."""
     columns = with_an_unknown_device()
     data = Data.of(columns)
     trained = columns["device"] == "Abacus 3"
     context = Context(Machines(calibration("NVIDIA H100 80GB HBM3", synthetic.TRUTH)))
     state = Roofline().fit(data, trained.astype(float)[None], context)[0]
-    for rows in (data, data.take(~trained)):  # beside the trained rows and alone
+    for rows in (data, data.take(~trained)):  # with the trained rows and alone
         prediction = Roofline().predict(state, rows, context)[0]
         unseen = rows.columns["device"] != "Abacus 3"
         assert not prediction.identified[unseen].any()
@@ -299,7 +302,7 @@ def test_training_without_any_calibration_says_nothing_of_a_calibrated_device():
 
 @pytest.mark.parametrize("calibrated", [False, True])
 def test_a_strange_device_in_training_does_not_move_what_others_say_of_an_unseen_one(calibrated):
-    """However many of the rows are its own."""
+    """This holds for any number of its rows."""
     columns = two_devices()
     slow = {**synthetic.TRUTH, "peak_flops": np.log(2e13), "static_power_w": np.log(300.0)}
     strange = synthetic.table(70, seed=3, device="Abacus 3", truth=slow)
@@ -321,7 +324,7 @@ def test_a_strange_device_in_training_does_not_move_what_others_say_of_an_unseen
 
 
 def with_strangers():
-    """An A100, and two devices that nothing is known of."""
+    """An A100, and two devices of which nothing is known."""
     slow = {**synthetic.TRUTH, "peak_flops": np.log(2e13), "memory_bandwidth": np.log(2e11)}
     parts = [
         synthetic.table(40, seed=1),
@@ -334,7 +337,7 @@ def with_strangers():
 
 
 def test_a_stranger_is_fast_and_hungry_as_a_whole():
-    """Its slots share a speed and a power; devices with a data sheet or calibration have neither."""
+    """Its slots share a speed and a power. Devices with a data sheet or a calibration have neither."""
     structure = make_problem(with_strangers()).structure
     traits = [name for name in structure.names if name.startswith(("speed[", "power["))]
     assert sorted(traits) == [f"{trait}[Abacus {n}]" for trait in ("power", "speed") for n in (3, 4)]

@@ -1,4 +1,5 @@
-"""Links between nodes: what calibration over as many nodes gives the law, and what stays unknown without it."""
+"""Links between nodes: what a calibration over the same number of nodes gives the law, and what is unknown without
+it."""
 
 import numpy as np
 import pytest
@@ -19,7 +20,7 @@ SHARE = 0.8
 
 
 def machines(*spans: int) -> Machines:
-    """The device with its links calibrated over these numbers of nodes."""
+    """The device, with its links calibrated over these numbers of nodes."""
     entries = []
     for nodes in spans:
         rate, latency_s = ACHIEVED[nodes]
@@ -31,7 +32,7 @@ def machines(*spans: int) -> Machines:
 
 @pytest.fixture(scope="module")
 def data() -> Data:
-    """Rows on 1, 2 and 4 nodes that follow the law with the links of as many nodes."""
+    """Rows on 1, 2 and 4 nodes that follow the law, with the links of the same number of nodes."""
     strategies = ((1, 1, 0), (2, 1, 1), (4, 1, 0), (4, 1, 1), (4, 1, 3), (4, 2, 1))
     columns = synthetic.table(120, seed=3, noise=0.0, strategies=strategies)
     spread = np.random.default_rng(4).choice([1, 2, 4], 120)
@@ -47,7 +48,7 @@ def data() -> Data:
 
 
 def fit(data: Data, known: Machines, *trained: int):
-    """A law fitted on the rows of some numbers of nodes, and what it predicts for all rows."""
+    """A law that is fitted on the rows of some numbers of nodes, and its predictions for all rows."""
     weights = np.isin(data.columns["nodes"], trained).astype(float)[None]
     context = Context(known)
     state = Roofline().fit(data, weights, context)[0]
@@ -62,7 +63,7 @@ def worst(data: Data, prediction, nodes: int) -> float:
 
 
 def test_time_between_nodes_is_predicted_from_their_calibration_alone(data):
-    """What a byte between nodes costs in energy, no calibration says."""
+    """No calibration says how much energy a byte between nodes costs."""
     _, prediction = fit(data, machines(1, 2, 4), 1)
     assert worst(data, prediction, 1) < 0.02
     assert worst(data, prediction, 2) < 0.1 and worst(data, prediction, 4) < 0.1
@@ -81,7 +82,7 @@ def test_what_was_neither_calibrated_nor_trained_on_is_unknown(data, spans):
 
 
 def test_a_number_of_nodes_without_calibration_is_like_those_that_were_trained_on(data):
-    """As without any calibration: one rate holds between nodes."""
+    """The result is the same as without any calibration: one rate holds between nodes."""
     state, prediction = fit(data, machines(1, 2), 1, 2)
     assert worst(data, prediction, 2) < 0.02
     rows = data.columns["nodes"] == 4
@@ -92,7 +93,7 @@ def test_a_number_of_nodes_without_calibration_is_like_those_that_were_trained_o
 
 
 def test_what_trained_links_between_nodes_showed_holds_for_others_that_are_calibrated(data):
-    """In the table of the fit and outside of it alike."""
+    """This holds for rows in the table of the fit and for rows outside of it."""
     known = machines(1, 2, 4)
     _, prediction = fit(data, known, 1, 2)
     rows = data.columns["nodes"] == 4
@@ -123,7 +124,7 @@ def test_priors_that_are_switched_off_leave_one_group_between_nodes(data):
 
 
 def test_what_is_kept_of_one_calibration_is_not_taken_for_another(data):
-    for spans in [(1, 2, 4), (1,), (1, 2)] * 3:  # each may get the place in memory that the one before had
+    for spans in [(1, 2, 4), (1,), (1, 2)] * 3:  # each may get the memory address of the one before
         labels = build(data, machines(*spans), Options()).slots["link_bandwidth"].labels
         assert {f"{synthetic.DEVICE}, {nodes} nodes" in labels for nodes in set(spans) - {1}} <= {True}
         assert (f"{synthetic.DEVICE}, between nodes" in labels) == (spans != (1, 2, 4))

@@ -1,4 +1,4 @@
-"""CSV files as people and their programs write them: one line of the table below each."""
+"""CSV files as people and their programs write them. Each line of the table below is one case."""
 
 import bz2
 import gzip
@@ -116,7 +116,7 @@ REFUSED = {
     "RTF": ("{\\rtf1}", "is an RTF document, no table; save"),
     "torn gzip": (gzip.compress(b"a,b\n1,x\n")[:20], "not a whole Parquet or CSV table .torn gzip"),
 }
-# What is no number, in a column of numbers: never taken for another one.
+# Texts that are no number, in a column of numbers. They are never taken for another number.
 NO_NUMBERS = (
     "1.234,5",
     "1 234,5",
@@ -161,7 +161,7 @@ def test_what_is_no_number_is_refused_where_one_is_asked_for(tmp_path, word):
 
 @pytest.mark.parametrize("name", ["t.csv", "t.parquet", "t"])
 def test_its_content_says_what_a_file_is(tmp_path, name):
-    """Not its name, which people change."""
+    """The name does not decide, because people change names."""
     write_columns({"a": np.array([1.5])}, tmp_path / "kept.parquet")
     (tmp_path / "kept.parquet").rename(tmp_path / name)
     assert np.array_equal(read_columns(tmp_path / name)["a"], [1.5])

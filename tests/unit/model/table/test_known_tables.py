@@ -1,4 +1,4 @@
-"""The mappings of known tables, on made-up rows under the headers that the programs write; nothing is measured."""
+"""The mappings of known tables, on invented rows under the headers that the programs write. Nothing is measured."""
 
 import numpy as np
 import pytest
@@ -8,7 +8,7 @@ from jouleline.model.table.files import read_columns
 from jouleline.model.table.mappings import BUILT_IN, convert, require_mapping
 from jouleline.model.table.runs import complete, read_runs
 
-# Header lines, as each mapping's `verified` says where they are from.
+# Header lines. The `verified` of each mapping says where they are from.
 ADO_DATASET = (
     "identifier,experiment_id,method,model_name,number_nodes,gpu_model,number_gpus,tokens_per_sample,batch_size,"
     "enable_roce,fast_moe,fast_kernels,fms_hf_tuning_version,gpu_memory_utilization_avg,gpu_memory_utilization_min,"
@@ -45,7 +45,7 @@ ZEUS_TRACE = "dataset,network,batch_size,optimizer,power_limit,time_per_epoch,av
 
 
 def sheet(header: str, *rows: dict) -> str:
-    """A CSV text: cells of the header's columns, empty where a row does not say them."""
+    """A CSV text: cells of the columns of the header, empty where a row does not give them."""
     names = header.split(",")
     assert not [name for row in rows for name in row if name not in names]
     return "\n".join([header, *(",".join(str(row.get(name, "")) for name in names) for row in rows)])
@@ -57,7 +57,7 @@ def listed(header: str, *rows: tuple) -> str:
 
 @pytest.fixture
 def runs(tmp_path):
-    """What a mapping makes of a CSV text, read from a file as a user's is."""
+    """What a mapping makes of a CSV text, which is read from a file like a user's table."""
 
     def read(text: str):
         path = tmp_path / "table.csv"
@@ -72,7 +72,8 @@ def runs(tmp_path):
 
 
 def trained(steps: int, length: str, **row) -> dict:
-    """A valid row of ado; rates of samples and steps are those of the whole data set, also where it was stopped."""
+    """A valid row of ado. The rates of samples and steps are those of the whole data set, also where the run was
+    stopped."""
     return row | {
         "is_valid": 1,
         "gpu_model": "NVIDIA-A100-SXM4-80GB",
@@ -94,7 +95,7 @@ TUNED = (
 
 
 def tuned(steps: int, *cells, nodes: float = 1.0) -> dict:
-    """A row of the data set, whose numbers are all written with a point."""
+    """A row of the data set. All its numbers are written with a point."""
     numbers = [float(cell) if isinstance(cell, int) else cell for cell in cells]
     row = dict(zip(TUNED, numbers, strict=True)) | {"number_nodes": nodes, "torch_dtype": "bfloat16"}
     return trained(steps, "tokens_per_sample", **row)
@@ -197,7 +198,7 @@ def emissions(name: str, second: float, kwh: float, **more) -> dict:
 
 
 def sampled(header: str, *start) -> str:
-    """perun's samples of two runs on two GPUs, in mW, beside what it samples of other units and devices."""
+    """perun's samples of two runs on two GPUs, in mW. Its samples of other units and devices stand among them."""
     sensors = [
         ("gpu", "CUDA:0_POWER", "W", 0.001, 1000),
         ("gpu", "CUDA:1_POWER", "W", 0.001, 1000),

@@ -1,4 +1,4 @@
-"""Mappings of foreign tables: what they say, and mappings that are none."""
+"""Mappings of foreign tables: what they say, and values that are no mappings."""
 
 import json
 
@@ -60,7 +60,7 @@ def test_bad_mappings_are_one_line(mapping, message):
 
 
 def test_what_is_added_and_not_read_is_refused():
-    """It would be taken for said."""
+    """Otherwise the user would think that it has an effect."""
     mapping = {"columns": {"layers": "a"}, "sum": {"energy_j": ["c*"]}}
     with pytest.raises(
         UserError, match="--add nodes changes nothing: .* but a, c.; a column of ours is given"

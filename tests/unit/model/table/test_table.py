@@ -83,7 +83,7 @@ def test_a_family_does_not_depend_on_the_number_type():
         ({"nodes": [1, 7]}, "nodes is 7 in row 2 .*; it must divide device_count"),
         ({"gpus_per_node": [1, 8]}, "gpus_per_node is 8.* in row 2 .*; with nodes"),
         ({"frozen_layers": [2, 3]}, "frozen_layers is 3 in row 2 .*; it cannot be more than layers"),
-        # kWh, Wh, mJ and ms in place of J and s
+        # kWh, Wh, mJ and ms instead of J and s
         ({"energy_j": [100 / 3.6e6, 100.0]}, "energy_j / time_s per device is 2.77.* in row 1 .*1 kWh"),
         ({"energy_j": [200 / 3600, 200.0]}, "energy_j / time_s per device is 0.055.* in row 1"),
         ({"energy_j": [200.0, 350e3]}, "energy_j / time_s per device is 145833.* in row 2"),

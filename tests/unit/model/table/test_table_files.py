@@ -1,4 +1,4 @@
-"""Tables from files: what is read as what, and files that are no tables."""
+"""Tables from files: how each file is read, and files that are no tables."""
 
 import datetime
 
@@ -16,7 +16,7 @@ ROW = "1,1,0,2,64,2,256,64,8,fp32,10"
 
 
 def read(tmp_path, names: str, *rows: str):
-    """A CSV file of these columns and rows, beside the required columns, as a complete runs table."""
+    """A CSV file of these columns and rows, together with the required columns, as a complete runs table."""
     path = tmp_path / "runs.csv"
     lines = [
         f"{HEADER},time_s,energy_j,{names}",
@@ -61,7 +61,7 @@ def test_truth_in_a_csv_file(tmp_path, cells):
 
 
 def test_a_column_may_show_only_late_what_it_is(tmp_path):
-    """Types are guessed from the whole file, not from its first megabyte."""
+    """Types are guessed from the whole file, not only from its first megabyte."""
     rows = [f"A,{'x' * 100}," for _ in range(15_000)]
     columns = read(tmp_path, "device,campaign,grad_accum", *rows, "A,x,2")
     assert columns["grad_accum"][[0, -1]].tolist() == [1, 2]

@@ -36,8 +36,8 @@ class Kernel:
 
 
 _TIME_NOISE, _POWER_NOISE = (np.log(0.003), 0.5), (np.log(0.02), 0.7)
-"""A clock measures the time of a step far better than a meter measures its power. Repeated runs
-outweigh this prior."""
+"""A clock measures the time of a step far better than a meter measures its power. Repeated runs outweigh this
+prior."""
 
 RAW = {"time": Kernel((np.log(1.5), 1.0), _TIME_NOISE), "power": Kernel((np.log(0.5), 1.0), _POWER_NOISE)}
 RESIDUAL = {
