@@ -25,10 +25,10 @@ def predict_table(
 ) -> Table:
     """The given columns and, beside them, time, energy, power, intervals, cost and CO2 of every row.
 
-    `fit`: a fit.json of the split `all` (model.json); `raw`: columns of configurations. Each row says how long it is by
-    `steps`, `samples` or `tokens`; without any it is one step. Raises UserError for a model without a fit or without a
-    prediction before the run, a row that no run can have, or a device that neither the model nor a calibration nor a
-    data sheet knows.
+    `fit` is a fit.json of the split `all` (model.json). `raw` has the columns of configurations. Each row gives its
+    length by `steps`, `samples` or `tokens`. Without any of them it is one step. Raises UserError for a model without a
+    fit or without a prediction before the run, for a row that no run can have, and for a device that is unknown to the
+    model, to the calibration and to the data sheets.
 
     >>> from jouleline.model.fit.fitting import fit_split
     >>> from jouleline.model.judge.splits import split_runs

@@ -95,8 +95,9 @@ def fit_split(
 ) -> dict[str, Any]:
     """fit.json of one model on one split.
 
-    `columns`: a runs table (see `jouleline.model.table.runs`); `calibration`: calibration.json or None. No fold's
-    state uses a target of its held-out rows. Raises UserError for mixed sources or an unknown model or option.
+    `columns` is a runs table (see `jouleline.model.table.runs`). `calibration` is calibration.json or None. The state
+    of a fold never uses a target of its held-out rows. Raises UserError for mixed sources, or an unknown
+    model or option.
 
     >>> from jouleline.model.judge.splits import split_runs
     >>> from jouleline.model.table.runs import complete

@@ -4,7 +4,7 @@ A mapping is a JSON object:
     columns    our name -> their column
     constants  our name -> one value for every row
     lookup     our name -> {column: theirs, values: {their value: ours}, default: value for any other (optional)};
-               the column may be a text with several in it, such as "{gpu} {mode}"
+               the column may be a text that names several columns, such as "{gpu} {mode}"
     scale      our name -> factor that their numbers are multiplied by, such as 3.6e6 from kWh to J
     sum        our name -> list of their columns, added up
     where      their column -> list of values; rows with another value are left out
@@ -18,7 +18,7 @@ A mapping is a JSON object:
     defaults   their column -> what it holds in every row of a table that lacks it
     integrate  how samples of power become one row per run, see `foreign.integrate`
     beside     our columns by which the rows meet a table in our columns, which says what was run
-    about, verified, origin  words for people; where the columns were looked up; where the table is kept, see
+    about, verified, origin  words for people, where the columns were looked up, and where the table is kept, see
                `jouleline.public`
 """
 
