@@ -15,6 +15,9 @@ KEPT = 100
 """The number of draws whose parameters a shipped roofline keeps. From them, choices between configurations know its
 uncertainty."""
 
+_AT_ONCE = 2**22
+"""The number of weights of draws that are fitted at once. It bounds the memory for a table of many rows."""
+
 PROFILED = ("compute_memory_exponent", "static_power_w")
 
 
@@ -56,7 +59,10 @@ def _refit(
 ) -> tuple[dict[str, np.ndarray], list[dict]]:
     """(parameter -> its value in each draw, the slots of the first KEPT draws of a roofline)."""
     if isinstance(model, Roofline) and "vector" in state:
-        return _refit_roofline(model, data, weights, context, state)
+        blocks = np.array_split(weights, -(-weights.size // _AT_ONCE))
+        found, kept = zip(*(_refit_roofline(model, data, block, context, state) for block in blocks))
+        values = {name: np.concatenate([one[name] for one in found]) for name in found[0]}
+        return values, [slots for one in kept for slots in one][:KEPT]
     if isinstance(model, Paper):  # the modelled mode would refit a roofline in every draw
         model, state = Paper(("parametric",)), None
     values: dict[str, list[float]] = {}
