@@ -221,6 +221,16 @@ def test_another_json_is_no_model(fit):
         predict_table(fit, rows(), "rows")
 
 
+@pytest.mark.parametrize("nested", [False, True])
+def test_a_model_of_another_law_is_one_line(shipped, nested):
+    fit = json.loads((shipped / "model.json").read_text())
+    fold = fit["folds"][0]
+    del fold["state"]["slots"]["attention_padding"]
+    fold["state"] = {"roofline": fold["state"]} if nested else fold["state"]
+    with pytest.raises(UserError, match="the laws differ in attention_padding; fit it again"):
+        predict_table(fit, rows(), "rows")
+
+
 def test_predict_tells_which_columns_it_does_not_read(shipped, tmp_path, capsys):
     columns = rows() | {"grad_acum": np.array([4, 4]), "id": np.array(["a", "b"], dtype=object)}
     write_columns(columns, tmp_path / "rows.csv")

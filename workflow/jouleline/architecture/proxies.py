@@ -16,7 +16,7 @@ UNITS = {
     "compute_nominal_flop": "FLOP per device and step, textbook multiples",
     "attention_flop": "FLOP per device and step of attention's two products over all S x S pairs, in compute_flop",
     "attention_causal_flop": "the same of the pairs that a causal mask leaves; without a mask all of them",
-    "attention_tile_flop": "attention_flop where heads are padded to tiles, see tile",
+    "attention_tile_flop": "attention_flop with heads as wide as a GPU's tiles: 64, or the next multiple of 128",
     "memory_byte": "byte per device and step",
     "comm_byte": "byte sent per device and step, all collectives",
     "comm_calls": "collectives per device and step",
@@ -113,7 +113,7 @@ def _evaluate(c: SimpleNamespace) -> dict[str, np.ndarray]:
         "compute_nominal_flop": sequences * (flop.nominal / t + flop.nominal_rest),
         "attention_flop": attention,
         "attention_causal_flop": attention * ((c.seq_len + 1) / (2 * c.seq_len) if c.family.causal else 1.0),
-        "attention_tile_flop": attention * tile(c.head_dim) / c.head_dim,
+        "attention_tile_flop": attention * tile_width(c.head_dim) / c.head_dim,
         "memory_byte": memory_traffic.memory_byte(c, p, traffic.element_byte(c)),
         "comm_byte": comm_byte,
         "comm_calls": dp.calls + tp_calls,
@@ -130,7 +130,7 @@ def _evaluate(c: SimpleNamespace) -> dict[str, np.ndarray]:
     }
 
 
-def tile(width: np.ndarray) -> np.ndarray:
+def tile_width(width: np.ndarray) -> np.ndarray:
     """The width that a GPU's matrix product computes for a head of `width`: 64, or a multiple of 128.
 
     Products are computed in tiles. What a tile has beyond the matrix is computed and discarded. Tiles are 64, 128 or

@@ -13,6 +13,7 @@ from jouleline.model.table.files import read_columns, write_columns
 
 READ = {
     "commas": "a,b\n1.5,x\n",
+    **{f"a column {name}": f"{name},a,b\n1,1.5,x\n" for name in ("ORCID", "PARENT", "BZh", "ARROW1")},
     "semicolons and decimal commas": "a;b\n1,5;x\n",
     "semicolons and decimal points": "a;b\n1.5;x\n",
     "tabs": "a\tb\n1.5\tx\n",
@@ -111,7 +112,7 @@ REFUSED = {
     "bzip2": (bz2.compress(b"a,b\n1,x\n"), "is compressed by bzip2, no table; unpack it"),
     "xz": (lzma.compress(b"a,b\n1,x\n"), "is compressed by xz, no table; unpack it"),
     "gzip twice": (gzip.compress(gzip.compress(b"a,b\n1,x\n")), "is compressed twice, no table; unpack it"),
-    "Parquet in gzip": (gzip.compress(b"PAR1"), "is Parquet, no table; unpack it"),
+    "Parquet in gzip": (gzip.compress(b"PAR1\x15\x04"), "is Parquet, no table; unpack it"),
     "a pickle": (pickle.dumps({"a": [1]}), "is a pickle of Python, no table; save"),
     "RTF": ("{\\rtf1}", "is an RTF document, no table; save"),
     "torn gzip": (gzip.compress(b"a,b\n1,x\n")[:20], "not a whole Parquet or CSV table .torn gzip"),

@@ -10,6 +10,7 @@ from jouleline.errors import UserError
 from jouleline.model.features import Data
 from jouleline.model.fit.predict import Table, predict_rows
 from jouleline.model.machine import Machines
+from jouleline.model.roofline.law import SLOTS
 from jouleline.model.table.checks import as_numbers, refuse
 from jouleline.model.table.files import Columns, read_columns, write_columns
 from jouleline.model.table.runs import complete
@@ -100,17 +101,27 @@ _PARTS = {"identified", "reason", "state", "parameters", "diagnostics", "domain"
 
 
 def shipped(fit: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The fold of a fit of the split `all`. Raises UserError for any other document, or for a fit that is not
-    identified."""
+    """The fold of a fit of the split `all`.
+
+    Raises UserError for any other document, for a fit that is not identified, and for one whose law has other
+    parameters than ours.
+    """
     is_fit = isinstance(fit, Mapping) and {"model", "split", "folds", "options"} <= set(fit)
     fold = fit["folds"][0] if is_fit and isinstance(fit["folds"], list) and fit["folds"] else None
     whole = isinstance(fold, Mapping) and set(fold) >= _PARTS and isinstance(fit["model"], str)
+    whole = whole and isinstance(fold["state"], Mapping)
     if not whole or fit["split"] != "all":
         raise UserError(
             "this is no shipped model: give the fit of the split `all` (model.json of `jouleline fit`)"
         )
     if not fold["identified"]:
         raise UserError(f"the model is not identified ({fold['reason']}); fit it on more runs")
+    for state in (fold["state"], fold["state"].get("roofline", {})):
+        odd = sorted(set(state.get("slots", SLOTS)) ^ set(SLOTS))
+        if odd:
+            raise UserError(
+                f"another version of jouleline fitted this model: the laws differ in {', '.join(odd)}; fit it again"
+            )
     return fold
 
 
