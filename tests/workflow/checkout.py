@@ -26,6 +26,11 @@ def change_a_constant(path: Path) -> None:
     path.write_text(changed if found else text + "\nEXTRA = 1\n")
 
 
+def copy_code(source: Path, target: Path) -> None:
+    """Copy a folder of code, with its bytecode but without what other processes write for a moment only."""
+    shutil.copytree(source, target, ignore=shutil.ignore_patterns(".*.tmp", "*.pyc.*", "*.egg-info"))
+
+
 class Checkout:
     """A copy of the workflow with its own campaign file. `python` and `environment` replace those of this process."""
 
@@ -35,15 +40,14 @@ class Checkout:
         self.root, self.python, self.environment = root, str(python), environment
         self.campaign = campaign
         root.mkdir(parents=True)
-        # With the bytecode, but for what is just being written, and with what the digests of code remember of it.
+        # With the bytecode, and with what the digests of code remember of it.
         provenance.code_digest((ROOT / "scripts").glob("*.py"))
-        ignore = shutil.ignore_patterns("*.pyc.*", "*.egg-info")
         for part in PARTS:
             source = ROOT / part
             if source.is_symlink():
                 (root / part).symlink_to(source.readlink())
             elif source.is_dir():
-                shutil.copytree(source, root / part, ignore=ignore)
+                copy_code(source, root / part)
             else:
                 shutil.copy2(source, root / part)
         self.save()
