@@ -18,6 +18,8 @@ LOCKS := workflow/envs/requirements.in workflow/envs/base.lock workflow/envs/tor
 export PYTHONUTF8 := 1
 # A user's setting may forbid Python to write bytecode. Then every start of Python would compile the library again.
 export PYTHONDONTWRITEBYTECODE :=
+# Settings for another Python. This one would not even start with them.
+unexport PYTHONHOME PYTHONPLATLIBDIR
 
 .PHONY: torch setup setup-bundle bundle run reference reference-data rebuild public test test-fast test-long lint format clean
 

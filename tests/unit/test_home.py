@@ -78,3 +78,37 @@ def test_it_loads_nothing_else():
     )
     said = subprocess.check_output([sys.executable, "-c", names], text=True)
     assert said.split() == ["jouleline", "jouleline.home"]
+
+
+# ---- Settings and programs that others' code takes for granted
+
+PROBE = """import os, sys, warnings
+warnings.warn('a word')
+print(sys.argv[1:])
+print(not {'PYTHONHOME', 'PYTHONINSPECT', 'PYTHONWARNINGS'} & set(os.environ))
+sys.exit()"""
+
+
+@pytest.mark.parametrize(
+    "name, value",
+    [("PYTHONHOME", sys.base_prefix), ("PYTHONINSPECT", "1"), ("PYTHONWARNINGS", "error")],
+    ids=home.ASTRAY,
+)
+def test_a_setting_of_python_for_other_programs_does_not_reach_this_one(name, value):
+    environment = {**os.environ, name: value}
+    keys = {"env": environment, "text": True, "stdin": subprocess.DEVNULL, "capture_output": True}
+    done = subprocess.run([sys.executable, "-c", PROBE, "a b", ""], **keys)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == ["['a b', '']", "True"]
+
+
+def test_a_machine_without_which_gets_one_and_keeps_its_own(tmp_path, monkeypatch):
+    """Snakemake's plugin for Slurm calls it when it is imported, and ends in a traceback."""
+    (tmp_path / "sacct").touch(mode=0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    home.complete_path()
+    assert subprocess.check_output(["which", "sacct"], text=True).strip() == str(tmp_path / "sacct")
+    assert subprocess.run(["which", "nothing"], stdout=subprocess.DEVNULL).returncode == 1
+    before = os.environ["PATH"]
+    home.complete_path()
+    assert os.environ["PATH"] == before
