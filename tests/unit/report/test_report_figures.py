@@ -1,6 +1,10 @@
 """What stands behind the drawings: held-out points, power traces, scaling, and the markup itself."""
 
+import os
 import shutil
+import subprocess
+import sys
+from functools import partial
 from statistics import mean
 
 import pytest
@@ -112,6 +116,26 @@ def test_equal_panels_give_equal_markup_without_dates_and_fixed_colours():
     assert "var(--series-1)" in first and labels.SERIES[0] not in first
     assert "stamped" in first and "http" not in first and "metadata" not in first
     assert "&quot;quoted&quot;" in first
+
+
+DRAW = """
+from jouleline.report import canvas
+with canvas.panel() as drawn:
+    drawn.axes.plot([1, 2], [3, 4])
+    drawn.axes.set_title("a_b %", loc="left")
+    figure = canvas.finish(drawn, "alt")
+print(figure.svg, *(figure.file(kind).hex() for kind in ("svg", "pdf", "png")))
+"""
+
+
+def test_a_users_own_style_and_backend_do_not_reach_the_figures(tmp_path):
+    """LaTeX, a font of 30 points and a notebook's backend. Then figures failed, or differed by who drew them."""
+    (tmp_path / "matplotlibrc").write_text("text.usetex: True\nfont.size: 30\nlines.marker: o\n")
+    own = {"MPLBACKEND": "nonsense", "MATPLOTLIBRC": str(tmp_path)}
+    plain = {name: value for name, value in os.environ.items() if name not in own}
+    draw = partial(subprocess.check_output, [sys.executable, "-c", DRAW], text=True)
+    expected = draw(env=plain)
+    assert draw(env=plain | own) == draw(env=plain, cwd=tmp_path) == expected and "a_b %" in expected
 
 
 def test_an_energy_that_is_not_estimated_gets_no_notice():

@@ -8,6 +8,7 @@ grid, so text keeps its size on a narrow screen. In one wide drawing it would sh
 import hashlib
 import html
 import io
+import os
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -87,10 +88,8 @@ class Figure:
     def file(self, kind: str) -> bytes:
         """The figure as a file of one of KINDS, on white. A PNG has two pixels per CSS pixel. Equal figures give equal
         bytes."""
-        import matplotlib
-
         buffer = io.BytesIO()
-        with matplotlib.rc_context(_STYLE):
+        with _own_style():
             self.drawn.savefig(
                 buffer,
                 format=kind,
@@ -99,6 +98,22 @@ class Figure:
                 metadata=_TIMELESS[kind],
             )
         return buffer.getvalue()
+
+
+@contextmanager
+def _own_style() -> Iterator[None]:
+    """The report's style and nothing of the user's: a matplotlibrc may ask for LaTeX, a backend may be a notebook's."""
+    users = {name: os.environ.pop(name, None) for name in ("MPLBACKEND", "MATPLOTLIBRC")}
+    os.environ["MATPLOTLIBRC"] = os.devnull
+    try:
+        import matplotlib
+    finally:
+        del os.environ["MATPLOTLIBRC"]
+        os.environ.update({name: value for name, value in users.items() if value is not None})
+    with matplotlib.rc_context():
+        matplotlib.rcdefaults()
+        matplotlib.rcParams.update(_STYLE)
+        yield
 
 
 # Metadata that would make two files of one figure differ.
@@ -127,10 +142,9 @@ class Panel:
 @contextmanager
 def panel(width: int = WIDTH, height: int = HEIGHT) -> Iterator[Panel]:
     """A new panel of `width` x `height` CSS pixels in the report's style. The style ends with the block."""
-    import matplotlib
-    from matplotlib.figure import Figure as MatplotlibFigure
+    with _own_style():
+        from matplotlib.figure import Figure as MatplotlibFigure
 
-    with matplotlib.rc_context(_STYLE):
         figure = MatplotlibFigure(figsize=(width / 72, height / 72), layout="constrained")
         figure.get_layout_engine().set(w_pad=4 / 72, h_pad=4 / 72)
         yield Panel(figure, figure.add_subplot(), {})
