@@ -191,6 +191,16 @@ def test_cpus_that_a_rank_lost_and_debugging_switches_are_pointed_out(campaign):
         ("NCCL_DEBUG", "WARN", False),
         ("NCCL_SOCKET_IFNAME", "ib0", False),
         ("TORCH_CPP_LOG_LEVEL", "ERROR", False),
+        ("ATEN_CPU_CAPABILITY", "default", True),
+        ("ATEN_CPU_CAPABILITY", "avx512", False),
+        ("ONEDNN_MAX_CPU_ISA", "AVX2", True),
+        ("ONEDNN_MAX_CPU_ISA", "ALL", False),
+        ("MKL_CBWR", "COMPATIBLE", True),
+        ("MKL_ENABLE_INSTRUCTIONS", "AVX2", True),
+        ("NVIDIA_TF32_OVERRIDE", "0", True),
+        ("NVIDIA_TF32_OVERRIDE", "1", True),
+        ("LD_AUDIT", "trace.so", True),
+        ("LD_LIBRARY_PATH", "lib", False),
     ],
 )
 def test_a_variable_is_known_to_slow_a_run_down_by_its_value(name, value, slow):

@@ -9,7 +9,7 @@ FOREIGN_LOAD = "foreign_load"
 _FOREIGN_SHARE = 0.1
 _OFF = ("", "0", "off", "false", "no", "none")
 
-# Values that slow a run down, in lower case. None: any value except those for "off".
+# Values that slow a run down or change its arithmetic, in lower case. None: any value except those for "off".
 SLOW: dict[str, tuple[str, ...] | None] = {
     "TORCH_DISTRIBUTED_DEBUG": ("info", "detail"),
     "CUDA_LAUNCH_BLOCKING": None,
@@ -23,6 +23,14 @@ SLOW: dict[str, tuple[str, ...] | None] = {
     **dict.fromkeys(("MKL_VERBOSE", "ONEDNN_VERBOSE", "DNNL_VERBOSE"), None),
     **dict.fromkeys(("MALLOC_CHECK_", "MALLOC_PERTURB_", "PYTHONDEVMODE", "PYTHONTRACEMALLOC"), None),
     "PYTHONMALLOC": ("debug", "malloc_debug", "pymalloc_debug", "malloc"),
+    # Older instructions than the processor has, and another arithmetic than the row's precision.
+    "ATEN_CPU_CAPABILITY": ("default",),
+    **dict.fromkeys(("DNNL_MAX_CPU_ISA", "ONEDNN_MAX_CPU_ISA"), ("sse41", "avx", "avx2")),
+    "MKL_ENABLE_INSTRUCTIONS": ("sse4_2", "avx", "avx2"),
+    "MKL_CBWR": ("compatible", "sse2", "ssse3", "sse4_1", "sse4_2", "avx"),
+    "NVIDIA_TF32_OVERRIDE": ("0", "1"),
+    "CUDA_DISABLE_PERF_BOOST": None,
+    **dict.fromkeys(("LD_AUDIT", "LD_DEBUG", "LD_PROFILE"), None),
     **dict.fromkeys(("CUDA_INJECTION64_PATH", "NVTX_INJECTION64_PATH"), None),
 }
 
@@ -49,7 +57,7 @@ def columns(record: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def slow_settings(variables: Mapping[str, str]) -> str:
-    """NAME=value of the variables that slow a run down, separated by blanks."""
+    """NAME=value of the variables that slow a run down or change its arithmetic, separated by blanks."""
     return " ".join(f"{name}={value}" for name, value in sorted(variables.items()) if _slows(name, value))
 
 
