@@ -116,12 +116,15 @@ def test_a_process_whose_parent_has_ended_goes_on_counting(tmp_path):
     assert measured.cpu_s() == pytest.approx(0.6 + measured.true_s(), abs=0.15)
 
 
-def test_time_before_the_measurement_is_not_part_of_it():
+def test_time_before_the_measurement_is_not_part_of_it(tmp_path):
     subprocess.run(busy(0.3))
-    child = subprocess.Popen([sys.executable, "-S", "-c", BUSY.format(s=0.3) + "time.sleep(1.2)"])
-    time.sleep(0.9)
+    worked = tmp_path / "worked"
+    program = BUSY.format(s=0.3) + f"open({str(worked)!r}, 'w').close()\ninput()\n"
+    child = subprocess.Popen([sys.executable, "-S", "-c", program], stdin=subprocess.PIPE)
+    while not worked.exists():
+        time.sleep(0.02)
     measured = Measured()
-    while child.poll() is None:
-        measured.read_for(0.02)
+    measured.read_for(0.3)
+    child.communicate(b"\n")
     measured.read_for(DISCOVER_S + 0.05)
     assert measured.cpu_s() == pytest.approx(0.0, abs=0.06)
