@@ -85,21 +85,26 @@ def test_it_loads_nothing_else():
 PROBE = """import os, sys, warnings
 warnings.warn('a word')
 print(sys.argv[1:])
-print(not {'PYTHONHOME', 'PYTHONINSPECT', 'PYTHONWARNINGS'} & set(os.environ))
+print(sys.flags.optimize, sorted(name for name in os.environ if name == sys.argv[1]))
 sys.exit()"""
 
 
 @pytest.mark.parametrize(
     "name, value",
-    [("PYTHONHOME", sys.base_prefix), ("PYTHONINSPECT", "1"), ("PYTHONWARNINGS", "error")],
+    [
+        ("PYTHONHOME", sys.base_prefix),
+        ("PYTHONINSPECT", "1"),
+        ("PYTHONOPTIMIZE", "2"),
+        ("PYTHONWARNINGS", "error"),
+    ],
     ids=home.ASTRAY,
 )
 def test_a_setting_of_python_for_other_programs_does_not_reach_this_one(name, value):
     environment = {**os.environ, name: value}
     keys = {"env": environment, "text": True, "stdin": subprocess.DEVNULL, "capture_output": True}
-    done = subprocess.run([sys.executable, "-c", PROBE, "a b", ""], **keys)
+    done = subprocess.run([sys.executable, "-c", PROBE, name, "a b", ""], **keys)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines() == ["['a b', '']", "True"]
+    assert done.stdout.splitlines() == [str([name, "a b", ""]), "0 []"]
 
 
 def test_a_machine_without_which_gets_one_and_keeps_its_own(tmp_path, monkeypatch):

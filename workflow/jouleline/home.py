@@ -13,9 +13,10 @@ from collections.abc import MutableMapping
 # Libraries that do not follow XDG_CACHE_HOME by themselves, and their folder in it.
 CACHES = {"XDG_CACHE_HOME": "", "TRITON_HOME": "", "MPLCONFIGDIR": "matplotlib"}
 
-# Settings of Python that a library here does not survive: another library's folder, a prompt at the end, and warnings
-# that are errors. Debug switches stay. They are recorded where they slow a run.
-ASTRAY = ("PYTHONHOME", "PYTHONINSPECT", "PYTHONWARNINGS")
+# Settings of Python that a library here does not survive: another library's folder, a prompt at the end, no docstrings
+# (transformers reads its own), and warnings that are errors. Debug switches stay. They are recorded where they slow a
+# run.
+ASTRAY = ("PYTHONHOME", "PYTHONINSPECT", "PYTHONOPTIMIZE", "PYTHONWARNINGS")
 
 
 def start_again(environment: MutableMapping[str, str] = os.environ) -> None:

@@ -33,6 +33,19 @@ def test_one_node_talks_to_itself_whatever_is_left_over(monkeypatch, variable):
     assert os.environ[variable] == "lo"
 
 
+@pytest.mark.parametrize("variable", network.ELSEWHERE)
+def test_nothing_leads_one_node_elsewhere(monkeypatch, variable):
+    """gloo fails for a transport that it was not built with, and NCCL waits for the host of another job."""
+    for name in network.VARIABLES:
+        monkeypatch.setenv(name, "lo")
+    monkeypatch.setenv(variable, "left over")
+    network.use_interface(None)
+    assert variable not in os.environ
+    monkeypatch.setenv(variable, "the user's")
+    network.use_interface("127.0.0.1")
+    assert os.environ[variable] == "the user's"
+
+
 @pytest.mark.parametrize("variable", network.VARIABLES)
 def test_between_nodes_the_user_s_interface_counts_and_must_be_there(monkeypatch, variable):
     for name in network.VARIABLES:

@@ -12,6 +12,8 @@ from jouleline.errors import UserError
 
 # gloo and NCCL learn their interface from these.
 VARIABLES = ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME")
+# What leads them away from the interface: another transport, address family or meeting point. One node needs none.
+ELSEWHERE = ("GLOO_DEVICE_TRANSPORT", "NCCL_COMM_ID", "NCCL_NET", "NCCL_SOCKET_FAMILY")
 LOOPBACK = "127.0.0.1"
 _SIOCGIFADDR = 0x8915
 _CONNECT_S = 3.0
@@ -65,10 +67,11 @@ def use_interface(peer: str | None) -> None:
     user's own setting counts only between nodes. Raises UserError where it names no interface of this node.
     """
     name = interface_to(peer or LOOPBACK)
-    for variable in VARIABLES:
-        if peer is None:
+    if peer is None:
+        for variable in (*VARIABLES, *ELSEWHERE):
             os.environ.pop(variable, None)
-        elif variable in os.environ:
+    for variable in VARIABLES:
+        if variable in os.environ:
             _require_interface(variable, os.environ[variable])
         if name:
             os.environ.setdefault(variable, name)
