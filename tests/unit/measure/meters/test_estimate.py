@@ -121,7 +121,7 @@ def test_time_before_the_measurement_is_not_part_of_it(tmp_path):
     worked = tmp_path / "worked"
     program = BUSY.format(s=0.3) + f"open({str(worked)!r}, 'w').close()\ninput()\n"
     child = subprocess.Popen([sys.executable, "-S", "-c", program], stdin=subprocess.PIPE)
-    while not worked.exists():
+    while not worked.exists() and child.poll() is None:
         time.sleep(0.02)
     measured = Measured()
     measured.read_for(0.3)
